@@ -1,0 +1,66 @@
+// What changes the meaning of later ops on this thread: one small struct, compared as one word, behind scope guards.
+// Thread-local; never shared.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "tandem/core/device.h"
+
+namespace tandem {
+
+struct Modes {
+  bool grad = true;              // ops note their gradients
+  bool deterministic = true;
+  bool flush_denormals = false;  // results below 2^-126 become zero
+  uint8_t autocast = 0;          // 0 off, else 1 + DType
+  Device default_device;
+  uint16_t spare = 0;
+  friend constexpr bool operator==(const Modes&, const Modes&) = default;
+};
+static_assert(sizeof(Modes) == 8);
+
+namespace core {
+extern constinit thread_local Modes modes_;
+}
+/// This thread's modes.
+inline const Modes& modes() { return core::modes_; }
+inline uint64_t modes_word(const Modes& m) { return std::bit_cast<uint64_t>(m); }
+
+/// Sets this thread's modes for a scope.
+class ModeGuard {
+ public:
+  explicit ModeGuard(const Modes& m) : saved_(core::modes_) { core::modes_ = m; }
+  ~ModeGuard() { core::modes_ = saved_; }
+  ModeGuard(const ModeGuard&) = delete;
+  ModeGuard& operator=(const ModeGuard&) = delete;
+
+ private:
+  Modes saved_;
+};
+
+/// Ops in this scope note no gradients (PyTorch's torch::NoGradGuard).
+class NoGrad : public ModeGuard {
+ public:
+  NoGrad() : ModeGuard(with(false)) {}
+
+ protected:
+  explicit NoGrad(bool grad) : ModeGuard(with(grad)) {}
+
+ private:
+  static Modes with(bool grad) {
+    Modes m = modes();
+    m.grad = grad;
+    return m;
+  }
+};
+/// Ops in this scope note their gradients again.
+class EnableGrad : public NoGrad {
+ public:
+  EnableGrad() : NoGrad(true) {}
+};
+
+Device default_device();
+void set_default_device(Device d);
+
+}  // namespace tandem

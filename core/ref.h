@@ -1,0 +1,69 @@
+// Intrusive shared ownership for tensors, storages and tape nodes.
+// A type T provides `RefCount refs` and a free function `void destroy(T*)` found by argument-dependent look-up.
+// Handles may be dropped on any thread. There are no weak references, so the last owner may look before it writes.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+namespace tandem {
+
+class RefCount {
+ public:
+  uint32_t get() const { return count_.load(std::memory_order_acquire); }
+  void add() { count_.fetch_add(1, std::memory_order_relaxed); }
+  /// True if this was the last reference. A unique owner pays no read-modify-write.
+  bool drop() {
+    if (count_.load(std::memory_order_acquire) == 1) return true;
+    return count_.fetch_sub(1, std::memory_order_acq_rel) == 1;
+  }
+  /// For an object nobody else can see yet, or that nobody else holds.
+  void set(uint32_t n) { count_.store(n, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint32_t> count_{0};
+};
+
+template <class T>
+class Ref {
+ public:
+  constexpr Ref() = default;
+  constexpr Ref(std::nullptr_t) {}
+  explicit Ref(T* p) : p_(p) {
+    if (p_) p_->refs.add();
+  }
+  Ref(const Ref& other) : Ref(other.p_) {}
+  Ref(Ref&& other) noexcept : p_(std::exchange(other.p_, nullptr)) {}
+  Ref& operator=(const Ref& other) {
+    Ref(other).swap(*this);
+    return *this;
+  }
+  Ref& operator=(Ref&& other) noexcept {
+    Ref(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~Ref() {
+    if (p_ && p_->refs.drop()) destroy(p_);
+  }
+  /// Takes over a count that the caller already holds.
+  static Ref adopt(T* p) {
+    Ref r;
+    r.p_ = p;
+    return r;
+  }
+  T* release() { return std::exchange(p_, nullptr); }
+  void swap(Ref& other) noexcept { std::swap(p_, other.p_); }
+  void reset() { Ref().swap(*this); }
+
+  T* get() const { return p_; }
+  T* operator->() const { return p_; }
+  T& operator*() const { return *p_; }
+  explicit operator bool() const { return p_ != nullptr; }
+  friend bool operator==(const Ref& a, const Ref& b) { return a.p_ == b.p_; }
+
+ private:
+  T* p_ = nullptr;
+};
+
+}  // namespace tandem

@@ -1,0 +1,29 @@
+// A piece of memory that tensors view. Shared by them through Ref; header and data are one block of the allocator.
+// Counting is safe on any thread; contents are the callers' concern.
+#pragma once
+
+#include <cstdint>
+
+#include "tandem/core/device.h"
+#include "tandem/core/ref.h"
+
+namespace tandem::core {
+
+struct Storage {
+  RefCount refs;
+  uint32_t version = 0;  // moves at every in-place change
+  void* data = nullptr;
+  int64_t nbytes = 0;
+  Device device;
+  bool exposed = false;  // a raw pointer was handed out
+  void (*release)(void* context) = nullptr;  // memory of the user's (from_blob): called when the last tensor is gone
+  void* release_context = nullptr;
+};
+
+/// Owned, uninitialised memory.
+Ref<Storage> make_storage(int64_t nbytes, Device device = cpu);
+/// Memory that somebody else owns; `release(context)` is called at the end if given.
+Ref<Storage> borrow_storage(void* data, int64_t nbytes, void (*release)(void*) = nullptr, void* context = nullptr);
+void destroy(Storage* s) noexcept;
+
+}  // namespace tandem::core

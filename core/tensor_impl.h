@@ -1,0 +1,79 @@
+// What a tensor is, as data only: a typed, strided view of a storage, its place on the tape, and, while a trace is
+// recording or replaying, its place there (a *pending* tensor has no storage yet). Shared through Ref.
+// The count is safe on any thread; everything else belongs to whoever may write the tensor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "tandem/core/dims.h"
+#include "tandem/core/dtype.h"
+#include "tandem/core/storage.h"
+
+namespace tandem::core {
+
+struct TensorImpl;
+
+/// A node of the tape, as far as core knows it (eager/tape.h has the rest).
+struct TapeNode {
+  RefCount refs;
+  void (*destroy)(TapeNode*) = nullptr;
+};
+inline void destroy(TapeNode* n) { n->destroy(n); }
+
+/// What only few tensors have: a gradient, hooks, a name. Made on first use, owned by its tensor.
+struct LeafState {
+  virtual ~LeafState() = default;
+};
+
+enum TensorFlag : uint16_t {
+  kRequiresGrad = 1,  // leaf that wants a gradient, or result of an op that notes one
+  kContiguous = 2,    // row-major without gaps
+  kSlot = 4,          // some trace compares this tensor's address: `slot_event` is told of changes
+  kPending = 8,       // no storage yet: a value of the running traced call
+  kTraceOwned = 16,   // made by a trace (pending now, or once)
+  kNumber = 32,       // holds a number operand, which does not count as a tensor in promotion
+};
+
+struct TensorImpl {
+  RefCount refs;
+  DType dtype = DType::float32;
+  Device device;
+  uint16_t flags = kContiguous;
+  int32_t output_index = 0;    // which result of `grad_fn`
+  void* data = nullptr;        // storage->data + offset * itemsize; null while pending
+  int64_t numel = 0;
+  int64_t offset = 0;          // elements
+  Ref<Storage> storage;
+  Ref<TapeNode> grad_fn;       // null for leaves
+  void* frame = nullptr;       // the running traced call that this pending tensor belongs to (tracer/)
+  int32_t handle = -1;         // its index there
+  int32_t maker = -1;          // the tracer's: where it was made
+  std::unique_ptr<LeafState> leaf;
+  Dims sizes, strides;
+
+  bool has(TensorFlag f) const { return flags & f; }
+  void set(TensorFlag f, bool on) { flags = static_cast<uint16_t>(on ? flags | f : flags & ~f); }
+  int64_t nbytes() const { return numel * itemsize(dtype); }
+};
+
+/// A fresh impl from the free list: no storage, sizes or flags but kContiguous; count 0.
+TensorImpl* new_impl();
+void destroy(TensorImpl* t) noexcept;
+/// Sets sizes, strides, numel and kContiguous. `sizes` were checked.
+void set_layout(TensorImpl& t, const Dims& sizes, const Dims& strides);
+void set_contiguous_layout(TensorImpl& t, const Dims& sizes);
+/// Points `t` at `storage`, `offset` elements in.
+void set_storage(TensorImpl& t, Ref<Storage> storage, int64_t offset = 0);
+/// Owned, uninitialised, contiguous.
+Ref<TensorImpl> make_tensor(const Dims& sizes, DType dtype, Device device = cpu);
+
+/// Told when a tensor marked kSlot dies or changes metadata, storage, requires_grad or .grad. The tracer sets it.
+/// `dying`: the count is 0; the callee may take the tensor over by setting its count, and then returns true.
+using SlotEvent = bool (*)(TensorImpl* t, bool dying) noexcept;
+extern SlotEvent slot_event;
+inline void slot_changed(TensorImpl& t) {
+  if (t.has(kSlot)) [[unlikely]] slot_event(&t, false);
+}
+
+}  // namespace tandem::core
