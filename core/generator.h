@@ -12,6 +12,8 @@ namespace tandem {
 namespace core {
 /// Philox 4x32-10: key = seed (two words), counter = (counter low, counter high, 0, 0).
 std::array<uint32_t, 4> philox(uint64_t seed, uint64_t counter);
+/// The same with all words free, as the published test vectors have it.
+std::array<uint32_t, 4> philox_4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 }  // namespace core
 
 class Generator {

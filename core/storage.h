@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "tandem/core/device.h"
+#include "tandem/core/location.h"
 #include "tandem/core/ref.h"
 
 namespace tandem::core {
@@ -12,6 +13,7 @@ namespace tandem::core {
 struct Storage {
   RefCount refs;
   uint32_t version = 0;  // moves at every in-place change
+  Location changed_at;   // of the latest in-place change
   void* data = nullptr;
   int64_t nbytes = 0;
   Device device;

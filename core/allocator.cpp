@@ -1,0 +1,196 @@
+// Cold half of the allocator: what the free lists (free_lists.h) do not have or cannot take.
+// Small blocks (up to 64 KiB) have a bound per class; larger ones share a bound in bytes, an eighth of the
+// machine's memory but at most 1 GiB a thread. A large block that finds no room pushes out those of other
+// sizes, so a program that changes its shapes gets its memory back.
+#include "tandem/core/allocator.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+
+#include "tandem/core/dims.h"
+#include "tandem/core/env.h"
+#include "tandem/core/error.h"
+#include "tandem/core/free_lists.h"
+
+namespace tandem::core {
+
+constinit thread_local ThreadCache cache_;
+constinit std::atomic<bool> poison_{false};
+
+namespace {
+
+constexpr int64_t kClassBudget = int64_t{8} << 20;  // bytes a small class may hold
+constexpr int64_t kClassBlocks = 4096;              // and blocks
+constexpr int64_t kImplBlocks = 16384;
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+constinit std::atomic<int64_t> live_{0};
+constinit std::atomic<int64_t> peak_{0};
+
+void read_poison_setting() {
+  static std::once_flag once;
+  std::call_once(once, [] { poison_.store(environment().poison, std::memory_order_relaxed); });
+}
+
+int64_t large_budget() {
+  static const int64_t budget = [] {
+    const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+    return std::clamp(memory / 8, int64_t{64} << 20, int64_t{1} << 30);
+  }();
+  return budget;
+}
+
+int64_t small_capacity(int c) { return std::min(kClassBlocks, kClassBudget / class_bytes(c)); }
+
+void count_live(int64_t nbytes) noexcept {
+  const int64_t now = live_.fetch_add(nbytes, std::memory_order_relaxed) + nbytes;
+  int64_t peak = peak_.load(std::memory_order_relaxed);
+  while (now > peak && !peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
+  }
+}
+
+void* try_system(int64_t nbytes) {
+  ++cache_.system_calls;
+  const bool huge = nbytes >= 2 * kHugePage;
+  void* block = nullptr;
+  if (posix_memalign(&block, static_cast<size_t>(huge ? kHugePage : kBlockUnit),
+                     static_cast<size_t>(nbytes)) != 0)
+    return nullptr;
+  if (huge) madvise(block, static_cast<size_t>(nbytes), MADV_HUGEPAGE);  // a wish; refusal does no harm
+  return block;
+}
+
+void* from_system(int64_t nbytes) {
+  if (void* block = try_system(nbytes)) return block;
+  empty_cache();
+  if (void* block = try_system(nbytes)) return block;
+  fail("allocate: no memory for " + std::to_string(nbytes) + " bytes");
+}
+
+void release_list(int c) noexcept {
+  FreeList& list = cache_.lists[c];
+  while (FreeBlock* block = list.head) {
+    list.head = block->next;
+    if (c < kSmallClasses)
+      ++list.room;
+    else
+      cache_.large_room += class_bytes(c);
+    std::free(block);
+  }
+}
+
+void close_cache() noexcept {
+  cache_.state = ThreadCache::State::closed;
+  empty_cache();
+  for (FreeList& list : cache_.lists) list.room = 0;
+  cache_.impl_room = 0;
+  cache_.large_room = 0;
+}
+
+struct Guard {
+  Guard() {}
+  ~Guard() { close_cache(); }
+};
+
+}  // namespace
+
+bool open_cache() {
+  if (cache_.state == ThreadCache::State::fresh) {
+    read_poison_setting();
+    thread_local Guard guard;
+    cache_.state = ThreadCache::State::open;
+    for (int c = 0; c < kSmallClasses; ++c) cache_.lists[c].room = small_capacity(c);
+    cache_.impl_room = kImplBlocks;
+    cache_.large_room = large_budget();
+  }
+  return cache_.state == ThreadCache::State::open;
+}
+
+void fill_poison(void* block, int64_t nbytes) noexcept {
+  std::memset(block, 0xFF, static_cast<size_t>(nbytes));
+}
+
+void* allocate_slow(int64_t nbytes) {
+  if (nbytes < 0) fail("allocate: negative size " + std::to_string(nbytes));
+  if (nbytes == 0) nbytes = 1;
+  open_cache();
+  void* block = nullptr;
+  if (kBypassCaches) {
+    block = from_system(nbytes);
+  } else if (nbytes > kMaxClassBytes) {
+    block = from_system(checked_add(nbytes, kBlockUnit, "allocate: size") / kBlockUnit * kBlockUnit);
+  } else {
+    const int c = size_class(static_cast<uint64_t>(nbytes - 1) / kBlockUnit);
+    FreeList& list = cache_.lists[c];
+    if (list.head != nullptr) {
+      block = list.head;
+      list.head = list.head->next;
+      if (c < kSmallClasses)
+        ++list.room;
+      else
+        cache_.large_room += class_bytes(c);
+    } else {
+      block = from_system(class_bytes(c));
+    }
+  }
+  if (nbytes > kSmallBytes) count_live(nbytes);
+  if (poison_.load(std::memory_order_relaxed)) fill_poison(block, nbytes);
+  return block;
+}
+
+void deallocate_slow(void* memory, int64_t nbytes) noexcept {
+  if (memory == nullptr) return;
+  nbytes = std::max<int64_t>(nbytes, 1);
+  if (nbytes > kSmallBytes) live_.fetch_sub(nbytes, std::memory_order_relaxed);
+  if (kBypassCaches || nbytes > kMaxClassBytes || !open_cache()) return std::free(memory);
+
+  const int c = size_class(static_cast<uint64_t>(nbytes - 1) / kBlockUnit);
+  FreeList& list = cache_.lists[c];
+  if (c < kSmallClasses) {
+    if (list.room <= 0) return std::free(memory);
+    --list.room;
+  } else {
+    const int64_t size = class_bytes(c);
+    for (int other = kClassCount - 1; other >= kSmallClasses && cache_.large_room < size; --other)
+      if (other != c) release_list(other);
+    if (cache_.large_room < size) return std::free(memory);
+    cache_.large_room -= size;
+  }
+  FreeBlock* block = static_cast<FreeBlock*>(memory);
+  block->next = list.head;
+  list.head = block;
+}
+
+void* allocate(int64_t nbytes) { return pop_block(nbytes); }
+void deallocate(void* block, int64_t nbytes) noexcept {
+  if (block != nullptr) push_block(block, nbytes);
+}
+
+AllocatorStats allocator_stats() {
+  AllocatorStats stats;
+  stats.live_bytes = live_.load(std::memory_order_relaxed);
+  stats.peak_bytes = peak_.load(std::memory_order_relaxed);
+  for (int c = 0; c < kClassCount; ++c)
+    for (const FreeBlock* block = cache_.lists[c].head; block != nullptr; block = block->next)
+      stats.cached_bytes += class_bytes(c);
+  stats.system_calls = cache_.system_calls;
+  return stats;
+}
+
+void empty_cache() noexcept {
+  for (int c = 0; c < kClassCount; ++c) release_list(c);
+  release_impls();
+}
+
+bool set_poison(bool on) {
+  read_poison_setting();
+  return poison_.exchange(on, std::memory_order_relaxed);
+}
+
+}  // namespace tandem::core

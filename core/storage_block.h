@@ -1,0 +1,41 @@
+// Making and dropping a storage whose header and data are one block, inlined where a tensor is made. Internal
+// to core/. Layout: 64 bytes of header, then the data, so that data starts on a cache line of its own.
+#pragma once
+
+#include <new>
+
+#include "tandem/core/free_lists.h"
+#include "tandem/core/storage.h"
+
+namespace tandem::core {
+
+inline constexpr int64_t kStorageHeader = 64;
+static_assert(sizeof(Storage) <= kStorageHeader);
+
+[[noreturn, gnu::cold]] void fail_no_device(Device device);
+
+/// `nbytes` is refused by the allocator if negative.
+inline Ref<Storage> new_storage(int64_t nbytes, Device device) {
+  if (device.type != DeviceType::cpu) [[unlikely]]
+    fail_no_device(device);
+  int64_t total = nbytes;
+  if (nbytes >= 0 && __builtin_add_overflow(nbytes, kStorageHeader, &total)) [[unlikely]]
+    total = nbytes;
+  char* block = static_cast<char*>(pop_block(total));
+  Storage* s = new (block) Storage;
+  s->refs.set(1);
+  s->data = block + kStorageHeader;
+  s->nbytes = nbytes;
+  return Ref<Storage>::adopt(s);
+}
+
+inline void drop_storage(Storage* s) noexcept {
+  if (s->release != nullptr) [[unlikely]] {
+    s->release(s->release_context);
+    push_block(s, kStorageHeader);
+    return;
+  }
+  push_block(s, s->nbytes + kStorageHeader);
+}
+
+}  // namespace tandem::core

@@ -1,0 +1,168 @@
+// Tensors come from a thread-local list of impls that stay constructed while they wait there, so that making
+// one writes only the fields that the last owner may have changed. A tensor's history is dropped in a loop: a
+// node that dies may drop its saved tensors, and these the nodes behind them; inner ones queue up, so that a
+// tape of any length needs no more stack than one node.
+#include "tandem/core/tensor_impl.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+#include "tandem/core/allocator.h"
+#include "tandem/core/storage_block.h"
+
+namespace tandem::core {
+
+namespace {
+
+bool ignore_slot(TensorImpl*, bool) noexcept { return false; }
+
+TensorImpl* impl_from_system() {
+  open_cache();
+  return new (allocate(sizeof(TensorImpl))) TensorImpl;
+}
+
+/// An impl whose sizes and strides are left over; everything else is as new_impl says.
+inline TensorImpl* pop_impl() {
+  TensorImpl* t = cache_.impls;
+  if (kBypassCaches || t == nullptr) [[unlikely]]
+    return impl_from_system();
+  cache_.impls = static_cast<TensorImpl*>(t->frame);
+  ++cache_.impl_room;
+  t->refs.set(0);
+  t->dtype = DType::float32;
+  t->device = cpu;
+  t->flags = kContiguous;
+  t->output_index = 0;
+  t->data = nullptr;
+  t->numel = 0;
+  t->offset = 0;
+  t->frame = nullptr;
+  t->handle = -1;
+  t->maker = -1;
+  return t;
+}
+
+[[gnu::noinline]] void push_impl_slow(TensorImpl* t) noexcept {
+  if (!kBypassCaches && open_cache() && cache_.impl_room > 0) {
+    t->frame = cache_.impls;
+    cache_.impls = t;
+    --cache_.impl_room;
+    return;
+  }
+  t->~TensorImpl();
+  deallocate(t, sizeof(TensorImpl));
+}
+
+/// `t` holds no storage, history or leaf state any more.
+inline void push_impl(TensorImpl* t) noexcept {
+  if (kBypassCaches || cache_.impl_room <= 0) [[unlikely]]
+    return push_impl_slow(t);
+  t->frame = cache_.impls;
+  cache_.impls = t;
+  --cache_.impl_room;
+}
+
+[[gnu::noinline]] void drop_history(TensorImpl* t) noexcept {
+  t->frame = cache_.dying;
+  cache_.dying = t;
+  if (cache_.dropping) return;
+  cache_.dropping = true;
+  while (TensorImpl* next = cache_.dying) {
+    cache_.dying = static_cast<TensorImpl*>(next->frame);
+    next->grad_fn.reset();
+    next->leaf.reset();
+    push_impl(next);
+  }
+  cache_.dropping = false;
+}
+
+/// Copies elements one by one: sizes were often just written as single words, which a wide load would wait
+/// for.
+inline void lay_out(TensorImpl& t, const Dims& sizes) {
+  new (&t.sizes) Dims(sizes.data(), sizes.rank());
+  Dims& strides = *new (&t.strides) Dims(sizes.data(), sizes.rank());
+  int64_t step = 1;
+  for (int i = sizes.rank() - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= std::max<int64_t>(sizes[i], 1);
+  }
+}
+
+}  // namespace
+
+constinit SlotEvent slot_event = ignore_slot;
+
+void release_impls() noexcept {
+  while (TensorImpl* t = cache_.impls) {
+    cache_.impls = static_cast<TensorImpl*>(t->frame);
+    ++cache_.impl_room;
+    t->~TensorImpl();
+    std::free(t);
+  }
+}
+
+TensorImpl* new_impl() {
+  TensorImpl* t = pop_impl();
+  new (&t->sizes) Dims();
+  new (&t->strides) Dims();
+  return t;
+}
+
+void destroy(TensorImpl* t) noexcept {
+  if (t->has(kSlot)) [[unlikely]] {
+    t->refs.set(0);
+    if (slot_event(t, true)) return;
+  }
+  t->storage.reset();
+  if (t->grad_fn || t->leaf) [[unlikely]]
+    return drop_history(t);
+  push_impl(t);
+}
+
+void set_layout(TensorImpl& t, const Dims& sizes, const Dims& strides) {
+  t.sizes = sizes;
+  t.strides = strides;
+  t.numel = numel(sizes);
+  t.set(kContiguous, is_contiguous(sizes, strides));
+  slot_changed(t);
+}
+
+void set_contiguous_layout(TensorImpl& t, const Dims& sizes) {
+  if (&sizes == &t.sizes) return set_contiguous_layout(t, Dims(sizes));
+  lay_out(t, sizes);
+  t.numel = numel(sizes);
+  t.set(kContiguous, true);
+  slot_changed(t);
+}
+
+void set_storage(TensorImpl& t, Ref<Storage> storage, int64_t offset) {
+  t.storage = std::move(storage);
+  t.offset = offset;
+  t.data = t.storage ? static_cast<char*>(t.storage->data) + offset * itemsize(t.dtype) : nullptr;
+  slot_changed(t);
+}
+
+Ref<TensorImpl> make_tensor(const Dims& sizes, DType dtype, Device device) {
+  int64_t count = 1;
+  bool unusual = false;
+  for (const int64_t size : sizes) unusual |= size <= 0 || __builtin_mul_overflow(count, size, &count);
+  int64_t nbytes = 0;
+  unusual |= __builtin_mul_overflow(count, itemsize(dtype), &nbytes);
+  if (unusual) [[unlikely]] {
+    count = checked_numel(sizes);
+    nbytes = checked_mul(count, itemsize(dtype), "size in bytes");
+  }
+  Ref<Storage> storage = new_storage(nbytes, device);
+  TensorImpl* t = pop_impl();
+  t->refs.set(1);
+  t->dtype = dtype;
+  t->device = device;
+  t->data = storage->data;
+  t->numel = count;
+  t->storage = std::move(storage);
+  lay_out(*t, sizes);
+  return Ref<TensorImpl>::adopt(t);
+}
+
+}  // namespace tandem::core

@@ -1,0 +1,129 @@
+// The public functions on tensors: creation, pointwise, reductions, shapes, products, losses, and operators.
+// Names, argument order and defaults are PyTorch's. Stateless but for the default generator; any thread.
+#pragma once
+
+#include <initializer_list>
+
+#include "tandem/eager/tensor.h"
+
+namespace tandem {
+
+// Creation.
+Tensor empty(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
+Tensor zeros(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
+Tensor ones(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
+Tensor full(const Dims& sizes, double value, TensorOptions options = {}, Location where = Location::here());
+Tensor zeros_like(const Tensor& t, Location where = Location::here());
+Tensor ones_like(const Tensor& t, Location where = Location::here());
+Tensor full_like(const Tensor& t, double value, Location where = Location::here());
+Tensor empty_like(const Tensor& t, Location where = Location::here());
+/// start, start + step, ... below `end`; dtype float32 unless said (PyTorch: pass int64 for indices).
+Tensor arange(double start, double end, double step = 1, TensorOptions options = {}, Location where = Location::here());
+Tensor rand(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr, Location where = Location::here());
+Tensor randn(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr, Location where = Location::here());
+/// Integers in [low, high), int64 unless said.
+Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options = {.dtype = int64}, Generator* generator = nullptr,
+               Location where = Location::here());
+/// A random permutation of 0 .. n-1, int64.
+Tensor randperm(int64_t n, Generator* generator = nullptr, Location where = Location::here());
+
+/// Copies host values: `tensor({1.f, 2.f})`, `tensor(span, {2, 3})`.
+template <Number T>
+Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions options = {.dtype = dtype_of<T>},
+              Location where = Location::here());
+template <Number T>
+Tensor tensor(std::initializer_list<T> values, TensorOptions options = {.dtype = dtype_of<T>}, Location where = Location::here()) {
+  return tensor(std::span<const T>(values.begin(), values.size()), {static_cast<int64_t>(values.size())}, options, where);
+}
+template <Number T>
+Tensor tensor(const std::vector<T>& values, Location where = Location::here()) {
+  return tensor(std::span<const T>(values), {static_cast<int64_t>(values.size())}, {.dtype = dtype_of<T>}, where);
+}
+/// A scalar tensor.
+template <Number T>
+Tensor scalar_tensor(T value, TensorOptions options = {.dtype = dtype_of<T>}, Location where = Location::here()) {
+  return tensor(std::span<const T>(&value, 1), {}, options, where);
+}
+/// A tensor over memory that the caller owns and keeps alive; row-major. `release(context)` runs at the end if given.
+Tensor from_blob(void* data, const Dims& sizes, DType dtype = float32, void (*release)(void*) = nullptr, void* context = nullptr,
+                 Location where = Location::here());
+namespace eager {
+Tensor from_host(const void* values, DType from, int64_t count, const Dims& sizes, const TensorOptions& options, Location where);
+}
+template <Number T>
+Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions options, Location where) {
+  return eager::from_host(values.data(), dtype_of<T>, static_cast<int64_t>(values.size()), sizes, options, where);
+}
+
+// Pointwise: one function per row of the op table.
+#define TANDEM_POINTWISE1(name, ...) Tensor name(const Tensor& a, Location where = Location::here());
+#define TANDEM_POINTWISE2(name, ...) Tensor name(const Operand& a, const Operand& b);
+#define TANDEM_POINTWISE3(name, ...) Tensor name(const Operand& a, const Operand& b, const Operand& c);
+#include "tandem/ops/pointwise.def"
+#undef TANDEM_POINTWISE1
+#undef TANDEM_POINTWISE2
+#undef TANDEM_POINTWISE3
+/// min(max(a, low), high); either bound may be left out.
+Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high = {}, Location where = Location::here());
+/// x * Phi(x), exactly (erf) or by PyTorch's tanh approximation.
+Tensor gelu(const Tensor& a, bool tanh_approximation = false, Location where = Location::here());
+Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value);
+
+// Joining and indexing.
+Tensor cat(std::span<const Tensor> tensors, int64_t axis = 0, Location where = Location::here());
+Tensor stack(std::span<const Tensor> tensors, int64_t axis = 0, Location where = Location::here());
+inline Tensor cat(std::initializer_list<Tensor> t, int64_t axis = 0, Location where = Location::here()) {
+  return cat(std::span<const Tensor>(t.begin(), t.size()), axis, where);
+}
+inline Tensor stack(std::initializer_list<Tensor> t, int64_t axis = 0, Location where = Location::here()) {
+  return stack(std::span<const Tensor>(t.begin(), t.size()), axis, where);
+}
+/// Rows of `weight` (V, D) at `index` (any shape, int64 or int32) -> (..., D).
+Tensor embedding(const Tensor& index, const Tensor& weight, Location where = Location::here());
+
+// Products.
+/// PyTorch's matmul: vectors, matrices, broadcast batches.
+Tensor matmul(const Tensor& a, const Tensor& b, Location where = Location::here());
+/// x (..., K) times weight (N, K) transposed, plus bias (N) -> (..., N).
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Location where = Location::here());
+
+// Normalisation, losses, regularisation.
+Tensor softmax(const Tensor& a, int64_t axis, Location where = Location::here());
+Tensor log_softmax(const Tensor& a, int64_t axis, Location where = Location::here());
+/// Over the last `normalized_rank` axes; weight and bias of those sizes, or undefined.
+Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5,
+                  Location where = Location::here());
+enum class Reduction : uint8_t { none, mean, sum };
+/// Of logits (N, C) and labels (N) int64; rows whose label is `ignore_index` count nothing.
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction = Reduction::mean, int64_t ignore_index = -100,
+                     Location where = Location::here());
+Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean, Location where = Location::here());
+/// Zeroes elements with probability p and scales the others by 1 / (1 - p); x itself when not training or p == 0.
+Tensor dropout(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
+
+// Operators.
+inline Tensor operator+(const Tensor& a, const Operand& b) { return add(Operand(a, b.where), b); }
+inline Tensor operator-(const Tensor& a, const Operand& b) { return sub(Operand(a, b.where), b); }
+inline Tensor operator*(const Tensor& a, const Operand& b) { return mul(Operand(a, b.where), b); }
+inline Tensor operator/(const Tensor& a, const Operand& b) { return div(Operand(a, b.where), b); }
+inline Tensor operator==(const Tensor& a, const Operand& b) { return eq(Operand(a, b.where), b); }
+inline Tensor operator!=(const Tensor& a, const Operand& b) { return ne(Operand(a, b.where), b); }
+inline Tensor operator<(const Tensor& a, const Operand& b) { return lt(Operand(a, b.where), b); }
+inline Tensor operator<=(const Tensor& a, const Operand& b) { return le(Operand(a, b.where), b); }
+inline Tensor operator>(const Tensor& a, const Operand& b) { return gt(Operand(a, b.where), b); }
+inline Tensor operator>=(const Tensor& a, const Operand& b) { return ge(Operand(a, b.where), b); }
+template <Number T>
+Tensor operator+(T a, const Operand& b) { return add(Operand(a, b.where), b); }
+template <Number T>
+Tensor operator-(T a, const Operand& b) { return sub(Operand(a, b.where), b); }
+template <Number T>
+Tensor operator*(T a, const Operand& b) { return mul(Operand(a, b.where), b); }
+template <Number T>
+Tensor operator/(T a, const Operand& b) { return div(Operand(a, b.where), b); }
+inline Tensor operator-(const Operand& a) { return neg(Tensor(core::Ref<core::TensorImpl>(a.impl)), a.where); }
+inline const Tensor& operator+=(const Tensor& a, const Operand& b) { return a.add_(b); }
+inline const Tensor& operator-=(const Tensor& a, const Operand& b) { return a.sub_(b); }
+inline const Tensor& operator*=(const Tensor& a, const Operand& b) { return a.mul_(b); }
+inline const Tensor& operator/=(const Tensor& a, const Operand& b) { return a.div_(b); }
+
+}  // namespace tandem

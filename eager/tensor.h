@@ -1,0 +1,179 @@
+// Tensor: the handle that users hold. Copying shares the data; the last handle frees it. Handles may move between
+// threads; concurrent reads of one tensor are safe, writes need the caller's ordering.
+//
+// Every function takes the caller's line as a defaulted argument; operators take it through their operand's conversion.
+#pragma once
+
+#include <bit>
+#include <concepts>
+#include <iosfwd>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "tandem/core/error.h"
+#include "tandem/core/generator.h"
+#include "tandem/core/modes.h"
+#include "tandem/core/tensor_impl.h"
+
+namespace tandem {
+
+class Tensor;
+
+template <class T>
+concept Number = std::is_arithmetic_v<T>;
+
+/// A tensor or a number where an op takes either; carries the caller's line. Lives no longer than the full expression.
+class Operand {
+ public:
+  Operand(const Tensor& t, Location where = Location::here());  // NOLINT: implicit by design
+  template <Number T>
+  Operand(T value, Location where = Location::here())  // NOLINT
+      : where(where) {
+    if constexpr (std::is_same_v<T, bool>) {
+      kind = NumberKind::bool_, bits = value;
+    } else if constexpr (std::is_integral_v<T>) {
+      kind = NumberKind::integer, bits = static_cast<int64_t>(value);
+    } else {
+      kind = NumberKind::floating, bits = std::bit_cast<int64_t>(static_cast<double>(value));
+    }
+  }
+  core::TensorImpl* impl = nullptr;  // null: a number
+  NumberKind kind = NumberKind::floating;
+  int64_t bits = 0;
+  Location where;
+};
+
+/// A range of positions along an axis, as in PyTorch: Slice() is everything.
+struct Slice {
+  static constexpr int64_t kNone = INT64_MIN;
+  int64_t start = kNone, stop = kNone, step = 1;
+};
+struct NewAxis {};
+struct Ellipsis {};
+/// One index of `x.index({0, Slice(1, 3), Ellipsis(), NewAxis()})`.
+struct Index {
+  enum class Kind : uint8_t { position, range, new_axis, ellipsis } kind;
+  int64_t position = 0;
+  Slice range = {};
+  Index(std::integral auto i) : kind(Kind::position), position(static_cast<int64_t>(i)) {}
+  Index(Slice s) : kind(Kind::range), range(s) {}
+  Index(NewAxis) : kind(Kind::new_axis) {}
+  Index(Ellipsis) : kind(Kind::ellipsis) {}
+};
+
+/// How creation functions make a tensor.
+struct TensorOptions {
+  DType dtype = float32;
+  std::optional<Device> device;  // default: default_device()
+  bool requires_grad = false;
+};
+
+class Tensor {
+ public:
+  Tensor() = default;
+  explicit Tensor(core::Ref<core::TensorImpl> impl) : impl_(std::move(impl)) {}
+
+  bool defined() const { return static_cast<bool>(impl_); }
+  core::TensorImpl* impl() const { return impl_.get(); }
+  /// The impl, or an Error "undefined tensor" naming the caller.
+  core::TensorImpl& checked(Location where = Location::here()) const {
+    if (!impl_) [[unlikely]] fail_undefined(where);
+    return *impl_;
+  }
+
+  // What it is. Pending tensors of a traced call answer too.
+  const Dims& sizes(Location where = Location::here()) const { return checked(where).sizes; }
+  const Dims& strides(Location where = Location::here()) const { return checked(where).strides; }
+  int64_t size(int64_t axis, Location where = Location::here()) const;
+  int dim(Location where = Location::here()) const { return checked(where).sizes.rank(); }
+  int64_t numel(Location where = Location::here()) const { return checked(where).numel; }
+  DType dtype(Location where = Location::here()) const { return checked(where).dtype; }
+  Device device(Location where = Location::here()) const { return checked(where).device; }
+  bool is_contiguous(Location where = Location::here()) const { return checked(where).has(core::kContiguous); }
+
+  // Reading values. Inside a traced call these run what is pending.
+  /// The value of a tensor of one element.
+  template <Number T>
+  T item(Location where = Location::here()) const;
+  /// All elements in row-major order, converted to T.
+  template <Number T>
+  std::vector<T> to_vector(Location where = Location::here()) const;
+  /// Address of the first element; T must be the element type. In a traced call this counts as a read.
+  template <class T>
+  T* data(Location where = Location::here()) const {
+    return static_cast<T*>(raw_data(dtype_of<T>, where));
+  }
+  explicit operator bool() const { return item<double>() != 0; }
+
+  // Autograd.
+  bool requires_grad() const { return impl_ && impl_->has(core::kRequiresGrad); }
+  /// Leaves only; floating types only.
+  Tensor& requires_grad_(bool on = true, Location where = Location::here());
+  bool is_leaf() const { return !impl_ || !impl_->grad_fn; }
+  /// The accumulated gradient; undefined if there is none.
+  const Tensor& grad() const;
+  void set_grad(const Tensor& grad, Location where = Location::here());
+  /// Drops the gradient.
+  void zero_grad();
+  /// Computes gradients of this tensor with respect to the leaves it came from and adds them to their grad().
+  /// `gradient` may be left out for one element. The tape is freed unless `retain_graph`; `create_graph` makes the
+  /// gradients differentiable. An Error if the tape was freed before or a value it needs was changed in place.
+  void backward(const Tensor& gradient = {}, bool retain_graph = false, bool create_graph = false,
+                Location where = Location::here()) const;
+  /// The same data without history.
+  Tensor detach(Location where = Location::here()) const;
+  /// `hook(gradient)` runs when the gradient of this tensor is known; a defined result replaces it. Returns its number.
+  template <class F>
+  int register_hook(F&& hook) const;
+  void remove_hook(int number) const;
+
+  // Types and layout.
+  Tensor to(DType dtype, Location where = Location::here()) const;
+  Tensor to(Device device, Location where = Location::here()) const;
+  Tensor contiguous(Location where = Location::here()) const;
+  Tensor clone(Location where = Location::here()) const;
+
+  Tensor index(std::initializer_list<Index> indices, Location where = Location::here()) const;
+  Tensor operator[](int64_t i) const;
+
+#include "tandem/eager/methods.inc"
+
+ private:
+  [[noreturn, gnu::cold]] static void fail_undefined(Location where);
+  void* raw_data(DType expected, Location where) const;
+  double item_double(Location where) const;
+  int64_t item_int(Location where) const;
+  void copy_out(void* out, DType type, Location where) const;
+  core::Ref<core::TensorImpl> impl_;
+};
+
+inline Operand::Operand(const Tensor& t, Location where) : impl(&t.checked(where)), where(where) {}
+
+template <Number T>
+T Tensor::item(Location where) const {
+  if constexpr (std::is_integral_v<T>) {
+    return static_cast<T>(item_int(where));
+  } else {
+    return static_cast<T>(item_double(where));
+  }
+}
+
+template <Number T>
+std::vector<T> Tensor::to_vector(Location where) const {
+  if constexpr (std::is_same_v<T, bool>) {
+    const std::vector<uint8_t> bytes = to_vector<uint8_t>(where);
+    return {bytes.begin(), bytes.end()};
+  } else {
+    std::vector<T> out(static_cast<size_t>(numel(where)));
+    copy_out(out.data(), dtype_of<T>, where);
+    return out;
+  }
+}
+
+/// Prints values (at most a few hundred), shape and dtype.
+std::ostream& operator<<(std::ostream& out, const Tensor& t);
+
+}  // namespace tandem

@@ -1,0 +1,108 @@
+// The kernel IR: one loop nest over an iteration space with loads, scalar expressions, reductions and stores. A Kernel is
+// generic in sizes and strides and specialised in structure; equal kernels share one compiled function. Immutable
+// once built; shared between plans; any thread.
+//
+// The space is `kept` dimensions followed by `reduced` ones (none for a pointwise kernel). Every access says how it
+// moves along each dimension of the space. A *row* kernel iterates the reduced dimensions innermost; a *column* kernel
+// keeps the last dimension innermost, in logical order, and walks the reduced ones outside it.
+//
+// Reduction trees are part of the language (evaluator and printers follow them bit for bit), n = product of the reduced extents:
+//   row:    r = kRowBlock * b + kLanes * i + lane. Each lane accumulates over i in order, starting from the identity;
+//           lanes join by halves (lane l with l + 32, then + 16, ... + 1); block results join in order of b.
+//   column: r = kColumnBlock * b + i. Accumulates over i in order from the identity; block results join in order of b.
+// Joining starts with the first block's result. argmax and argmin keep the lowest index among equals; NaN wins.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tandem/ops/scalar.h"
+
+namespace tandem::jit {
+
+inline constexpr int kLanes = 64;
+inline constexpr int64_t kRowBlock = 16384;
+inline constexpr int64_t kColumnBlock = 256;
+
+enum class KernelKind : uint8_t { pointwise, row, column };
+using ops::ReduceOp;
+
+/// How an access moves along the innermost dimension of the space: structure, while the exact strides are run-time.
+enum class Inner : uint8_t { constant, contiguous, strided };
+
+struct Load {
+  int32_t buffer;          // index into KernelArgs::buffers
+  DType dtype;
+  Inner inner;
+  bool row_level = false;  // does not depend on the reduced dimensions (row and column kernels)
+  int32_t index = -1;      // >= 0: scalar node (int64) whose value selects along an extra axis: address += value * stride,
+                           // where 0 <= value < extent, else the error word is set and element 0 is read
+  friend bool operator==(const Load&, const Load&) = default;
+};
+
+struct Reduction {
+  ReduceOp op;
+  int32_t input;  // scalar node
+  DType type;     // accumulator and result: float32, float64 or int64 (argmax, argmin: int64 result)
+  friend bool operator==(const Reduction&, const Reduction&) = default;
+};
+
+struct Store {
+  int32_t buffer;
+  DType dtype;
+  Inner inner;
+  bool row_level = false;
+  int32_t value;  // scalar node, of type `dtype`
+  friend bool operator==(const Store&, const Store&) = default;
+};
+
+/// Level of a scalar node: `full` nodes depend on the reduced dimensions, `row` nodes do not.
+struct Kernel {
+  std::string name;  // for people: the ops in it
+  KernelKind kind = KernelKind::pointwise;
+  int kept_rank = 0, reduced_rank = 0;
+  int numbers = 0;   // run-time numbers read (index space of ScalarOp::number)
+  int buffers = 0;
+  ops::ScalarGraph scalars;
+  std::vector<Load> loads;
+  std::vector<Reduction> reductions;
+  std::vector<Store> stores;
+};
+
+/// What a call of a kernel is given. All sizes and strides in elements.
+struct KernelArgs {
+  void* const* buffers;
+  const int64_t* dims;     // kept sizes, then reduced sizes
+  const int64_t* strides;  // for each load, then each store: kept_rank + reduced_rank strides; an indexed load has two more: (extent, stride)
+  const int64_t* numbers;  // bits of float64 or int64 values
+  int64_t begin, end;      // pointwise and row: a range of the linear index over the kept dimensions;
+                           // column: likewise (ranges of kept columns)
+  int64_t* error;          // set to 1 + index of the load that met an index out of range; never cleared here
+};
+using KernelFunction = void (*)(const KernelArgs*);
+
+/// Text of the kernel IR, one line per load, node, reduction and store; equal text means equal structure (without the name).
+std::string to_string(const Kernel& k);
+
+/// C++ text that defines `extern "C" void <symbol>(const KernelArgs*)`, without the prelude. Empty when the printer does
+/// not cover the kernel (the evaluator runs it then); `why` says the reason.
+std::string print_c(const Kernel& k, const std::string& symbol, std::string* why = nullptr);
+/// The prelude that printed kernels need, once per translation unit: types, scalar functions. No includes.
+const std::string& c_prelude();
+
+/// The chunk evaluator: a kernel prepared for interpretation over blocks that stay in L1. Immutable, any thread.
+class Evaluator {
+ public:
+  explicit Evaluator(const Kernel& k);
+  ~Evaluator();
+  Evaluator(Evaluator&&) noexcept;
+  void run(const KernelArgs& args) const;
+
+ private:
+  struct Program;
+  std::unique_ptr<Program> program_;
+};
+
+}  // namespace tandem::jit

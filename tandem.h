@@ -1,0 +1,9 @@
+// Everything of Tandem in one header.
+#pragma once
+
+#include "tandem/eager/autograd.h"
+#include "tandem/eager/data/data.h"
+#include "tandem/eager/functions.h"
+#include "tandem/eager/nn/nn.h"
+#include "tandem/eager/optim/optim.h"
+#include "tandem/tracer/trace.h"
