@@ -5,7 +5,7 @@
 #include "tandem/core/allocator.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -38,13 +38,17 @@ void read_poison_setting() {
   std::call_once(once, [] { poison_.store(environment().poison, std::memory_order_relaxed); });
 }
 
-int64_t large_budget() {
-  static const int64_t budget = [] {
-    const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-    return std::clamp(memory / 8, int64_t{64} << 20, int64_t{1} << 30);
+/// Memory and swap space of the machine.
+int64_t machine_bytes() {
+  static const int64_t bytes = [] {
+    struct sysinfo info {};
+    if (sysinfo(&info) != 0) return int64_t{1} << 40;
+    return static_cast<int64_t>((uint64_t{info.totalram} + info.totalswap) * info.mem_unit);
   }();
-  return budget;
+  return bytes;
 }
+
+int64_t large_budget() { return std::clamp(machine_bytes() / 8, int64_t{64} << 20, int64_t{1} << 30); }
 
 int64_t small_capacity(int c) { return std::min(kClassBlocks, kClassBudget / class_bytes(c)); }
 
@@ -67,9 +71,12 @@ void* try_system(int64_t nbytes) {
 }
 
 void* from_system(int64_t nbytes) {
-  if (void* block = try_system(nbytes)) return block;
-  empty_cache();
-  if (void* block = try_system(nbytes)) return block;
+  // The system may promise more than the machine has, and then end the process that uses it.
+  if (nbytes <= machine_bytes()) {
+    if (void* block = try_system(nbytes)) return block;
+    empty_cache();
+    if (void* block = try_system(nbytes)) return block;
+  }
   fail("allocate: no memory for " + std::to_string(nbytes) + " bytes");
 }
 

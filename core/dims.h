@@ -42,6 +42,8 @@ class Dims {
     check_rank(rank_ + 1);
     values_[rank_++] = v;
   }
+  /// Changes the rank alone; elements beyond the old rank have unspecified values.
+  constexpr void resize(int rank) { rank_ = check_rank(rank); }
   constexpr void erase(int at) {
     for (int i = at; i + 1 < rank_; ++i) values_[i] = values_[i + 1];
     --rank_;

@@ -66,4 +66,9 @@ class Ref {
   T* p_ = nullptr;
 };
 
+namespace core {
+using tandem::Ref;
+using tandem::RefCount;
+}  // namespace core
+
 }  // namespace tandem

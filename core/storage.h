@@ -18,6 +18,7 @@ struct Storage {
   int64_t nbytes = 0;
   Device device;
   bool exposed = false;  // a raw pointer was handed out
+  bool slot = false;     // some trace binds this memory: arguments that alias it are noticed
   void (*release)(void* context) = nullptr;  // memory of the user's (from_blob): called when the last tensor is gone
   void* release_context = nullptr;
 };

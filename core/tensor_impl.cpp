@@ -77,15 +77,17 @@ inline void push_impl(TensorImpl* t) noexcept {
   cache_.dropping = false;
 }
 
-/// Copies elements one by one: sizes were often just written as single words, which a wide load would wait
-/// for.
+/// Copies elements one by one: sizes were often just written as single words, which a wide load would wait for.
 inline void lay_out(TensorImpl& t, const Dims& sizes) {
-  new (&t.sizes) Dims(sizes.data(), sizes.rank());
-  Dims& strides = *new (&t.strides) Dims(sizes.data(), sizes.rank());
+  const int rank = sizes.rank();
+  t.sizes.resize(rank);
+  t.strides.resize(rank);
   int64_t step = 1;
-  for (int i = sizes.rank() - 1; i >= 0; --i) {
-    strides[i] = step;
-    step *= std::max<int64_t>(sizes[i], 1);
+  for (int i = rank - 1; i >= 0; --i) {
+    const int64_t size = sizes[i];
+    t.sizes[i] = size;
+    t.strides[i] = step;
+    step *= std::max<int64_t>(size, 1);
   }
 }
 
@@ -104,8 +106,8 @@ void release_impls() noexcept {
 
 TensorImpl* new_impl() {
   TensorImpl* t = pop_impl();
-  new (&t->sizes) Dims();
-  new (&t->strides) Dims();
+  t->sizes.resize(0);
+  t->strides.resize(0);
   return t;
 }
 

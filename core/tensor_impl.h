@@ -68,7 +68,7 @@ void set_storage(TensorImpl& t, Ref<Storage> storage, int64_t offset = 0);
 /// Owned, uninitialised, contiguous.
 Ref<TensorImpl> make_tensor(const Dims& sizes, DType dtype, Device device = cpu);
 
-/// Told when a tensor marked kSlot dies or changes metadata, storage, requires_grad or .grad. The tracer sets it.
+/// Told when a tensor marked kSlot dies or changes metadata, storage or requires_grad. The tracer sets it.
 /// `dying`: the count is 0; the callee may take the tensor over by setting its count, and then returns true.
 using SlotEvent = bool (*)(TensorImpl* t, bool dying) noexcept;
 extern SlotEvent slot_event;

@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <concepts>
+#include <functional>
 #include <iosfwd>
 #include <optional>
 #include <span>
@@ -67,7 +68,7 @@ struct Index {
 /// How creation functions make a tensor.
 struct TensorOptions {
   DType dtype = float32;
-  std::optional<Device> device;  // default: default_device()
+  std::optional<Device> device = {};  // default: default_device()
   bool requires_grad = false;
 };
 
@@ -127,7 +128,13 @@ class Tensor {
   Tensor detach(Location where = Location::here()) const;
   /// `hook(gradient)` runs when the gradient of this tensor is known; a defined result replaces it. Returns its number.
   template <class F>
-  int register_hook(F&& hook) const;
+  int register_hook(F&& hook) const {
+    if constexpr (std::is_void_v<std::invoke_result_t<F&, const Tensor&>>) {
+      return add_hook([f = std::forward<F>(hook)](const Tensor& g) mutable { return f(g), Tensor(); });
+    } else {
+      return add_hook(std::forward<F>(hook));
+    }
+  }
   void remove_hook(int number) const;
 
   // Types and layout.
@@ -144,6 +151,7 @@ class Tensor {
  private:
   [[noreturn, gnu::cold]] static void fail_undefined(Location where);
   void* raw_data(DType expected, Location where) const;
+  int add_hook(std::function<Tensor(const Tensor&)> hook) const;
   double item_double(Location where) const;
   int64_t item_int(Location where) const;
   void copy_out(void* out, DType type, Location where) const;

@@ -13,7 +13,7 @@ namespace tandem::jit {
 struct ExecutableOptions {
   bool compile = true;    // print, compile and load kernels; false: the chunk evaluator (eager mode)
   bool optimize = true;   // run the passes and fuse; false: one group per node (tests)
-  std::vector<std::string> disabled_passes;
+  std::vector<std::string> disabled_passes = {};
 };
 
 struct ExecutableStats {

@@ -1,10 +1,11 @@
-// What an op is: one `OpDef`, pure data and stateless functions, written once in a table file (ops/*.def) and looked up
-// by `OpId`. Eager execution, inference, gradients, printing, code generation and the generated tests follow from it.
-// The table is constant from start to end; any thread.
+// What an op is: one `OpDef`, pure data and stateless functions, written once in a table file (ops/*.def) and
+// looked up by `OpId`. Eager execution, inference, gradients, printing, code generation and the generated
+// tests follow from it. The table is constant from start to end; any thread.
 //
-// An op is called with operands and attribute words. Operands are tensors, or numbers where a pointwise op or a run-time
-// attribute takes one. Attributes are 8-byte words in declared order; a list is a count and its values, and comes last.
-// `floating` and `dynamic` attributes are run-time: no pass and no key looks at their values (rule R8).
+// An op is called with operands and attribute words. Operands are tensors, or numbers where a pointwise op or
+// a run-time attribute takes one. Attributes are 8-byte words in declared order; a list is a count and its
+// values, and comes last. `floating` and `dynamic` attributes are run-time: no pass and no key looks at their
+// values (rule R8).
 #pragma once
 
 #include <cstdint>
@@ -28,12 +29,14 @@ enum class OpId : uint16_t {
 };
 
 enum class OpKind : uint8_t {
-  pointwise,    // a scalar formula over broadcast operands
-  reduction,    // ReduceOp over the axes in the list attribute `axes`
-  view,         // an affine map from output index to input index
-  piecewise,    // several such maps: cat
-  gather,       // index_select along an axis
-  scatter,      // its transpose, with a combine on collision
+  pointwise,  // a scalar formula over broadcast operands
+  reduction,  // ReduceOp over the axes in the list attribute `axes`; the accumulator is cast to the result's
+              // type
+  view,       // an affine map from output index to input index
+  piecewise,  // several such maps: cat, pad
+  gather,     // operand 1 holds the coordinate along `axis` of operand 0: index_select (rank 1, it runs along
+           // the axis of the result), gather (it has the result's sizes)
+  scatter,      // the transposes, sums on collision: index_add, scatter_add
   scan,         // a running combine along an axis: cumsum
   random,       // a pointwise formula over Philox counters
   fill,         // a formula of the index alone: full, arange
@@ -50,7 +53,8 @@ struct Attr {
 inline constexpr int kMaxAttrs = 8;
 inline constexpr int kMaxOutputs = 4;
 
-/// Dtype, sizes and device of a value. A *number* has rank 0 and type float64 (or int64, bool) and yields in promotion.
+/// Dtype, sizes and device of a value. A *number* has rank 0 and type float64 (or int64, bool) and yields in
+/// promotion.
 struct TensorType {
   DType dtype = DType::float32;
   Device device;
@@ -70,7 +74,7 @@ struct InferCall {
   const OpDef& op;
   std::span<const TensorType> in;  // operands; an absent optional operand has `present` false
   std::span<const bool> present;
-  Words words;                     // structural, in declared order
+  Words words;  // structural, in declared order
   Location where;
 
   int64_t integer(int attr) const;  // declared index, types integer, boolean, dtype
@@ -82,6 +86,8 @@ struct InferCall {
 struct Layout {
   Dims sizes, strides;
   int64_t offset = 0;
+  bool possible =
+      true;  // false: reshape of strides that allow no view (only the sizes are set); the caller copies
 };
 
 /// One value of an Emitter: a tensor or a number. Meaning and lifetime are the emitter's.
@@ -97,37 +103,41 @@ struct Gradient;
 
 /// How the operands' common type and the result's follow from the operands (kind pointwise).
 enum class TypeRule : uint8_t {
-  same,      // promoted type in, the same out
-  floating,  // integers and bool become float32
-  compare,   // promoted type in, bool out
-  logical,   // operands become bool, bool out
-  select,    // operand 0 becomes bool, the others are promoted
-  cast,      // to the dtype of attribute 0
+  same,        // promoted type in, the same out
+  arithmetic,  // the same, bool refused
+  floating,    // integers and bool become float32
+  compare,     // promoted type in, bool out
+  logical,     // operands become bool, bool out
+  select,      // operand 0 becomes bool, the others are promoted
+  cast,        // to the dtype of attribute 0
 };
 
 struct OpDef {
   const char* name = nullptr;
   OpId id = OpId::count_;
   OpKind kind = OpKind::pointwise;
-  int n_in = 1;             // -1: a list of tensors
-  int n_optional = 0;       // the last operands that may be absent
+  int n_in = 1;        // -1: a list of tensors
+  int n_optional = 0;  // the last operands that may be absent
   int n_out = 1;
   int n_attrs = 0;
   Attr attrs[kMaxAttrs] = {};
 
-  TypeRule types = TypeRule::same;                                    // pointwise
-  void (*formula)(ScalarGraph&, const S* in, S* out) = nullptr;       // pointwise, fill, random: in = operands then run-time numbers;
-                                                                      // fill, random: in[0] is the linear index
-  ReduceOp reduce = ReduceOp::sum;                                    // reduction
+  TypeRule types = TypeRule::same;  // pointwise
+  void (*formula)(ScalarGraph&, const S* in,
+                  S* out) = nullptr;  // pointwise, fill, random: in = operands then run-time numbers;
+                                      // fill, random: in[0] is the linear index
+  ReduceOp reduce = ReduceOp::sum;    // reduction
   void (*infer)(const InferCall&, std::vector<TensorType>& out) = nullptr;  // null: by kind
-  Layout (*view)(const InferCall&, const Layout& in) = nullptr;       // view
-  void (*body)(Body&) = nullptr;                                      // composite
-  void (*native)(const struct NativeCall&) = nullptr;                 // scatter, scan, piecewise: plain C++ on contiguous operands
-  void (*gradient)(Gradient&) = nullptr;                              // null in a composite: the gradients of its body
+  Layout (*view)(const InferCall&, const Layout& in) = nullptr;             // view
+  void (*body)(Body&) = nullptr;                                            // composite
+  void (*native)(const struct NativeCall&) =
+      nullptr;                            // scatter, scan, piecewise: plain C++ on contiguous operands
+  void (*gradient)(Gradient&) = nullptr;  // null in a composite: the gradients of its body
+  const char* reads[4] = {};  // per operand, what its gradient reads: "ab" operands 0 and 1, "y" the result
   bool differentiable = true;
-  uint32_t saves_in = 0, saves_out = 0;                               // operands and results that `gradient` reads, as bits
-  int writes[kMaxOutputs] = {0, -1, -1, -1};                          // in-place form: result j replaces operand writes[j]
-  const char* samples = nullptr;                                      // see ops/samples.h
+  uint32_t saves_in = 0, saves_out = 0;       // the union of `reads` as bits, filled in by the table
+  int writes[kMaxOutputs] = {0, -1, -1, -1};  // in-place form: result j replaces operand writes[j]
+  const char* samples = nullptr;              // see ops/samples.h
   const char* doc = "";
 
   /// Run-time attributes, in declared order, follow the operands of a node as numbers.
@@ -137,6 +147,12 @@ struct OpDef {
   int number_index(int attr) const;
 };
 
+/// Operands and results to keep, as bits, when the gradients of the operands `needed` (bits) are wanted.
+struct Saves {
+  uint32_t in = 0, out = 0;
+};
+Saves saves(const OpDef& op, uint32_t needed);
+
 const OpDef& def(OpId id);
 /// By name; null if there is none.
 const OpDef* find_op(const char* name);
@@ -144,17 +160,23 @@ inline constexpr int kOpCount = static_cast<int>(OpId::count_);
 
 /// The type that a pointwise op computes in; `in` may hold numbers. Throws Error on impossible combinations.
 DType compute_type(const InferCall& call);
-/// Checks a call and appends the types of its results; throws Error naming op, shapes and line. Never changes anything.
+/// Checks a call and appends the types of its results; throws Error naming op, shapes and line. Never changes
+/// anything.
 void infer(const InferCall& call, std::vector<TensorType>& out);
+
+/// The axes of a reduction, ascending and not negative; an empty list means all. Errors name `op`.
+Dims normalize_axes(const Dims& listed, int rank, const char* op, Location where = {});
 
 /// Splits declared-order words into structural words and run-time ones (positions in `words`).
 struct SplitWords {
-  std::vector<int64_t> structural;
-  std::vector<int> run_time;  // index into the declared words
+  std::vector<int64_t> structural;  // of the attributes; the kinds of number operands are in their types
+  std::vector<int>
+      run_time;  // values of number operands, then run-time attributes: index into the declared words
 };
 /// `n_number_operands`: how many operands are numbers, whose (kind, value) pairs precede the attributes.
 SplitWords split_words(const OpDef& op, Words words, int n_number_operands);
-/// Bit i is set if word i is run-time. Calls with more than 64 words have run-time words only among the first 64.
+/// Bit i is set if word i is run-time. Calls with more than 64 words have run-time words only among the
+/// first 64.
 uint64_t run_time_mask(const OpDef& op, int n_number_operands);
 
 /// A native kernel's view of its call: contiguous operands and results.
@@ -162,8 +184,8 @@ struct NativeCall {
   std::span<const void* const> in;
   std::span<void* const> out;
   std::span<const TensorType> in_types, out_types;
-  Words words;          // structural
-  int64_t* error;       // set to 1 + operand index when an index is out of range; nothing else is promised then
+  Words words;     // structural
+  int64_t* error;  // set to 1 + operand index when an index is out of range; nothing else is promised then
 };
 
 }  // namespace tandem::ops

@@ -16,8 +16,8 @@ struct Row {
   Result result;
 };
 constexpr Row kRows[] = {
-    {"load", 0, Result::special},     {"number", 0, Result::special},  {"constant", 0, Result::special},
-    {"index", 0, Result::special},    {"reduced", 0, Result::special},
+    {"load", 0, Result::special},  {"number", 0, Result::special},  {"constant", 0, Result::special},
+    {"index", 0, Result::special}, {"reduced", 0, Result::special},
 #define TANDEM_SCALAR(name, arity, result) {#name, arity, Result::result},
 #include "tandem/ops/scalar.def"
 #undef TANDEM_SCALAR
@@ -26,9 +26,12 @@ static_assert(std::size(kRows) == static_cast<size_t>(ScalarOp::count_));
 
 S apply(ScalarOp op, S a, S b = {}, S c = {}) {
   switch (kRows[static_cast<int>(op)].result) {
-    case Result::same: return a.graph->node(op, a.type(), a, b, c);
-    case Result::flag: return a.graph->node(op, DType::bool_, a, b, c);
-    case Result::special: break;
+    case Result::same:
+      return a.graph->node(op, a.type(), a, b, c);
+    case Result::flag:
+      return a.graph->node(op, DType::bool_, a, b, c);
+    case Result::special:
+      break;
   }
   if (op == ScalarOp::select) return a.graph->node(op, b.type(), a, b, c);
   return a.graph->node(op, DType::float32, a, b, c);  // the random functions
@@ -47,11 +50,13 @@ size_t ScalarGraph::Hash::operator()(const ScalarNode& n) const {
 }
 
 S ScalarGraph::node(ScalarOp op, DType type, S a, S b, S c, int64_t bits) {
-  TANDEM_INTERNAL((a.id >= 0) + (b.id >= 0) + (c.id >= 0) == arity(op), std::string("wrong operand count of ") + name(op));
+  TANDEM_INTERNAL((a.id >= 0) + (b.id >= 0) + (c.id >= 0) == arity(op),
+                  std::string("wrong operand count of ") + name(op));
   if (arity(op) >= 2 && op != ScalarOp::uniform && op != ScalarOp::uniform16 && op != ScalarOp::normal) {
     const S first = op == ScalarOp::select ? c : a;
     TANDEM_INTERNAL(first.type() == b.type(), std::string("operand types differ in ") + name(op) + ": " +
-                                                  tandem::name(first.type()) + " and " + tandem::name(b.type()));
+                                                  tandem::name(first.type()) + " and " +
+                                                  tandem::name(b.type()));
   }
   const ScalarNode n{op, type, {a.id, b.id, c.id}, bits};
   const auto [it, fresh] = ids_.try_emplace(n, size());

@@ -1,6 +1,6 @@
-// Scalar expressions: hash-consed nodes in an arena that one kernel (or one test) owns, and the symbol `S` on which the
-// op table's formulas are called to build them. Leaves are a kernel's loads, run-time numbers, constants, the linear
-// index and the results of its reductions. Not synchronised: one builder, one thread.
+// Scalar expressions: hash-consed nodes in an arena that one kernel (or one test) owns, and the symbol `S` on
+// which the op table's formulas are called to build them. Leaves are a kernel's loads, run-time numbers,
+// constants, the linear index and the results of its reductions. Not synchronised: one builder, one thread.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,8 @@ int arity(ScalarOp op);
 
 struct ScalarNode {
   ScalarOp op;
-  DType type;            // of the result; halves occur only as results of `load` and `cast`: arithmetic is float32 there
+  DType
+      type;  // of the result; halves occur only as results of `load` and `cast`: arithmetic is float32 there
   int32_t in[3] = {-1, -1, -1};
   int64_t bits = 0;
   friend bool operator==(const ScalarNode&, const ScalarNode&) = default;
@@ -39,7 +40,8 @@ enum class ReduceOp : uint8_t { sum, prod, max, min, argmax, argmin };
 
 class ScalarGraph;
 
-/// A node of a ScalarGraph, with arithmetic that appends to it. Operands must have equal types (see scalar.def).
+/// A node of a ScalarGraph, with arithmetic that appends to it. Operands must have equal types (see
+/// scalar.def).
 struct S {
   ScalarGraph* graph = nullptr;
   int32_t id = -1;

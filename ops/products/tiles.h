@@ -1,14 +1,19 @@
-// The register tiles: products of one block of C on one thread, compiled once per instruction set (tiles_v1, v3, v4)
-// from tiles.inc and chosen at run time. Plain pointers, no allocation, no shared state, any thread.
-// Every instruction set gives the same bits: an element of C is a chain of fused multiply-adds over k in blocks of
-// k_block(k), whatever tile it falls into, and the blocks' sums are added in order.
+// Register tiles: the product of one block of C on one thread, compiled once per instruction set (tiles_v1,
+// _v3, _v4) from tiles.inc. Plain pointers, no allocation, no state, any thread.
+//
+// Every instruction set gives the same bits: an element of C is a chain of fused multiply-adds over k in
+// parts of k_part(k), started from zero, whatever tile it falls into; the parts' sums are added in order, the
+// bias last. fma(a, b, c) is fma(b, a, c), so a product may also be computed transposed.
 #pragma once
 
 #include <cstdint>
 
+#include "tandem/ops/products/products.h"
+
 namespace tandem::ops::tiles {
 
-/// C (m,n) = A (m,k) * B (k,n) + bias (n). Strides in elements; `bias` may be null.
+/// C (m,n) = A (m,k) * B (k,n) + bias. Strides in elements; that of a size below 2 must be harmless
+/// (normalised).
 template <class T>
 struct Block {
   int64_t m, n, k;
@@ -16,43 +21,42 @@ struct Block {
   int64_t a_row, a_col;
   const T* b;
   int64_t b_row, b_col;
-  const T* bias;
-  int64_t bias_stride;
+  const T* bias;      // null, or contiguous: one value
+  bool bias_of_rows;  // per row of C instead of per column
   T* c;
   int64_t c_row, c_col;
   T* scratch;  // scratch_elements(n, k), 64-byte aligned
 };
 
-inline constexpr int64_t kMaxBlockColumns = 256;  // n of a Block; keeps the packed block of B in the second-level cache
-inline constexpr int64_t kPadColumns = 64;        // packed panels are padded to the widest panel at most
-inline constexpr int64_t kMaxTileRows = 8;
+inline constexpr int64_t kMaxBlockColumns =
+    256;  // with k_part: the copied part of B stays in the second-level cache
+inline constexpr int64_t kMaxBlockRows = 768;  // advice; keeps a part of A there as well
 
-/// Length of the blocks that k is summed in: equal parts of at most 256, a multiple of 16 unless there is one only.
-constexpr int64_t k_block(int64_t k) {
+/// Length of the parts of k: equal ones of at most 256, a multiple of 16 unless there is only one.
+constexpr int64_t k_part(int64_t k) {
   const int64_t parts = (k + 255) / 256;
   return parts <= 1 ? k : ((k + parts - 1) / parts + 15) / 16 * 16;
 }
-constexpr int64_t scratch_elements(int64_t n, int64_t k) {
-  return (n + kPadColumns + kMaxTileRows) * ((k_block(k) + 15) / 16 * 16) + kPadColumns;
-}
+constexpr int64_t scratch_elements(int64_t n, int64_t k) { return (n + 15) / 16 * 16 * k_part(k); }
 
-/// One instruction set's functions.
+/// The functions of one instruction set.
 struct TileSet {
   const char* name;
   void (*block_float)(const Block<float>&);
   void (*block_double)(const Block<double>&);
-  /// Sum of a[i * a_stride] * b[i * b_stride]: 64 interleaved chains of fused multiply-adds, joined as a balanced tree.
+  /// Sum of a[i * a_stride] * b[i * b_stride]: 64 interleaved chains of fused multiply-adds, joined as a
+  /// balanced tree.
   float (*dot_float)(int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_stride);
   double (*dot_double)(int64_t k, const double* a, int64_t a_stride, const double* b, int64_t b_stride);
 };
 
 extern const TileSet kTilesV1, kTilesV3, kTilesV4;
 
-/// The sets that this processor runs, the best one first.
-struct AvailableSets {
-  const TileSet* sets[3];
-  int count;
-};
-AvailableSets available_sets();
+/// The best set that this processor runs.
+const TileSet& best_set();
+/// Whether this processor runs it.
+bool runs_here(const TileSet& set);
+/// The product by a given set: float32 and float64 only, nothing empty.
+void product_with(const TileSet& set, const ProductCall& call);
 
 }  // namespace tandem::ops::tiles

@@ -1,0 +1,21 @@
+# cmake -DINPUT=.. -DOUTPUT=.. -DNAMESPACE=.. -DSYMBOL=.. -P embed_text.cmake
+# Writes a .cpp that defines SYMBOL as INPUT's text, in raw string pieces of at most 8,000 characters that end with a line
+# (compilers limit the length of one literal).
+file(READ ${INPUT} text)
+set(pieces "")
+string(LENGTH "${text}" left)
+while(left GREATER 0)
+  string(SUBSTRING "${text}" 0 8000 piece)
+  if(left GREATER 8000)
+    string(FIND "${piece}" "\n" cut REVERSE)
+    if(cut GREATER -1)
+      math(EXPR cut "${cut} + 1")
+      string(SUBSTRING "${piece}" 0 ${cut} piece)
+    endif()
+  endif()
+  string(APPEND pieces "\n    R\"_text_(${piece})_text_\"")
+  string(LENGTH "${piece}" taken)
+  string(SUBSTRING "${text}" ${taken} -1 text)
+  math(EXPR left "${left} - ${taken}")
+endwhile()
+file(WRITE ${OUTPUT} "namespace ${NAMESPACE} {\nextern const char ${SYMBOL}[];\nconst char ${SYMBOL}[] =${pieces};\n}\n")

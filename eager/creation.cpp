@@ -1,0 +1,157 @@
+// Making tensors: from numbers, random numbers and host data. What fills by formula is an op like any other (a trace records
+// it); what copies host data is real at once.
+#include <cmath>
+#include <cstring>
+
+#include "tandem/eager/call.h"
+
+namespace tandem {
+
+using eager::CallBuilder;
+using ops::OpId;
+
+namespace {
+
+Device device_of(const TensorOptions& options, const char* who, Location where) {
+  const Device d = options.device.value_or(default_device());
+  if (d.type != DeviceType::cpu) fail(std::string(who) + ": no device " + to_string(d) + " in this build", where);
+  return d;
+}
+
+Tensor finished(Tensor t, const TensorOptions& options, Location where) {
+  if (options.requires_grad) t.requires_grad_(true, where);
+  return t;
+}
+
+Generator& generator_or_default(Generator* g) { return g ? *g : default_generator(); }
+
+/// A random fill op: (dtype, seed, offset, sizes).
+Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Generator* generator, Location where) {
+  device_of(options, ops::def(op).name, where);
+  const int64_t n = checked_numel(sizes, where);
+  if (!is_floating(options.dtype)) fail(std::string(ops::def(op).name) + ": a floating type is needed, asked for " + name(options.dtype), where);
+  Generator& g = generator_or_default(generator);
+  const auto seed = static_cast<int64_t>(g.seed());
+  const auto offset = static_cast<int64_t>(g.advance(static_cast<uint64_t>(n + 3) / 4));
+  return finished(CallBuilder(op, where).word(options.dtype).word(seed).word(offset).list(sizes).run(), options, where);
+}
+
+}  // namespace
+
+Tensor empty(const Dims& sizes, TensorOptions options, Location where) {
+  const Device d = device_of(options, "empty", where);
+  checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "empty", where);
+  return finished(Tensor(core::make_tensor(sizes, options.dtype, d)), options, where);
+}
+
+Tensor full(const Dims& sizes, double value, TensorOptions options, Location where) {
+  device_of(options, "full", where);
+  checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "full", where);
+  return finished(CallBuilder(OpId::full, where).word(options.dtype).floating(value).list(sizes).run(), options, where);
+}
+
+Tensor zeros(const Dims& sizes, TensorOptions options, Location where) { return full(sizes, 0, options, where); }
+Tensor ones(const Dims& sizes, TensorOptions options, Location where) { return full(sizes, 1, options, where); }
+Tensor full_like(const Tensor& t, double value, Location where) {
+  return full(t.sizes(where), value, {.dtype = t.dtype(), .device = t.device()}, where);
+}
+Tensor zeros_like(const Tensor& t, Location where) { return full_like(t, 0, where); }
+Tensor ones_like(const Tensor& t, Location where) { return full_like(t, 1, where); }
+Tensor empty_like(const Tensor& t, Location where) {
+  return empty(t.sizes(where), {.dtype = t.dtype(), .device = t.device()}, where);
+}
+
+Tensor arange(double start, double end, double step, TensorOptions options, Location where) {
+  device_of(options, "arange", where);
+  if (step == 0 || !std::isfinite(start) || !std::isfinite(end) || !std::isfinite(step))
+    fail("arange: finite bounds and a step other than 0 are needed, found " + std::to_string(start) + ", " + std::to_string(end) + ", " +
+             std::to_string(step),
+         where);
+  const double n = std::max(0.0, std::ceil((end - start) / step));
+  if (n > 9e15) fail("arange: too many elements", where);
+  return finished(CallBuilder(OpId::arange, where)
+                      .word(options.dtype)
+                      .word(static_cast<int64_t>(n))
+                      .floating(start)
+                      .floating(step)
+                      .run(),
+                  options, where);
+}
+
+Tensor rand(const Dims& sizes, TensorOptions options, Generator* generator, Location where) {
+  return random_fill(OpId::rand, sizes, options, generator, where);
+}
+Tensor randn(const Dims& sizes, TensorOptions options, Generator* generator, Location where) {
+  return random_fill(OpId::randn, sizes, options, generator, where);
+}
+
+Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options, Generator* generator, Location where) {
+  if (high <= low) fail("randint: high must be above low, found " + std::to_string(low) + " and " + std::to_string(high), where);
+  std::vector<int64_t> values(static_cast<size_t>(checked_numel(sizes, where)));
+  Generator& g = generator_or_default(generator);
+  const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
+  for (int64_t& v : values) v = static_cast<int64_t>(static_cast<uint64_t>(low) + g.below(range));
+  return tensor(std::span<const int64_t>(values), sizes, options, where);
+}
+
+Tensor randperm(int64_t n, Generator* generator, Location where) {
+  if (n < 0) fail("randperm: a size of at least 0 is needed, found " + std::to_string(n), where);
+  std::vector<int64_t> values(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) values[static_cast<size_t>(i)] = i;
+  Generator& g = generator_or_default(generator);
+  for (int64_t i = n - 1; i > 0; --i)
+    std::swap(values[static_cast<size_t>(i)], values[g.below(static_cast<uint64_t>(i) + 1)]);
+  return tensor(values, where);
+}
+
+Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(void*), void* context, Location where) {
+  const int64_t nbytes = checked_mul(checked_numel(sizes, where), itemsize(dtype), "from_blob", where);
+  if (!data && nbytes > 0) fail("from_blob: a null address for " + std::to_string(nbytes) + " bytes", where);
+  core::Ref<core::TensorImpl> t(core::new_impl());
+  t->dtype = dtype;
+  core::set_contiguous_layout(*t, sizes);
+  core::set_storage(*t, core::borrow_storage(data, nbytes, release, context));
+  t->storage->exposed = true;
+  return Tensor(std::move(t));
+}
+
+namespace eager {
+
+Tensor from_host(const void* values, DType from, int64_t count, const Dims& sizes, const TensorOptions& options, Location where) {
+  const Device d = device_of(options, "tensor", where);
+  if (checked_numel(sizes, where) != count)
+    fail("tensor: " + std::to_string(count) + " values for shape " + to_string(sizes), where);
+  Ref<TensorImpl> t = core::make_tensor(sizes, from, d);
+  if (count) std::memcpy(t->data, values, static_cast<size_t>(t->nbytes()));
+  if (options.dtype != from) {
+    TensorImpl* in[] = {t.get()};
+    const int64_t word = static_cast<int64_t>(options.dtype);
+    Ref<TensorImpl> out;
+    run_op({.op = OpId::cast, .n_in = 1, .n_words = 1, .in = in, .words = &word, .where = where}, &out);
+    t = std::move(out);
+  }
+  return finished(Tensor(std::move(t)), options, where);
+}
+
+}  // namespace eager
+
+const Tensor& Tensor::normal_(double mean, double std, Generator* generator, Location where) const {
+  const NoGrad no_grad;
+  const Tensor r = randn(sizes(where), {.dtype = dtype()}, generator, where);
+  const Tensor scaled = tandem::mul(Operand(r, where), Operand(std, where));
+  return copy_(tandem::add(Operand(scaled, where), Operand(mean, where)), where);
+}
+const Tensor& Tensor::uniform_(double low, double high, Generator* generator, Location where) const {
+  const NoGrad no_grad;
+  const Tensor r = rand(sizes(where), {.dtype = dtype()}, generator, where);
+  const Tensor scaled = tandem::mul(Operand(r, where), Operand(high - low, where));
+  return copy_(tandem::add(Operand(scaled, where), Operand(low, where)), where);
+}
+const Tensor& Tensor::bernoulli_(double p, Generator* generator, Location where) const {
+  if (!(p >= 0 && p <= 1)) fail("bernoulli_: p must lie in [0, 1], found " + std::to_string(p), where);
+  const NoGrad no_grad;
+  const Tensor r = rand(sizes(where), {.dtype = float32}, generator, where);
+  return copy_(tandem::lt(Operand(r, where), Operand(p, where)), where);
+}
+
+}  // namespace tandem

@@ -1,0 +1,243 @@
+#include "tandem/eager/dispatch.h"
+
+#include <algorithm>
+
+#include "tandem/eager/compiled.h"
+#include "tandem/eager/direct.h"
+#include "tandem/eager/tape.h"
+
+namespace tandem::eager {
+
+constinit thread_local Interceptor* interceptor_ = nullptr;
+
+namespace {
+
+[[noreturn, gnu::cold]] void fail_operand(const Call& call, uint32_t i) {
+  fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) + " is an undefined tensor", call.where);
+}
+
+// In-place ops read operands while they write: an operand that overlaps the written memory otherwise than exactly is copied.
+bool overlaps(const TensorImpl* written, const TensorImpl* read) {
+  if (!read || read == written || read->storage != written->storage) return false;
+  return !(read->offset == written->offset && read->sizes == written->sizes && read->strides == written->strides);
+}
+
+Ref<TensorImpl> contiguous_copy(TensorImpl* t, Location where) {
+  Ref<TensorImpl> out;
+  TensorImpl* in[] = {t};
+  run_op({.op = ops::OpId::clone, .n_in = 1, .in = in, .where = where}, &out);
+  return out;
+}
+
+void run_in_place(const Call& call) {
+  const ops::OpDef& op = ops::def(call.op);
+  std::vector<Ref<TensorImpl>> copies;
+  std::vector<TensorImpl*> in(call.in, call.in + call.n_in);
+  for (int j = 0; j < op.n_out; ++j) {
+    if (op.writes[j] < 0) continue;
+    TensorImpl* written = in[static_cast<size_t>(op.writes[j])];
+    for (TensorImpl*& t : in)
+      if (overlaps(written, t)) t = copies.emplace_back(contiguous_copy(t, call.where)).get();
+  }
+  Call real = call;
+  real.in = in.data();
+  const Compiled& c = compiled_call(real);
+  std::vector<void*> addresses;
+  for (const int i : c.inputs) addresses.push_back(in[static_cast<size_t>(i)]->data);
+  run_compiled(c, op.name, call.where, addresses.data(), call.words, nullptr);
+}
+
+void bump_written(const Call& call) {
+  const ops::OpDef& op = ops::def(call.op);
+  for (int j = 0; j < op.n_out; ++j)
+    if (op.writes[j] >= 0) bump_version(call.in[op.writes[j]], call.where);
+}
+
+void check_in_place(const Call& call) {
+  const ops::OpDef& op = ops::def(call.op);
+  for (int j = 0; j < op.n_out; ++j) {
+    if (op.writes[j] < 0) continue;
+    const TensorImpl* t = call.in[op.writes[j]];
+    if (!t) fail_operand(call, static_cast<uint32_t>(op.writes[j]));
+    for (int d = 0; d < t->sizes.rank(); ++d)
+      if (t->strides[d] == 0 && t->sizes[d] > 1)
+        fail(std::string(op.name) + "_: an expanded tensor, several of whose elements share memory, cannot be changed in place; "
+                                    "clone() it first",
+             call.where);
+    if (modes().grad && t->has(core::kRequiresGrad) && !t->grad_fn && !t->has(core::kPending))
+      fail(std::string(op.name) + "_: a leaf that requires grad cannot be changed in place while gradients are noted; "
+                                  "use NoGrad or detach()",
+           call.where);
+  }
+}
+
+void run_view(const Call& call, Ref<TensorImpl>* results) {
+  const ops::Layout layout = infer_view(call);
+  const TensorImpl* base = call.in[0];
+  Ref<TensorImpl> t(core::new_impl());
+  t->dtype = base->dtype;
+  t->device = base->device;
+  core::set_layout(*t, layout.sizes, layout.strides);
+  core::set_storage(*t, base->storage, layout.offset);
+  results[0] = std::move(t);
+}
+
+}  // namespace
+
+void check_operands_of_trace(const Call& call) {
+  const ops::OpDef& op = ops::def(call.op);
+  const uint32_t required = op.n_in < 0 ? call.n_in : static_cast<uint32_t>(op.n_in - op.n_optional);
+  const TensorImpl* first = nullptr;
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    const TensorImpl* t = call.in[i];
+    if (!t) {
+      if (i < required && !((call.numbers >> i) & 1)) fail_operand(call, i);
+      continue;
+    }
+    if (first && !(first->device == t->device))
+      fail(std::string(op.name) + ": operands on different devices: " + to_string(first->device) + " and " + to_string(t->device),
+           call.where);
+    first = t;
+  }
+}
+
+void check_operands(const Call& call) {
+  check_operands_of_trace(call);
+  for (uint32_t i = 0; i < call.n_in; ++i)
+    if (call.in[i] && call.in[i]->has(core::kPending))
+      fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) +
+               " is a pending tensor of a traced call and was used outside of that call or on another thread",
+           call.where);
+}
+
+void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& results) {
+  const ops::OpDef& op = ops::def(call.op);
+  for (int j = 0; j < op.n_out; ++j) {
+    if (op.writes[j] < 0) continue;
+    const TensorImpl* target = call.in[op.writes[j]];
+    const ops::TensorType& result = results[static_cast<size_t>(j)];
+    if (!(result.sizes == target->sizes))
+      fail(std::string(op.name) + "_: the result of shape " + to_string(result.sizes) + " does not fit the tensor " +
+               to_string(target->sizes) + " that it changes in place",
+           call.where);
+    if (is_floating(result.dtype) && !is_floating(target->dtype))
+      fail(std::string(op.name) + "_: a result of type " + name(result.dtype) + " cannot be stored in place in a tensor of type " +
+               name(target->dtype),
+           call.where);
+  }
+}
+
+CallTypes call_types(const Call& call) {
+  CallTypes out;
+  uint32_t word = 0;
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    const TensorImpl* t = call.in[i];
+    ops::TensorType type;
+    bool present = true;
+    if ((call.numbers >> i) & 1) {
+      const auto kind = static_cast<NumberKind>(call.words[word]);
+      type.dtype = kind == NumberKind::bool_ ? DType::bool_ : kind == NumberKind::integer ? DType::int64 : DType::float64;
+      type.number = true;
+      word += 2;
+    } else if (t) {
+      type = {t->dtype, t->device, false, t->sizes};
+    } else {
+      present = false;
+    }
+    out.types.push_back(type);
+    out.present.push_back(present);
+  }
+  ops::SplitWords split = ops::split_words(ops::def(call.op), {call.words, call.n_words}, static_cast<int>(word / 2));
+  out.structural = std::move(split.structural);
+  out.run_time = std::move(split.run_time);
+  return out;
+}
+
+NumberKind number_kind(const ops::OpDef& op, int n_numbers, std::span<const int64_t> words, int word) {
+  if (word < 2 * n_numbers) return static_cast<NumberKind>(words[static_cast<size_t>(word - 1)]);
+  int at = 2 * n_numbers;
+  for (int k = 0; k < op.n_attrs; ++k) {
+    if (at == word) return op.attrs[k].type == ops::AttrType::floating ? NumberKind::floating : NumberKind::integer;
+    at += op.attrs[k].type == ops::AttrType::list ? static_cast<int>(words[static_cast<size_t>(at)]) + 1 : 1;
+  }
+  internal_error(std::string("no attribute at word ") + std::to_string(word) + " of " + op.name);
+}
+
+std::vector<ops::TensorType> infer_call(const Call& call) {
+  const CallTypes t = call_types(call);
+  std::vector<ops::TensorType> out;
+  static_assert(sizeof(bool) == sizeof(char));
+  ops::infer({ops::def(call.op), t.types, {reinterpret_cast<const bool*>(t.present.data()), t.present.size()}, t.structural, call.where},
+             out);
+  return out;
+}
+
+ops::Layout infer_view(const Call& call) {
+  const CallTypes t = call_types(call);
+  const ops::OpDef& op = ops::def(call.op);
+  const ops::InferCall infer{op, t.types, {reinterpret_cast<const bool*>(t.present.data()), t.present.size()}, t.structural, call.where};
+  std::vector<ops::TensorType> out;
+  ops::infer(infer, out);
+  const TensorImpl* base = call.in[0];
+  return op.view(infer, {base->sizes, base->strides, base->offset});
+}
+
+void run_op(const Call& call, Ref<TensorImpl>* results) {
+  const ops::OpDef& op = ops::def(call.op);
+  if (op.kind == ops::OpKind::view) return run_view(call, results);
+  if (call.in_place) return run_in_place(call);
+  const Compiled& c = compiled_call(call);
+  constexpr size_t kMany = 16;
+  void* few[kMany];
+  std::vector<void*> many;
+  void** addresses = few;
+  if (c.inputs.size() > kMany) many.resize(c.inputs.size()), addresses = many.data();
+  for (size_t i = 0; i < c.inputs.size(); ++i) addresses[i] = call.in[c.inputs[i]]->data;
+  run_compiled(c, op.name, call.where, addresses, call.words, results);
+}
+
+void call_into(const Call& call, Ref<TensorImpl>* results) {
+  if (interceptor_) [[unlikely]] {
+    if (call.in_place) check_in_place(call);
+    if (interceptor_->op(call, results) && wants_gradient(call)) note(call, results);
+    return;
+  }
+  if (direct(call, results)) {
+    if (wants_gradient(call)) note(call, results);
+    return;
+  }
+  check_operands(call);
+  if (call.in_place) check_in_place(call);
+  run_op(call, results);
+  if (call.in_place) bump_written(call);
+  if (wants_gradient(call)) note(call, results);
+}
+
+Tensor call1(const Call& call) {
+  Ref<TensorImpl> results[ops::kMaxOutputs];
+  call_into(call, results);
+  return Tensor(std::move(results[0]));
+}
+
+void materialize(TensorImpl* t, Location where) {
+  if (!t->has(core::kPending)) return;
+  if (!interceptor_)
+    fail("a pending tensor of a traced call was used outside of that call or on another thread", where);
+  interceptor_->read(t, where);
+}
+
+void bump_version(TensorImpl* t, Location where) {
+  if (t->storage) {
+    ++t->storage->version;
+    t->storage->changed_at = where;
+  } else if (interceptor_) {
+    ++interceptor_->version(t);
+  }
+}
+
+uint32_t version_of(TensorImpl* t) {
+  if (t->storage) return t->storage->version;
+  return interceptor_ ? interceptor_->version(t) : 0;
+}
+
+}  // namespace tandem::eager

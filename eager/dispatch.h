@@ -1,0 +1,51 @@
+// The way of an op: interceptor, else check, inference and the backend; then the tape. Stateless but for thread-local
+// caches; any thread.
+#pragma once
+
+#include "tandem/eager/interceptor.h"
+#include "tandem/eager/tensor.h"
+
+namespace tandem::eager {
+
+using core::Ref;
+using core::TensorImpl;
+
+/// Calls an op of one result.
+Tensor call1(const Call& call);
+/// Calls any op; `results` has room for def(op).n_out. In-place calls fill nothing.
+void call_into(const Call& call, Ref<TensorImpl>* results);
+
+/// Runs the op now, on real tensors, without interceptor and tape (the tracer's op-by-op mode uses it too).
+void run_op(const Call& call, Ref<TensorImpl>* results);
+
+/// The structural part of a call: types and words without run-time values.
+struct CallTypes {
+  std::vector<ops::TensorType> types;   // per operand
+  std::vector<char> present;
+  std::vector<int64_t> structural;      // words
+  std::vector<int> run_time;            // positions of run-time attributes among call.words
+};
+CallTypes call_types(const Call& call);
+/// The kind of the run-time number at `word` of a call's words: of a number operand's value, or of an attribute.
+NumberKind number_kind(const ops::OpDef& op, int n_numbers, std::span<const int64_t> words, int word);
+/// Checks and infers; throws Error with the caller's line.
+std::vector<ops::TensorType> infer_call(const Call& call);
+/// The layout of a view op's result over its operand's storage.
+ops::Layout infer_view(const Call& call);
+
+/// True if the tensor's strides can show `sizes` (one may be -1) without a copy.
+bool viewable(const TensorImpl& t, const Dims& sizes, Location where);
+
+/// Throws if any operand is undefined (and not optional) or on another device.
+void check_operands(const Call& call);
+/// The same for a traced call, where pending operands are welcome.
+void check_operands_of_trace(const Call& call);
+/// Throws unless the inferred results fit the operands that an in-place call writes.
+void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& results);
+/// Makes a pending tensor real (a read, as the interceptor sees it).
+void materialize(TensorImpl* t, Location where);
+/// Moves the version of the memory under `t`.
+void bump_version(TensorImpl* t, Location where);
+uint32_t version_of(TensorImpl* t);
+
+}  // namespace tandem::eager

@@ -1,0 +1,80 @@
+#include "tandem/eager/emitter.h"
+
+#include <cmath>
+
+namespace tandem::eager {
+
+ops::Value EagerEmitter::add(Ref<TensorImpl> tensor) {
+  Item item;
+  item.type = {tensor->dtype, tensor->device, false, tensor->sizes};
+  item.tensor = std::move(tensor);
+  items_.push_back(std::move(item));
+  return {static_cast<int32_t>(items_.size()) - 1};
+}
+
+ops::Value EagerEmitter::number_bits(int64_t bits, NumberKind kind) {
+  Item item;
+  item.bits = bits;
+  item.kind = kind;
+  item.type.number = true;
+  item.type.dtype = kind == NumberKind::bool_ ? DType::bool_ : kind == NumberKind::integer ? DType::int64 : DType::float64;
+  items_.push_back(std::move(item));
+  return {static_cast<int32_t>(items_.size()) - 1};
+}
+
+ops::Value EagerEmitter::count(ops::Value v, const Dims& axes) {
+  const Dims& sizes = type(v).sizes;
+  int64_t n = axes.empty() ? tandem::numel(sizes) : 1;
+  for (const int64_t a : axes) n *= sizes[normalize_axis(a, sizes.rank(), "count", location)];
+  return number(static_cast<double>(n));
+}
+
+ops::Value EagerEmitter::number_op(ops::ScalarOp op, ops::Value a, ops::Value b) {
+  const auto value = [&](ops::Value v) {
+    const Item& item = at(v);
+    return item.kind == NumberKind::floating ? std::bit_cast<double>(item.bits) : static_cast<double>(item.bits);
+  };
+  return number(ops::number_arithmetic(op, value(a), b ? value(b) : 0));
+}
+
+void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words structural, ops::Value* out) {
+  const ops::OpDef& op = ops::def(id);
+  const size_t n_in = in.size() - static_cast<size_t>(op.n_numbers());
+  std::vector<TensorImpl*> operands;
+  std::vector<int64_t> words;
+  Call call{.op = id, .where = location};
+  for (size_t i = 0; i < n_in; ++i) {
+    operands.push_back(in[i] ? at(in[i]).tensor.get() : nullptr);
+    if (in[i] && !operands.back()) {
+      call.numbers |= 1u << i;
+      words.push_back(static_cast<int64_t>(at(in[i]).kind));
+      words.push_back(at(in[i]).bits);
+    }
+  }
+  // Words in declared order: structural ones from the caller, run-time ones from the numbers behind the operands.
+  size_t next_structural = 0, next_number = n_in;
+  for (int k = 0; k < op.n_attrs; ++k) {
+    if (op.attrs[k].run_time()) {
+      const Item& item = at(in[next_number++]);
+      const bool floating = op.attrs[k].type == ops::AttrType::floating;
+      int64_t bits = item.bits;
+      if (floating && item.kind != NumberKind::floating) bits = std::bit_cast<int64_t>(static_cast<double>(item.bits));
+      if (!floating && item.kind == NumberKind::floating) bits = static_cast<int64_t>(std::bit_cast<double>(item.bits));
+      words.push_back(bits);
+    } else {
+      const size_t n = op.attrs[k].type == ops::AttrType::list ? static_cast<size_t>(structural[next_structural]) + 1 : 1;
+      words.insert(words.end(), structural.begin() + static_cast<std::ptrdiff_t>(next_structural),
+                   structural.begin() + static_cast<std::ptrdiff_t>(next_structural + n));
+      next_structural += n;
+    }
+  }
+  call.n_in = static_cast<uint32_t>(operands.size());
+  call.in = operands.data();
+  call.n_words = static_cast<uint32_t>(words.size());
+  call.words = words.data();
+  Ref<TensorImpl> results[ops::kMaxOutputs];
+  call_into(call, results);
+  for (int j = 0; j < op.n_out; ++j) out[j] = add(std::move(results[j]));
+}
+
+}  // namespace tandem::eager

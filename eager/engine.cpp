@@ -1,0 +1,251 @@
+// backward(): nodes are visited by falling sequence number, so a node runs when all gradients of its results are in and
+// the order is the same in every run. Pending gradients hang on the nodes through Node::walk; nothing recurses.
+#include <algorithm>
+#include <queue>
+
+#include "tandem/eager/compiled.h"
+#include "tandem/eager/emitter.h"
+#include "tandem/eager/tape.h"
+
+namespace tandem::eager {
+
+void GradientValues::run(ops::Emitter& e) {
+  std::vector<char> needed;
+  for (const Node::In& in : node.in) needed.push_back(static_cast<bool>(in.edge));
+  ops::Gradient g{.e = e,
+                  .op = ops::def(node.op),
+                  .operands = operands,
+                  .operand_types = types,
+                  .outputs = outputs,
+                  .grads = grads,
+                  .words = structural,
+                  .needed = {reinterpret_cast<const bool*>(needed.data()), needed.size()},
+                  .results = results.data()};
+  ops::emit_gradient(g);
+  for (size_t i = 0; i < results.size(); ++i)
+    if (!needed[i]) results[i] = {};
+}
+
+void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch, std::vector<Ref<TensorImpl>>& out,
+                  std::vector<char>& fresh) {
+  out.assign(n.in.size(), {});
+  fresh.assign(n.in.size(), 0);
+  if (through_dispatch) {
+    EagerEmitter e(n.where);
+    const int n_numbers = __builtin_popcount(n.numbers);
+    GradientValues values = gradient_values(
+        n, grads, [&](int i) { return e.add(n.in[static_cast<size_t>(i)].saved.value); },
+        [&](int j) { return e.add(n.out[static_cast<size_t>(j)].saved.value); },
+        [&](int k) { return e.add(grads[static_cast<size_t>(k)]); },
+        [&](int w) { return e.number_bits(n.words[static_cast<size_t>(w)], number_kind(ops::def(n.op), n_numbers, n.words, w)); });
+    values.run(e);
+    for (size_t i = 0; i < out.size(); ++i) {
+      const ops::Value r = values.results[i];
+      if (!r) continue;
+      out[i] = e.tensor(r);
+      fresh[i] = std::count(values.results.begin(), values.results.end(), r) == 1 &&
+                 std::find(values.grads.begin(), values.grads.end(), r) == values.grads.end();
+    }
+    return;
+  }
+  const Compiled& c = compiled_gradient(n, grads);
+  std::vector<void*> inputs;
+  for (const int code : c.inputs) {
+    const TensorImpl* t = code >= 2000   ? grads[static_cast<size_t>(code - 2000)].get()
+                          : code >= 1000 ? n.out[static_cast<size_t>(code - 1000)].saved.value.get()
+                                         : n.in[static_cast<size_t>(code)].saved.value.get();
+    inputs.push_back(t->data);
+  }
+  std::vector<Ref<TensorImpl>> results(c.out_types.size());
+  run_compiled(c, ops::def(n.op).name, n.where, inputs.data(), n.words.data(), results.data());
+  for (size_t i = 0; i < out.size(); ++i) {
+    const int r = c.results[i];
+    if (r == Compiled::kNone) continue;
+    out[i] = r >= 0 ? results[static_cast<size_t>(r)] : grads[static_cast<size_t>(-2 - r)];
+    fresh[i] = r >= 0 && std::count(c.results.begin(), c.results.end(), r) == 1;
+  }
+}
+
+namespace {
+
+struct Pending {
+  Ref<core::TapeNode> node;
+  std::vector<Ref<TensorImpl>> grads;  // per result
+};
+struct LaterFirst {
+  bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
+};
+
+class Walk {
+ public:
+  explicit Walk(const WalkRequest& request) : request_(request), collected_(request.inputs.size()) {}
+  ~Walk() {
+    for (const std::unique_ptr<Pending>& p : pending_) as_node(p->node.get())->walk = nullptr;
+  }
+
+  std::vector<Ref<TensorImpl>> run() {
+    for (size_t i = 0; i < request_.roots.size(); ++i) deliver(edge_of(request_.roots[i].get()), request_.gradients[i], false, request_.roots[i].get());
+    std::vector<Ref<TensorImpl>> out;
+    std::vector<char> fresh;
+    while (!queue_.empty()) {
+      Node& n = *queue_.top();
+      queue_.pop();
+      Pending& p = *static_cast<Pending*>(n.walk);
+      run_hooks(n, p);
+      collect(n, p);
+      gradient(n, p.grads, out, fresh);
+      for (size_t i = 0; i < n.in.size(); ++i)
+        if (out[i]) deliver(n.in[i].edge, std::move(out[i]), fresh[i], nullptr);
+      if (!request_.retain_graph) release(n);
+      p.grads.clear();
+    }
+    return std::move(collected_);
+  }
+
+ private:
+  void deliver(const Edge& edge, Ref<TensorImpl> grad, bool fresh, TensorImpl* root) {
+    if (edge.leaf) return accumulate(edge.leaf.get(), std::move(grad), fresh);
+    if (!edge.node) {
+      if (root) fail("backward: a root does not require grad and has no history", request_.where);
+      return;
+    }
+    Node* n = as_node(edge.node.get());
+    if (!n->walk) {
+      pending_.push_back(std::make_unique<Pending>());
+      pending_.back()->node = edge.node;
+      pending_.back()->grads.resize(n->out.size());
+      n->walk = pending_.back().get();
+      queue_.push(n);
+    }
+    Ref<TensorImpl>& sum = static_cast<Pending*>(n->walk)->grads[static_cast<size_t>(edge.index)];
+    sum = sum ? plus(sum, grad) : std::move(grad);
+  }
+
+  Ref<TensorImpl> plus(const Ref<TensorImpl>& a, const Ref<TensorImpl>& b) {
+    TensorImpl* in[] = {a.get(), b.get()};
+    Ref<TensorImpl> out;
+    call_into({.op = ops::OpId::add, .n_in = 2, .in = in, .where = request_.where}, &out);
+    return out;
+  }
+
+  // The first gradient of a leaf has memory of its own (R4); later ones are added in place, or, when they shall be
+  // differentiable, out of place.
+  void accumulate(TensorImpl* leaf, Ref<TensorImpl> grad, bool fresh) {
+    if (const AutogradState* s = autograd_state(leaf); s && !s->hooks.empty()) grad = call_hooks(s->hooks, std::move(grad), &fresh);
+    if (!request_.inputs.empty()) {
+      for (size_t i = 0; i < request_.inputs.size(); ++i) {
+        if (request_.inputs[i] != leaf) continue;
+        collected_[i] = collected_[i] ? plus(collected_[i], grad) : grad;
+      }
+      return;
+    }
+    AutogradState& s = make_autograd_state(leaf);
+    Ref<TensorImpl> before = s.grad;
+    if (!before) {
+      s.grad = fresh && !request_.create_graph ? std::move(grad) : request_.create_graph ? std::move(grad) : copy(grad);
+    } else if (request_.create_graph) {
+      s.grad = plus(before, grad);
+    } else {
+      TensorImpl* in[] = {before.get(), grad.get()};
+      call_into({.op = ops::OpId::add, .in_place = true, .n_in = 2, .in = in, .where = request_.where}, nullptr);
+    }
+    if (interceptor_) interceptor_->leaf_grad(leaf, before.get(), s.grad.get());
+  }
+
+  Ref<TensorImpl> copy(const Ref<TensorImpl>& t) {
+    TensorImpl* in[] = {t.get()};
+    Ref<TensorImpl> out;
+    call_into({.op = ops::OpId::clone, .n_in = 1, .in = in, .where = request_.where}, &out);
+    return out;
+  }
+
+  Ref<TensorImpl> call_hooks(const std::vector<std::pair<int, Hook>>& hooks, Ref<TensorImpl> grad, bool* fresh) {
+    const std::vector<std::pair<int, Hook>> now = hooks;  // a hook may remove itself
+    for (const auto& [number, hook] : now) {
+      if (interceptor_) interceptor_->host_code();
+      const Tensor replaced = hook(Tensor(grad));
+      if (replaced.defined()) grad = Ref<TensorImpl>(replaced.impl());
+      if (fresh) *fresh = false;  // the hook may keep what it saw
+    }
+    return grad;
+  }
+
+  void run_hooks(Node& n, Pending& p) {
+    if (!n.extras) return;
+    for (size_t j = 0; j < n.extras->hooks.size(); ++j)
+      if (p.grads[j] && !n.extras->hooks[j].empty()) p.grads[j] = call_hooks(n.extras->hooks[j], p.grads[j], nullptr);
+  }
+
+  // autograd::grad with respect to an intermediate result.
+  void collect(Node& n, Pending& p) {
+    for (size_t i = 0; i < request_.inputs.size(); ++i) {
+      const TensorImpl* t = request_.inputs[i];
+      if (t->grad_fn.get() == &n) collected_[i] = p.grads[static_cast<size_t>(t->output_index)];
+    }
+  }
+
+  void gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh) {
+    const char* name = n.op == ops::OpId::count_ ? "custom function" : ops::def(n.op).name;
+    if (n.consumed)
+      fail(std::string("backward: the tape of this ") + name + " was freed by an earlier backward; pass retain_graph the first time",
+           n.where.known() ? n.where : request_.where);
+    for (const Node::In& in : n.in) check_version(n, in.saved, name);
+    for (const Node::Out& o : n.out) check_version(n, o.saved, name);
+    if (n.extras && n.extras->custom) return custom_gradient(n, grads, out, fresh);
+    run_gradient(n, grads, interceptor_ != nullptr || request_.create_graph, out, fresh);
+  }
+
+  void check_version(const Node& n, const Saved& saved, const char* name) {
+    if (!saved.value || version_of(saved.value.get()) == saved.version) return;
+    std::string message = std::string("backward: a value that the gradient of ") + name + " needs was changed in place";
+    const core::Storage* s = saved.value->storage.get();
+    if (s && s->changed_at.known()) message += std::string(" at ") + s->changed_at.file + ":" + std::to_string(s->changed_at.line);
+    fail(message + "; the op was called", n.where);
+  }
+
+  void custom_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh) {
+    out.assign(n.in.size(), {});
+    fresh.assign(n.in.size(), 0);
+    CustomFunction& f = *n.extras->custom;
+    for (size_t i = 0; i < f.versions.size(); ++i)
+      if (TensorImpl* t = f.context.saved()[i].impl()) check_version(n, {Ref<TensorImpl>(t), f.versions[i]}, "a custom function");
+    if (interceptor_) interceptor_->host_code();
+    TensorList incoming;
+    for (const Ref<TensorImpl>& g : grads) incoming.emplace_back(g);
+    const TensorList result = f.backward(f.context, incoming);
+    if (result.size() != n.in.size())
+      fail("custom function: backward returned " + std::to_string(result.size()) + " gradients for " + std::to_string(n.in.size()) + " inputs",
+           n.where);
+    for (size_t i = 0; i < result.size(); ++i) {
+      if (!n.in[i].edge || !result[i].defined()) continue;
+      if (!(result[i].sizes() == n.in[i].type.sizes))
+        fail("custom function: the gradient of input " + std::to_string(i) + " has shape " + to_string(result[i].sizes()) + ", the input " +
+                 to_string(n.in[i].type.sizes),
+             n.where);
+      out[i] = Ref<TensorImpl>(result[i].impl());
+    }
+  }
+
+  void release(Node& n) {
+    n.consumed = true;
+    for (Node::In& in : n.in) in.saved.value.reset();
+    for (Node::Out& o : n.out) o.saved.value.reset();
+    if (n.extras) n.extras->custom.reset();
+  }
+
+  const WalkRequest& request_;
+  std::vector<Ref<TensorImpl>> collected_;
+  std::vector<std::unique_ptr<Pending>> pending_;
+  std::priority_queue<Node*, std::vector<Node*>, LaterFirst> queue_;
+};
+
+}  // namespace
+
+std::vector<Ref<TensorImpl>> walk(const WalkRequest& request) {
+  Modes m = modes();
+  m.grad = request.create_graph;
+  const ModeGuard guard(m);
+  return Walk(request).run();
+}
+
+}  // namespace tandem::eager

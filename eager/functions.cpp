@@ -1,0 +1,213 @@
+// The public functions over ops: each builds its call. Value-dependent rewriting (pow(x, 2), dropout with p = 0) happens
+// here and never later, where eager and traced code both pass.
+#include "tandem/eager/functions.h"
+
+#include <limits>
+
+#include "tandem/eager/call.h"
+
+namespace tandem {
+
+using eager::CallBuilder;
+using ops::OpId;
+
+namespace {
+// Functions that the table generates but that rewrite by value or take a tensor first.
+Tensor pointwise2(OpId op, const Operand& a, const Operand& b) {
+  if (!a.impl && !b.impl) fail(std::string(ops::def(op).name) + ": at least one operand must be a tensor", a.where);
+  return CallBuilder(op, a.where.known() ? a.where : b.where).in(a).in(b).run();
+}
+double value(const Operand& o) {
+  return o.kind == NumberKind::floating ? std::bit_cast<double>(o.bits) : static_cast<double>(o.bits);
+}
+Tensor as_tensor(const Operand& o) { return Tensor(core::Ref<core::TensorImpl>(o.impl)); }
+Operand rewritten(OpId op, const Operand& a, const Operand& b, Tensor& out) {
+  if (op == OpId::pow && a.impl && !b.impl && value(b) == 2) out = square(as_tensor(a), a.where);
+  return b;
+}
+}  // namespace
+
+#define TANDEM_POINTWISE1(name, ...) \
+  Tensor name(const Tensor& a, Location where) { return CallBuilder(OpId::name, where).in(a).run(); }
+#define TANDEM_POINTWISE2(name, ...)                                                      \
+  Tensor name(const Operand& a, const Operand& b) {                                       \
+    if constexpr (OpId::name == OpId::pow) {                                              \
+      Tensor out;                                                                         \
+      rewritten(OpId::name, a, b, out);                                                   \
+      if (out.defined()) return out;                                                      \
+    }                                                                                     \
+    return pointwise2(OpId::name, a, b);                                                  \
+  }
+#define TANDEM_POINTWISE3(name, ...)                                                      \
+  Tensor name(const Operand& a, const Operand& b, const Operand& c) {                     \
+    return CallBuilder(OpId::name, a.where).in(a).in(b).in(c).run();                      \
+  }
+#include "tandem/ops/pointwise.def"
+#undef TANDEM_POINTWISE1
+#undef TANDEM_POINTWISE2
+#undef TANDEM_POINTWISE3
+
+Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high, Location where) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  return CallBuilder(OpId::clamp, where).in(a).floating(low.value_or(-kInfinity)).floating(high.value_or(kInfinity)).run();
+}
+
+Tensor gelu(const Tensor& a, bool tanh_approximation, Location where) {
+  return CallBuilder(OpId::gelu, where).in(a).word(tanh_approximation).run();
+}
+
+Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value) {
+  return CallBuilder(OpId::masked_fill, value.where).in(a).in(mask).in(value).run();
+}
+
+Tensor matmul(const Tensor& a, const Tensor& b, Location where) { return CallBuilder(OpId::matmul, where).in(a).in(b).run(); }
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Location where) {
+  return CallBuilder(OpId::linear, where).in(x).in(weight).in(bias).run();
+}
+
+Tensor embedding(const Tensor& index, const Tensor& weight, Location where) {
+  return CallBuilder(OpId::embedding, where).in(weight).in(index).run();
+}
+
+Tensor softmax(const Tensor& a, int64_t axis, Location where) { return CallBuilder(OpId::softmax, where).in(a).word(axis).run(); }
+Tensor log_softmax(const Tensor& a, int64_t axis, Location where) {
+  return CallBuilder(OpId::log_softmax, where).in(a).word(axis).run();
+}
+
+Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, const Tensor& bias, double eps, Location where) {
+  return CallBuilder(OpId::layer_norm, where).in(x).in(weight).in(bias).floating(eps).word(normalized_rank).run();
+}
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index, Location where) {
+  return CallBuilder(OpId::cross_entropy, where).in(logits).in(labels).word(static_cast<int64_t>(reduction)).word(ignore_index).run();
+}
+
+Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction, Location where) {
+  return CallBuilder(OpId::mse_loss, where).in(a).in(b).word(static_cast<int64_t>(reduction)).run();
+}
+
+Tensor dropout(const Tensor& x, double p, bool training, Location where) {
+  if (!(p >= 0 && p <= 1)) fail("dropout: p must lie in [0, 1], found " + std::to_string(p), where);
+  if (!training || p == 0) return x;
+  Generator& g = default_generator();
+  const uint64_t counters = (static_cast<uint64_t>(x.numel(where)) + 7) / 8;
+  return CallBuilder(OpId::dropout, where)
+      .in(x)
+      .floating(p)
+      .word(static_cast<int64_t>(g.seed()))
+      .word(static_cast<int64_t>(g.advance(counters)))
+      .run();
+}
+
+// Joining: any number of operands.
+Tensor cat(std::span<const Tensor> tensors, int64_t axis, Location where) {
+  if (tensors.empty()) fail("cat: at least one tensor is needed", where);
+  std::vector<core::TensorImpl*> in;
+  for (const Tensor& t : tensors) in.push_back(&t.checked(where));
+  return eager::call1({.op = OpId::cat,
+                       .n_in = static_cast<uint32_t>(in.size()),
+                       .n_words = 1,
+                       .in = in.data(),
+                       .words = &axis,
+                       .where = where});
+}
+
+Tensor stack(std::span<const Tensor> tensors, int64_t axis, Location where) {
+  if (tensors.empty()) fail("stack: at least one tensor is needed", where);
+  std::vector<Tensor> rows;
+  for (const Tensor& t : tensors) {
+    if (!(t.sizes(where) == tensors[0].sizes(where)))
+      fail("stack: all shapes must be equal, found " + to_string(tensors[0].sizes()) + " and " + to_string(t.sizes()), where);
+    rows.push_back(t.unsqueeze(axis, where));
+  }
+  return cat(rows, normalize_axis(axis, tensors[0].dim() + 1, "stack", where), where);
+}
+
+// Methods that are the function of the same name.
+#define TANDEM_POINTWISE1(name, ...) \
+  Tensor Tensor::name(Location where) const { return tandem::name(*this, where); }
+#define TANDEM_POINTWISE2(name, ...) \
+  Tensor Tensor::name(const Operand& other) const { return tandem::name(Operand(*this, other.where), other); }
+#define TANDEM_POINTWISE3(name, ...)
+#include "tandem/ops/pointwise.def"
+#undef TANDEM_POINTWISE1
+#undef TANDEM_POINTWISE2
+#undef TANDEM_POINTWISE3
+
+#define TANDEM_REDUCTION(name)                                                      \
+  Tensor Tensor::name(const Dims& axes, bool keepdim, Location where) const {       \
+    return CallBuilder(OpId::name, where).in(*this).word(keepdim).list(axes).run(); \
+  }
+TANDEM_REDUCTION(sum)
+TANDEM_REDUCTION(mean)
+TANDEM_REDUCTION(prod)
+TANDEM_REDUCTION(amax)
+TANDEM_REDUCTION(amin)
+TANDEM_REDUCTION(any)
+TANDEM_REDUCTION(all)
+#undef TANDEM_REDUCTION
+
+Tensor Tensor::argmax(std::optional<int64_t> axis, bool keepdim, Location where) const {
+  return CallBuilder(OpId::argmax, where).in(*this).word(keepdim).list(axis ? Dims{*axis} : Dims{}).run();
+}
+Tensor Tensor::argmin(std::optional<int64_t> axis, bool keepdim, Location where) const {
+  return CallBuilder(OpId::argmin, where).in(*this).word(keepdim).list(axis ? Dims{*axis} : Dims{}).run();
+}
+Tensor Tensor::var(const Dims& axes, int64_t correction, bool keepdim, Location where) const {
+  return CallBuilder(OpId::var, where).in(*this).word(correction).word(keepdim).list(axes).run();
+}
+Tensor Tensor::softmax(int64_t axis, Location where) const { return tandem::softmax(*this, axis, where); }
+Tensor Tensor::log_softmax(int64_t axis, Location where) const { return tandem::log_softmax(*this, axis, where); }
+Tensor Tensor::cumsum(int64_t axis, Location where) const { return CallBuilder(OpId::cumsum, where).in(*this).word(axis).word(0).run(); }
+Tensor Tensor::matmul(const Tensor& other, Location where) const { return tandem::matmul(*this, other, where); }
+Tensor Tensor::masked_fill(const Tensor& mask, const Operand& value) const { return tandem::masked_fill(*this, mask, value); }
+Tensor Tensor::index_select(int64_t axis, const Tensor& index, Location where) const {
+  return CallBuilder(OpId::index_select, where).in(*this).in(index).word(axis).run();
+}
+Tensor Tensor::gather(int64_t axis, const Tensor& index, Location where) const {
+  return CallBuilder(OpId::gather, where).in(*this).in(index).word(axis).run();
+}
+Tensor Tensor::scatter_add(int64_t axis, const Tensor& index, const Tensor& src, Location where) const {
+  return CallBuilder(OpId::scatter_add, where).in(*this).in(index).in(src).word(axis).run();
+}
+
+Tensor Tensor::to(DType dtype, Location where) const {
+  if (checked(where).dtype == dtype) return *this;
+  return CallBuilder(OpId::cast, where).in(*this).word(dtype).run();
+}
+Tensor Tensor::to(Device device, Location where) const {
+  if (checked(where).device == device) return *this;
+  fail("to: no device " + to_string(device) + " in this build; tensors live on " + to_string(checked(where).device), where);
+}
+Tensor Tensor::clone(Location where) const { return CallBuilder(OpId::clone, where).in(*this).run(); }
+Tensor Tensor::contiguous(Location where) const { return checked(where).has(core::kContiguous) ? *this : clone(where); }
+
+// In-place forms.
+#define TANDEM_IN_PLACE(name)                                                  \
+  const Tensor& Tensor::name##_(const Operand& other) const {                  \
+    CallBuilder(OpId::name, other.where).in(*this).in(other).run_in_place();   \
+    return *this;                                                              \
+  }
+TANDEM_IN_PLACE(add)
+TANDEM_IN_PLACE(sub)
+TANDEM_IN_PLACE(mul)
+TANDEM_IN_PLACE(div)
+#undef TANDEM_IN_PLACE
+
+const Tensor& Tensor::copy_(const Tensor& src, Location where) const {
+  CallBuilder(OpId::copy, where).in(*this).in(src).run_in_place();
+  return *this;
+}
+const Tensor& Tensor::fill_(const Operand& value) const {
+  if (value.impl) return copy_(as_tensor(value), value.where);
+  CallBuilder(OpId::full_like, value.where).in(*this).floating(tandem::value(value)).run_in_place();
+  return *this;
+}
+const Tensor& Tensor::zero_(Location where) const { return fill_(Operand(0.0, where)); }
+const Tensor& Tensor::relu_(Location where) const {
+  CallBuilder(OpId::relu, where).in(*this).run_in_place();
+  return *this;
+}
+
+}  // namespace tandem

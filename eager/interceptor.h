@@ -1,0 +1,69 @@
+// The dispatcher's one listener: the tracer. Everything that changes what later ops mean passes here, before check and
+// inference and at the outermost call (a composite is one call). Installed per thread for the length of a traced call;
+// without one, everything eager runs as it is.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "tandem/core/tensor_impl.h"
+#include "tandem/ops/op.h"
+
+namespace tandem::eager {
+
+/// One call of an op. Words: for each number operand its (NumberKind, bits), then the attributes in declared order.
+struct Call {
+  ops::OpId op;
+  bool in_place = false;            // result j replaces operand OpDef::writes[j]
+  uint32_t numbers = 0;             // bit i: operand i is a number
+  uint32_t n_in = 0, n_words = 0;
+  core::TensorImpl* const* in = nullptr;  // null: a number or an absent optional operand
+  const int64_t* words = nullptr;
+  Location where;
+};
+
+/// A backward() that adds to leaves' gradients. `gradients` entries may be null (ones).
+struct BackwardCall {
+  std::span<core::TensorImpl* const> roots, gradients;
+  bool retain_graph = false, create_graph = false;
+  Location where;
+};
+
+class Interceptor {
+ public:
+  virtual ~Interceptor() = default;
+  /// Takes the call over. Returns true if the dispatcher shall note it on the tape (as after an eager op).
+  virtual bool op(const Call& call, core::Ref<core::TensorImpl>* results) = 0;
+  /// True: the block was known and is done. False: walk it; leaf_grad calls and end_backward follow.
+  virtual bool backward(const BackwardCall& call) = 0;
+  virtual void end_backward() = 0;
+  /// The tape is about to be walked for other purposes than `backward` (autograd::grad).
+  virtual void need_tape() = 0;
+  /// A leaf's gradient went from `before` (null: none) to `after` in this walk.
+  virtual void leaf_grad(core::TensorImpl* leaf, core::TensorImpl* before, core::TensorImpl* after) = 0;
+  /// Host code (a hook, a custom function) is about to run inside a backward.
+  virtual void host_code() = 0;
+  /// The values of `t` are about to be read or its address handed out: make it real.
+  virtual void read(core::TensorImpl* t, Location where) = 0;
+  /// requires_grad_ on a pending tensor.
+  virtual void requires_grad(core::TensorImpl* t, bool on, Location where) = 0;
+  /// The version counter of a pending tensor's memory.
+  virtual uint32_t& version(core::TensorImpl* t) = 0;
+};
+
+extern constinit thread_local Interceptor* interceptor_;
+inline Interceptor* interceptor() { return interceptor_; }
+
+/// Installs (or, with null, removes) this thread's interceptor for a scope.
+class InterceptorGuard {
+ public:
+  explicit InterceptorGuard(Interceptor* i) : saved_(interceptor_) { interceptor_ = i; }
+  ~InterceptorGuard() { interceptor_ = saved_; }
+  InterceptorGuard(const InterceptorGuard&) = delete;
+  InterceptorGuard& operator=(const InterceptorGuard&) = delete;
+
+ private:
+  Interceptor* saved_;
+};
+
+}  // namespace tandem::eager

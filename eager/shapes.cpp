@@ -1,0 +1,122 @@
+// Views and indexing.
+#include "tandem/eager/call.h"
+
+namespace tandem {
+
+using eager::CallBuilder;
+using ops::OpId;
+
+Tensor Tensor::view(const Dims& sizes, Location where) const {
+  const core::TensorImpl& t = checked(where);
+  if (!eager::viewable(t, sizes, where))
+    fail("view: strides " + to_string(t.strides) + " of shape " + to_string(t.sizes) + " cannot show " + to_string(sizes) +
+             " without a copy; reshape() makes one",
+         where);
+  return CallBuilder(OpId::reshape, where).in(*this).list(sizes).run();
+}
+
+Tensor Tensor::reshape(const Dims& sizes, Location where) const {
+  const Tensor base = eager::viewable(checked(where), sizes, where) ? *this : clone(where);
+  return CallBuilder(OpId::reshape, where).in(base).list(sizes).run();
+}
+
+Tensor Tensor::flatten(int64_t start_axis, int64_t end_axis, Location where) const {
+  const Dims& d = sizes(where);
+  const int start = normalize_axis(start_axis, d.rank(), "flatten", where), end = normalize_axis(end_axis, d.rank(), "flatten", where);
+  if (start > end) fail("flatten: the first axis " + std::to_string(start_axis) + " lies behind the last, " + std::to_string(end_axis), where);
+  if (d.rank() == 0) return reshape({1}, where);
+  Dims out;
+  int64_t joined = 1;
+  for (int i = 0; i < d.rank(); ++i) {
+    if (i < start || i > end) out.push_back(d[i]);
+    else joined = checked_mul(joined, d[i], "flatten", where);
+    if (i == end) out.push_back(joined);
+  }
+  return reshape(out, where);
+}
+
+Tensor Tensor::permute(const Dims& axes, Location where) const { return CallBuilder(OpId::permute, where).in(*this).list(axes).run(); }
+
+Tensor Tensor::transpose(int64_t axis0, int64_t axis1, Location where) const {
+  const int rank = dim(where);
+  const int a = normalize_axis(axis0, rank, "transpose", where), b = normalize_axis(axis1, rank, "transpose", where);
+  Dims axes = Dims::filled(rank, 0);
+  for (int i = 0; i < rank; ++i) axes[i] = i;
+  if (rank > 0) std::swap(axes[a], axes[b]);
+  return permute(axes, where);
+}
+
+Tensor Tensor::t(Location where) const {
+  if (dim(where) != 2) fail("t: a matrix is needed, found shape " + to_string(sizes()), where);
+  return permute({1, 0}, where);
+}
+
+Tensor Tensor::expand(const Dims& sizes, Location where) const { return CallBuilder(OpId::expand, where).in(*this).list(sizes).run(); }
+Tensor Tensor::unsqueeze(int64_t axis, Location where) const { return CallBuilder(OpId::unsqueeze, where).in(*this).word(axis).run(); }
+Tensor Tensor::squeeze(std::optional<int64_t> axis, Location where) const {
+  return CallBuilder(OpId::squeeze, where).in(*this).list(axis ? Dims{*axis} : Dims{}).run();
+}
+Tensor Tensor::slice(int64_t axis, int64_t start, int64_t stop, int64_t step, Location where) const {
+  return CallBuilder(OpId::slice, where).in(*this).word(axis).word(start).word(stop).word(step).run();
+}
+Tensor Tensor::narrow(int64_t axis, int64_t start, int64_t length, Location where) const {
+  const int64_t n = size(axis, where);
+  const int64_t first = start < 0 ? start + n : start;
+  if (first < 0 || length < 0 || first > n || length > n - first)
+    fail("narrow: positions " + std::to_string(start) + " to " + std::to_string(start) + " + " + std::to_string(length) +
+             " leave axis " + std::to_string(axis) + " of size " + std::to_string(n),
+         where);
+  return slice(axis, first, first + length, 1, where);
+}
+Tensor Tensor::select(int64_t axis, int64_t index, Location where) const {
+  return CallBuilder(OpId::select, where).in(*this).word(axis).word(index).run();
+}
+
+Tensor Tensor::operator[](int64_t i) const { return select(0, i); }
+
+Tensor Tensor::detach(Location where) const {
+  const NoGrad no_grad;
+  return CallBuilder(OpId::reshape, where).in(*this).list(sizes(where)).run();
+}
+
+Tensor Tensor::index(std::initializer_list<Index> indices, Location where) const {
+  int taken = 0;
+  for (const Index& i : indices) taken += i.kind == Index::Kind::position || i.kind == Index::Kind::range;
+  if (taken > dim(where))
+    fail("index: " + std::to_string(taken) + " indices for a tensor of shape " + to_string(sizes()), where);
+  Tensor out = *this;
+  int axis = 0;
+  bool ellipsis = false;
+  for (const Index& i : indices) {
+    switch (i.kind) {
+      case Index::Kind::position: out = out.select(axis, i.position, where); break;
+      case Index::Kind::range: {
+        const int64_t n = out.size(axis, where);
+        const int64_t start = i.range.start == Slice::kNone ? 0 : i.range.start, stop = i.range.stop == Slice::kNone ? n : i.range.stop;
+        if (start != 0 || stop < n || i.range.step != 1) out = out.slice(axis, start, stop, i.range.step, where);
+        ++axis;
+        break;
+      }
+      case Index::Kind::new_axis: out = out.unsqueeze(axis++, where); break;
+      case Index::Kind::ellipsis:
+        if (ellipsis) fail("index: only one Ellipsis is possible", where);
+        ellipsis = true;
+        axis += dim(where) - taken;
+        break;
+    }
+  }
+  return out;
+}
+
+namespace eager {
+
+bool viewable(const TensorImpl& t, const Dims& sizes, Location where) {
+  TensorImpl* in[] = {const_cast<TensorImpl*>(&t)};
+  int64_t words[kMaxRank + 1] = {sizes.rank()};
+  for (int i = 0; i < sizes.rank(); ++i) words[i + 1] = sizes[i];
+  return infer_view({.op = OpId::reshape, .n_in = 1, .n_words = static_cast<uint32_t>(sizes.rank()) + 1, .in = in, .words = words, .where = where})
+      .possible;
+}
+
+}  // namespace eager
+}  // namespace tandem

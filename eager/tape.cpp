@@ -1,0 +1,166 @@
+#include "tandem/eager/tape.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "tandem/core/allocator.h"
+
+namespace tandem::eager {
+
+namespace {
+
+constinit thread_local uint64_t next_sequence = 1;
+// Nodes whose last reference fell while another node was being destroyed: freed in a loop, so that a chain of any length
+// needs no stack.
+constinit thread_local Node* doomed = nullptr;
+constinit thread_local bool destroying = false;
+
+void free_node(Node* n) {
+  for (Node::In& i : n->in) i.~In();
+  for (Node::Out& o : n->out) o.~Out();
+  const uint32_t nbytes = n->nbytes;
+  n->~Node();
+  core::deallocate(n, nbytes);
+}
+
+void destroy_node(core::TapeNode* node) {
+  Node* n = as_node(node);
+  if (destroying) {
+    n->walk = doomed;
+    doomed = n;
+    return;
+  }
+  destroying = true;
+  free_node(n);
+  while (doomed) {
+    Node* next = doomed;
+    doomed = static_cast<Node*>(next->walk);
+    free_node(next);
+  }
+  destroying = false;
+}
+
+}  // namespace
+
+AutogradState* autograd_state(const TensorImpl* t) { return static_cast<AutogradState*>(t->leaf.get()); }
+
+AutogradState& make_autograd_state(TensorImpl* t) {
+  if (!t->leaf) t->leaf = std::make_unique<AutogradState>();
+  return *autograd_state(t);
+}
+
+Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words) {
+  const size_t nbytes = sizeof(Node) + n_in * sizeof(Node::In) + n_out * sizeof(Node::Out) + n_words * sizeof(int64_t);
+  char* block = static_cast<char*>(core::allocate(static_cast<int64_t>(nbytes)));
+  Node* n = new (block) Node;
+  block += sizeof(Node);
+  n->nbytes = static_cast<uint32_t>(nbytes);
+  n->destroy = destroy_node;
+  n->in = {reinterpret_cast<Node::In*>(block), n_in};
+  for (Node::In& i : n->in) new (&i) Node::In;
+  block += n_in * sizeof(Node::In);
+  n->out = {reinterpret_cast<Node::Out*>(block), n_out};
+  for (Node::Out& o : n->out) new (&o) Node::Out;
+  block += n_out * sizeof(Node::Out);
+  n->words = {reinterpret_cast<int64_t*>(block), n_words};
+  return Ref<core::TapeNode>(n);
+}
+
+Edge edge_of(TensorImpl* t) {
+  if (!t->has(core::kRequiresGrad)) return {};
+  if (t->grad_fn) return {t->grad_fn, {}, t->output_index};
+  return {{}, Ref<TensorImpl>(t), 0};
+}
+
+bool wants_gradient(const Call& call) {
+  if (!modes().grad) return false;
+  uint16_t flags = 0;
+  for (uint32_t i = 0; i < call.n_in; ++i)
+    if (call.in[i]) flags |= call.in[i]->flags;
+  return (flags & core::kRequiresGrad) && ops::def(call.op).differentiable;
+}
+
+void note(const Call& call, Ref<TensorImpl>* results) {
+  const ops::OpDef& op = ops::def(call.op);
+  Ref<core::TapeNode> ref = new_node(call.n_in, static_cast<uint32_t>(op.n_out), call.n_words);
+  Node& n = *as_node(ref.get());
+  n.op = call.op;
+  n.in_place = call.in_place;
+  n.numbers = call.numbers;
+  n.where = call.where;
+  if (call.n_words) std::memcpy(n.words.data(), call.words, call.n_words * sizeof(int64_t));
+  uint64_t sequence = next_sequence;
+  uint32_t needed = 0;
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    TensorImpl* t = call.in[i];
+    if (!t) continue;
+    Node::In& in = n.in[i];
+    in.type = {t->dtype, t->device, false, t->sizes};
+    in.edge = edge_of(t);
+    if (in.edge) needed |= 1u << std::min(i, 31u);
+    if (in.edge.node) sequence = std::max(sequence, as_node(in.edge.node.get())->sequence + 1);
+  }
+  const ops::Saves saves = ops::saves(op, needed);
+  for (uint32_t i = 0; i < call.n_in; ++i)
+    if (call.in[i] && ((saves.in >> std::min(i, 31u)) & 1)) n.in[i].saved = {Ref<TensorImpl>(call.in[i]), version_of(call.in[i])};
+  n.sequence = sequence;
+  next_sequence = sequence + 1;
+  for (int j = 0; j < op.n_out; ++j) {
+    TensorImpl* t = call.in_place ? (op.writes[j] >= 0 ? call.in[op.writes[j]] : nullptr) : results[j].get();
+    if (!t) continue;
+    Node::Out& out = n.out[static_cast<size_t>(j)];
+    out.type = {t->dtype, t->device, false, t->sizes};
+    if (!is_floating(t->dtype)) continue;
+    if ((saves.out >> j) & 1) {
+      // A second handle on the same memory: the result itself would own the node that owns it.
+      Ref<TensorImpl> twin(core::new_impl());
+      twin->dtype = t->dtype;
+      twin->device = t->device;
+      core::set_layout(*twin, t->sizes, t->strides);
+      if (t->storage) {
+        core::set_storage(*twin, t->storage, t->offset);
+        out.saved = {std::move(twin), version_of(t)};
+      } else {
+        out.saved = {Ref<TensorImpl>(t), version_of(t)};  // pending: the tracer breaks the cycle at the end of the call
+      }
+    }
+    t->grad_fn = ref;
+    t->output_index = j;
+    t->set(core::kRequiresGrad, true);
+  }
+}
+
+void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results, Location where) {
+  Ref<core::TapeNode> ref = new_node(static_cast<uint32_t>(inputs.size()), static_cast<uint32_t>(results.size()), 0);
+  Node& n = *as_node(ref.get());
+  n.where = where;
+  n.extras = std::make_unique<Node::Extras>();
+  n.extras->custom = std::move(custom);
+  uint64_t sequence = next_sequence;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    TensorImpl* t = inputs[i].impl();
+    if (!t) continue;
+    n.in[i].type = {t->dtype, t->device, false, t->sizes};
+    n.in[i].edge = edge_of(t);
+    if (n.in[i].edge.node) sequence = std::max(sequence, as_node(n.in[i].edge.node.get())->sequence + 1);
+  }
+  n.sequence = sequence;
+  next_sequence = sequence + 1;
+  for (size_t j = 0; j < results.size(); ++j) {
+    TensorImpl* t = results[j].impl();
+    if (!t || !is_floating(t->dtype)) continue;
+    // An input returned as it is would take the node as its own history: give the caller a second handle instead.
+    if (t->grad_fn || t->has(core::kRequiresGrad) || t->refs.get() > 1) {
+      const NoGrad no_grad;
+      results[j] = results[j].detach(where);
+      t = results[j].impl();
+    }
+    n.out[j].type = {t->dtype, t->device, false, t->sizes};
+    t->grad_fn = ref;
+    t->output_index = static_cast<int32_t>(j);
+    t->set(core::kRequiresGrad, true);
+  }
+}
+
+}  // namespace tandem::eager

@@ -1,0 +1,134 @@
+// The tape: one node per op whose results want gradients. A node owns its edges and saved values; its results own it.
+// Walked by engine.cpp on the thread that calls backward.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tandem/eager/autograd.h"
+#include "tandem/eager/dispatch.h"
+
+namespace tandem::eager {
+
+/// Where a gradient goes: into result `index` of `node`, or into the leaf itself. Neither: nowhere.
+struct Edge {
+  Ref<core::TapeNode> node;
+  Ref<TensorImpl> leaf;
+  int32_t index = 0;
+  explicit operator bool() const { return node || leaf; }
+};
+
+/// A value kept for the gradient, without its history where that would be a cycle.
+struct Saved {
+  Ref<TensorImpl> value;
+  uint32_t version = 0;
+};
+
+struct CustomFunction {
+  autograd::Context context;
+  std::function<TensorList(const autograd::Context&, const TensorList&)> backward;
+  std::vector<uint32_t> versions;
+};
+using Hook = std::function<Tensor(const Tensor&)>;
+
+/// What a tensor has besides data: gradient and hooks.
+struct AutogradState : core::LeafState {
+  Ref<TensorImpl> grad;
+  std::vector<std::pair<int, Hook>> hooks;
+};
+AutogradState* autograd_state(const TensorImpl* t);      // null if there is none
+AutogradState& make_autograd_state(TensorImpl* t);
+
+/// Header, operands, results and words are one block of the allocator.
+struct Node : core::TapeNode {
+  struct In {
+    Edge edge;  // empty: needs no gradient
+    Saved saved;
+    ops::TensorType type;
+  };
+  struct Out {
+    Saved saved;
+    ops::TensorType type;
+  };
+  ops::OpId op = ops::OpId::count_;
+  bool in_place = false;
+  bool consumed = false;    // walked without retain_graph
+  uint32_t numbers = 0;     // bit i: operand i is a number
+  uint32_t nbytes = 0;      // of the block
+  uint64_t sequence = 0;    // larger than of every node it depends on; deterministic within a thread
+  Location where;
+  std::span<In> in;
+  std::span<Out> out;
+  std::span<int64_t> words;
+  struct Extras {           // of few nodes
+    std::unique_ptr<CustomFunction> custom;
+    std::vector<std::vector<std::pair<int, Hook>>> hooks;  // per result
+  };
+  std::unique_ptr<Extras> extras;
+  void* walk = nullptr;     // the engine's, during a walk
+};
+inline Node* as_node(core::TapeNode* n) { return static_cast<Node*>(n); }
+
+/// The edge that gradients of `t` follow now.
+Edge edge_of(TensorImpl* t);
+/// Notes a call on the tape if it wants a gradient: sets grad_fn and kRequiresGrad of its results.
+void note(const Call& call, Ref<TensorImpl>* results);
+/// True if note() would make a node.
+bool wants_gradient(const Call& call);
+/// Notes a custom function: `results` (fresh tensors of its forward) get the node.
+void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results, Location where);
+/// A node with empty operands and results.
+Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words);
+
+/// Runs the gradient rule of a node. `grads`: per result, null for none; `out`: per operand. `through_dispatch`: op by op
+/// through the dispatcher (under an interceptor, or for create_graph) instead of as one compiled gradient.
+/// `fresh[i]`: out[i] is memory that nobody else holds.
+void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch, std::vector<Ref<TensorImpl>>& out,
+                  std::vector<char>& fresh);
+
+/// The values of a gradient rule, made by the caller's functions: `operand(i)`, `result(j)` for saved ones, `gradient(k)` for
+/// those that flowed, `number(w)` for word w of the node.
+struct GradientValues {
+  const Node& node;
+  std::vector<ops::Value> operands, outputs, grads, results;
+  std::vector<ops::TensorType> types;
+  std::vector<int64_t> structural;
+  /// Runs the rule; `results` hold a value per operand that needs a gradient and gets one.
+  void run(ops::Emitter& e);
+};
+template <class F, class G, class H, class N>
+GradientValues gradient_values(const Node& n, std::span<const Ref<TensorImpl>> grads, F&& operand, G&& result, H&& gradient, N&& number) {
+  GradientValues v{n, {}, {}, {}, std::vector<ops::Value>(n.in.size()), {}, {}};
+  int word = 0;
+  for (size_t i = 0; i < n.in.size(); ++i) {
+    v.types.push_back(n.in[i].type);
+    if ((n.numbers >> i) & 1) {
+      v.types.back() = {DType::float64, cpu, true, {}};
+      v.operands.push_back(number(word + 1));
+      word += 2;
+    } else {
+      v.operands.push_back(n.in[i].saved.value ? operand(static_cast<int>(i)) : ops::Value{});
+    }
+  }
+  ops::SplitWords split = ops::split_words(ops::def(n.op), {n.words.data(), n.words.size()}, word / 2);
+  for (const int w : split.run_time) v.operands.push_back(number(w));
+  v.structural = std::move(split.structural);
+  for (size_t j = 0; j < n.out.size(); ++j) {
+    v.outputs.push_back(n.out[j].saved.value ? result(static_cast<int>(j)) : ops::Value{});
+    v.grads.push_back(grads[j] ? gradient(static_cast<int>(j)) : ops::Value{});
+  }
+  return v;
+}
+
+/// What a backward is asked for.
+struct WalkRequest {
+  std::vector<Ref<TensorImpl>> roots, gradients;  // gradients: same count
+  bool retain_graph = false, create_graph = false;
+  std::vector<TensorImpl*> inputs;                // autograd::grad: collect for these instead of accumulating
+  Location where;
+};
+/// Walks the tape. Returns the gradients of `inputs` (null where not reached).
+std::vector<Ref<TensorImpl>> walk(const WalkRequest& request);
+
+}  // namespace tandem::eager

@@ -1,0 +1,233 @@
+// Tensor's own methods: reading values, autograd state, printing is in print.cpp, ops are in functions*.cpp.
+#include "tandem/eager/tensor.h"
+
+#include <cstring>
+
+#include "tandem/eager/functions.h"
+#include "tandem/eager/tape.h"
+
+namespace tandem {
+
+using core::Ref;
+using core::TensorImpl;
+
+namespace {
+
+template <class T>
+struct Element {
+  static T load(const char* p) {
+    T v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+  }
+};
+
+/// One element as a double (exact for every type but int64 beyond 2^53).
+double load_double(DType t, const char* p) {
+  switch (t) {
+    case DType::bool_:
+    case DType::uint8: return Element<uint8_t>::load(p);
+    case DType::int32: return Element<int32_t>::load(p);
+    case DType::int64: return static_cast<double>(Element<int64_t>::load(p));
+    case DType::float16: return half_to_float(Element<uint16_t>::load(p));
+    case DType::bfloat16: return bfloat_to_float(Element<uint16_t>::load(p));
+    case DType::float32: return Element<float>::load(p);
+    case DType::float64: return Element<double>::load(p);
+  }
+  return 0;
+}
+
+const TensorImpl& single(const Tensor& t, Location where) {
+  TensorImpl& impl = t.checked(where);
+  if (impl.numel != 1)
+    fail("item: a tensor of one element is needed, found shape " + to_string(impl.sizes) + "; to_vector() reads all", where);
+  eager::materialize(&impl, where);
+  return impl;
+}
+
+}  // namespace
+
+void Tensor::fail_undefined(Location where) { fail("an undefined tensor was used", where); }
+
+int64_t Tensor::size(int64_t axis, Location where) const {
+  const Dims& d = checked(where).sizes;
+  if (d.rank() == 0) fail("size: a scalar tensor has no axis " + std::to_string(axis), where);
+  return d[normalize_axis(axis, d.rank(), "size", where)];
+}
+
+double Tensor::item_double(Location where) const {
+  const TensorImpl& t = single(*this, where);
+  return load_double(t.dtype, static_cast<const char*>(t.data));
+}
+
+int64_t Tensor::item_int(Location where) const {
+  const TensorImpl& t = single(*this, where);
+  if (t.dtype == DType::int64) return Element<int64_t>::load(static_cast<const char*>(t.data));
+  const double v = load_double(t.dtype, static_cast<const char*>(t.data));
+  if (!(v >= -9.2e18 && v <= 9.2e18)) fail("item: the value " + std::to_string(v) + " does not fit an integer", where);
+  return static_cast<int64_t>(v);
+}
+
+void* Tensor::raw_data(DType expected, Location where) const {
+  TensorImpl& t = checked(where);
+  if (t.dtype != expected)
+    fail(std::string("data: the tensor holds ") + name(t.dtype) + ", asked for " + name(expected), where);
+  eager::materialize(&t, where);
+  t.storage->exposed = true;
+  return t.data;
+}
+
+void Tensor::copy_out(void* out, DType type, Location where) const {
+  const NoGrad no_grad;
+  const Tensor ready = to(type, where).contiguous(where);
+  eager::materialize(ready.impl(), where);
+  if (ready.impl()->numel) std::memcpy(out, ready.impl()->data, static_cast<size_t>(ready.impl()->nbytes()));
+}
+
+Tensor& Tensor::requires_grad_(bool on, Location where) {
+  TensorImpl& t = checked(where);
+  if (t.has(core::kRequiresGrad) == on) return *this;
+  if (on && !is_floating(t.dtype)) fail(std::string("requires_grad_: a floating tensor is needed, found ") + name(t.dtype), where);
+  if (t.grad_fn) fail("requires_grad_: the tensor is the result of an op; detach() it first", where);
+  if (t.has(core::kPending) && eager::interceptor()) eager::interceptor()->requires_grad(&t, on, where);
+  t.set(core::kRequiresGrad, on);
+  core::slot_changed(t);
+  return *this;
+}
+
+const Tensor& Tensor::grad() const {
+  static const Tensor none;
+  static_assert(sizeof(Tensor) == sizeof(Ref<TensorImpl>));
+  const eager::AutogradState* s = impl_ ? eager::autograd_state(impl_.get()) : nullptr;
+  return s && s->grad ? reinterpret_cast<const Tensor&>(s->grad) : none;
+}
+
+void Tensor::set_grad(const Tensor& grad, Location where) {
+  TensorImpl& t = checked(where);
+  if (grad.defined() && (!(grad.sizes() == t.sizes) || grad.dtype() != t.dtype))
+    fail(std::string("set_grad: the tensor is ") + name(t.dtype) + to_string(t.sizes) + ", the gradient " + name(grad.dtype()) +
+             to_string(grad.sizes()),
+         where);
+  if (!grad.defined() && !t.leaf) return;
+  eager::make_autograd_state(&t).grad = Ref<TensorImpl>(grad.impl());
+}
+
+void Tensor::zero_grad() {
+  if (!impl_) return;
+  if (eager::AutogradState* s = eager::autograd_state(impl_.get())) s->grad.reset();
+}
+
+void Tensor::backward(const Tensor& gradient, bool retain_graph, bool create_graph, Location where) const {
+  const Tensor roots[] = {*this}, gradients[] = {gradient};
+  autograd::backward(roots, gradients, retain_graph, create_graph, where);
+}
+
+int Tensor::add_hook(std::function<Tensor(const Tensor&)> hook) const {
+  TensorImpl& t = checked();
+  if (!t.has(core::kRequiresGrad)) fail("register_hook: the tensor does not require grad");
+  if (eager::interceptor()) eager::interceptor()->need_tape();
+  auto& hooks = [&]() -> std::vector<std::pair<int, eager::Hook>>& {
+    if (!t.grad_fn) return eager::make_autograd_state(&t).hooks;
+    eager::Node* n = eager::as_node(t.grad_fn.get());
+    if (!n->extras) n->extras = std::make_unique<eager::Node::Extras>();
+    n->extras->hooks.resize(n->out.size());
+    return n->extras->hooks[static_cast<size_t>(t.output_index)];
+  }();
+  const int number = hooks.empty() ? 0 : hooks.back().first + 1;
+  hooks.emplace_back(number, std::move(hook));
+  return number;
+}
+
+void Tensor::remove_hook(int number) const {
+  TensorImpl& t = checked();
+  std::vector<std::pair<int, eager::Hook>>* hooks = nullptr;
+  if (t.grad_fn) {
+    eager::Node* n = eager::as_node(t.grad_fn.get());
+    if (n->extras && !n->extras->hooks.empty()) hooks = &n->extras->hooks[static_cast<size_t>(t.output_index)];
+  } else if (eager::AutogradState* s = eager::autograd_state(&t)) {
+    hooks = &s->hooks;
+  }
+  if (hooks) std::erase_if(*hooks, [&](const auto& h) { return h.first == number; });
+}
+
+namespace autograd {
+
+namespace {
+eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor> gradients, const char* who, Location where) {
+  if (!gradients.empty() && gradients.size() != roots.size())
+    fail(std::string(who) + ": " + std::to_string(roots.size()) + " roots but " + std::to_string(gradients.size()) + " gradients", where);
+  eager::WalkRequest r;
+  r.where = where;
+  for (size_t i = 0; i < roots.size(); ++i) {
+    TensorImpl& t = roots[i].checked(where);
+    if (!t.has(core::kRequiresGrad)) fail(std::string(who) + ": the tensor does not require grad and has no history", where);
+    r.roots.emplace_back(&t);
+    if (gradients.empty() || !gradients[i].defined()) {
+      if (t.numel != 1)
+        fail(std::string(who) + ": a gradient is needed for a tensor of shape " + to_string(t.sizes) + "; only one element goes without", where);
+      const NoGrad no_grad;
+      r.gradients.emplace_back(ones_like(roots[i], where).impl());
+    } else {
+      const Tensor& g = gradients[i];
+      if (!(g.sizes() == t.sizes))
+        fail(std::string(who) + ": the gradient has shape " + to_string(g.sizes()) + ", the tensor " + to_string(t.sizes), where);
+      r.gradients.emplace_back(g.impl());
+    }
+  }
+  return r;
+}
+}  // namespace
+
+void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, bool retain_graph, bool create_graph, Location where) {
+  eager::Interceptor* interceptor = eager::interceptor();
+  if (interceptor) {
+    std::vector<TensorImpl*> r, g;
+    for (const Tensor& t : roots) r.push_back(&t.checked(where));
+    for (const Tensor& t : gradients) g.push_back(t.impl());
+    if (interceptor->backward({r, g, retain_graph, create_graph, where})) return;
+  }
+  eager::WalkRequest w = request(roots, gradients, "backward", where);
+  w.retain_graph = retain_graph || create_graph;
+  w.create_graph = create_graph;
+  eager::walk(w);
+  if (interceptor) interceptor->end_backward();
+}
+
+TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs, std::span<const Tensor> grad_outputs, bool retain_graph,
+                bool create_graph, bool allow_unused, Location where) {
+  if (eager::Interceptor* interceptor = eager::interceptor()) interceptor->need_tape();
+  eager::WalkRequest w = request(outputs, grad_outputs, "grad", where);
+  w.retain_graph = retain_graph || create_graph;
+  w.create_graph = create_graph;
+  for (const Tensor& t : inputs) {
+    if (!t.checked(where).has(core::kRequiresGrad)) fail("grad: an input does not require grad", where);
+    w.inputs.push_back(t.impl());
+  }
+  TensorList out;
+  for (Ref<TensorImpl>& g : eager::walk(w)) {
+    if (!g && !allow_unused) fail("grad: input " + std::to_string(out.size()) + " was not reached; pass allow_unused if that is meant", where);
+    out.emplace_back(std::move(g));
+  }
+  return out;
+}
+
+TensorList apply(const std::function<TensorList(Context&, const TensorList&)>& forward,
+                 const std::function<TensorList(const Context&, const TensorList&)>& backward, const TensorList& inputs, Location where) {
+  auto custom = std::make_unique<eager::CustomFunction>();
+  custom->backward = backward;
+  TensorList results;
+  {
+    const NoGrad no_grad;
+    results = forward(custom->context, inputs);
+  }
+  bool wanted = false;
+  for (const Tensor& t : inputs) wanted |= t.requires_grad();
+  if (!wanted || !modes().grad) return results;
+  if (eager::interceptor()) eager::interceptor()->need_tape();
+  for (const Tensor& t : custom->context.saved()) custom->versions.push_back(t.defined() ? eager::version_of(t.impl()) : 0);
+  eager::note_custom(std::move(custom), inputs, results, where);
+  return results;
+}
+
+}  // namespace autograd
+}  // namespace tandem

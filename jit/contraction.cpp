@@ -1,0 +1,107 @@
+#include "tandem/jit/contraction.h"
+
+#include <algorithm>
+
+#include "tandem/core/error.h"
+
+namespace tandem::jit {
+
+using ops::Layout;
+
+namespace {
+/// One stride for the axes [0, count) of `l` walked in order; false if there is none.
+bool fold(const Layout& l, int count, int64_t& size, int64_t& stride) {
+  size = 1;
+  stride = 0;
+  bool any = false;
+  for (int d = count - 1; d >= 0; --d) {
+    if (l.sizes[d] == 1) continue;
+    if (!any)
+      stride = l.strides[d];
+    else if (l.strides[d] != stride * size)
+      return numel(l.sizes) == 0;
+    any = true;
+    size *= l.sizes[d];
+  }
+  for (int d = 0; d < count; ++d)
+    if (l.sizes[d] == 0) size = 0;
+  return true;
+}
+}  // namespace
+
+int plan_contraction(OpId op, const Layout& a, const Layout& b, const Layout* bias, DType dtype, Contraction& result) {
+  TANDEM_INTERNAL(op == OpId::matmul || op == OpId::linear, "a contraction that the planner does not know");
+  result = {};
+  ops::ProductCall& c = result.call;
+  c.dtype = dtype;
+  const int ra = a.sizes.rank(), rb = b.sizes.rank();
+  c.k = a.sizes[ra - 1];
+  c.a_col = a.strides[ra - 1];
+  if (op == OpId::linear) {
+    c.n = b.sizes[0];
+    c.b_row = b.strides[1];
+    c.b_col = b.strides[0];
+    if (bias) c.bias_stride = bias->strides[0];
+  } else if (rb == 1) {
+    c.n = 1;
+    c.b_row = b.strides[0];
+  } else {
+    c.n = b.sizes[rb - 1];
+    c.b_row = b.strides[rb - 2];
+    c.b_col = b.strides[rb - 1];
+  }
+  c.c_col = 1;
+  c.c_row = c.n;
+
+  if (rb <= 2) {  // all rows of a, whatever its rank, are one matrix
+    if (!fold(a, ra - 1, c.m, c.a_row)) return 0;
+    result.provider = ops::choose_provider(c);
+    return -1;
+  }
+
+  c.m = ra == 1 ? 1 : a.sizes[ra - 2];
+  if (ra > 1) c.a_row = a.strides[ra - 2];
+  const int batch_rank = std::max(ra, rb) - 2;
+  c.c_batch = c.m * c.n;
+  struct Run {
+    int64_t size, a, b, c;
+  };
+  std::vector<Run> runs;  // innermost first
+  int64_t c_stride = c.c_batch;
+  for (int d = 1; d <= batch_rank; ++d) {
+    const auto axis = [&](const Layout& l, int64_t& size, int64_t& stride) {
+      const int i = l.sizes.rank() - 2 - d;
+      size = i < 0 ? 1 : l.sizes[i];
+      stride = size == 1 ? 0 : l.strides[i];
+    };
+    int64_t sa, sb, ta, tb;
+    axis(a, sa, ta);
+    axis(b, sb, tb);
+    const int64_t size = sa == 1 ? sb : sa;
+    if (size != 1) {
+      Run* last = runs.empty() ? nullptr : &runs.back();
+      if (last && ta == last->a * last->size && tb == last->b * last->size)
+        last->size *= size;
+      else
+        runs.push_back({size, ta, tb, c_stride});
+    }
+    c_stride *= size;
+  }
+  c.batch = 1;
+  for (const Run& r : runs) c.batch *= r.size;
+  result.provider = ops::choose_provider(c);
+  if (!runs.empty()) {
+    c.batch = runs[0].size;
+    c.a_batch = runs[0].a;
+    c.b_batch = runs[0].b;
+  }
+  for (size_t i = runs.size(); i-- > 1;) {
+    result.outer.push_back(runs[i].size);
+    result.a_outer.push_back(runs[i].a);
+    result.b_outer.push_back(runs[i].b);
+    result.c_outer.push_back(runs[i].c);
+  }
+  return -1;
+}
+
+}  // namespace tandem::jit

@@ -1,0 +1,573 @@
+// Greedy fusion in program order. A node joins the group of one of its operands if its elements correspond one to one
+// with the group's space (or, in a group that reduces, with its kept axes) and if no other operand depends on that
+// group, for then the two would wait for each other. The groups of its other operands are merged in under the same
+// conditions. Two more rounds merge producers with consumers that a conversion made compatible, and groups that read
+// the same memory. Dependence between groups is kept as bit sets over a window of recent groups; older groups are
+// closed, so the work stays linear in the size of the graph.
+#include "tandem/jit/grouping.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "tandem/core/error.h"
+
+namespace tandem::jit {
+
+using ops::OpKind;
+
+namespace {
+constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
+constexpr Axes kNoAxes = {-1, -1, -1, -1, -1, -1, -1, -1};
+}  // namespace
+
+const Dims& walked_sizes(const Graph& g, const Node& n) {
+  const bool reduction = ops::def(n.op).kind == OpKind::reduction;
+  return g.type(reduction ? n.in[0] : n.out[0]).sizes;
+}
+
+int gather_axis(const Graph& g, const Node& n) {
+  const ops::OpDef& d = ops::def(n.op);
+  return normalize_axis(n.words[at(d.structural_index(0))], g.type(n.in[0]).sizes.rank(), d.name, n.where);
+}
+
+int walked_axis(const Graph& g, const Node& n, int k, int d) {
+  switch (ops::def(n.op).kind) {
+    case OpKind::reduction: return d;
+    case OpKind::gather:
+      // A rank-1 index runs along the axis of the result; otherwise the operands' axes are the result's.
+      if (k == 1 && n.op == OpId::index_select) return gather_axis(g, n);
+      return d;
+    default: return d + g.type(n.out[0]).sizes.rank() - g.type(n.in[at(k)]).sizes.rank();
+  }
+}
+
+Dims reduced_axes(const Graph& g, const Node& n) {
+  const ops::OpDef& d = ops::def(n.op);
+  for (int a = 0; a < d.n_attrs; ++a) {
+    if (d.attrs[a].type != ops::AttrType::list) continue;
+    const size_t i = at(d.structural_index(a));
+    return ops::normalize_axes(Dims(n.words.data() + i + 1, n.words[i]), g.type(n.in[0]).sizes.rank(), d.name, n.where);
+  }
+  internal_error(std::string("a reduction without axes: ") + d.name);
+}
+
+bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes& axes) {
+  const int32_t root = p.root(v);
+  const Node& n = p.g.node_of(root);
+  const Axes& walked = grouping.axes[at(p.g.values[at(root)].node)];
+  const Dims& sizes = p.g.type(root).sizes;
+  Axes own = walked;
+  if (ops::def(n.op).kind == OpKind::reduction) {
+    const Dims& in = p.g.type(n.in[0]).sizes;
+    const Dims gone = reduced_axes(p.g, n);
+    const bool keeps = sizes.rank() == in.rank();
+    int o = 0;
+    for (int d = 0; d < in.rank(); ++d) {
+      const bool reduced = std::find(gone.begin(), gone.end(), d) != gone.end();
+      if (!reduced)
+        own[at(o++)] = walked[at(d)];
+      else if (keeps)
+        own[at(o++)] = -1;
+    }
+  }
+  AxisMap map;
+  axes = kNoAxes;
+  if (!axes_of_root(sizes, p.layout(v), map)) return false;
+  for (int d = 0; d < p.layout(v).sizes.rank(); ++d)
+    if (map[d] >= 0) axes[at(d)] = own[at(map[d])];
+  return true;
+}
+
+namespace {
+
+constexpr int kWindow = 1024;
+constexpr size_t kMaxNodes = 64;
+constexpr size_t kMaxReads = 20;
+using Bits = std::array<uint64_t, kWindow / 64>;
+
+bool test(const Bits& b, int i) { return b[at(i / 64)] >> (i % 64) & 1; }
+void set(Bits& b, int i) { b[at(i / 64)] |= uint64_t{1} << (i % 64); }
+void clear(Bits& b, int i) { b[at(i / 64)] &= ~(uint64_t{1} << (i % 64)); }
+void add(Bits& b, const Bits& other) {
+  for (size_t i = 0; i < b.size(); ++i) b[i] |= other[i];
+}
+
+class Grouper {
+ public:
+  Grouper(const Prepared& p, bool fuse) : p_(p), fuse_(fuse) {}
+
+  Grouping run() {
+    const size_t n = p_.g.nodes.size();
+    r_.group_of.assign(n, -1);
+    r_.axes.assign(n, kNoAxes);
+    after_.assign(n, 0);
+    for (int32_t i = 0; i < static_cast<int32_t>(n); ++i)
+      if (computes(i)) add_node(i);
+    if (fuse_) {
+      merge_producers();
+      merge_readers();
+    }
+    return finish();
+  }
+
+ private:
+  struct Facts {
+    Bits before{};               // groups of the window that this one depends on
+    bool has_users = false;
+    std::vector<int32_t> reads;  // roots that it reads from memory
+  };
+
+  bool computes(int32_t i) const {
+    const Node& n = p_.g.nodes[at(i)];
+    return n.leaf == Leaf::op && ops::def(n.op).kind != OpKind::view &&
+           p_.value_class(n.out[0]) == ValueClass::memory;
+  }
+  Group& group(int g) { return r_.groups[at(g)]; }
+  bool alive(int g) const { return !r_.groups[at(g)].nodes.empty(); }
+  bool open(int g) const { return g >= window_ && r_.groups[at(g)].is_kernel(); }
+  /// The group that computes an operand; -1 if it comes from outside or is no memory.
+  int maker(int32_t v) const {
+    if (v < 0 || p_.value_class(v) != ValueClass::memory) return -1;
+    return r_.group_of[at(p_.g.values[at(p_.root(v))].node)];
+  }
+  bool reduces(int32_t i) const { return ops::def(p_.g.nodes[at(i)].op).kind == OpKind::reduction; }
+
+  // --- One node ---
+
+  void add_node(int32_t i) {
+    const Node& n = p_.g.nodes[at(i)];
+    const OpKind kind = ops::def(n.op).kind;
+    int home = -1;
+    switch (kind) {
+      case OpKind::contraction: home = fresh(GroupKind::product); break;
+      case OpKind::piecewise:
+      case OpKind::scatter:
+      case OpKind::scan: home = fresh(GroupKind::native); break;
+      default: break;
+    }
+    if (home >= 0) {
+      group(home).may_fail = kind == OpKind::scatter;
+      enter(home, i);
+      return;
+    }
+    std::vector<int> candidates;
+    if (fuse_)
+      for (const int32_t v : n.in) {
+        const int g = maker(v);
+        if (g >= 0 && open(g) && std::find(candidates.begin(), candidates.end(), g) == candidates.end()) candidates.push_back(g);
+      }
+    std::sort(candidates.rbegin(), candidates.rend());
+    Shape shape;
+    for (const int g : candidates)
+      if (home < 0 && fits(g, i, shape)) home = g;
+    if (home < 0) {
+      home = fresh(GroupKind::pointwise);
+      new_shape(i, group(home), shape);
+    }
+    Group& g = group(home);
+    g.kind = shape.kind;
+    g.reduced = shape.reduced;
+    g.ordered = g.ordered || shape.ordered;
+    g.may_fail = g.may_fail || kind == OpKind::gather;
+    r_.axes[at(i)] = shape.axes;
+    enter(home, i);
+    for (const int other : candidates)
+      if (other != home && alive(other)) home = merge(home, other, kNoAxes);
+  }
+
+  int fresh(GroupKind kind) {
+    if (static_cast<int>(r_.groups.size()) - window_ == kWindow) window_ = static_cast<int>(r_.groups.size());
+    r_.groups.emplace_back();
+    r_.groups.back().kind = kind;
+    facts_.emplace_back();
+    return static_cast<int>(r_.groups.size()) - 1;
+  }
+
+  void enter(int g, int32_t i) {
+    group(g).nodes.push_back(i);
+    r_.group_of[at(i)] = g;
+    after_[at(i)] = reduces(i);
+    for (const int32_t v : p_.g.nodes[at(i)].in) {
+      if (v < 0 || p_.value_class(v) != ValueClass::memory) continue;
+      const int from = maker(v);
+      if (from == g) {
+        after_[at(i)] |= after_[at(p_.g.values[at(p_.root(v))].node)];
+        continue;
+      }
+      auto& reads = facts_[at(g)].reads;
+      if (std::find(reads.begin(), reads.end(), p_.root(v)) == reads.end()) reads.push_back(p_.root(v));
+      if (from >= window_) depend(g, from);
+    }
+  }
+
+  /// `g` runs after `from`.
+  void depend(int g, int from) {
+    facts_[at(from)].has_users = true;
+    if (test(facts_[at(g)].before, from - window_)) return;
+    Bits more = facts_[at(from)].before;
+    set(more, from - window_);
+    add(facts_[at(g)].before, more);
+    if (!facts_[at(g)].has_users) return;
+    for (int h = window_; h < static_cast<int>(r_.groups.size()); ++h)
+      if (test(facts_[at(h)].before, g - window_)) add(facts_[at(h)].before, more);
+  }
+
+  // --- How a node lies in a group's space ---
+
+  struct Shape {
+    GroupKind kind = GroupKind::pointwise;
+    uint32_t reduced = 0;
+    bool ordered = false;
+    Axes axes = kNoAxes;
+  };
+
+  /// Kind and reduced axes (of the space) that a reduction asks for; false if it reduces nothing.
+  bool reduction_shape(int32_t i, const Axes& axes, GroupKind& kind, uint32_t& reduced) const {
+    const Node& n = p_.g.nodes[at(i)];
+    const Dims& sizes = walked_sizes(p_.g, n);
+    const Dims gone = reduced_axes(p_.g, n);
+    reduced = 0;
+    for (const int64_t a : gone)
+      if (axes[static_cast<size_t>(a)] >= 0) reduced |= 1u << axes[static_cast<size_t>(a)];
+    int last = sizes.rank() - 1;
+    while (last >= 0 && sizes[last] == 1) --last;
+    kind = std::find(gone.begin(), gone.end(), last) != gone.end() ? GroupKind::row : GroupKind::column;
+    return reduced != 0;
+  }
+
+  static bool trailing(uint32_t reduced, int rank) {
+    const uint32_t kept = ~reduced & ((1u << rank) - 1);
+    return (kept & (kept + 1)) == 0;
+  }
+
+  void new_shape(int32_t i, Group& g, Shape& shape) {
+    shape = {};
+    const OpKind kind = ops::def(p_.g.nodes[at(i)].op).kind;
+    const Dims& sizes = walked_sizes(p_.g, p_.g.nodes[at(i)]);
+    for (int d = 0; d < sizes.rank(); ++d) {
+      if (sizes[d] == 1) continue;
+      shape.axes[at(d)] = static_cast<int8_t>(g.space.rank());
+      g.space.push_back(sizes[d]);
+    }
+    shape.ordered = kind == OpKind::random || kind == OpKind::fill;
+    if (reduces(i) && !reduction_shape(i, shape.axes, shape.kind, shape.reduced)) shape.kind = GroupKind::pointwise;
+  }
+
+  /// Whether node `i` may join group `gi`, and how both then lie.
+  bool fits(int gi, int32_t i, Shape& shape) {
+    const Group& g = group(gi);
+    const Node& n = p_.g.nodes[at(i)];
+    if (g.nodes.size() >= kMaxNodes || facts_[at(gi)].reads.size() + n.in.size() > kMaxReads) return false;
+    shape = {g.kind, g.reduced, false, kNoAxes};
+    if (ops::def(n.op).kind == OpKind::gather && maker(n.in[0]) == gi) return false;
+    bool after = false;
+    for (size_t k = 0; k < n.in.size(); ++k) {
+      const int from = maker(n.in[k]);
+      if (from >= window_ && from != gi && test(facts_[at(from)].before, gi - window_)) return false;
+      if (from != gi) continue;
+      Axes in;
+      if (!axes_of_value(p_, r_, n.in[k], in)) return false;
+      if (!constrain(n, static_cast<int>(k), in, shape.axes)) return false;
+      after = after || after_[at(p_.g.values[at(p_.root(n.in[k]))].node)];
+    }
+    bool full = false;
+    if (!complete(g, walked_sizes(p_.g, n), shape.axes, full)) return false;
+    GroupKind kind;
+    uint32_t reduced;
+    if (!reduces(i) || !reduction_shape(i, shape.axes, kind, reduced))
+      return !(full && after && g.kind == GroupKind::column);
+    if (!full || !reduced_in_order(i, shape.axes)) return false;
+    if (g.kind == GroupKind::pointwise) {
+      if (g.ordered && (kind == GroupKind::column || !trailing(reduced, g.space.rank()))) return false;
+      shape.kind = kind;
+      shape.reduced = reduced;
+      return true;
+    }
+    return kind == g.kind && reduced == g.reduced && !(after && kind == GroupKind::column);
+  }
+
+  /// The axes of operand `k` lie at `in`: node `n` must walk the same.
+  bool constrain(const Node& n, int k, const Axes& in, Axes& axes) const {
+    const int rank = p_.g.type(n.in[at(k)]).sizes.rank();
+    for (int d = 0; d < rank; ++d) {
+      if (in[at(d)] < 0) continue;
+      int8_t& a = axes[at(walked_axis(p_.g, n, k, d))];
+      if (a >= 0 && a != in[at(d)]) return false;
+      a = in[at(d)];
+    }
+    return true;
+  }
+
+  /// Gives the axes that nothing determines the space's remaining ones in order: all of the space (`full`) or its kept
+  /// axes.
+  static bool complete(const Group& g, const Dims& sizes, Axes& axes, bool& full) {
+    const uint32_t all = (1u << g.space.rank()) - 1;
+    uint32_t used = 0;
+    for (int d = 0; d < sizes.rank(); ++d) {
+      if (axes[at(d)] < 0) continue;
+      if (used >> axes[at(d)] & 1) return false;
+      used |= 1u << axes[at(d)];
+    }
+    for (const bool whole : {true, false}) {
+      if (!whole && g.reduced == 0) return false;
+      uint32_t rest = (whole ? all : all & ~g.reduced) & ~used;
+      if (!whole && (used & g.reduced)) return false;
+      Axes result = axes;
+      bool good = true;
+      for (int d = 0; d < sizes.rank() && good; ++d) {
+        if (sizes[d] == 1 || axes[at(d)] >= 0) continue;
+        const int a = std::countr_zero(rest);
+        good = rest != 0 && g.space[a] == sizes[d];
+        if (!good) break;
+        result[at(d)] = static_cast<int8_t>(a);
+        rest &= rest - 1;
+      }
+      if (!good || rest != 0) continue;
+      axes = result;
+      full = whole;
+      return true;
+    }
+    return false;
+  }
+
+  bool reduced_in_order(int32_t i, const Axes& axes) const {
+    int last = -1;
+    for (const int64_t a : reduced_axes(p_.g, p_.g.nodes[at(i)])) {
+      const int s = axes[static_cast<size_t>(a)];
+      if (s < 0) continue;
+      if (s < last) return false;
+      last = s;
+    }
+    return true;
+  }
+
+  // --- Merging ---
+
+  bool waits_on_each_other(int a, int b) const {
+    for (int h = window_; h < static_cast<int>(r_.groups.size()); ++h) {
+      if (h == a || h == b || !alive(h)) continue;
+      const Bits& before = facts_[at(h)].before;
+      if (test(before, a - window_) && test(facts_[at(b)].before, h - window_)) return true;
+      if (test(before, b - window_) && test(facts_[at(a)].before, h - window_)) return true;
+    }
+    return false;
+  }
+
+  /// Collects how `b`'s axes lie in `a`'s space from the values of one that the other reads.
+  bool relate(int a, int b, Axes& sigma) const {
+    const auto note = [&](int from_b, int to_a) {
+      if (from_b < 0 || to_a < 0) return from_b < 0 && to_a < 0;
+      int8_t& s = sigma[at(from_b)];
+      if (s >= 0 && s != to_a) return false;
+      s = static_cast<int8_t>(to_a);
+      return true;
+    };
+    for (const bool in_a : {true, false}) {
+      for (const int32_t i : r_.groups[at(in_a ? a : b)].nodes) {
+        const Node& n = p_.g.nodes[at(i)];
+        for (size_t k = 0; k < n.in.size(); ++k) {
+          if (maker(n.in[k]) != (in_a ? b : a)) continue;
+          if (ops::def(n.op).kind == OpKind::gather && k == 0) return false;
+          Axes in;
+          if (!axes_of_value(p_, r_, n.in[k], in)) return false;
+          const int rank = p_.g.type(n.in[k]).sizes.rank();
+          for (int d = 0; d < rank; ++d) {
+            if (in[at(d)] < 0) continue;
+            const int walked = r_.axes[at(i)][at(walked_axis(p_.g, n, static_cast<int>(k), d))];
+            if (!(in_a ? note(in[at(d)], walked) : note(walked, in[at(d)]))) return false;
+          }
+        }
+      }
+    }
+    return true;
+  }
+
+  /// Merges `b` into `a` or the other way round if that is possible; returns the group that `a` is then in. `sigma`:
+  /// what is known of how b's axes lie in a's space.
+  int merge(int a, int b, Axes sigma) {
+    const int asked = a;
+    if (!alive(a) || !alive(b) || !open(a) || !open(b)) return asked;
+    const Group* ga = &group(a);
+    const Group* gb = &group(b);
+    if (ga->nodes.size() + gb->nodes.size() > kMaxNodes) return asked;
+    if (facts_[at(a)].reads.size() + facts_[at(b)].reads.size() > kMaxReads) return asked;
+    const bool b_leads = gb->space.rank() > ga->space.rank() ||
+                         (gb->space.rank() == ga->space.rank() && gb->reduced != 0 && ga->reduced == 0);
+    if (b_leads) {
+      Axes back = kNoAxes;
+      for (int d = 0; d < gb->space.rank(); ++d)
+        if (sigma[at(d)] >= 0) back[at(sigma[at(d)])] = static_cast<int8_t>(d);
+      sigma = back;
+      std::swap(a, b);
+      std::swap(ga, gb);
+    }
+    if (!relate(a, b, sigma) || !embeds(*ga, *gb, sigma)) return asked;
+    if (waits_on_each_other(a, b) || !full_walk_allowed(a, b, sigma)) return asked;
+    absorb(a, b, sigma);
+    return a;
+  }
+
+  /// Completes `sigma`: b's space is a's, or a's kept axes.
+  bool embeds(const Group& a, const Group& b, Axes& sigma) const {
+    bool full = false;
+    if (!complete(a, b.space, sigma, full)) return false;
+    if (!full) return b.reduced == 0 && !b.ordered;
+    uint32_t reduced = 0;
+    int last = -1;
+    bool same_order = true, in_order = true;
+    for (int d = 0; d < b.space.rank(); ++d) {
+      if (sigma[at(d)] != d) same_order = false;
+      if (!(b.reduced >> d & 1)) continue;
+      reduced |= 1u << sigma[at(d)];
+      in_order = in_order && sigma[at(d)] > last;
+      last = sigma[at(d)];
+    }
+    if (b.reduced != 0 && !(reduced == a.reduced && a.kind == b.kind && in_order)) return false;
+    return !b.ordered || (same_order && a.kind != GroupKind::column && trailing(a.reduced, a.space.rank()));
+  }
+
+  /// A column kernel walks once: no full-level node of the merged group may wait for a reduction.
+  bool full_walk_allowed(int a, int b, const Axes& sigma) {
+    const Group& ga = group(a);
+    if (ga.kind != GroupKind::column) return true;
+    std::vector<int32_t> nodes = ga.nodes;
+    nodes.insert(nodes.end(), group(b).nodes.begin(), group(b).nodes.end());
+    std::sort(nodes.begin(), nodes.end());
+    std::vector<char> late(nodes.size(), 0);
+    for (size_t x = 0; x < nodes.size(); ++x) {
+      const int32_t i = nodes[x];
+      bool after = false;
+      for (const int32_t v : p_.g.nodes[at(i)].in) {
+        const int from = maker(v);
+        if (from != a && from != b) continue;
+        const int32_t m = p_.g.values[at(p_.root(v))].node;
+        after = after || late[static_cast<size_t>(std::lower_bound(nodes.begin(), nodes.end(), m) - nodes.begin())];
+      }
+      bool full = false;
+      for (int8_t axis : r_.axes[at(i)]) {
+        if (axis >= 0 && r_.group_of[at(i)] == b) axis = sigma[at(axis)];
+        full = full || (axis >= 0 && (ga.reduced >> axis & 1));
+      }
+      if (full && after) return false;
+      late[x] = after || reduces(i);
+    }
+    for (size_t x = 0; x < nodes.size(); ++x) after_[at(nodes[x])] = late[x];
+    return true;
+  }
+
+  void absorb(int a, int b, const Axes& sigma) {
+    Group& ga = group(a);
+    Group& gb = group(b);
+    for (const int32_t i : gb.nodes) {
+      r_.group_of[at(i)] = a;
+      for (int8_t& x : r_.axes[at(i)])
+        if (x >= 0) x = sigma[at(x)];
+    }
+    ga.nodes.insert(ga.nodes.end(), gb.nodes.begin(), gb.nodes.end());
+    ga.ordered = ga.ordered || gb.ordered;
+    ga.may_fail = ga.may_fail || gb.may_fail;
+    gb.nodes.clear();
+    Facts& fa = facts_[at(a)];
+    Facts& fb = facts_[at(b)];
+    for (const int32_t v : fb.reads)
+      if (std::find(fa.reads.begin(), fa.reads.end(), v) == fa.reads.end()) fa.reads.push_back(v);
+    std::erase_if(fa.reads, [&](int32_t v) { return maker(v) == a; });
+    fb.reads.clear();
+    fa.has_users = fa.has_users || fb.has_users;
+    add(fa.before, fb.before);
+    clear(fa.before, a - window_);
+    clear(fa.before, b - window_);
+    Bits more = fa.before;
+    set(more, a - window_);
+    for (int h = window_; h < static_cast<int>(r_.groups.size()); ++h) {
+      Bits& before = facts_[at(h)].before;
+      if (h == a || h == b || !(test(before, a - window_) || test(before, b - window_))) continue;
+      add(before, more);
+      clear(before, b - window_);
+    }
+  }
+
+  void merge_producers() {
+    for (int g = window_; g < static_cast<int>(r_.groups.size()); ++g) {
+      if (!alive(g) || !open(g)) continue;
+      const std::vector<int32_t> reads = facts_[at(g)].reads;
+      int home = g;
+      for (const int32_t v : reads) {
+        const int from = maker(v);
+        if (from >= 0 && from != home) home = merge(home, from, kNoAxes);
+      }
+    }
+  }
+
+  /// Groups that walk the same memory in the same way share its loads.
+  void merge_readers() {
+    for (const auto& users : p_.users) {
+      int32_t first = -1;
+      for (const int32_t i : users) {
+        const int g = r_.group_of[at(i)];
+        if (g < 0 || !open(g)) continue;
+        if (first < 0) {
+          first = i;
+          continue;
+        }
+        const int other = r_.group_of[at(first)];
+        Axes sigma;
+        if (other != g && same_walk(first, i, sigma)) merge(other, g, sigma);
+        first = i;
+      }
+    }
+  }
+
+  /// Whether two nodes read a common root in full with equal layouts; then `sigma` relates their groups.
+  bool same_walk(int32_t first, int32_t second, Axes& sigma) const {
+    const Node& n = p_.g.nodes[at(first)];
+    const Node& m = p_.g.nodes[at(second)];
+    for (size_t i = 0; i < n.in.size(); ++i)
+      for (size_t k = 0; k < m.in.size(); ++k) {
+        const int32_t v = n.in[i], w = m.in[k];
+        if (v < 0 || w < 0 || p_.value_class(v) != ValueClass::memory || p_.value_class(w) != ValueClass::memory) continue;
+        const ops::Layout &lv = p_.layout(v), &lw = p_.layout(w);
+        if (p_.root(v) != p_.root(w) || !(lv.sizes == lw.sizes) || !(lv.strides == lw.strides) || lv.offset != lw.offset) continue;
+        if (numel(lv.sizes) != numel(walked_sizes(p_.g, n)) || numel(lw.sizes) != numel(walked_sizes(p_.g, m))) continue;
+        if ((i == 0 && ops::def(n.op).kind == OpKind::gather) || (k == 0 && ops::def(m.op).kind == OpKind::gather)) continue;
+        sigma = kNoAxes;
+        for (int d = 0; d < lv.sizes.rank(); ++d) {
+          const int a = r_.axes[at(first)][at(walked_axis(p_.g, n, static_cast<int>(i), d))];
+          const int b = r_.axes[at(second)][at(walked_axis(p_.g, m, static_cast<int>(k), d))];
+          if (a >= 0 && b >= 0) sigma[at(b)] = static_cast<int8_t>(a);
+        }
+        return true;
+      }
+    return false;
+  }
+
+  Grouping finish() {
+    std::vector<int32_t> order;
+    for (int g = 0; g < static_cast<int>(r_.groups.size()); ++g) {
+      if (!alive(g)) continue;
+      std::sort(group(g).nodes.begin(), group(g).nodes.end());
+      order.push_back(g);
+    }
+    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return group(a).nodes[0] < group(b).nodes[0]; });
+    std::vector<Group> groups;
+    for (const int32_t g : order) {
+      for (const int32_t i : group(g).nodes) r_.group_of[at(i)] = static_cast<int32_t>(groups.size());
+      groups.push_back(std::move(group(g)));
+    }
+    r_.groups = std::move(groups);
+    return std::move(r_);
+  }
+
+  const Prepared& p_;
+  const bool fuse_;
+  Grouping r_;
+  std::vector<Facts> facts_;
+  std::vector<char> after_;  // per node: it waits for a reduction of its own group, or is one
+  int window_ = 0;  // older groups are closed
+};
+
+}  // namespace
+
+Grouping group(const Prepared& p, bool fuse) { return Grouper(p, fuse).run(); }
+
+}  // namespace tandem::jit

@@ -1,0 +1,49 @@
+// Which nodes run together: each group becomes one kernel, product or native call. Groups never depend on each other in
+// a circle. Values; built on one thread.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "tandem/jit/prepare.h"
+
+namespace tandem::jit {
+
+enum class GroupKind : uint8_t { pointwise, row, column, product, native };
+
+/// Axes of a group's space, one per axis of a value; -1 where the size is 1 or the value repeats.
+using Axes = std::array<int8_t, kMaxRank>;
+
+struct Group {
+  GroupKind kind = GroupKind::pointwise;
+  Dims space;                  // the sizes other than 1 of its first node, in logical order
+  uint32_t reduced = 0;        // axes of `space`, as bits; kernels walk the kept axes, then the reduced ones
+  bool ordered = false;        // a node asks for the linear index: the kernel's order is the logical one
+  bool may_fail = false;       // an index may be out of range
+  std::vector<int32_t> nodes;  // ascending
+
+  bool is_kernel() const { return kind != GroupKind::product && kind != GroupKind::native; }
+};
+
+struct Grouping {
+  std::vector<Group> groups;      // in the order of their first nodes
+  std::vector<int32_t> group_of;  // per node; -1 for leaves, views, numbers and uniform tensors
+  std::vector<Axes> axes;         // per node of a kernel: of the sizes that it walks (see walked_sizes)
+};
+
+/// `fuse`: false gives every node a group of its own.
+Grouping group(const Prepared& p, bool fuse);
+
+/// The sizes that a node walks: its result's; a reduction walks its operand's.
+const Dims& walked_sizes(const Graph& g, const Node& n);
+/// The walked axis that axis `d` of operand `k` corresponds to.
+int walked_axis(const Graph& g, const Node& n, int k, int d);
+/// The axes that a reduction reduces.
+Dims reduced_axes(const Graph& g, const Node& n);
+/// The axis along which a gather looks up.
+int gather_axis(const Graph& g, const Node& n);
+/// Axes of the group's space for `v`, a value or a view of one that a kernel of the grouping computes; false when its
+/// elements do not correspond one to one with the space's.
+bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes& axes);
+
+}  // namespace tandem::jit

@@ -1,0 +1,90 @@
+// What an executable runs: entries in order, with every address reduced to a base and an offset. Flat vectors; a value,
+// immutable once built.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tandem/jit/contraction.h"
+#include "tandem/jit/lower.h"
+
+namespace tandem::jit {
+
+/// Memory that a plan works on: given by the caller, or the arena.
+enum class Base : uint8_t { none, arena, input, output };
+struct Address {
+  Base base = Base::none;
+  int32_t index = 0;   // of the input or output
+  int64_t offset = 0;  // bytes
+};
+
+/// A word of a kernel's numbers: the run-time number `index`, or (index < 0) `bits`.
+struct NumberWord {
+  int32_t index = -1;
+  int64_t bits = 0;
+};
+
+/// One set of arguments of a kernel. Positions index Plan's flat vectors.
+struct KernelCall {
+  int32_t buffers = 0, numbers = 0;  // first of Kernel::buffers, Kernel::numbers
+  int32_t dims = 0, strides = 0;
+  int64_t range = 0, work = 1;       // of the kept dimensions; elements per index
+};
+
+struct ProductCallPlan {
+  Contraction shape;
+  Address a, b, bias, c;
+};
+
+struct NativeCallPlan {
+  const ops::OpDef* op = nullptr;
+  std::vector<Address> in, out;
+  std::vector<TensorType> in_types, out_types;
+  std::vector<int64_t> words;
+};
+
+enum class EntryKind : uint8_t { kernel, product, native };
+
+struct Entry {
+  EntryKind kind = EntryKind::kernel;
+  bool may_fail = false;
+  int32_t index = 0;              // of the kernel, product or native
+  int32_t first = 0, count = 0;   // kernel: its calls (several in a horizontal group)
+  int64_t work = 0;               // elements over all calls
+  std::string name, op;           // the kernel's name; the op that may fail, or the first
+  Location where;                 // of that op
+};
+
+struct Plan {
+  std::vector<Entry> entries;
+  std::vector<Kernel> kernels;         // distinct ones
+  std::vector<std::string> kernel_texts;
+  std::vector<KernelCall> calls;
+  std::vector<ProductCallPlan> products;
+  std::vector<NativeCallPlan> natives;
+  std::vector<Address> buffers;
+  std::vector<NumberWord> numbers;
+  std::vector<int64_t> words;          // dims and strides
+  int64_t arena_bytes = 0;
+  int64_t bytes_moved = 0, bytes_unfused = 0;
+};
+
+Plan build_plan(const Prepared& p, const Grouping& grouping);
+/// Entries with their ops and addresses, for people.
+std::string to_string(const Plan& plan);
+
+/// A value's time in the arena. `takes_over`: a block of equal size that dies where this one begins, or -1.
+struct ArenaBlock {
+  int64_t bytes = 0;
+  int32_t first = 0, last = 0;  // entries
+  int32_t takes_over = -1;
+  int64_t offset = 0;           // the result
+};
+/// Gives every block an offset, a multiple of 64; returns the bytes needed. `blocks` ascend by `first`.
+int64_t place_blocks(std::vector<ArenaBlock>& blocks);
+
+/// More buffers or numbers than this in one kernel are an internal error; groups stay well below.
+inline constexpr int kMaxKernelBuffers = 256;
+inline constexpr int kMaxKernelNumbers = 128;
+
+}  // namespace tandem::jit

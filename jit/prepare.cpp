@@ -1,0 +1,281 @@
+#include "tandem/jit/prepare.h"
+
+#include <bit>
+
+#include "tandem/core/error.h"
+#include "tandem/jit/contraction.h"
+#include "tandem/jit/expand.h"
+
+namespace tandem::jit {
+
+using ops::Layout;
+using ops::OpKind;
+
+bool axes_of_root(const Dims& root_sizes, const Layout& view, AxisMap map) {
+  if (view.offset != 0) return false;
+  const Dims strides = contiguous_strides(root_sizes);
+  unsigned met = 0;
+  for (int d = 0; d < view.sizes.rank(); ++d) {
+    map[d] = -1;
+    if (view.sizes[d] == 1 || view.strides[d] == 0) continue;
+    for (int r = 0; r < root_sizes.rank(); ++r)
+      if (root_sizes[r] == view.sizes[d] && strides[r] == view.strides[d] && !(met >> r & 1u))
+        map[d] = static_cast<int8_t>(r);
+    if (map[d] < 0) return false;
+    met |= 1u << map[d];
+  }
+  for (int r = 0; r < root_sizes.rank(); ++r)
+    if (root_sizes[r] != 1 && !(met >> r & 1u)) return false;
+  return true;
+}
+
+namespace {
+
+class Preparer {
+ public:
+  explicit Preparer(const Graph& from) : from_(from) {}
+
+  Prepared run() {
+    find_live();
+    p_.g.inputs = from_.inputs;
+    p_.g.numbers = from_.numbers;
+    p_.g.number_types = from_.number_types;
+    p_.g.nodes.reserve(from_.nodes.size());
+    renamed_.assign(from_.values.size(), -1);
+    for (size_t i = 0; i < from_.nodes.size(); ++i)
+      if (live_[i]) add(from_.nodes[i]);
+    for (Input& i : p_.g.inputs) i.value = renamed_[static_cast<size_t>(i.value)];
+    p_.destinations.resize(p_.g.values.size());
+    for (size_t i = 0; i < from_.outputs.size(); ++i) {
+      const int32_t v = own_memory(renamed_[static_cast<size_t>(from_.outputs[i])], true);
+      p_.g.outputs.push_back(v);
+      send(v, {true, static_cast<int32_t>(i)});
+    }
+    for (const Write& w : from_.writes) {
+      const int32_t input_value = p_.g.inputs[static_cast<size_t>(w.input)].value;
+      const int32_t value = renamed_[static_cast<size_t>(w.value)];
+      if (value == input_value) continue;
+      const Layout& target = p_.layout(input_value);
+      const int32_t v = own_memory(value, is_contiguous(target.sizes, target.strides));
+      p_.g.writes.push_back({w.input, v});
+      send(v, {false, w.input});
+    }
+    note_users();
+    return std::move(p_);
+  }
+
+ private:
+  void find_live() {
+    live_.assign(from_.nodes.size(), 0);
+    const auto mark = [&](int32_t v) {
+      if (v >= 0) live_[static_cast<size_t>(from_.values[static_cast<size_t>(v)].node)] = 1;
+    };
+    for (const int32_t v : from_.outputs) mark(v);
+    for (const Write& w : from_.writes) mark(w.value);
+    for (size_t i = from_.nodes.size(); i-- > 0;) {
+      const Node& n = from_.nodes[i];
+      if (n.leaf == Leaf::input) live_[i] = 1;
+      if (!live_[i] || n.leaf == Leaf::count)
+        continue;  // a count needs the sizes only, which are in the type
+      for (const int32_t v : n.in) mark(v);
+    }
+  }
+
+  /// Appends the facts about values that the graph has gained.
+  void note_values(ValueClass c, int32_t root, const Layout& layout) {
+    while (p_.classes.size() < p_.g.values.size()) {
+      const auto v = static_cast<int32_t>(p_.classes.size());
+      p_.classes.push_back(c);
+      p_.roots.push_back(root < 0 ? v : root);
+      if (root >= 0 || c != ValueClass::memory) {
+        p_.layouts.push_back(layout);
+      } else {
+        const Dims& sizes = p_.g.type(v).sizes;
+        p_.layouts.push_back({sizes, contiguous_strides(sizes), 0});
+      }
+    }
+  }
+
+  /// A kernel that stores `v` anew: contiguous memory with the same elements.
+  int32_t copy(int32_t v, Location where) {
+    const int32_t c = add_cast(p_.g, v, p_.g.type(v).dtype, where);
+    note_values(ValueClass::memory, -1, {});
+    return c;
+  }
+
+  bool contiguous(int32_t v) const {
+    return p_.value_class(v) == ValueClass::memory && is_contiguous(p_.layout(v).sizes, p_.layout(v).strides);
+  }
+
+  void add(const Node& source) {
+    if (source.leaf == Leaf::count) return count(source);
+    Node node = source;
+    node.out.clear();
+    for (int32_t& v : node.in)
+      if (v >= 0) v = renamed_[static_cast<size_t>(v)];
+    ValueClass c = ValueClass::memory;
+    int32_t root = -1;
+    Layout layout;
+    if (node.leaf == Leaf::number || node.leaf == Leaf::constant || node.leaf == Leaf::number_op) {
+      c = ValueClass::number;
+    } else if (node.leaf == Leaf::op) {
+      const ops::OpDef& d = ops::def(node.op);
+      switch (d.kind) {
+        case OpKind::view: {
+          int32_t base = node.in[0];
+          if (p_.value_class(base) != ValueClass::memory) {
+            c = p_.value_class(base);
+          } else {
+            layout = view(node, base);
+            if (!layout.possible) {
+              base = node.in[0] = copy(base, node.where);
+              layout = view(node, base);
+            }
+            root = p_.root(base);
+          }
+          break;
+        }
+        case OpKind::pointwise:
+        case OpKind::fill:
+          if (from_.type(source.out[0]).number)
+            c = ValueClass::number;
+          else if (uniform(node, d))
+            c = ValueClass::uniform;
+          break;
+        case OpKind::piecewise:
+        case OpKind::scatter:
+        case OpKind::scan:
+          for (int32_t& v : node.in)
+            if (v >= 0 && !p_.g.type(v).number && !contiguous(v)) v = copy(v, node.where);
+          break;
+        case OpKind::gather:
+          if (p_.value_class(node.in[0]) != ValueClass::memory) node.in[0] = copy(node.in[0], node.where);
+          break;
+        case OpKind::contraction: {
+          for (int32_t& v : node.in)
+            if (v >= 0 && p_.value_class(v) != ValueClass::memory) v = copy(v, node.where);
+          Contraction c;
+          const Layout* bias = node.in.size() > 2 && node.in[2] >= 0 ? &p_.layout(node.in[2]) : nullptr;
+          const int awkward = plan_contraction(node.op, p_.layout(node.in[0]), p_.layout(node.in[1]), bias,
+                                               from_.type(source.out[0]).dtype, c);
+          if (awkward >= 0) node.in[static_cast<size_t>(awkward)] = copy(node.in[static_cast<size_t>(awkward)], node.where);
+          break;
+        }
+        case OpKind::reduction:
+        case OpKind::random:
+          break;
+        case OpKind::composite:
+          internal_error("a composite reached the planner");
+      }
+    } else if (node.leaf == Leaf::input) {
+      layout = {from_.type(source.out[0]).sizes, from_.inputs[static_cast<size_t>(node.index)].strides, 0};
+      root = static_cast<int32_t>(p_.g.values.size());
+    }
+    place(std::move(node), source, c, root, layout);
+  }
+
+  void place(Node node, const Node& source, ValueClass c, int32_t root, const Layout& layout) {
+    const auto id = static_cast<int32_t>(p_.g.nodes.size());
+    for (size_t i = 0; i < source.out.size(); ++i) {
+      const auto v = static_cast<int32_t>(p_.g.values.size());
+      renamed_[static_cast<size_t>(source.out[i])] = v;
+      node.out.push_back(v);
+      p_.g.values.push_back({from_.type(source.out[i]), id, static_cast<int32_t>(i)});
+    }
+    p_.g.nodes.push_back(std::move(node));
+    note_values(c, root, layout);
+  }
+
+  /// Sizes are known here; the number stays a run-time word of the kernels, so that their text does not
+  /// depend on it.
+  void count(const Node& source) {
+    Node node = source;
+    node.out.clear();
+    node.in.clear();
+    const Dims& sizes = from_.type(source.in[0]).sizes;
+    double n = 1;
+    for (const int64_t a : source.words) n *= static_cast<double>(sizes[static_cast<int>(a)]);
+    node.bits = std::bit_cast<int64_t>(n);
+    place(std::move(node), source, ValueClass::number, -1, {});
+  }
+
+  Layout view(const Node& node, int32_t base) {
+    const TensorType& type = p_.g.type(base);
+    const bool present = true;
+    const ops::OpDef& d = ops::def(node.op);
+    return d.view({d, {&type, 1}, {&present, 1}, node.words, node.where}, p_.layout(base));
+  }
+
+  /// All elements equal: a formula of numbers and uniform tensors that does not look at the index.
+  bool uniform(const Node& node, const ops::OpDef& d) const {
+    for (const int32_t v : node.in)
+      if (v >= 0 && p_.value_class(v) == ValueClass::memory) return false;
+    if (d.kind == OpKind::pointwise) return true;
+    ops::ScalarGraph scratch;
+    std::vector<ops::S> in = {scratch.node(ops::ScalarOp::index, DType::int64)};
+    int64_t k = 0;
+    for (const int32_t v : node.in)
+      in.push_back(scratch.node(ops::ScalarOp::number, p_.g.type(v).dtype, {}, {}, {}, k++));
+    ops::S out[ops::kMaxOutputs];
+    d.formula(scratch, in.data(), out);
+    std::vector<int32_t> open = {out[0].id};
+    while (!open.empty()) {
+      const ops::ScalarNode& n = scratch[open.back()];
+      open.pop_back();
+      if (n.op == ops::ScalarOp::index) return false;
+      for (const int32_t i : n.in)
+        if (i >= 0) open.push_back(i);
+    }
+    return true;
+  }
+
+  /// A root whose contiguous memory holds exactly the elements of `v`.
+  int32_t own_memory(int32_t v, bool any_shape) {
+    const Location where = p_.g.node_of(v).where;
+    bool mine = p_.value_class(v) == ValueClass::memory && p_.input_of(p_.root(v)) < 0;
+    if (mine) {
+      const Layout& l = p_.layout(v);
+      const Dims& sizes = p_.g.type(p_.root(v)).sizes;
+      mine = l.offset == 0 && numel(sizes) == numel(l.sizes) && is_contiguous(l.sizes, l.strides) &&
+             (any_shape || sizes == l.sizes);
+    }
+    if (mine) {
+      v = p_.root(v);
+      const Node& n = p_.g.node_of(v);
+      const OpKind k = ops::def(n.op).kind;
+      const bool kernel = k == OpKind::pointwise || k == OpKind::reduction || k == OpKind::random ||
+                          k == OpKind::fill || k == OpKind::gather;
+      if (kernel || p_.destinations[static_cast<size_t>(v)].empty())
+        return v;  // only kernels store a value twice
+    }
+    v = copy(v, where);
+    p_.destinations.resize(p_.g.values.size());
+    return v;
+  }
+
+  void send(int32_t v, Destination d) { p_.destinations[static_cast<size_t>(v)].push_back(d); }
+
+  void note_users() {
+    p_.users.resize(p_.g.values.size());
+    for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
+      const Node& n = p_.g.nodes[i];
+      if (n.leaf != Leaf::op || ops::def(n.op).kind == OpKind::view) continue;
+      for (const int32_t v : n.in) {
+        if (v < 0 || p_.value_class(v) != ValueClass::memory) continue;
+        auto& list = p_.users[static_cast<size_t>(p_.root(v))];
+        if (list.empty() || list.back() != static_cast<int32_t>(i)) list.push_back(static_cast<int32_t>(i));
+      }
+    }
+  }
+
+  const Graph& from_;
+  Prepared p_;
+  std::vector<char> live_;
+  std::vector<int32_t> renamed_;
+};
+
+}  // namespace
+
+Prepared prepare(const Graph& g) { return Preparer(g).run(); }
+
+}  // namespace tandem::jit

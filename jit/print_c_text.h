@@ -1,0 +1,72 @@
+// The C printer's words: names of types and values, one line per scalar node. The loops around them are print_c.cpp's.
+// One writer, one thread.
+//
+// What printed text asks of the prelude beside td_<scalar function>(vectors or scalars) and + - * / on floating values
+// (s, t: u8 i32 i64 f32 f64 f16 bf16 bool; vectors have 16 lanes, of which n are in use):
+//   td_load_s(p, n)  td_gather_s(p, stride, n)  td_store_s(p, v, n)  td_scatter_s(p, stride, v, n)  td_bool(p)
+//   td_pick_s(p, stride, index, extent, step, n, error, code)     lane l: p[l * stride + td_at(index[l], ...)]
+//   td_at(index, extent, step, error, code)                       index * step, or 0 and *error = code
+//   td_splat_s(x)  td_iota(i): i, i + 1, ...  td_first(n, a, b): lanes of a, from the n-th on those of b
+//   td_number_f64(bits)  td_number_i64(bits)  td_s_to_t(x)  td_least(i, j)
+//   td_uniform(index, seed, offset) and the like: a vector and two scalars, or three scalars
+//   td_lanes_<reduction>(a): joins the 64 lanes of a[4]. argmax and argmin accumulate td_best<V>: td_none_argmax<V>(),
+//   td_argmax(best, v, index), td_join_argmax(best, best); td_first takes them too; a row's total is td_best<T>, .index.
+#pragma once
+
+#include <string>
+
+#include "tandem/jit/print_c_plan.h"
+
+namespace tandem::jit {
+
+/// Where a value is computed: how its loads address memory.
+struct Place {
+  std::string lane;   // position along the vectorised dimension; empty: there is none in scope
+  std::string row;    // prefix of the offsets of the reduced position ("q": + q3 for load 3); empty: none
+  std::string count;  // lanes in use
+  std::string index;  // linear index of lane 0 in the iteration space
+  bool array = false; // values are declared as arrays over `u` beforehand
+};
+
+class CText {
+ public:
+  CText(const Kernel& k, const CPlan& plan) : k_(k), plan_(plan) {}
+
+  std::string out;
+  void line(const std::string& text);  // a brace at its end opens, one at its start closes a block
+  void raw(const std::string& text) { out += std::string(static_cast<size_t>(depth_) * 2, ' ') + text + '\n'; }
+  static std::string constant(const ops::ScalarNode& n);
+
+  /// The definitions of one node: its value and, where vectors read a scalar, the vector of it.
+  void node(int32_t id, const Place& place);
+  /// Its right-hand side alone.
+  std::string value(int32_t id, const Place& place) const;
+  void store(int32_t store, const Place& place);
+
+  /// How an expression names a node: as a vector where `vector`.
+  std::string name(int32_t id, bool vector) const;
+  void set_array(int32_t id) { arrays_.push_back(id); }
+  /// The stride of access `slot` (loads, then stores) along dimension `dim` of the space.
+  std::string stride(size_t slot, int dim) const;
+  int inner_dim() const;
+  size_t store_slot(int32_t store) const { return k_.loads.size() + static_cast<size_t>(store); }
+
+ private:
+  std::string load(int32_t id, const Place& place) const;
+  std::string address(size_t slot, Inner inner, bool row_level, const Place& place) const;
+
+  const Kernel& k_;
+  const CPlan& plan_;
+  std::vector<int32_t> arrays_;
+  int depth_ = 0;
+};
+
+bool finds_index(ReduceOp op);
+
+/// Names of the prelude's types for one element and for a vector of them.
+const char* c_scalar(DType t);
+const char* c_vector(DType t);
+/// The short name that the prelude's functions carry: "f32".
+const char* c_suffix(DType t);
+
+}  // namespace tandem::jit

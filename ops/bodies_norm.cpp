@@ -1,0 +1,260 @@
+// Bodies and gradients of reductions that are composites, of softmax, normalisation, gelu and dropout, and of
+// small helpers. Halves are widened to float32 first and rounded once at the end.
+#include <numbers>
+
+#include "tandem/ops/rules.h"
+
+namespace tandem::ops {
+
+namespace {
+
+Dims all_axes_of(const Body& b, int list) {
+  return normalize_axes(b.list(list), b.type(0).sizes.rank(), b.op.name, b.e.location);
+}
+
+Dims one_axis(Emitter& e, int64_t axis, const TensorType& t, const char* op) {
+  if (t.sizes.empty()) return {};
+  return {normalize_axis(axis, t.sizes.rank(), op, e.location)};
+}
+
+/// 1 / (1 - p)
+Value dropout_scale(Emitter& e, Value p) {
+  const Value one = e.number(1);
+  const Value kept = e.number_op(ScalarOp::sub, one, p);
+  return e.number_op(ScalarOp::div, one, kept);
+}
+
+Value dropped(Emitter& e, Value x, Value p, Value seed, Value offset) {
+  const Dims sizes = e.type(x).sizes;
+  std::vector<int64_t> words = {sizes.size()};
+  words.insert(words.end(), sizes.begin(), sizes.end());
+  const Value mask = e.call(OpId::bernoulli_mask, {p, seed, offset}, words);
+  const Value scaled = e.mul(x, dropout_scale(e, p));
+  return e.where(mask, scaled, 0.0);
+}
+
+Value variance(Emitter& e, Value centered, const Dims& axes, bool keepdim, Value divisor) {
+  const Value squares = e.sum(e.square(centered), axes, keepdim);
+  return e.div(squares, divisor);
+}
+
+// The normalised rows of layer_norm and what they are made of.
+struct Normalised {
+  Dims axes, leading;
+  Value x, rstd;  // x - mean, times rstd
+};
+
+Normalised normalise(Emitter& e, Value x, int64_t rank, Value eps) {
+  Normalised n;
+  const int total = e.type(x).sizes.rank();
+  for (int i = 0; i < total; ++i) (i < total - rank ? n.leading : n.axes).push_back(i);
+  const Value wide = widen(e, x);
+  const Value centered = e.sub(wide, e.mean(wide, n.axes, true));
+  const Value count = e.count(wide, n.axes);
+  const Value var = variance(e, centered, n.axes, true, count);
+  n.rstd = e.rsqrt(e.add(var, eps));
+  n.x = e.mul(centered, n.rstd);
+  return n;
+}
+
+}  // namespace
+
+Value widen(Emitter& e, Value a) {
+  const DType t = e.type(a).dtype;
+  return t == DType::float16 || t == DType::bfloat16 ? e.cast(a, DType::float32) : a;
+}
+
+void body::mean(Body& b) {
+  const Dims axes = all_axes_of(b, 1);
+  const Value x = widen(b.e, b.in(0));
+  const Value total = b.e.sum(x, axes, b.integer(0) != 0);
+  const Value mean = b.e.div(total, b.e.count(x, axes));
+  b.set(b.e.cast(mean, b.type(0).dtype));
+}
+
+void body::var(Body& b) {
+  Emitter& e = b.e;
+  const Dims axes = all_axes_of(b, 2);
+  const Value x = widen(e, b.in(0));
+  const Value centered = e.sub(x, e.mean(x, axes, true));
+  const Value n = e.count(x, axes);
+  const Value correction = e.number(static_cast<double>(b.integer(0)));
+  const Value left = e.number_op(ScalarOp::sub, n, correction);
+  const Value zero = e.number(0);
+  const Value divisor = e.number_op(ScalarOp::max, left, zero);
+  b.set(e.cast(variance(e, centered, axes, b.integer(1) != 0, divisor), b.type(0).dtype));
+}
+
+void body::any(Body& b) {
+  const Value hits = b.e.sum(b.e.cast(b.in(0), DType::bool_), all_axes_of(b, 1), b.integer(0) != 0);
+  b.set(b.e.cast(hits, DType::bool_));
+}
+
+void body::all(Body& b) {
+  const Value misses = b.e.sum(b.e.logical_not(b.in(0)), all_axes_of(b, 1), b.integer(0) != 0);
+  b.set(b.e.logical_not(misses));
+}
+
+void body::softmax(Body& b) {
+  Emitter& e = b.e;
+  const Dims axis = one_axis(e, b.integer(0), b.type(0), b.op.name);
+  const Value x = widen(e, b.in(0));
+  const Value shifted = e.sub(x, e.amax(x, axis, true));
+  const Value powers = e.exp(shifted);
+  const Value y = e.div(powers, e.sum(powers, axis, true));
+  b.set(e.cast(y, b.type(0).dtype));
+}
+
+// y * (g - sum(g * y))
+void gradient::softmax(Gradient& r) {
+  Emitter& e = r.e;
+  const Dims axis = one_axis(e, r.integer(0), r.in_type(0), r.op.name);
+  const Value y = widen(e, r.out());
+  const Value g = widen(e, r.grad());
+  const Value mean = e.sum(e.mul(g, y), axis, true);
+  const Value centered = e.sub(g, mean);
+  r.set(0, e.cast(e.mul(y, centered), r.in_type(0).dtype));
+}
+
+void body::log_softmax(Body& b) {
+  Emitter& e = b.e;
+  const Dims axis = one_axis(e, b.integer(0), b.type(0), b.op.name);
+  const Value x = widen(e, b.in(0));
+  const Value shifted = e.sub(x, e.amax(x, axis, true));
+  const Value total = e.sum(e.exp(shifted), axis, true);
+  b.set(e.cast(e.sub(shifted, e.log(total)), b.type(0).dtype));
+}
+
+// g - exp(y) * sum(g)
+void gradient::log_softmax(Gradient& r) {
+  Emitter& e = r.e;
+  const Dims axis = one_axis(e, r.integer(0), r.in_type(0), r.op.name);
+  const Value g = widen(e, r.grad());
+  const Value total = e.sum(g, axis, true);
+  const Value p = e.exp(widen(e, r.out()));
+  const Value pulled = e.mul(p, total);
+  r.set(0, e.cast(e.sub(g, pulled), r.in_type(0).dtype));
+}
+
+void body::layer_norm(Body& b) {
+  Emitter& e = b.e;
+  Value y = normalise(e, b.in(0), b.integer(1), b.number(0)).x;
+  if (b.in(1)) y = e.mul(y, widen(e, b.in(1)));
+  if (b.in(2)) y = e.add(y, widen(e, b.in(2)));
+  b.set(e.cast(y, b.type(0).dtype));
+}
+
+// With h = g * weight: rstd * (h - mean(h) - xhat * mean(h * xhat)).
+void gradient::layer_norm(Gradient& r) {
+  Emitter& e = r.e;
+  const Value g = widen(e, r.grad());
+  Normalised n;
+  if (r.needs(0) || r.needs(1)) n = normalise(e, r.in(0), r.integer(1), r.number(0));
+  if (r.needs(0)) {
+    const Value h = r.in(1) ? e.mul(g, widen(e, r.in(1))) : g;
+    const Value mean = e.mean(h, n.axes, true);
+    const Value along = e.mean(e.mul(h, n.x), n.axes, true);
+    const Value projected = e.mul(n.x, along);
+    const Value centered = e.sub(h, mean);
+    const Value rest = e.sub(centered, projected);
+    r.set(0, e.cast(e.mul(rest, n.rstd), r.in_type(0).dtype));
+  }
+  if (r.needs(1)) {
+    const Value total = e.sum_to(e.mul(g, n.x), r.in_type(1).sizes);
+    r.set(1, e.cast(total, r.in_type(1).dtype));
+  }
+  if (r.needs(2)) {
+    const Value total = e.sum_to(g, r.in_type(2).sizes);
+    r.set(2, e.cast(total, r.in_type(2).dtype));
+  }
+}
+
+constexpr double kGeluCubic = 0.044715;
+constexpr double kGeluScale = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;  // sqrt(2 / pi)
+
+// x * (1 + erf(x / sqrt 2)) / 2, or x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2
+void body::gelu(Body& b) {
+  Emitter& e = b.e;
+  const Value x = widen(e, b.in(0));
+  Value bend;
+  if (b.integer(0)) {
+    const Value cube = e.mul(e.square(x), x);
+    const Value inner = e.add(x, e.mul(cube, kGeluCubic));
+    bend = e.tanh(e.mul(inner, kGeluScale));
+  } else {
+    bend = e.erf(e.mul(x, 1 / std::numbers::sqrt2));
+  }
+  const Value half = e.mul(x, 0.5);
+  b.set(e.cast(e.mul(half, e.add(bend, 1.0)), b.type(0).dtype));
+}
+
+// Phi(x) + x * phi(x); for tanh the same by the chain rule.
+void gradient::gelu(Gradient& r) {
+  Emitter& e = r.e;
+  const Value x = widen(e, r.in(0));
+  Value bend, slope;
+  if (r.integer(0)) {
+    const Value square = e.square(x);
+    const Value cube = e.mul(square, x);
+    const Value inner = e.add(x, e.mul(cube, kGeluCubic));
+    bend = e.tanh(e.mul(inner, kGeluScale));
+    const Value steep = e.sub(1.0, e.square(bend));
+    const Value inner_slope = e.add(e.mul(square, 3 * kGeluCubic * kGeluScale), kGeluScale);
+    slope = e.mul(steep, inner_slope);
+  } else {
+    bend = e.erf(e.mul(x, 1 / std::numbers::sqrt2));
+    const Value bell = e.exp(e.mul(e.square(x), -0.5));
+    slope = e.mul(bell, kGeluScale);
+  }
+  const Value left = e.mul(e.add(bend, 1.0), 0.5);
+  const Value right = e.mul(e.mul(x, 0.5), slope);
+  const Value total = e.add(left, right);
+  const Value g = widen(e, r.grad());
+  r.set(0, e.cast(e.mul(g, total), r.in_type(0).dtype));
+}
+
+void body::dropout(Body& b) { b.set(dropped(b.e, b.in(0), b.number(0), b.number(1), b.number(2))); }
+void gradient::dropout(Gradient& r) {
+  r.set(0, dropped(r.e, r.grad(), r.number(0), r.number(1), r.number(2)));
+}
+
+void body::embedding(Body& b) {
+  Dims sizes = b.type(1).sizes;
+  const Value index = b.e.reshape(b.in(1), {numel(sizes)});
+  sizes.push_back(b.type(0).sizes[1]);
+  const Value rows = b.e.call(OpId::index_select, {b.in(0), index}, {0});
+  b.set(b.e.reshape(rows, sizes));
+}
+
+void body::masked_fill(Body& b) {
+  Value value = b.in(2);
+  if (!b.e.type(value).number) value = b.e.reshape(value, {});
+  const Value y = b.e.where(b.in(1), value, b.in(0));
+  b.set(b.e.cast(y, b.type(0).dtype));
+}
+
+void body::copy(Body& b) {
+  const TensorType to = b.type(0);
+  if (b.type(1).number) {
+    const Value zeros = b.e.full(to.sizes, to.dtype, 0);
+    const Value sum = b.e.add(zeros, b.in(1));
+    return b.set(b.e.cast(sum, to.dtype));
+  }
+  b.set(b.e.expand(b.e.cast(b.in(1), to.dtype), to.sizes));
+}
+
+void gradient::copy(Gradient& r) {
+  if (r.needs(0)) r.set(0, r.e.full_like(r.grad(), 0));
+  if (r.needs(1)) r.set(1, r.e.cast(r.e.sum_to(r.grad(), r.in_type(1).sizes), r.in_type(1).dtype));
+}
+
+void body::full_like(Body& b) {
+  const TensorType t = b.type(0);
+  std::vector<int64_t> words = {static_cast<int64_t>(t.dtype), t.sizes.size()};
+  words.insert(words.end(), t.sizes.begin(), t.sizes.end());
+  b.set(b.e.call(OpId::full, {b.number(0)}, words));
+}
+
+void gradient::full_like(Gradient& r) { r.set(0, r.e.full_like(r.grad(), 0)); }
+
+}  // namespace tandem::ops

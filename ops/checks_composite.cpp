@@ -1,0 +1,172 @@
+// Checks and result types of products, normalisation, losses and updates.
+#include <algorithm>
+
+#include "tandem/ops/checks.h"
+#include "tandem/ops/rules.h"
+
+namespace tandem::ops {
+
+namespace {
+
+void need_one_type(const InferCall& call) {
+  for (size_t i = 1; i < call.in.size(); ++i)
+    if (call.present[i] && call.in[i].dtype != call.in[0].dtype)
+      fail_call(call, "operands have different types: " + operand_text(call) + "; cast one of them");
+}
+
+void same_floating(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  out.push_back(operand(call, 0));
+}
+
+void along_axis(const InferCall& call, std::vector<TensorType>& out) {
+  axis_of(call, 0, operand(call, 0).sizes.rank());
+  same_floating(call, out);
+}
+
+void reduced_bool(const InferCall& call, std::vector<TensorType>& out) {
+  need_tensor(call, 0);
+  const Dims& sizes = operand(call, 0).sizes;
+  const Dims axes = normalize_axes(call.list(1), sizes.rank(), call.op.name, call.where);
+  out.push_back(result_like(call, 0, DType::bool_, reduced_sizes(sizes, axes, call.integer(0) != 0)));
+}
+
+void reduced_floating(const InferCall& call, int keepdim, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  const TensorType& x = operand(call, 0);
+  const Dims axes = normalize_axes(call.list(keepdim + 1), x.sizes.rank(), call.op.name, call.where);
+  out.push_back(result_like(call, 0, x.dtype, reduced_sizes(x.sizes, axes, call.integer(keepdim) != 0)));
+}
+
+/// Result of a loss with one value per element of `sizes`: none, mean or sum.
+void loss(const InferCall& call, const Dims& sizes, std::vector<TensorType>& out) {
+  const int64_t reduction = call.integer(0);
+  if (reduction < 0 || reduction > 2) fail_call(call, "no such reduction: " + std::to_string(reduction));
+  out.push_back(result_like(call, 0, operand(call, 0).dtype, reduction == 0 ? sizes : Dims{}));
+}
+
+void update(const InferCall& call, std::vector<TensorType>& out) {
+  for (int i = 0; i < call.op.n_in; ++i) {
+    need_floating(call, i);
+    if (operand(call, i).sizes != operand(call, 0).sizes)
+      fail_call(call, "parameter, gradient and state must have the same sizes, found " + operand_text(call));
+  }
+  for (int j = 0; j < call.op.n_out; ++j) out.push_back(operand(call, call.op.writes[j]));
+}
+
+}  // namespace
+
+void check::mean(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 0, out); }
+void check::var(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 1, out); }
+void check::any(const InferCall& call, std::vector<TensorType>& out) { reduced_bool(call, out); }
+void check::all(const InferCall& call, std::vector<TensorType>& out) { reduced_bool(call, out); }
+
+void check::matmul(const InferCall& call, std::vector<TensorType>& out) {
+  need_one_type(call);
+  const Dims& a = operand(call, 0).sizes;
+  const Dims& b = operand(call, 1).sizes;
+  if (operand(call, 0).dtype == DType::bool_)
+    fail_call(call, "is not defined for bool, found " + operand_text(call));
+  if (a.empty() || b.empty()) fail_call(call, "an operand has rank 0: " + operand_text(call) + "; use mul");
+  const int64_t inner_b = b[std::max(b.rank() - 2, 0)];
+  if (a.back() != inner_b) {
+    const bool transposed = b.rank() >= 2 && a.back() == b.back();
+    fail_call(call, "inner sizes differ: " + to_string(a) + " x " + to_string(b) +
+                        (transposed ? "; transpose the second?" : ""));
+  }
+  Dims batch_a, batch_b;
+  for (int i = 0; i + 2 < a.rank(); ++i) batch_a.push_back(a[i]);
+  for (int i = 0; i + 2 < b.rank(); ++i) batch_b.push_back(b[i]);
+  Dims sizes = broadcast(batch_a, batch_b, "matmul", call.where);
+  if (a.rank() >= 2) sizes.push_back(a[a.rank() - 2]);
+  if (b.rank() >= 2) sizes.push_back(b.back());
+  checked_numel(sizes, call.where);
+  out.push_back(result_like(call, 0, operand(call, 0).dtype, sizes));
+}
+
+void check::linear(const InferCall& call, std::vector<TensorType>& out) {
+  need_one_type(call);
+  const TensorType& x = operand(call, 0);
+  const TensorType& w = operand(call, 1);
+  if (x.dtype == DType::bool_) fail_call(call, "is not defined for bool, found " + operand_text(call));
+  if (x.sizes.empty() || w.sizes.rank() != 2)
+    fail_call(call, "expected x (..., K) and weight (N, K), found " + operand_text(call));
+  if (x.sizes.back() != w.sizes[1]) {
+    const bool transposed = x.sizes.back() == w.sizes[0];
+    fail_call(call, "inner sizes differ: x " + to_string(x.sizes) + ", weight " + to_string(w.sizes) +
+                        (transposed ? "; the weight is (N, K): transpose it?" : "; the weight is (N, K)"));
+  }
+  if (call.present[2] && operand(call, 2).sizes != Dims{w.sizes[0]})
+    fail_call(call,
+              "the bias must have sizes " + to_string(Dims{w.sizes[0]}) + ", found " + operand_text(call));
+  Dims sizes = x.sizes;
+  sizes[sizes.rank() - 1] = w.sizes[0];
+  checked_numel(sizes, call.where);
+  out.push_back(result_like(call, 0, x.dtype, sizes));
+}
+
+void check::softmax(const InferCall& call, std::vector<TensorType>& out) { along_axis(call, out); }
+void check::log_softmax(const InferCall& call, std::vector<TensorType>& out) { along_axis(call, out); }
+void check::gelu(const InferCall& call, std::vector<TensorType>& out) { same_floating(call, out); }
+void check::dropout(const InferCall& call, std::vector<TensorType>& out) { same_floating(call, out); }
+
+void check::layer_norm(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  const TensorType& x = operand(call, 0);
+  const int64_t rank = call.integer(1);
+  if (rank < 1 || rank > x.sizes.rank())
+    fail_call(call, "normalised rank " + std::to_string(rank) + " does not fit " + to_string(x));
+  Dims expected;
+  for (auto i = x.sizes.rank() - static_cast<int>(rank); i < x.sizes.rank(); ++i)
+    expected.push_back(x.sizes[i]);
+  for (int i = 1; i < 3; ++i) {
+    if (!call.present[static_cast<size_t>(i)]) continue;
+    need_floating(call, i);
+    if (operand(call, i).sizes != expected)
+      fail_call(call, std::string(i == 1 ? "weight" : "bias") + " must have sizes " + to_string(expected) +
+                          ", found " + operand_text(call));
+  }
+  out.push_back(x);
+}
+
+void check::cross_entropy(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  need_index(call, 1);
+  const Dims& logits = operand(call, 0).sizes;
+  const Dims& labels = operand(call, 1).sizes;
+  if (logits.rank() != 2) fail_call(call, "logits must be (N, C), found " + operand_text(call));
+  if (labels != Dims{logits[0]})
+    fail_call(call, "labels must be (N) for logits (N, C), found " + operand_text(call));
+  if (logits[1] == 0) fail_call(call, "no classes in " + operand_text(call));
+  loss(call, labels, out);
+}
+
+void check::mse_loss(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  need_floating(call, 1);
+  need_one_type(call);
+  if (operand(call, 0).sizes != operand(call, 1).sizes)
+    fail_call(call, "sizes differ: " + operand_text(call) + "; expand one of them if that is meant");
+  loss(call, operand(call, 0).sizes, out);
+}
+
+void check::copy(const InferCall& call, std::vector<TensorType>& out) {
+  need_tensor(call, 0);
+  const TensorType& to = operand(call, 0);
+  const TensorType& from = operand(call, 1);
+  if (!from.number && broadcast(to.sizes, from.sizes, call.op.name, call.where) != to.sizes)
+    fail_call(call, to_string(from) + " does not broadcast to " + to_string(to));
+  out.push_back(to);
+}
+
+void check::full_like(const InferCall& call, std::vector<TensorType>& out) {
+  need_tensor(call, 0);
+  out.push_back(operand(call, 0));
+}
+
+void check::sgd_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
+void check::sgd_momentum_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
+void check::adam_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
+void check::adamw_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
+
+}  // namespace tandem::ops

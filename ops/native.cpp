@@ -1,0 +1,248 @@
+// Native kernels: plain C++ over contiguous operands for ops that are no formula: joining, scatters, running
+// sums. Work is split over positions of the result that no two threads share, so the order of additions never
+// depends on threads. Halves are added in float32 and rounded at each store; running sums of floats are kept
+// in double.
+#include <algorithm>
+#include <cstring>
+
+#include "tandem/core/error.h"
+#include "tandem/core/thread_pool.h"
+#include "tandem/ops/rules.h"
+
+namespace tandem::ops {
+
+namespace {
+
+constexpr int64_t kGrain = 32768;  // elements worth a thread
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat {
+  uint16_t bits;
+};
+
+template <class T>
+T load(const T& v) {
+  return v;
+}
+float load(Half v) { return half_to_float(v.bits); }
+float load(BFloat v) { return bfloat_to_float(v.bits); }
+
+/// Stores a value computed in any arithmetic type; integers wrap, bool is "not zero".
+template <class T, class V>
+void store(T& to, V v) {
+  if constexpr (std::is_same_v<T, Half>) {
+    to.bits = float_to_half(static_cast<float>(v));
+  } else if constexpr (std::is_same_v<T, BFloat>) {
+    to.bits = float_to_bfloat(static_cast<float>(v));
+  } else if constexpr (std::is_same_v<T, bool>) {
+    to = v != V{};
+  } else {
+    to = static_cast<T>(v);
+  }
+}
+
+template <class F>
+void with_type(DType t, F&& f) {
+  switch (t) {
+    case DType::bool_:
+      return f(bool{});
+    case DType::uint8:
+      return f(uint8_t{});
+    case DType::int32:
+      return f(int32_t{});
+    case DType::int64:
+      return f(int64_t{});
+    case DType::float16:
+      return f(Half{});
+    case DType::bfloat16:
+      return f(BFloat{});
+    case DType::float32:
+      return f(float{});
+    case DType::float64:
+      return f(double{});
+  }
+  internal_error("no such type");
+}
+
+/// Sizes around an axis: (outer, size, inner). A scalar is one element.
+struct Split {
+  int64_t outer = 1, size = 1, inner = 1;
+};
+Split split(const Dims& sizes, int64_t axis) {
+  Split s;
+  if (sizes.empty()) return s;
+  const int at = normalize_axis(axis, sizes.rank(), "native");
+  for (int i = 0; i < sizes.rank(); ++i) (i < at ? s.outer : i == at ? s.size : s.inner) *= sizes[i];
+  return s;
+}
+
+template <class T>
+const T* input(const NativeCall& c, size_t i) {
+  return static_cast<const T*>(c.in[i]);
+}
+template <class T>
+T* output(const NativeCall& c) {
+  return static_cast<T*>(c.out[0]);
+}
+
+void add_to(bool& to, bool v) { to = to || v; }
+template <class T>
+void add_to(T& to, T v) {
+  if constexpr (std::is_integral_v<T>) {
+    to = static_cast<T>(static_cast<uint64_t>(to) + static_cast<uint64_t>(v));  // wraps
+  } else {
+    store(to, load(to) + load(v));
+  }
+}
+
+int64_t index_at(const NativeCall& c, int64_t i) {
+  return c.in_types[1].dtype == DType::int64 ? input<int64_t>(c, 1)[i] : input<int32_t>(c, 1)[i];
+}
+
+/// False, and the error word set, if an index lies outside [0, size).
+bool indices_fit(const NativeCall& c, int64_t count, int64_t size) {
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = index_at(c, i);
+    if (at < 0 || at >= size) {
+      *c.error = 2;
+      return false;
+    }
+  }
+  return true;
+}
+
+void copy_first(const NativeCall& c) {
+  const size_t nbytes = static_cast<size_t>(numel(c.out_types[0].sizes) * itemsize(c.out_types[0].dtype));
+  if (nbytes > 0) std::memcpy(c.out[0], c.in[0], nbytes);
+}
+
+/// Copies `outer` runs of `run` elements, converting; a run starts every `from_step` and `to_step` elements.
+void copy_runs(const void* from, DType from_type, int64_t from_step, void* to, DType to_type, int64_t to_step,
+               int64_t outer, int64_t run) {
+  if (outer == 0 || run == 0) return;
+  const int64_t grain = std::max<int64_t>(1, kGrain / run);
+  if (from_type == to_type) {
+    const int64_t width = itemsize(to_type);
+    core::parallel(outer, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o)
+        std::memcpy(static_cast<char*>(to) + o * to_step * width,
+                    static_cast<const char*>(from) + o * from_step * width, static_cast<size_t>(run * width));
+    });
+    return;
+  }
+  with_type(from_type, [&](auto from_tag) {
+    with_type(to_type, [&](auto to_tag) {
+      using From = decltype(from_tag);
+      using To = decltype(to_tag);
+      core::parallel(outer, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t o = begin; o < end; ++o)
+          for (int64_t i = 0; i < run; ++i)
+            store(static_cast<To*>(to)[o * to_step + i],
+                  load(static_cast<const From*>(from)[o * from_step + i]));
+      });
+    });
+  });
+}
+
+char* at_element(void* base, int64_t element, DType type) {
+  return static_cast<char*>(base) + element * itemsize(type);
+}
+
+}  // namespace
+
+void native::cat(const NativeCall& c) {
+  const TensorType& result = c.out_types[0];
+  const Split to = split(result.sizes, c.words[0]);
+  int64_t start = 0;
+  for (size_t i = 0; i < c.in.size(); ++i) {
+    const Split from = split(c.in_types[i].sizes, c.words[0]);
+    const int64_t run = from.size * from.inner;
+    copy_runs(c.in[i], c.in_types[i].dtype, run, at_element(c.out[0], start * to.inner, result.dtype),
+              result.dtype, to.size * to.inner, to.outer, run);
+    start += from.size;
+  }
+}
+
+void native::pad(const NativeCall& c) {
+  const TensorType& result = c.out_types[0];
+  const Split from = split(c.in_types[0].sizes, c.words[0]);
+  const Split to = split(result.sizes, c.words[0]);
+  const int64_t nbytes = numel(result.sizes) * itemsize(result.dtype);
+  if (nbytes > 0) std::memset(c.out[0], 0, static_cast<size_t>(nbytes));
+  copy_runs(c.in[0], result.dtype, from.size * from.inner,
+            at_element(c.out[0], c.words[1] * to.inner, result.dtype), result.dtype, to.size * to.inner,
+            to.outer, from.size * from.inner);
+}
+
+void native::index_add(const NativeCall& c) {
+  const Split to = split(c.out_types[0].sizes, c.words[0]);
+  const int64_t n = c.in_types[1].sizes[0];
+  if (!indices_fit(c, n, to.size)) return;
+  copy_first(c);
+  if (to.outer == 0 || to.inner == 0 || n == 0) return;
+  with_type(c.out_types[0].dtype, [&](auto tag) {
+    using T = decltype(tag);
+    // Threads split the positions beside the axis, so each sum is built in the order of the index.
+    core::parallel(to.outer * to.inner, std::max<int64_t>(1, kGrain / n), [&](int64_t begin, int64_t end) {
+      while (begin < end) {
+        const int64_t o = begin / to.inner, first = begin % to.inner;
+        const int64_t last = std::min(to.inner, first + end - begin);
+        for (int64_t k = 0; k < n; ++k) {
+          T* row = output<T>(c) + (o * to.size + index_at(c, k)) * to.inner;
+          const T* added = input<T>(c, 2) + (o * n + k) * to.inner;
+          for (int64_t i = first; i < last; ++i) add_to(row[i], added[i]);
+        }
+        begin += last - first;
+      }
+    });
+  });
+}
+
+void native::scatter_add(const NativeCall& c) {
+  const Dims& sizes = c.out_types[0].sizes;
+  const Dims& from = c.in_types[1].sizes;
+  const int64_t n = numel(from);
+  const int axis = normalize_axis(c.words[0], sizes.rank(), "scatter_add");
+  if (!indices_fit(c, n, sizes[axis])) return;
+  copy_first(c);
+  const Dims strides = contiguous_strides(sizes);
+  with_type(c.out_types[0].dtype, [&](auto tag) {
+    using T = decltype(tag);
+    Dims at = Dims::filled(from.rank(), 0);
+    for (int64_t i = 0; i < n; ++i) {
+      int64_t to = 0;
+      for (int d = 0; d < from.rank(); ++d) to += (d == axis ? index_at(c, i) : at[d]) * strides[d];
+      add_to(output<T>(c)[to], input<T>(c, 2)[i]);
+      for (int d = from.rank() - 1; d >= 0 && ++at[d] == from[d]; --d) at[d] = 0;
+    }
+  });
+}
+
+void native::cumsum(const NativeCall& c) {
+  const Split s = split(c.in_types[0].sizes, c.words[0]);
+  const bool reverse = c.words[1] != 0;
+  if (s.outer * s.size * s.inner == 0) return;
+  with_type(c.in_types[0].dtype, [&](auto from_tag) {
+    with_type(c.out_types[0].dtype, [&](auto to_tag) {
+      using From = decltype(from_tag);
+      using To = decltype(to_tag);
+      using Sum = std::conditional_t<std::is_integral_v<From>, uint64_t, double>;
+      core::parallel(s.outer * s.inner, std::max<int64_t>(1, kGrain / s.size),
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t line = begin; line < end; ++line) {
+                         const int64_t first = line / s.inner * s.size * s.inner + line % s.inner;
+                         Sum sum{};
+                         for (int64_t k = 0; k < s.size; ++k) {
+                           const int64_t i = first + (reverse ? s.size - 1 - k : k) * s.inner;
+                           sum += static_cast<Sum>(load(input<From>(c, 0)[i]));
+                           store(output<To>(c)[i], sum);
+                         }
+                       }
+                     });
+    });
+  });
+}
+
+}  // namespace tandem::ops

@@ -1,0 +1,48 @@
+// Matrix products on the CPU: C[b] = A[b] (m,k) * B[b] (k,n) + bias (n), for any strides, by the provider
+// that fits the shape. The caller owns all memory; C overlaps no operand. Any thread may call; work is spread
+// over Tandem's pool.
+//
+// The result depends on the operands' values, the shape and the dtype alone: not on strides, transposition,
+// alignment, the number of threads or the position in the batch. Own tiles and loops compute each element by
+// one fixed chain of operations over k (see tiles.h); libraries see aligned row-major copies, cut into blocks
+// fixed by the shape.
+#pragma once
+
+#include <cstdint>
+
+#include "tandem/core/dtype.h"
+
+namespace tandem::ops {
+
+/// Strides are in elements and may be 0, negative or, where the size is below 2, anything. `bias` may be
+/// null. float16 and bfloat16 accumulate in float32 and round once; integers wrap around. bool is refused
+/// with an Error.
+struct ProductCall {
+  int64_t batch = 1, m = 0, n = 0, k = 0;
+  DType dtype = DType::float32;
+  const void* a = nullptr;
+  int64_t a_batch = 0, a_row = 0, a_col = 0;
+  const void* b = nullptr;
+  int64_t b_batch = 0, b_row = 0, b_col = 0;
+  const void* bias = nullptr;
+  int64_t bias_stride = 0;
+  void* c = nullptr;
+  int64_t c_batch = 0, c_row = 0, c_col = 0;
+};
+
+enum class Provider : uint8_t { tiles, onednn, eigen, loops };
+
+/// "tiles", "onednn", ...
+const char* name(Provider provider);
+/// Whether this build and this machine have it.
+bool provider_available(Provider provider);
+/// Whether it computes this dtype.
+bool provider_takes(Provider provider, DType dtype);
+/// Depends on batch, m, n, k and dtype alone.
+Provider choose_provider(const ProductCall& shape_only);
+
+void product(const ProductCall& call);
+/// For tests and measurements; an Error when the provider is missing or does not take the dtype.
+void product(const ProductCall& call, Provider provider);
+
+}  // namespace tandem::ops

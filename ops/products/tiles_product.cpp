@@ -1,0 +1,164 @@
+// Products by own tiles: the call is cut into blocks of C, which the pool takes in any order. An element's
+// bits do not depend on its block (tiles.h), so the blocks follow the number of threads and what suits the
+// caches.
+#include <algorithm>
+
+#include "tandem/core/error.h"
+#include "tandem/core/thread_pool.h"
+#include "tandem/ops/products/providers.h"
+#include "tandem/ops/products/tiles.h"
+
+namespace tandem::ops::tiles {
+namespace {
+
+template <class T>
+struct Functions;
+template <>
+struct Functions<float> {
+  static constexpr auto block = &TileSet::block_float;
+  static constexpr auto dot = &TileSet::dot_float;
+};
+template <>
+struct Functions<double> {
+  static constexpr auto block = &TileSet::block_double;
+  static constexpr auto dot = &TileSet::dot_double;
+};
+
+/// A handful of elements with a long k each: one chain per element would be all latency.
+bool is_few_dots(const ProductCall& call) { return call.m * call.n <= 4 && call.k >= 32; }
+
+template <class T>
+void dots(const TileSet& set, const ProductCall& call) {
+  const double flops = 2.0 * static_cast<double>(call.m * call.n) * static_cast<double>(call.k);
+  core::parallel(call.batch, static_cast<int64_t>(kSerialFlops / flops) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t q = begin; q < end; ++q)
+      for (int64_t i = 0; i < call.m; ++i)
+        for (int64_t j = 0; j < call.n; ++j) {
+          const T* a = static_cast<const T*>(call.a) + q * call.a_batch + i * call.a_row;
+          const T* b = static_cast<const T*>(call.b) + q * call.b_batch + j * call.b_col;
+          T sum = (set.*Functions<T>::dot)(call.k, a, call.a_col, b, call.b_row);
+          if (call.bias) sum = sum + static_cast<const T*>(call.bias)[j * call.bias_stride];
+          static_cast<T*>(call.c)[q * call.c_batch + i * call.c_row + j * call.c_col] = sum;
+        }
+  });
+}
+
+int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+struct Grid {
+  int64_t rows, columns;  // of a block
+};
+
+Grid choose_grid(const ProductCall& call, double flops) {
+  int64_t down = parts(call.m, kMaxBlockRows), across = parts(call.n, kMaxBlockColumns);
+  const int64_t threads = num_threads();
+  if (threads > 1) {
+    const auto wanted =
+        static_cast<int64_t>(std::min(4.0 * static_cast<double>(threads), flops / kSerialFlops));
+    while (call.batch * down * across < wanted) {
+      // Columns first: a block of columns copies its own part of B, row blocks would copy it again.
+      if (call.n / across >= 128)
+        ++across;
+      else if (call.m / down >= 24)
+        ++down;
+      else
+        break;
+    }
+  }
+  const int64_t rows = parts(parts(call.m, down), 12) * 12, columns = parts(parts(call.n, across), 64) * 64;
+  return {std::min(rows, call.m), std::min({columns, call.n, kMaxBlockColumns})};
+}
+
+template <class T>
+void blocks(const TileSet& set, ProductCall call) {
+  // A batch that shares B and whose rows go on from matrix to matrix is one taller matrix.
+  if (call.batch > 1 && call.b_batch == 0 &&
+      (call.m == 1 || (call.a_batch == call.m * call.a_row && call.c_batch == call.m * call.c_row))) {
+    if (call.m == 1) {
+      call.a_row = call.a_batch;
+      call.c_row = call.c_batch;
+    }
+    call.m *= call.batch;
+    call.batch = 1;
+  }
+  // The tiles write rows of C; where its columns lie in memory, or it is a single column, the transposed
+  // product does.
+  const bool swapped = call.m > 1 && (call.n == 1 || (call.c_col != 1 && call.c_row == 1));
+  if (swapped) {
+    std::swap(call.m, call.n);
+    std::swap(call.a, call.b);
+    std::swap(call.a_batch, call.b_batch);
+    std::swap(call.a_row, call.b_col);
+    std::swap(call.a_col, call.b_row);
+    std::swap(call.c_row, call.c_col);
+  }
+  const int64_t biases = swapped ? call.m : call.n;
+  const bool gather = call.bias != nullptr && call.bias_stride != 1 && biases > 1;
+  const Scratch bias_space(gather ? biases * static_cast<int64_t>(sizeof(T)) : 0);
+  const T* bias = static_cast<const T*>(call.bias);
+  if (gather) {
+    for (int64_t i = 0; i < biases; ++i) bias_space.as<T>()[i] = bias[i * call.bias_stride];
+    bias = bias_space.as<T>();
+  }
+  const double flops = 2.0 * static_cast<double>(call.batch) * static_cast<double>(call.m) *
+                       static_cast<double>(call.n) * static_cast<double>(call.k);
+  const Grid grid = choose_grid(call, flops);
+  const int64_t down = parts(call.m, grid.rows), across = parts(call.n, grid.columns);
+  const int64_t count = call.batch * down * across;
+  const auto grain = static_cast<int64_t>(kSerialFlops / (flops / static_cast<double>(count)));
+  core::parallel(
+      count, flops < kSerialFlops ? count : std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
+        const Scratch space(scratch_elements(grid.columns, call.k) * static_cast<int64_t>(sizeof(T)));
+        for (int64_t q = begin; q < end; ++q) {
+          const int64_t batch = q / (down * across), i = q % down * grid.rows,
+                        j = q / down % across * grid.columns;
+          const int64_t m = std::min(grid.rows, call.m - i), n = std::min(grid.columns, call.n - j);
+          const T* a = static_cast<const T*>(call.a) + batch * call.a_batch + i * call.a_row;
+          const T* b = static_cast<const T*>(call.b) + batch * call.b_batch + j * call.b_col;
+          T* c = static_cast<T*>(call.c) + batch * call.c_batch + i * call.c_row + j * call.c_col;
+          const T* own_bias = bias ? bias + (swapped ? i : j) : nullptr;
+          (set.*Functions<T>::block)({m, n, call.k, a, call.a_row, call.a_col, b, call.b_row, call.b_col,
+                                      own_bias, swapped, c, call.c_row, call.c_col, space.as<T>()});
+        }
+      });
+}
+
+template <class T>
+void run(const TileSet& set, const ProductCall& call) {
+  if (is_few_dots(call))
+    dots<T>(set, call);
+  else
+    blocks<T>(set, call);
+}
+
+}  // namespace
+
+bool runs_here(const TileSet& set) {
+  __builtin_cpu_init();
+  if (&set == &kTilesV4)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("bmi2");
+  if (&set == &kTilesV3) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return true;
+}
+
+const TileSet& best_set() {
+  static const TileSet& best = runs_here(kTilesV4) ? kTilesV4 : runs_here(kTilesV3) ? kTilesV3 : kTilesV1;
+  return best;
+}
+
+void product_with(const TileSet& set, const ProductCall& call) {
+  if (call.dtype == DType::float32)
+    run<float>(set, call);
+  else
+    run<double>(set, call);
+}
+
+}  // namespace tandem::ops::tiles
+
+namespace tandem::ops {
+
+void product_tiles(const ProductCall& call) { tiles::product_with(tiles::best_set(), call); }
+
+}  // namespace tandem::ops

@@ -1,0 +1,55 @@
+// The functions that rows of the tables name. Each row declares one per column, so that it can say `.body =
+// body::softmax` and any file can define `void body::softmax(Body&)`; columns that a row leaves out are never
+// defined. Stateless; any thread.
+#pragma once
+
+#include "tandem/ops/emitter.h"
+
+namespace tandem::ops {
+
+#define TANDEM_ENTRY(name, ...)                          \
+  namespace check {                                      \
+  void name(const InferCall&, std::vector<TensorType>&); \
+  }                                                      \
+  namespace view {                                       \
+  Layout name(const InferCall&, const Layout&);          \
+  }                                                      \
+  namespace body {                                       \
+  void name(Body&);                                      \
+  }                                                      \
+  namespace native {                                     \
+  void name(const NativeCall&);                          \
+  }                                                      \
+  namespace gradient {                                   \
+  void name(Gradient&);                                  \
+  }
+#include "tandem/ops/composite.def"
+#include "tandem/ops/contraction.def"
+#include "tandem/ops/index.def"
+#include "tandem/ops/random.def"
+#include "tandem/ops/reduction.def"
+#include "tandem/ops/special.def"
+#include "tandem/ops/view.def"
+#undef TANDEM_ENTRY
+
+// Formulas and gradients of pointwise ops that take more than an expression.
+namespace formula {
+/// A constant of the type of `like`.
+S constant(S like, double value);
+S sign(S a);
+S softplus(S a);
+}  // namespace formula
+namespace gradient {
+Value pow_base(Emitter& e, Value g, Value a, Value b);
+Value pow_exponent(Emitter& e, Value g, Value a, Value b, Value y);
+/// Gradient of maximum(a, b) for `a`: all of it, none, or half at ties.
+Value larger(Emitter& e, Value g, Value a, Value b);
+Value silu(Emitter& e, Value g, Value a);
+Value erf(Emitter& e, Value g, Value a);
+Value remainder_divisor(Emitter& e, Value g, Value a, Value b);
+}  // namespace gradient
+
+/// The operand in float32 if it is a half: composites round once, at their end.
+Value widen(Emitter& e, Value a);
+
+}  // namespace tandem::ops

@@ -1,0 +1,166 @@
+// Index maps of the views. Each checks its attributes, so that inference is the same code.
+#include <algorithm>
+
+#include "tandem/ops/checks.h"
+#include "tandem/ops/rules.h"
+
+namespace tandem::ops {
+
+namespace {
+
+/// Resolves a -1 among `wanted` and checks the number of elements.
+Dims resolve_sizes(const InferCall& call, const Dims& from) {
+  Dims wanted = call.list(0);
+  const int64_t total = checked_numel(from, call.where);
+  int open = -1;
+  int64_t product = 1;
+  for (int i = 0; i < wanted.rank(); ++i) {
+    if (wanted[i] == -1) {
+      if (open >= 0) fail_call(call, "more than one size is -1 in " + to_string(wanted));
+      open = i;
+    } else if (wanted[i] < 0) {
+      fail_call(call, "negative size in " + to_string(wanted));
+    } else {
+      product = checked_mul(product, wanted[i], "reshape: size", call.where);
+    }
+  }
+  if (open >= 0) {
+    if (product == 0 || total % product != 0)
+      fail_call(call, to_string(operand(call, 0)) + " does not fill " + to_string(wanted) + ": " +
+                          std::to_string(total) + " elements are no multiple of " + std::to_string(product));
+    wanted[open] = total / product;
+  } else if (product != total) {
+    fail_call(call, to_string(operand(call, 0)) + " has " + std::to_string(total) + " elements, " +
+                        to_string(wanted) + " has " + std::to_string(product) + "; one size may be -1");
+  }
+  return wanted;
+}
+
+}  // namespace
+
+// Old axes are merged into runs that lie without gaps in memory; the new axes must cut each run evenly. Axes
+// of size 1 have no stride worth keeping.
+Layout view::reshape(const InferCall& call, const Layout& in) {
+  Layout out{resolve_sizes(call, in.sizes), {}, in.offset};
+  out.strides = contiguous_strides(out.sizes);
+  if (is_contiguous(in.sizes, in.strides)) return out;
+  int next = out.sizes.rank() - 1;
+  for (int i = in.sizes.rank() - 1; i >= 0;) {
+    if (in.sizes[i] == 1) {
+      --i;
+      continue;
+    }
+    int64_t run = in.sizes[i];
+    const int64_t step = in.strides[i];
+    for (--i; i >= 0; --i) {
+      if (in.sizes[i] == 1) continue;
+      if (in.strides[i] != run * step) break;
+      run *= in.sizes[i];
+    }
+    int64_t covered = 1;
+    for (; next >= 0 && covered < run; --next) {
+      out.strides[next] = covered * step;
+      covered *= out.sizes[next];
+    }
+    if (covered != run) {
+      out.possible = false;
+      return out;
+    }
+  }
+  return out;
+}
+
+Layout view::permute(const InferCall& call, const Layout& in) {
+  const Dims axes = call.list(0);
+  if (axes.size() != in.sizes.rank())
+    fail_call(call, "axes " + to_string(axes) + " do not name each axis of " + to_string(operand(call, 0)) +
+                        " once");
+  Layout out = in;
+  bool seen[kMaxRank] = {};
+  for (int i = 0; i < axes.size(); ++i) {
+    const int a = normalize_axis(axes[i], in.sizes.rank(), call.op.name, call.where);
+    if (seen[a])
+      fail_call(call, "axes " + to_string(axes) + " do not name each axis of " + to_string(operand(call, 0)) +
+                          " once");
+    seen[a] = true;
+    out.sizes[i] = in.sizes[a];
+    out.strides[i] = in.strides[a];
+  }
+  return out;
+}
+
+Layout view::expand(const InferCall& call, const Layout& in) {
+  Layout out{call.list(0), {}, in.offset};
+  const int fresh = out.sizes.rank() - in.sizes.rank();
+  if (fresh < 0) fail_call(call, to_string(operand(call, 0)) + " has more axes than " + to_string(out.sizes));
+  out.strides = Dims::filled(out.sizes.rank(), 0);
+  for (int i = 0; i < out.sizes.rank(); ++i) {
+    int64_t& size = out.sizes[i];
+    const int old = i - fresh;
+    if (old >= 0 && (size == -1 || size == in.sizes[old])) {
+      size = in.sizes[old];
+      out.strides[i] = in.strides[old];
+    } else if (size < 0) {
+      fail_call(call,
+                "negative size in " + to_string(call.list(0)) + "; -1 keeps the size of an axis that exists");
+    } else if (old >= 0 && in.sizes[old] != 1) {
+      fail_call(call, to_string(operand(call, 0)) + " does not expand to " + to_string(call.list(0)) +
+                          "; only axes of size 1 repeat");
+    }
+  }
+  checked_numel(out.sizes, call.where);
+  return out;
+}
+
+Layout view::slice(const InferCall& call, const Layout& in) {
+  const int64_t step = call.integer(3);
+  if (in.sizes.empty()) fail_call(call, "a tensor of rank 0 has no axis to slice");
+  const int axis = axis_of(call, 0, in.sizes.rank());
+  if (step <= 0) fail_call(call, "step must be positive, found " + std::to_string(step));
+  const int64_t size = in.sizes[axis];
+  const auto clamped = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size); };
+  const int64_t start = clamped(call.integer(1));
+  const int64_t length = std::max<int64_t>(clamped(call.integer(2)) - start, 0);
+  Layout out = in;
+  out.sizes[axis] = length == 0 ? 0 : (length - 1) / step + 1;
+  out.strides[axis] = out.sizes[axis] > 1 ? in.strides[axis] * step : in.strides[axis];
+  out.offset += start * in.strides[axis];
+  return out;
+}
+
+Layout view::select(const InferCall& call, const Layout& in) {
+  if (in.sizes.empty()) fail_call(call, "a tensor of rank 0 has no axis to select from");
+  const int axis = axis_of(call, 0, in.sizes.rank());
+  const int64_t index = call.integer(1), size = in.sizes[axis];
+  if (index < -size || index >= size)
+    fail_call(call, "index " + std::to_string(index) + " is out of range for axis " + std::to_string(axis) +
+                        " of " + to_string(operand(call, 0)));
+  Layout out = in;
+  out.offset += (index < 0 ? index + size : index) * in.strides[axis];
+  out.sizes.erase(axis);
+  out.strides.erase(axis);
+  return out;
+}
+
+Layout view::unsqueeze(const InferCall& call, const Layout& in) {
+  const int axis = axis_of(call, 0, in.sizes.rank() + 1);
+  Layout out = in;
+  const bool last = axis == in.sizes.rank();
+  out.strides.insert(axis, last ? 1 : in.strides[axis] * std::max<int64_t>(in.sizes[axis], 1));
+  out.sizes.insert(axis, 1);
+  return out;
+}
+
+Layout view::squeeze(const InferCall& call, const Layout& in) {
+  const Dims axes = normalize_axes(call.list(0), in.sizes.rank(), call.op.name, call.where);
+  Layout out = in;
+  for (int i = axes.size() - 1; i >= 0; --i) {
+    const int a = static_cast<int>(axes[i]);
+    if (in.sizes[a] != 1) continue;
+    out.sizes.erase(a);
+    out.strides.erase(a);
+  }
+  return out;
+}
+
+}  // namespace tandem::ops

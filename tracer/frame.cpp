@@ -1,0 +1,346 @@
+// Comparing: each call of the body is one pointer step and a few compares. What differs is, in this order, a slot that is
+// another tensor of the same kind (bound again), another branch taken before (followed), or something new (recorded).
+#include "tandem/tracer/frame.h"
+
+#include <algorithm>
+
+#include "tandem/core/log.h"
+
+namespace tandem::tracer {
+
+using core::kPending;
+using core::kRequiresGrad;
+using eager::Call;
+
+void Frame::begin(std::span<TensorImpl* const> arguments) {
+  ++counters_.calls;
+  ++r_.calls;
+  if (r_.branches.empty()) r_.branches.push_back(std::make_unique<Branch>());
+  running_ = true;
+  recording_ = tape_live_ = failed_ = passthrough_ = external_history_ = false;
+  backward_ = -1;
+  segment_start_ = 0;
+  ended_.clear();
+  jump(0, 0);
+  for (size_t i = 0; i < arguments.size(); ++i) r_.handles[r_.arguments[i]] = arguments[i];
+}
+
+void Frame::jump(int32_t branch, int32_t position) {
+  branch_index_ = branch;
+  branch_ = r_.branches[static_cast<size_t>(branch)].get();
+  position_ = position;
+}
+
+bool Frame::matches(const Entry& e, const Call& call) {
+  if (e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) || e.n_in != call.n_in || e.n_words != call.n_words ||
+      e.in_place != call.in_place || e.numbers != call.numbers || r_.modes[e.modes] != modes_word(modes()))
+    return false;
+  TensorImpl* const* handles = r_.handles.data();
+  const uint32_t direct = std::min<uint32_t>(call.n_in, 3);
+  for (uint32_t i = 0; i < direct; ++i)
+    if (handles[e.in[i]] != call.in[i]) return false;
+  for (uint32_t i = 3; i < call.n_in; ++i)
+    if (handles[r_.more[e.more + i - 3]] != call.in[i]) return false;
+  int64_t* words = r_.words.data() + e.words;
+  for (uint32_t w = 0; w < call.n_words; ++w)
+    if (words[w] != call.words[w] && !(w < 64 && ((e.run_time >> w) & 1))) return false;
+  for (uint32_t w = 0; w < call.n_words; ++w) words[w] = call.words[w];
+  return true;
+}
+
+TensorImpl* Frame::lend(uint32_t handle) {
+  TensorImpl*& t = r_.handles[handle];
+  if (t && t->refs.get() == 1) [[likely]] return t;
+  // Somebody holds the old one (or it was given away): a fresh one stands for this call's value.
+  const HandleInfo& info = r_.infos[handle];
+  TensorImpl* fresh = core::new_impl();
+  fresh->dtype = info.dtype;
+  core::set_layout(*fresh, info.sizes, info.strides);
+  fresh->offset = info.offset;
+  fresh->set(kPending, true);
+  fresh->set(core::kTraceOwned, true);
+  fresh->set(kRequiresGrad, info.requires_grad);
+  fresh->frame = this;
+  fresh->handle = static_cast<int32_t>(handle);
+  fresh->refs.set(1);
+  if (t) Ref<TensorImpl>::adopt(t).reset();
+  t = fresh;
+  return t;
+}
+
+void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
+  ++position_;
+  if (e.in_place) {
+    const ops::OpDef& op = ops::def(call.op);
+    for (int j = 0; j < op.n_out; ++j)
+      if (op.writes[j] >= 0) eager::bump_version(call.in[op.writes[j]], call.where);
+    return;
+  }
+  for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
+}
+
+bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
+  if (!recording_ && !at_end() && matches(cursor(), call)) [[likely]] {
+    take(cursor(), call, results);
+    return tape_live_;
+  }
+  return op_slow(call, results);
+}
+
+bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
+  const HandleInfo& info = r_.infos[handle];
+  if (info.kind != HandleInfo::Kind::slot || t->has(kPending) || t->frame == this) return false;
+  if (t->dtype != info.dtype || !(t->sizes == info.sizes) || !(t->strides == info.strides) ||
+      t->has(kRequiresGrad) != info.requires_grad || (t->grad_fn == nullptr) != info.leaf)
+    return false;
+  if (r_.slots.contains(t)) return false;
+  if (r_.cells[info.cell].members != 1) return false;
+  for (const uint32_t a : r_.arguments)
+    if (r_.handles[a]->storage == t->storage) return false;
+  const auto cell = r_.slot_cells.find(t->storage.get());
+  if (cell != r_.slot_cells.end() && cell->second != info.cell) return false;
+  TensorImpl*& bound = r_.handles[handle];
+  if (bound) {
+    r_.slots.erase(bound);
+    r_.slot_cells.erase(bound->storage.get());
+  }
+  bound = t;
+  r_.slots[t] = handle;
+  r_.slot_cells[t->storage.get()] = info.cell;
+  watch_slot(&r_, t);
+  ++counters_.slots_bound;
+  return true;
+}
+
+bool Frame::rebind(const Entry& e, const Call& call) {
+  if (e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) || e.n_in != call.n_in) return false;
+  bool any = false;
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    const uint32_t h = operand(e, i);
+    if (r_.handles[h] == call.in[i]) continue;
+    if (!call.in[i] || !((e.first_use >> std::min(i, 63u)) & 1) || !bind_slot(h, call.in[i])) return false;
+    any = true;
+  }
+  return any;
+}
+
+template <class Accept>
+bool Frame::find_event(Accept&& accept) {
+  if (!at_end() && accept(cursor())) return true;
+  const int32_t branch = branch_index_, position = position_;
+  // Copied: `accept` may bind slots but never adds forks.
+  for (const auto& [at, other] : r_.branches[static_cast<size_t>(branch)]->forks) {
+    if (at != position) continue;
+    jump(other, 0);
+    if (!at_end() && accept(cursor())) return true;
+  }
+  jump(branch, position);
+  return false;
+}
+
+bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
+  for (uint32_t i = 0; i < call.n_in; ++i)
+    if (call.in[i] && call.in[i]->has(kPending) && call.in[i]->frame != this)
+      fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) + " is a pending tensor of another traced call or thread",
+           call.where);
+  if (!recording_ && !passthrough_) {
+    // One at a time: a branch of a branch starts where its parent does.
+    if (find_event([&](const Entry& e) { return matches(e, call) || (rebind(e, call) && matches(e, call)); })) {
+      take(cursor(), call, results);
+      return tape_live_;
+    }
+    eager::check_operands_of_trace(call);
+    eager::infer_call(call);  // a mistake throws here, and nothing is recorded
+    start_recording();
+  }
+  if (passthrough_) {
+    eager::check_operands(call);
+    eager::run_op(call, results);
+    const ops::OpDef& op = ops::def(call.op);
+    for (int j = 0; call.in_place && j < op.n_out; ++j)
+      if (op.writes[j] >= 0) eager::bump_version(call.in[op.writes[j]], call.where);
+    return true;
+  }
+  record_op(call, results);
+  return true;
+}
+
+bool Frame::backward(const eager::BackwardCall& call) {
+  settle();
+  if (passthrough_) return false;
+  if (!recording_) {
+    const auto accept = [&](const Entry& e) {
+      if (e.kind != EventKind::backward || r_.modes[e.modes] != modes_word(modes())) return false;
+      const BackwardRecord& b = r_.backwards[e.more];
+      return same_backward(b, call) && leaves_match(b);
+    };
+    if (find_event(accept)) {
+      const uint32_t index = cursor().more;
+      const BackwardRecord& b = r_.backwards[index];
+      ++position_;
+      if (b.complete && b.skippable && !tape_live_) {
+        skip_block(b);
+        ++counters_.backward_skipped;
+        return true;
+      }
+      need_tape();
+      backward_ = static_cast<int32_t>(index);
+      backward_recording_ = false;
+      ++counters_.backward_walked;
+      return false;
+    }
+    start_recording();
+    if (passthrough_) return false;
+  }
+  BackwardRecord b;
+  for (TensorImpl* t : call.roots) b.roots.push_back(resolve(t));
+  for (TensorImpl* t : call.gradients) b.gradients.push_back(t ? resolve(t) : 0);
+  b.retain_graph = call.retain_graph;
+  b.create_graph = call.create_graph;
+  b.skippable = !external_history_;
+  Entry& e = append(EventKind::backward, call.where);
+  e.more = static_cast<uint32_t>(r_.backwards.size());
+  backward_ = static_cast<int32_t>(e.more);
+  backward_recording_ = true;
+  r_.backwards.push_back(std::move(b));
+  ++counters_.backward_walked;
+  return false;
+}
+
+void Frame::end_backward() {
+  settle();
+  if (passthrough_) return;
+  if (!recording_) {
+    if (find_event([](const Entry& e) { return e.kind == EventKind::end_backward; })) {
+      ++position_;
+      backward_ = -1;
+      return;
+    }
+    start_recording();
+    if (passthrough_) return;
+  }
+  append(EventKind::end_backward, {});
+  if (backward_ >= 0 && backward_recording_) {
+    BackwardRecord& b = r_.backwards[static_cast<size_t>(backward_)];
+    b.complete = true;
+    b.end_branch = branch_index_;
+    b.end_position = position_;
+  }
+  backward_ = -1;
+}
+
+void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
+  if (!recording_ || backward_ < 0 || !backward_recording_) return;
+  settle();
+  BackwardRecord& b = r_.backwards[static_cast<size_t>(backward_)];
+  const uint32_t handle = resolve(leaf);
+  const auto known = std::find_if(b.leaves.begin(), b.leaves.end(), [&](const LeafGrad& g) { return g.leaf == handle; });
+  if (known != b.leaves.end()) {
+    known->after = resolve(after);
+    return;
+  }
+  b.leaves.push_back({handle, before ? resolve(before) : 0, resolve(after), before == after});
+}
+
+void Frame::host_code() {
+  if (backward_ >= 0 && backward_recording_) r_.backwards[static_cast<size_t>(backward_)].skippable = false;
+}
+
+void Frame::read(TensorImpl* t, Location where) {
+  settle();
+  if (t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
+  if (!recording_) {
+    if (!find_event([](const Entry& e) { return e.kind == EventKind::read; })) start_recording();
+  }
+  if (recording_) {
+    Entry& e = append(EventKind::read, where);
+    record_segment(e);
+  } else if (!passthrough_) {
+    ++position_;
+  }
+  if (passthrough_) return;
+  const Entry& e = branch_->entries[static_cast<size_t>(position_ - 1)];
+  --position_;  // the segment ends before the read
+  end_segment(r_.segments[e.more]);
+  ++position_;
+  segment_start_ = linear();
+  TANDEM_INTERNAL(!t->has(kPending), "a read left its tensor pending");
+}
+
+void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
+  read(t, where);
+  if (passthrough_) return;
+  const uint32_t handle = static_cast<uint32_t>(t->handle);
+  if (!recording_) {
+    const auto accept = [&](const Entry& e) { return e.kind == EventKind::requires_grad && e.in[0] == handle && e.numbers == on; };
+    if (find_event(accept)) {
+      ++position_;
+      return;
+    }
+    start_recording();
+    if (passthrough_) return;
+  }
+  Entry& e = append(EventKind::requires_grad, where);
+  e.in[0] = handle;
+  e.numbers = on;
+}
+
+uint32_t& Frame::version(TensorImpl* t) {
+  const uint32_t cell = t->frame == this && t->handle >= 0 ? r_.infos[static_cast<size_t>(t->handle)].cell : 0;
+  if (versions_.size() < r_.cells.size()) versions_.resize(r_.cells.size());
+  return versions_[cell];
+}
+
+bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
+  if (!running_) return false;
+  t->refs.set(1);
+  kept_.push_back(Ref<TensorImpl>::adopt(t));
+  return true;
+}
+
+void Frame::end() {
+  settle();
+  // R5: a history that goes on after this call is made real before the live set is taken, since it holds what it saved.
+  if (!recording_ && !tape_live_ && !passthrough_) {
+    const auto leaves = [&](const SegmentEnd& s) {
+      for (size_t i = 0; i < s.open_tape.size(); ++i) {
+        const TensorImpl* t = r_.handles[s.results[i]];
+        if (s.open_tape[i] && t && t->refs.get() > 1) return true;
+      }
+      return false;
+    };
+    bool open = !at_end() && cursor().kind == EventKind::end && leaves(r_.segments[cursor().more]);
+    for (const uint32_t s : ended_) open = open || leaves(r_.segments[s]);
+    if (open) need_tape();
+  }
+  if (!passthrough_) {
+    if (!recording_ && !find_event([](const Entry& e) { return e.kind == EventKind::end; })) start_recording();
+    if (!passthrough_) {
+      if (recording_) record_segment(append(EventKind::end, {}));
+      else ++position_;
+      const Entry& e = branch_->entries[static_cast<size_t>(position_ - 1)];
+      --position_;
+      end_segment(r_.segments[e.more]);
+    }
+  }
+  clean_up();
+  recording_ = false;
+}
+
+void Frame::abandon() noexcept {
+  settle();
+  SegmentEnd pending = pending_segment();
+  if (!failed_ && !passthrough_) {
+    try {
+      run_op_by_op(pending);
+    } catch (const std::exception& error) {
+      core::log(core::LogArea::trace, core::LogLevel::error,
+                std::string("while running what came before an exception: ") + error.what());
+    }
+  }
+  extra_results_.insert(extra_results_.end(), pending.results.begin(), pending.results.end());
+  clean_up();
+  drop_recording();
+}
+
+}  // namespace tandem::tracer

@@ -1,0 +1,138 @@
+// One running traced call: the interceptor that compares what the body does with the record, or records it. Lives as long
+// as its record and is used again by every call; one call at a time, on one thread.
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "tandem/eager/tape.h"
+#include "tandem/tracer/record.h"
+
+namespace tandem::tracer {
+
+/// Figures of one trace, for reports and tests.
+struct Counters {
+  int64_t calls = 0;            // traced calls
+  int64_t recorded = 0;         // of them: recorded something
+  int64_t plans = 0;            // plans built
+  int64_t op_by_op = 0;         // segments run op by op
+  int64_t slots_bound = 0;      // slots bound to another tensor than in the call before
+  int64_t backward_skipped = 0, backward_walked = 0;
+  int64_t eager_calls = 0;      // calls run eagerly (arguments that alias captured tensors; storms)
+};
+
+class Frame final : public eager::Interceptor {
+ public:
+  Frame(Record& record, Counters& counters) : r_(record), counters_(counters) { r_.frame = this; }
+
+  /// The call starts: binds the arguments (of the record's types).
+  void begin(std::span<TensorImpl* const> arguments);
+  /// The body has returned; its results are still held by the caller. Runs what is pending.
+  void end();
+  /// The body threw: what came before the throw happens, as in eager mode; what this call recorded is dropped.
+  void abandon() noexcept;
+
+  bool op(const eager::Call& call, Ref<TensorImpl>* results) override;
+  bool backward(const eager::BackwardCall& call) override;
+  void end_backward() override;
+  void need_tape() override;
+  void leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) override;
+  void host_code() override;
+  void read(TensorImpl* t, Location where) override;
+  void requires_grad(TensorImpl* t, bool on, Location where) override;
+  uint32_t& version(TensorImpl* t) override;
+
+  /// A tensor that this record binds is about to die: keeps it until the end of the call. False if no call is running.
+  bool keep_dying_slot(TensorImpl* t) noexcept;
+  bool running() const { return running_; }
+
+ private:
+  // frame.cpp: comparing
+  bool matches(const Entry& e, const eager::Call& call);
+  void take(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results);
+  bool rebind(const Entry& e, const eager::Call& call);
+  bool bind_slot(uint32_t handle, TensorImpl* t);
+  bool op_slow(const eager::Call& call, Ref<TensorImpl>* results);
+  uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
+  TensorImpl* lend(uint32_t handle);
+  bool at_end() const { return position_ == static_cast<int32_t>(branch_->entries.size()); }
+  const Entry& cursor() const { return branch_->entries[static_cast<size_t>(position_)]; }
+  void jump(int32_t branch, int32_t position);
+  /// Moves to the event that `accept` takes, here or on an alternative; false if there is none.
+  template <class Accept>
+  bool find_event(Accept&& accept);
+  int32_t linear() const { return branch_->base + position_; }
+  /// The entries of the path from event `from` (linear) to the cursor, in order.
+  template <class F>
+  void for_path(int32_t from, F&& f) {
+    std::vector<std::pair<const Branch*, int32_t>> path;  // branch, and where the path leaves it
+    int32_t until = position_;
+    for (const Branch* b = branch_; b; b = b->parent < 0 ? nullptr : r_.branches[static_cast<size_t>(b->parent)].get()) {
+      path.emplace_back(b, until);
+      until = b->parent_position;
+    }
+    for (auto b = path.rbegin(); b != path.rend(); ++b)
+      for (int32_t i = std::max(0, from - b->first->base); i < b->second; ++i)
+        f(b->first->entries[static_cast<size_t>(i)], b->first->where[static_cast<size_t>(i)]);
+  }
+
+  // record.cpp: recording
+  void start_recording();
+  void record_op(const eager::Call& call, Ref<TensorImpl>* results);
+  Entry& append(EventKind kind, Location where);
+  uint32_t resolve(TensorImpl* t, bool* first_use = nullptr);
+  uint32_t new_handle(HandleInfo info, TensorImpl* t);
+  uint32_t new_result(const ops::TensorType& type, const Dims& strides, int64_t offset, uint32_t cell, uint32_t base);
+  uint32_t modes_index();
+  void settle();
+  void drop_recording();
+  SegmentEnd pending_segment();
+
+  // segment.cpp: running
+  void end_segment(SegmentEnd& segment);
+  void record_segment(Entry& e);
+  void run_op_by_op(const SegmentEnd& segment);
+  void run_plan(const Plan& plan);
+  const Plan* find_plan(SegmentEnd& segment);
+  void lend_home(uint32_t handle);
+  void make_twins(std::span<const uint32_t> results);
+  void note_open_tape(SegmentEnd& segment);
+  std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);
+  eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;
+  void give_storage(uint32_t handle, const Ref<core::Storage>& storage);
+  void prune_tape(const SegmentEnd& segment);
+  void clean_up();
+
+  // retape.cpp
+  void rebuild_tape();
+  bool leaves_match(const BackwardRecord& b);
+  void skip_block(const BackwardRecord& b);
+  bool same_backward(const BackwardRecord& b, const eager::BackwardCall& call) const;
+  void consume(const BackwardRecord& b);
+
+  friend class Lowering;
+  Record& r_;
+  Counters& counters_;
+  Branch* branch_ = nullptr;
+  int32_t branch_index_ = 0, position_ = 0;
+  int32_t segment_start_ = 0;         // linear index of the first event after the last segment's end
+  bool running_ = false, recording_ = false, tape_live_ = false, failed_ = false;
+  bool passthrough_ = false;          // the rest of this call runs op by op, unrecorded (R17)
+  bool external_history_ = false;     // an operand brought tape from before the call
+  int32_t backward_ = -1;             // being walked: index of its BackwardRecord
+  bool backward_recording_ = false;
+  std::vector<uint32_t> ended_;       // segments ended in this call
+  std::vector<uint32_t> versions_;    // of the memory of pending cells
+  std::vector<char> used_;            // by handle: slots used on the path so far (while recording)
+  std::vector<Ref<TensorImpl>> kept_; // slots that died during the call
+  std::vector<uint32_t> extra_results_;  // made after the last ended segment, by a call that was broken off
+  std::vector<char> consumed_;        // by handle: history that was consumed and let go (while recording)
+  struct {
+    std::vector<void*> inputs, outputs;
+    std::vector<int64_t> numbers;
+    std::vector<Ref<core::Storage>> storages;
+  } scratch_;
+  struct Sizes { size_t handles, cells, words, more, branches, backwards, segments; } before_{};
+};
+
+}  // namespace tandem::tracer

@@ -1,0 +1,322 @@
+// Recording: operands are resolved to handles, results become pending tensors with real shapes, and the event is appended
+// to the branch. Slots are watched, so that a tensor that dies or changes is never compared by a stale address.
+#include "tandem/tracer/record.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "tandem/core/log.h"
+#include "tandem/tracer/frame.h"
+#include "tandem/tracer/slots.h"
+
+namespace tandem::tracer {
+
+using eager::Call;
+
+namespace {
+
+constexpr size_t kWarnBranches = 8, kMostBranches = 64;
+
+/// Which records bind which tensor. Cold: touched when a slot is bound, dies or changes.
+struct Watchers {
+  std::mutex mutex;
+  std::unordered_map<const TensorImpl*, std::vector<Record*>> of;
+};
+Watchers& watchers() {
+  static Watchers* w = new Watchers;  // outlives tensors with static storage
+  return *w;
+}
+
+// Forgets the binding of `t` in every record, unless a running call keeps the tensor alive.
+bool on_slot_event(TensorImpl* t, bool dying) noexcept {
+  Watchers& w = watchers();
+  const std::lock_guard lock(w.mutex);
+  const auto it = w.of.find(t);
+  if (it == w.of.end()) return false;
+  if (dying)
+    for (Record* r : it->second)
+      if (r->frame && r->frame->keep_dying_slot(t)) return true;
+  for (Record* r : it->second) {
+    const auto slot = r->slots.find(t);
+    if (slot == r->slots.end()) continue;
+    r->handles[slot->second] = nullptr;
+    const uint32_t cell = r->infos[slot->second].cell;
+    std::erase_if(r->slot_cells, [&](const auto& c) { return c.second == cell && r->cells[cell].members == 1; });
+    r->slots.erase(slot);
+  }
+  w.of.erase(it);
+  t->set(core::kSlot, false);
+  return false;
+}
+
+}  // namespace
+
+void watch_slot(Record* record, TensorImpl* t) {
+  Watchers& w = watchers();
+  const std::lock_guard lock(w.mutex);
+  core::slot_event = on_slot_event;
+  std::vector<Record*>& list = w.of[t];
+  if (std::find(list.begin(), list.end(), record) == list.end()) list.push_back(record);
+  t->set(core::kSlot, true);
+  if (t->storage) t->storage->slot = true;
+}
+
+void unwatch(Record* record) {
+  Watchers& w = watchers();
+  const std::lock_guard lock(w.mutex);
+  for (auto it = w.of.begin(); it != w.of.end();) {
+    std::erase(it->second, record);
+    it = it->second.empty() ? w.of.erase(it) : std::next(it);
+  }
+}
+
+Record::Record() = default;
+
+Record::~Record() {
+  unwatch(this);
+  for (size_t h = 0; h < handles.size(); ++h) {
+    TensorImpl* t = handles[h];
+    if (!t || infos[h].kind != HandleInfo::Kind::result) continue;
+    t->frame = nullptr;
+    t->handle = -1;
+    Ref<TensorImpl>::adopt(t).reset();
+  }
+}
+
+void Frame::start_recording() {
+  const size_t forks = static_cast<size_t>(std::count_if(branch_->forks.begin(), branch_->forks.end(),
+                                                         [&](const auto& f) { return f.first == position_; }));
+  if (!tape_live_) rebuild_tape();
+  tape_live_ = true;
+  if (forks >= kMostBranches) {
+    // R17: too many ways to go on from here. What is pending runs, and the rest of the call runs as eager code would.
+    SegmentEnd pending = pending_segment();
+    run_op_by_op(pending);
+    extra_results_ = std::move(pending.results);
+    segment_start_ = linear();
+    passthrough_ = true;
+    ++counters_.eager_calls;
+    return;
+  }
+  if (forks + 1 == kWarnBranches)
+    core::log(core::LogArea::trace, core::LogLevel::warn,
+              "a traced call has gone on in 8 different ways after the same event; each is recorded and compiled once");
+  before_ = {r_.handles.size(), r_.cells.size(),     r_.words.size(),    r_.more.size(),
+             r_.branches.size(), r_.backwards.size(), r_.segments.size()};
+  ++r_.recordings;
+  ++counters_.recorded;
+  recording_ = true;
+  used_.assign(r_.handles.size(), 0);
+  for_path(0, [&](const Entry& e, Location) {
+    for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i) used_[operand(e, i)] = 1;
+  });
+  if (branch_index_ == 0 && branch_->entries.empty()) return;
+  if (core::log_enabled(core::LogArea::trace, core::LogLevel::debug))
+    core::log(core::LogArea::trace, core::LogLevel::debug, "a new branch at event " + std::to_string(linear()));
+  auto branch = std::make_unique<Branch>();
+  branch->parent = branch_index_;
+  branch->parent_position = position_;
+  branch->base = linear();
+  branch_->forks.emplace_back(position_, static_cast<int32_t>(r_.branches.size()));
+  r_.branches.push_back(std::move(branch));
+  jump(static_cast<int32_t>(r_.branches.size()) - 1, 0);
+}
+
+void Frame::drop_recording() {
+  if (!recording_) return;
+  // The branch of this call is the last one, or the root.
+  if (branch_index_ == 0) {
+    branch_->entries.clear();
+    branch_->where.clear();
+  } else {
+    std::erase_if(r_.branches[static_cast<size_t>(branch_->parent)]->forks, [&](const auto& f) { return f.second == branch_index_; });
+    r_.branches.resize(before_.branches);
+  }
+  for (size_t h = before_.handles; h < r_.handles.size(); ++h) {
+    TensorImpl* t = r_.handles[h];
+    if (r_.infos[h].kind == HandleInfo::Kind::slot) {
+      if (t) r_.slots.erase(t);
+      std::erase_if(r_.slot_cells, [&](const auto& c) { return c.second == r_.infos[h].cell; });
+    } else if (t && r_.infos[h].kind == HandleInfo::Kind::result) {
+      t->frame = nullptr;
+      t->handle = -1;
+      Ref<TensorImpl>::adopt(t).reset();
+    }
+  }
+  r_.handles.resize(before_.handles);
+  r_.infos.resize(before_.handles);
+  r_.cells.resize(before_.cells);
+  r_.words.resize(before_.words);
+  r_.more.resize(before_.more);
+  r_.backwards.resize(before_.backwards);
+  r_.segments.resize(before_.segments);
+  recording_ = false;
+  jump(0, 0);
+}
+
+uint32_t Frame::modes_index() {
+  const uint64_t word = modes_word(modes());
+  const auto it = std::find(r_.modes.begin(), r_.modes.end(), word);
+  if (it == r_.modes.end()) r_.modes.push_back(word);
+  return static_cast<uint32_t>(it - r_.modes.begin());
+}
+
+Entry& Frame::append(EventKind kind, Location where) {
+  settle();
+  Entry& e = branch_->entries.emplace_back();
+  e.kind = kind;
+  e.modes = modes_index();
+  branch_->where.push_back(where);
+  position_ = static_cast<int32_t>(branch_->entries.size());
+  return e;
+}
+
+// The dispatcher notes a recorded op on the tape after it was recorded: its flags are looked at with the next event.
+void Frame::settle() {
+  if (!recording_ || branch_->entries.empty()) return;
+  Entry& e = branch_->entries.back();
+  if (e.kind != EventKind::op) return;
+  for (uint32_t j = 0; j < e.n_out; ++j) {
+    const TensorImpl* t = r_.handles[e.out + j];
+    if (!t || t->handle != static_cast<int32_t>(e.out + j)) continue;
+    r_.infos[e.out + j].requires_grad = t->has(core::kRequiresGrad);
+    e.tape |= t->grad_fn != nullptr;
+  }
+  if (e.in_place) {
+    const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
+    for (int j = 0; j < op.n_out; ++j) {
+      if (op.writes[j] < 0) continue;
+      const uint32_t h = operand(e, static_cast<uint32_t>(op.writes[j]));
+      const TensorImpl* t = r_.handles[h];
+      if (t && t->grad_fn && eager::as_node(t->grad_fn.get())->in_place) e.tape = true;
+    }
+  }
+}
+
+uint32_t Frame::new_handle(HandleInfo info, TensorImpl* t) {
+  r_.handles.push_back(t);
+  r_.infos.push_back(std::move(info));
+  used_.push_back(0);
+  return static_cast<uint32_t>(r_.handles.size()) - 1;
+}
+
+HandleInfo info_of(const TensorImpl* t, HandleInfo::Kind kind, uint32_t cell) {
+  HandleInfo info;
+  info.kind = kind;
+  info.cell = cell;
+  info.dtype = t->dtype;
+  info.sizes = t->sizes;
+  info.strides = t->strides;
+  info.offset = t->offset;
+  info.requires_grad = t->has(core::kRequiresGrad);
+  info.leaf = t->grad_fn == nullptr;
+  return info;
+}
+
+uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
+  if (t->frame == this && t->handle >= 0 && r_.handles[static_cast<size_t>(t->handle)] == t) return static_cast<uint32_t>(t->handle);
+  if (t->has(core::kRequiresGrad) && t->grad_fn) external_history_ = true;
+  for (const uint32_t a : r_.arguments)
+    if (r_.handles[a] == t) return a;
+  uint32_t handle = 0;
+  const auto known = r_.slots.find(t);
+  if (known != r_.slots.end()) {
+    handle = known->second;
+  } else {
+    uint32_t cell = 0;
+    const auto same_memory = r_.slot_cells.find(t->storage.get());
+    if (same_memory != r_.slot_cells.end()) cell = same_memory->second;
+    for (const uint32_t a : r_.arguments)
+      if (r_.handles[a]->storage == t->storage) cell = r_.infos[a].cell;
+    for (size_t h = 1; cell == 0 && h < r_.handles.size(); ++h)  // results of this call that a read made real
+      if (r_.infos[h].kind == HandleInfo::Kind::result && r_.handles[h] && r_.handles[h]->storage == t->storage) cell = r_.infos[h].cell;
+    handle = static_cast<uint32_t>(r_.handles.size());
+    if (cell) {
+      ++r_.cells[cell].members;
+    } else {
+      cell = static_cast<uint32_t>(r_.cells.size());
+      r_.cells.push_back({.root = handle, .members = 1, .external = true});
+    }
+    new_handle(info_of(t, HandleInfo::Kind::slot, cell), t);
+    r_.slots[t] = handle;
+    r_.slot_cells[t->storage.get()] = cell;
+    watch_slot(&r_, t);
+  }
+  if (first_use) *first_use = !used_[handle];
+  used_[handle] = 1;
+  return handle;
+}
+
+void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
+  settle();
+  eager::check_operands_of_trace(call);
+  const ops::OpDef& op = ops::def(call.op);
+  const std::vector<ops::TensorType> types = eager::infer_call(call);
+  if (call.in_place) eager::check_in_place_types(call, types);
+  Entry e;
+  e.kind = EventKind::op;
+  e.op = static_cast<uint16_t>(call.op);
+  e.in_place = call.in_place;
+  e.numbers = call.numbers;
+  e.n_in = static_cast<uint8_t>(call.n_in);
+  e.n_words = static_cast<uint8_t>(call.n_words);
+  TANDEM_INTERNAL(call.n_in < 256 && call.n_words < 256, "a call too large for an event");
+  e.more = static_cast<uint32_t>(r_.more.size());
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    bool first_use = false;
+    const uint32_t h = call.in[i] ? resolve(call.in[i], &first_use) : 0;
+    if (first_use && i < 64) e.first_use |= uint64_t{1} << i;
+    if (i < 3) e.in[i] = h;
+    else r_.more.push_back(h);
+  }
+  e.words = static_cast<uint32_t>(r_.words.size());
+  r_.words.insert(r_.words.end(), call.words, call.words + call.n_words);
+  e.run_time = ops::run_time_mask(op, __builtin_popcount(call.numbers));
+  if (!call.in_place) {
+    e.n_out = static_cast<uint8_t>(op.n_out);
+    e.out = static_cast<uint32_t>(r_.handles.size());
+    const bool is_view = op.kind == ops::OpKind::view;
+    for (const ops::TensorType& type : types) {
+      HandleInfo info;
+      info.kind = HandleInfo::Kind::result;
+      info.dtype = type.dtype;
+      info.sizes = type.sizes;
+      if (is_view) {
+        const ops::Layout layout = eager::infer_view(call);
+        info.strides = layout.strides;
+        info.offset = layout.offset;
+        info.base = e.in[0];
+        info.cell = r_.infos[info.base].cell;
+      } else {
+        info.strides = contiguous_strides(type.sizes);
+        info.cell = static_cast<uint32_t>(r_.cells.size());
+        r_.cells.push_back({.root = static_cast<uint32_t>(r_.handles.size()), .members = 1, .external = false});
+      }
+      new_handle(std::move(info), nullptr);
+    }
+    if (is_view) r_.infos[e.out].view = std::make_shared<const Entry>(e);
+    for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
+  } else {
+    for (int j = 0; j < op.n_out; ++j)
+      if (op.writes[j] >= 0) eager::bump_version(call.in[op.writes[j]], call.where);
+  }
+  append(EventKind::op, call.where) = e;
+  branch_->entries.back().modes = modes_index();
+}
+
+void Frame::record_segment(Entry& e) {
+  e.more = static_cast<uint32_t>(r_.segments.size());
+  SegmentEnd segment = pending_segment();
+  segment.first = branch_index_ == 0;
+  r_.segments.push_back(std::move(segment));
+}
+
+SegmentEnd Frame::pending_segment() {
+  SegmentEnd segment;
+  for_path(segment_start_, [&](const Entry& e, Location) {
+    for (uint32_t j = 0; e.kind == EventKind::op && j < e.n_out; ++j) segment.results.push_back(e.out + j);
+  });
+  return segment;
+}
+
+}  // namespace tandem::tracer

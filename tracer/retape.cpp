@@ -1,0 +1,124 @@
+// The tape of a replayed call. Replay makes none: a backward that is known is skipped as a block, and the tape is made again
+// from the record when something needs it (a difference, a hook, autograd::grad, a history that leaves the call).
+#include <algorithm>
+
+#include "tandem/tracer/frame.h"
+
+namespace tandem::tracer {
+
+using eager::Node;
+
+bool Frame::same_backward(const BackwardRecord& b, const eager::BackwardCall& call) const {
+  if (b.retain_graph != call.retain_graph || b.create_graph != call.create_graph || b.roots.size() != call.roots.size() ||
+      b.gradients.size() != call.gradients.size())
+    return false;
+  for (size_t i = 0; i < b.roots.size(); ++i)
+    if (r_.handles[b.roots[i]] != call.roots[i]) return false;
+  for (size_t i = 0; i < b.gradients.size(); ++i)
+    if (r_.handles[b.gradients[i]] != call.gradients[i]) return false;
+  return true;
+}
+
+// R4: which leaves have a gradient, and whose it is, must be as recorded; hooks are host code.
+bool Frame::leaves_match(const BackwardRecord& b) {
+  for (const LeafGrad& g : b.leaves) {
+    const TensorImpl* leaf = r_.handles[g.leaf];
+    if (!leaf) return false;
+    const eager::AutogradState* s = eager::autograd_state(leaf);
+    if (s && !s->hooks.empty() && b.skippable) return false;
+    TensorImpl* grad = s ? s->grad.get() : nullptr;
+    if (!g.before || !grad) {
+      if (g.before || grad) return false;
+      continue;
+    }
+    if (r_.handles[g.before] != grad && !bind_slot(g.before, grad)) return false;
+  }
+  return true;
+}
+
+void Frame::skip_block(const BackwardRecord& b) {
+  for (const LeafGrad& g : b.leaves) {
+    TensorImpl* leaf = r_.handles[g.leaf];
+    if (g.in_place) {
+      eager::bump_version(r_.handles[g.before], {});
+    } else {
+      eager::make_autograd_state(leaf).grad = Ref<TensorImpl>(lend(g.after));
+    }
+  }
+  jump(b.end_branch, b.end_position);
+}
+
+void Frame::need_tape() {
+  settle();
+  if (!recording_ && !tape_live_ && !passthrough_) rebuild_tape();
+  tape_live_ = true;
+}
+
+void Frame::rebuild_tape() {
+  // In-place ops have moved versions already: what an earlier op saved was saved before the later moves.
+  const auto written = [&](const Entry& e, auto&& f) {
+    const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
+    for (int j = 0; e.in_place && j < op.n_out; ++j)
+      if (op.writes[j] >= 0) f(r_.infos[operand(e, static_cast<uint32_t>(op.writes[j]))].cell);
+  };
+  std::unordered_map<uint32_t, uint32_t> moves, moved;
+  bool any = false;
+  for_path(0, [&](const Entry& e, Location) {
+    if (e.kind != EventKind::op) return;
+    any |= e.tape;
+    written(e, [&](uint32_t cell) { ++moves[cell]; });
+  });
+  if (!any) return;
+  const auto set_version = [&](eager::Saved& saved, uint32_t handle) {
+    const uint32_t cell = r_.infos[handle].cell;
+    saved.version = eager::version_of(saved.value.get()) - (moves[cell] - moved[cell]);
+  };
+  std::vector<TensorImpl*> operands;
+  Ref<TensorImpl> results[ops::kMaxOutputs];
+  for_path(0, [&](const Entry& e, Location where) {
+    if (e.kind == EventKind::backward) consume(r_.backwards[e.more]);
+    if (e.kind != EventKind::op) return;
+    written(e, [&](uint32_t cell) { ++moved[cell]; });
+    if (!e.tape) return;
+    for (uint32_t j = 0; j < e.n_out; ++j) {
+      lend_home(e.out + j);
+      results[j] = Ref<TensorImpl>(r_.handles[e.out + j]);
+    }
+    for (uint32_t i = 0; i < e.n_in; ++i)
+      if (const uint32_t h = operand(e, i); h && r_.infos[h].kind == HandleInfo::Kind::result) lend_home(h);
+    const eager::Call call = call_of(e, where, operands);
+    eager::note(call, results);
+    TensorImpl* noted = e.in_place ? operands[static_cast<size_t>(ops::def(call.op).writes[0])] : results[0].get();
+    Node& n = *eager::as_node(noted->grad_fn.get());
+    for (uint32_t i = 0; i < e.n_in; ++i)
+      if (n.in[i].saved.value) set_version(n.in[i].saved, operand(e, i));
+    for (uint32_t j = 0; j < n.out.size(); ++j) {
+      if (!n.out[j].saved.value) continue;
+      const uint32_t h = e.in_place ? operand(e, static_cast<uint32_t>(ops::def(call.op).writes[j])) : e.out + j;
+      n.out[j].saved.value = Ref<TensorImpl>(r_.handles[h]);  // the handle itself, which later ops are compared with
+      set_version(n.out[j].saved, h);
+    }
+    for (Ref<TensorImpl>& r : results) r.reset();
+  });
+}
+
+// A backward that this call skipped has used up its part of the tape.
+void Frame::consume(const BackwardRecord& b) {
+  if (b.retain_graph || !b.complete) return;
+  std::vector<Node*> stack;
+  for (const uint32_t h : b.roots)
+    if (const TensorImpl* t = r_.handles[h]; t && t->grad_fn) stack.push_back(eager::as_node(t->grad_fn.get()));
+  while (!stack.empty()) {
+    Node& n = *stack.back();
+    stack.pop_back();
+    if (n.consumed) continue;
+    n.consumed = true;
+    for (Node::In& in : n.in) {
+      in.saved.value.reset();
+      if (in.edge.node) stack.push_back(eager::as_node(in.edge.node.get()));
+    }
+    for (Node::Out& o : n.out) o.saved.value.reset();
+  }
+}
+
+}  // namespace tandem::tracer

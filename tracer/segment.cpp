@@ -1,0 +1,255 @@
+// A segment's end: what is alive there is found by looking at who holds the pending handles, a plan with at least these
+// outputs is taken or built, and everything that can fail happens before the first kernel runs. Op by op is the other way:
+// for branches taken for the first time, for exceptions, and for what is no graph.
+#include <algorithm>
+
+#include "tandem/core/log.h"
+#include "tandem/tracer/frame.h"
+#include "tandem/tracer/lowering.h"
+
+namespace tandem::tracer {
+
+using core::kPending;
+
+eager::Call Frame::call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const {
+  operands.clear();
+  for (uint32_t i = 0; i < e.n_in; ++i) operands.push_back(r_.handles[operand(e, i)]);
+  return {.op = static_cast<ops::OpId>(e.op),
+          .in_place = e.in_place,
+          .numbers = e.numbers,
+          .n_in = e.n_in,
+          .n_words = e.n_words,
+          .in = operands.data(),
+          .words = r_.words.data() + e.words,
+          .where = where};
+}
+
+void Frame::give_storage(uint32_t handle, const Ref<core::Storage>& storage) {
+  TensorImpl* t = r_.handles[handle];
+  core::set_storage(*t, storage, r_.infos[handle].offset);
+  t->set(kPending, false);
+}
+
+void Frame::run_op_by_op(const SegmentEnd& segment) {
+  ++counters_.op_by_op;
+  for (const uint32_t h : segment.results) lend_home(h);
+  std::vector<TensorImpl*> operands;
+  Ref<TensorImpl> results[ops::kMaxOutputs];
+  try {
+    for_path(segment_start_, [&](const Entry& e, Location where) {
+      if (e.kind != EventKind::op) return;
+      const eager::Call call = call_of(e, where, operands);
+      eager::run_op(call, results);
+      for (uint32_t j = 0; j < e.n_out; ++j) {
+        core::set_storage(*r_.handles[e.out + j], results[j]->storage, results[j]->offset);
+        r_.handles[e.out + j]->set(kPending, false);
+        results[j].reset();
+      }
+    });
+  } catch (...) {
+    failed_ = true;
+    throw;
+  }
+}
+
+// A handle that stands for a value of this call: made if the value's tensor was given away in an earlier one.
+void Frame::lend_home(uint32_t handle) {
+  if (!r_.handles[handle]) lend(handle);
+}
+
+// Recording only. Results that save themselves for their gradient own the node that owns them; those whose history nobody
+// can reach any more are let go, so that they do not count as alive. The others get a twin once they are real.
+void Frame::prune_tape(const SegmentEnd& segment) {
+  for (auto it = segment.results.rbegin(); it != segment.results.rend(); ++it) {
+    TensorImpl* t = r_.handles[*it];
+    if (!t || !t->grad_fn) continue;
+    eager::Node& n = *eager::as_node(t->grad_fn.get());
+    uint32_t own = 0;
+    for (const eager::Node::Out& o : n.out) own += o.saved.value.get() == t;
+    if (n.refs.get() != 1 || n.out.size() != 1 || t->refs.get() != 1 + own) continue;
+    if (n.consumed) {
+      consumed_.resize(r_.handles.size(), 0);
+      consumed_[*it] = 1;
+    }
+    t->grad_fn.reset();
+  }
+}
+
+void Frame::end_segment(SegmentEnd& segment) {
+  if (recording_) prune_tape(segment);
+  ended_.push_back(static_cast<uint32_t>(&segment - r_.segments.data()));
+  if (segment.results.empty() && linear() == segment_start_) return;
+  const bool first_time = !segment.taken && !segment.first;
+  segment.taken = true;
+  if (!segment.op_by_op.empty() || first_time) {
+    run_op_by_op(segment);
+  } else {
+    const Plan* plan = find_plan(segment);
+    if (plan) run_plan(*plan);
+    else run_op_by_op(segment);
+  }
+}
+
+const Plan* Frame::find_plan(SegmentEnd& segment) {
+  const auto covers = [&](const Plan& plan) {
+    for (const uint32_t h : segment.results) {
+      const TensorImpl* t = r_.handles[h];
+      if (t && t->refs.get() > 1 && t->has(kPending) && !plan.has_output[r_.infos[h].cell]) return false;
+    }
+    return true;
+  };
+  for (const std::unique_ptr<Plan>& plan : segment.plans)
+    if (covers(*plan)) return plan.get();
+  // R10: the set of outputs only grows.
+  std::vector<char> live(r_.cells.size(), 0);
+  if (!segment.plans.empty())
+    for (const uint32_t c : segment.plans.back()->outputs) live[c] = 1;
+  for (const uint32_t h : segment.results) {
+    const TensorImpl* t = r_.handles[h];
+    if (t && t->refs.get() > 1 && t->has(kPending)) live[r_.infos[h].cell] = 1;
+  }
+  try {
+    segment.plans.push_back(build_plan(segment, live));
+  } catch (const NotAGraph& no) {
+    segment.op_by_op = no.what();
+    core::log(core::LogArea::trace, core::LogLevel::info, "a segment runs op by op: " + segment.op_by_op);
+    return nullptr;
+  }
+  ++counters_.plans;
+  return segment.plans.back().get();
+}
+
+std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<char>& live_cells) {
+  std::vector<char> made(r_.handles.size(), 0), made_cells(r_.cells.size(), 0);
+  for (const uint32_t h : segment.results) {
+    made[h] = 1;
+    if (!r_.infos[h].view) made_cells[r_.infos[h].cell] = 1;
+  }
+  Lowering lowering(r_, std::move(made));
+  std::vector<TensorImpl*> operands;
+  for_path(segment_start_, [&](const Entry& e, Location where) {
+    if (e.kind == EventKind::op) lowering.op(e, call_of(e, where, operands));
+  });
+  auto plan = std::make_unique<Plan>();
+  plan->has_output.assign(r_.cells.size(), 0);
+  for (uint32_t c = 1; c < r_.cells.size(); ++c) {
+    // Views of memory from before the segment need no output: their memory exists.
+    if (!made_cells[c]) plan->has_output[c] = 1;
+    if (!made_cells[c] || !live_cells[c]) continue;
+    plan->has_output[c] = 1;
+    plan->outputs.push_back(c);
+  }
+  lowering.finish(plan->outputs);
+  for (const uint32_t h : segment.results)
+    if (plan->has_output[r_.infos[h].cell]) plan->views.push_back(h);
+  plan->inputs = lowering.inputs();
+  plan->numbers = lowering.numbers();
+  plan->graph = jit::to_string(lowering.graph());
+  plan->executable = jit::Executable::make(lowering.graph(), {});
+  return plan;
+}
+
+void Frame::run_plan(const Plan& plan) {
+  scratch_.inputs.clear();
+  scratch_.numbers.clear();
+  scratch_.outputs.clear();
+  scratch_.storages.clear();
+  for (const uint32_t h : plan.inputs) scratch_.inputs.push_back(r_.handles[h]->data);
+  for (const uint32_t w : plan.numbers) scratch_.numbers.push_back(r_.words[w]);
+  for (const uint32_t c : plan.outputs) {
+    const HandleInfo& root = r_.infos[r_.cells[c].root];
+    scratch_.storages.push_back(core::make_storage(tandem::numel(root.sizes) * itemsize(root.dtype)));
+    scratch_.outputs.push_back(scratch_.storages.back()->data);
+  }
+  const int failed = plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
+  if (failed) {
+    failed_ = true;
+    fail(plan.executable->entry_name(failed - 1) + ": index out of range", plan.executable->entry_where(failed - 1));
+  }
+  size_t next = 0;
+  for (const uint32_t h : plan.views) {
+    const HandleInfo& info = r_.infos[h];
+    if (!info.view) {
+      lend_home(h);
+      give_storage(h, scratch_.storages[next++]);
+      continue;
+    }
+    // A view takes the memory of its cell's root, if anybody looks at it.
+    if (r_.handles[h] && r_.handles[h]->refs.get() > 1) give_storage(h, r_.handles[r_.cells[info.cell].root]->storage);
+  }
+}
+
+// Results that their own gradient needs are saved as themselves while the call runs; what leaves it is replaced by a twin on
+// the same memory, so that no tensor owns itself.
+void Frame::make_twins(std::span<const uint32_t> results) {
+  for (const uint32_t h : results) {
+    TensorImpl* t = r_.handles[h];
+    if (!t || !t->grad_fn) continue;
+    for (eager::Node::Out& o : eager::as_node(t->grad_fn.get())->out) {
+      if (o.saved.value.get() != t) continue;
+      if (t->has(kPending)) {
+        o.saved.value.reset();
+        continue;
+      }
+      Ref<TensorImpl> twin(core::new_impl());
+      twin->dtype = t->dtype;
+      core::set_layout(*twin, t->sizes, t->strides);
+      core::set_storage(*twin, t->storage, t->offset);
+      o.saved = {std::move(twin), t->storage->version};
+    }
+  }
+}
+
+// The call is over: what somebody holds becomes an ordinary tensor, the rest goes home empty.
+void Frame::clean_up() {
+  std::vector<std::span<const uint32_t>> all;
+  for (const uint32_t s : ended_) all.emplace_back(r_.segments[s].results);
+  all.emplace_back(extra_results_);
+  if (recording_ || tape_live_ || passthrough_) {
+    if (recording_ && !failed_)
+      for (const uint32_t s : ended_) note_open_tape(r_.segments[s]);
+    for (const auto& results : all) make_twins(results);
+    // Histories that nobody can reach go first, latest first: they hold results.
+    for (auto results = all.rbegin(); results != all.rend(); ++results)
+      for (auto h = results->rbegin(); h != results->rend(); ++h)
+        if (TensorImpl* t = r_.handles[*h]; t && t->refs.get() == 1) t->grad_fn.reset();
+  }
+  for (const auto& results : all) {
+    for (const uint32_t h : results) {
+      TensorImpl* t = r_.handles[h];
+      if (!t) continue;
+      if (t->refs.get() > 1) {
+        t->frame = nullptr;
+        t->handle = -1;
+        t->set(core::kTraceOwned, false);
+        r_.handles[h] = nullptr;
+        Ref<TensorImpl>::adopt(t).reset();
+        continue;
+      }
+      if (t->storage) {
+        t->storage.reset();
+        t->data = nullptr;
+        t->offset = r_.infos[h].offset;
+        t->set(kPending, true);
+      }
+      if (t->leaf) t->leaf.reset();
+      if (t->grad_fn) t->grad_fn.reset();
+    }
+  }
+  extra_results_.clear();
+  consumed_.clear();
+  running_ = false;
+  kept_.clear();
+}
+
+void Frame::note_open_tape(SegmentEnd& segment) {
+  segment.open_tape.assign(segment.results.size(), 0);
+  for (size_t i = 0; i < segment.results.size(); ++i) {
+    const uint32_t h = segment.results[i];
+    const TensorImpl* t = r_.handles[h];
+    const bool consumed = (h < consumed_.size() && consumed_[h]) || (t && t->grad_fn && eager::as_node(t->grad_fn.get())->consumed);
+    segment.open_tape[i] = r_.infos[h].requires_grad && !consumed;
+  }
+}
+
+}  // namespace tandem::tracer
