@@ -4,10 +4,14 @@
 // A node is an op applied to values, or one of four leaves: a tensor input, a run-time number, a constant
 // number, or a number counted from sizes. Values are logical: sizes and dtype, no strides; an input says how
 // it lies in memory. Text form, one line a node, parses back:
-//   graph(%0: float32(64, 784) strides (784, 1) "x", %1: number 3) {
-//     %4 = linear(%0, %2, %3) : float32(64, 10)   # train.cpp:12
-//     return %9, %12
-//     write %2 <- %14
+//   graph {
+//     %0 = input float32(64, 784) strides (784, 1) "arg0"
+//     %1 = number float64
+//     %2 = constant 0x1p-1
+//     %3 = count(%0, axes=[0, 1])
+//     %4 = linear(%0, %5, _) : float32(64, 10)  # train.cpp:12
+//     return %4
+//     write %0 <- %8
 //   }
 #pragma once
 

@@ -120,7 +120,7 @@ class Grouper {
   bool computes(int32_t i) const {
     const Node& n = p_.g.nodes[at(i)];
     return n.leaf == Leaf::op && ops::def(n.op).kind != OpKind::view &&
-           p_.value_class(n.out[0]) == ValueClass::memory;
+           p_.value_class(n.out[0]) == ValueClass::memory && !p_.constant[at(i)];
   }
   Group& group(int g) { return r_.groups[at(g)]; }
   bool alive(int g) const { return !r_.groups[at(g)].nodes.empty(); }
@@ -128,7 +128,7 @@ class Grouper {
   /// The group that computes an operand; -1 if it comes from outside or is no memory.
   int maker(int32_t v) const {
     if (v < 0 || p_.value_class(v) != ValueClass::memory) return -1;
-    return r_.group_of[at(p_.g.values[at(p_.root(v))].node)];
+    return r_.group_of[at(p_.values_node(p_.root(v)))];
   }
   bool reduces(int32_t i) const { return ops::def(p_.g.nodes[at(i)].op).kind == OpKind::reduction; }
 
@@ -191,7 +191,7 @@ class Grouper {
       if (v < 0 || p_.value_class(v) != ValueClass::memory) continue;
       const int from = maker(v);
       if (from == g) {
-        after_[at(i)] |= after_[at(p_.g.values[at(p_.root(v))].node)];
+        after_[at(i)] |= after_[at(p_.values_node(p_.root(v)))];
         continue;
       }
       auto& reads = facts_[at(g)].reads;
@@ -259,7 +259,6 @@ class Grouper {
     const Node& n = p_.g.nodes[at(i)];
     if (g.nodes.size() >= kMaxNodes || facts_[at(gi)].reads.size() + n.in.size() > kMaxReads) return false;
     shape = {g.kind, g.reduced, false, kNoAxes};
-    if (ops::def(n.op).kind == OpKind::gather && maker(n.in[0]) == gi) return false;
     bool after = false;
     for (size_t k = 0; k < n.in.size(); ++k) {
       const int from = maker(n.in[k]);
@@ -267,8 +266,9 @@ class Grouper {
       if (from != gi) continue;
       Axes in;
       if (!axes_of_value(p_, r_, n.in[k], in)) return false;
+      if (k == 0 && ops::def(n.op).kind == OpKind::gather && !looked_up_again(n, gi, in)) return false;
       if (!constrain(n, static_cast<int>(k), in, shape.axes)) return false;
-      after = after || after_[at(p_.g.values[at(p_.root(n.in[k]))].node)];
+      after = after || after_[at(p_.values_node(p_.root(n.in[k])))];
     }
     bool full = false;
     if (!complete(g, walked_sizes(p_.g, n), shape.axes, full)) return false;
@@ -284,6 +284,44 @@ class Grouper {
       return true;
     }
     return kind == g.kind && reduced == g.reduced && !(after && kind == GroupKind::column);
+  }
+
+  /// Whether a gather from a value of its own group, one element a row, may compute that element anew: from memory, at
+  /// the index, by the nodes between (none of them a reduction, a gather or bound to its place). Then the looked-up axis
+  /// of `axes` is set free.
+  bool looked_up_again(const Node& n, int gi, Axes& axes) const {
+    const Group& g = r_.groups[at(gi)];
+    const int axis = gather_axis(p_.g, n);
+    const int looked = axes[at(axis)];
+    const Dims &from = p_.g.type(n.in[0]).sizes, &to = p_.g.type(n.out[0]).sizes;
+    if (g.kind != GroupKind::row || looked < 0 || g.reduced != 1u << looked || to[axis] != 1) return false;
+    for (int d = 0; d < from.rank(); ++d)
+      if (d != axis && from[d] != to[d]) return false;
+    axes[at(axis)] = -1;
+    bool loads = false;
+    std::vector<int32_t> seen, todo = {p_.values_node(p_.root(n.in[0]))};
+    while (!todo.empty()) {
+      const int32_t i = todo.back();
+      todo.pop_back();
+      if (std::find(seen.begin(), seen.end(), i) != seen.end()) continue;
+      seen.push_back(i);
+      const Node& m = p_.g.nodes[at(i)];
+      if (std::find(r_.axes[at(i)].begin(), r_.axes[at(i)].end(), looked) == r_.axes[at(i)].end() || reduces(i)) continue;
+      if (ops::def(m.op).kind != OpKind::pointwise) return false;
+      for (size_t k = 0; k < m.in.size(); ++k) {
+        const int32_t v = m.in[k];
+        if (v < 0 || p_.value_class(v) != ValueClass::memory) continue;
+        if (maker(v) == gi) {
+          todo.push_back(p_.values_node(p_.root(v)));
+          continue;
+        }
+        const ops::Layout& l = p_.layout(v);
+        for (int d = 0; d < l.sizes.rank(); ++d)
+          loads = loads || (l.sizes[d] != 1 && l.strides[d] != 0 &&
+                            r_.axes[at(i)][at(walked_axis(p_.g, m, static_cast<int>(k), d))] == looked);
+      }
+    }
+    return loads;
   }
 
   /// The axes of operand `k` lie at `in`: node `n` must walk the same.
@@ -440,7 +478,7 @@ class Grouper {
       for (const int32_t v : p_.g.nodes[at(i)].in) {
         const int from = maker(v);
         if (from != a && from != b) continue;
-        const int32_t m = p_.g.values[at(p_.root(v))].node;
+        const int32_t m = p_.values_node(p_.root(v));
         after = after || late[static_cast<size_t>(std::lower_bound(nodes.begin(), nodes.end(), m) - nodes.begin())];
       }
       bool full = false;

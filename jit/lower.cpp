@@ -9,6 +9,7 @@
 #include <cmath>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 
 #include "tandem/core/error.h"
 
@@ -154,8 +155,27 @@ class Lowering {
     const int32_t v = n.in[at(k)];
     if (p_.value_class(v) != ValueClass::memory) return inline_value(v);
     const int32_t root = p_.root(v);
-    if (i >= 0 && grouping_.group_of[at(p_.g.values[at(root)].node)] == index_) return scalars_.at(root);
-    return load(v, p_.layout(v).offset, read_strides(p_, grouping_, i, k), -1, 0, 0);
+    const int32_t maker = p_.values_node(root);
+    if (i >= 0 && grouping_.group_of[at(maker)] == index_)
+      return lookup_ && walks(maker, lookup_->axis) ? looked_up(maker) : scalars_.at(root);
+    SpaceStrides strides = read_strides(p_, grouping_, i, k);
+    if (!lookup_ || strides[at(lookup_->axis)] == 0) return load(v, p_.layout(v).offset, strides, -1, 0, 0);
+    const int64_t step = std::exchange(strides[at(lookup_->axis)], 0);
+    return load(v, p_.layout(v).offset, strides, lookup_->index, group_.space[lookup_->axis], step);
+  }
+
+  bool walks(int32_t i, int axis) const {
+    const Axes& axes = grouping_.axes[at(i)];
+    return ops::def(p_.g.nodes[at(i)].op).kind != OpKind::reduction && std::find(axes.begin(), axes.end(), axis) != axes.end();
+  }
+
+  /// A full-level node's value at the position that a gather asks for: its expression once more, over indexed loads.
+  S looked_up(int32_t i) {
+    const Node& n = p_.g.nodes[at(i)];
+    if (const auto it = lookup_->values.find(i); it != lookup_->values.end()) return it->second;
+    const S s = pointwise(i, n, ops::def(n.op));
+    lookup_->values.emplace(i, s);
+    return s;
   }
 
   S inline_value(int32_t v) {
@@ -282,6 +302,13 @@ class Lowering {
     const S index = convert(operand(i, n, 1), DType::int64);
     const int axis = gather_axis(p_.g, n);
     const Layout& x = p_.layout(n.in[0]);
+    if (const int32_t maker = p_.values_node(p_.root(n.in[0])); grouping_.group_of[at(maker)] == index_) {
+      Lookup lookup{index.id, std::countr_zero(group_.reduced), {}};
+      lookup_ = &lookup;
+      const S s = looked_up(maker);
+      lookup_ = nullptr;
+      return s;
+    }
     Layout others = x;
     others.sizes[axis] = 1;
     return load(n.in[0], x.offset, walk(grouping_.axes[at(i)], others), index.id, x.sizes[axis], x.strides[axis]);
@@ -376,6 +403,13 @@ class Lowering {
     return walks[at(node)] != 0;
   }
 
+  /// While a gather from the group itself is lowered.
+  struct Lookup {
+    int32_t index;  // scalar node
+    int axis;       // of the space
+    std::unordered_map<int32_t, S> values;  // by node
+  };
+
   ops::ScalarGraph& graph() { return r_.kernel.scalars; }
 
   const Prepared& p_;
@@ -385,6 +419,7 @@ class Lowering {
   std::vector<int> order_;  // axes of the space in the order of the kernel
   int kept_ = 0;
   LoweredKernel r_;
+  Lookup* lookup_ = nullptr;
   std::unordered_map<int32_t, S> scalars_;  // by value
   std::vector<SpaceStrides> load_access_, store_access_;
   std::vector<Slot> load_slots_, store_slots_;
@@ -412,6 +447,23 @@ SpaceStrides store_strides(const Prepared& p, const Grouping& grouping, const St
 
 LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group, const std::vector<StoreTarget>& stores) {
   return Lowering(p, grouping, grouping.groups[at(group)], group).run(stores);
+}
+
+LoweredKernel lower_fill(const Prepared& p, int32_t node) {
+  Grouping grouping;
+  grouping.group_of.assign(p.g.nodes.size(), -1);
+  grouping.axes.resize(p.g.nodes.size());
+  Group group;
+  group.nodes = {node};
+  Axes& axes = grouping.axes[at(node)];
+  axes.fill(-1);
+  const Dims& sizes = p.g.type(p.g.nodes[at(node)].out[0]).sizes;
+  for (int d = 0; d < sizes.rank(); ++d) {
+    if (sizes[d] == 1) continue;
+    axes[at(d)] = static_cast<int8_t>(group.space.rank());
+    group.space.push_back(sizes[d]);
+  }
+  return Lowering(p, grouping, group, 0).run({{p.g.nodes[at(node)].out[0], -1}});
 }
 
 LoweredKernel lower_copy(const Prepared& p, const StoreTarget& to) {

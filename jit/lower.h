@@ -37,6 +37,8 @@ struct LoweredKernel {
 /// `stores`: what the group must put into memory.
 LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group, const std::vector<StoreTarget>& stores);
 
+/// A kernel for one fill of constants.
+LoweredKernel lower_fill(const Prepared& p, int32_t node);
 /// A kernel that copies a value from its home (contiguous) to a destination.
 LoweredKernel lower_copy(const Prepared& p, const StoreTarget& to);
 

@@ -38,14 +38,15 @@ struct Home {
 
 class Planner {
  public:
-  Planner(const Prepared& p, const Grouping& grouping) : p_(p), g_(grouping) {}
+  Planner(const Prepared& p, const Grouping& grouping, bool join) : p_(p), g_(grouping), join_(join) {}
 
   Plan build() {
+    fill_constants();
     make_units();
     place_writes();
     place_values();
     lower_units();
-    join_alike();
+    if (join_) join_alike();
     order_units();
     lay_out_arena();
     for (const int32_t u : order_) emit(u);
@@ -58,6 +59,23 @@ class Planner {
   int32_t group_of_value(int32_t root) const { return g_.group_of[at(p_.g.values[at(root)].node)]; }
   bool is_kernel(const Unit& u) const { return u.group < 0 || group(u.group).is_kernel(); }
   int32_t node_of(int32_t v) const { return p_.g.values[at(v)].node; }
+
+  void fill_constants() {
+    homes_.resize(p_.g.values.size());
+    for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
+      if (!p_.constant[i]) continue;
+      const int32_t v = p_.g.nodes[i].out[0];
+      const TensorType& t = p_.g.type(v);
+      const size_t first = plan_.constants.size();
+      homes_[at(v)] = {Base::constant, static_cast<int32_t>(first), -1};
+      plan_.constants.resize(first + static_cast<size_t>(numel(t.sizes) * itemsize(t.dtype) + 63) / sizeof(Line));
+      const LoweredKernel k = lower_fill(p_, static_cast<int32_t>(i));
+      if (k.range == 0) continue;
+      void* const to = plan_.constants.data() + first;
+      int64_t error = 0;
+      Evaluator(k.kernel).run({&to, k.dims.data(), k.strides.data(), nullptr, 0, k.range, &error});
+    }
+  }
 
   void make_units() {
     units_.resize(g_.groups.size());
@@ -207,7 +225,6 @@ class Planner {
   // --- Homes and stores ---
 
   void place_values() {
-    homes_.resize(p_.g.values.size());
     stores_.resize(g_.groups.size());
     for (size_t gi = 0; gi < g_.groups.size(); ++gi)
       for (const int32_t n : g_.groups[gi].nodes)
@@ -378,7 +395,7 @@ class Planner {
         for_operands(u, [&](int32_t root) { reads(root, e); });
       }
     for (int32_t e = 0; e < static_cast<int32_t>(order_.size()); ++e)
-      for (const int32_t m : units_[at(order_[at(e)])].alike) take_over(units_[at(m)], e, blocks);
+      take_over(units_[at(order_[at(e)])], e, blocks);
     plan_.arena_bytes = place_blocks(blocks);
     for (size_t b = 0; b < blocks.size(); ++b) offsets_.push_back(blocks[b].offset);
   }
@@ -407,7 +424,7 @@ class Planner {
 
   /// A result of a pointwise kernel takes the memory of an operand that dies there, if both are walked alike.
   void take_over(const Unit& u, int32_t e, std::vector<ArenaBlock>& blocks) {
-    if (!is_kernel(u) || u.lowered.kernel.kind != KernelKind::pointwise) return;
+    if (!is_kernel(u) || u.alike.size() != 1 || u.lowered.kernel.kind != KernelKind::pointwise) return;
     const auto& slots = u.lowered.slots;
     const size_t loads = u.lowered.kernel.loads.size();
     const size_t rank = u.lowered.dims.size();
@@ -450,6 +467,7 @@ class Planner {
     }
     const Home& h = homes_[at(root)];
     if (h.base == Base::arena) return {Base::arena, 0, offsets_[at(h.block)] + bytes};
+    if (h.base == Base::constant) return {h.base, 0, h.index * static_cast<int64_t>(sizeof(Line)) + bytes};
     TANDEM_INTERNAL(h.base != Base::none, "a value without memory is read");
     return {h.base, h.index, bytes};
   }
@@ -500,6 +518,7 @@ class Planner {
       plan_.words.insert(plan_.words.end(), k.strides.begin(), k.strides.end());
       c.range = k.range;
       c.work = std::max<int64_t>(1, k.work);
+      c.start = e.work;
       e.work += c.range * c.work;
       plan_.bytes_moved += k.bytes;
       plan_.calls.push_back(c);
@@ -568,6 +587,7 @@ class Planner {
 
   const Prepared& p_;
   const Grouping& g_;
+  const bool join_;
   std::vector<Unit> units_;
   std::vector<int32_t> failing_;                   // groups
   std::vector<int32_t> direct_;                    // per value: the destination among its inputs that it is stored to at once
@@ -584,6 +604,7 @@ std::string to_string(const Address& a) {
   switch (a.base) {
     case Base::none: return "-";
     case Base::arena: return "arena+" + std::to_string(a.offset);
+    case Base::constant: return "constant+" + std::to_string(a.offset);
     case Base::input:
     case Base::output: break;
   }
@@ -593,7 +614,7 @@ std::string to_string(const Address& a) {
 
 }  // namespace
 
-Plan build_plan(const Prepared& p, const Grouping& grouping) { return Planner(p, grouping).build(); }
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join) { return Planner(p, grouping, join).build(); }
 
 std::string to_string(const Plan& plan) {
   std::string text;

@@ -10,8 +10,8 @@
 
 namespace tandem::jit {
 
-/// Memory that a plan works on: given by the caller, or the arena.
-enum class Base : uint8_t { none, arena, input, output };
+/// Memory that a plan works on: given by the caller, the arena, or constants of its own.
+enum class Base : uint8_t { none, arena, input, output, constant };
 struct Address {
   Base base = Base::none;
   int32_t index = 0;   // of the input or output
@@ -29,6 +29,7 @@ struct KernelCall {
   int32_t buffers = 0, numbers = 0;  // first of Kernel::buffers, Kernel::numbers
   int32_t dims = 0, strides = 0;
   int64_t range = 0, work = 1;       // of the kept dimensions; elements per index
+  int64_t start = 0;                 // elements of the entry's calls before this one
 };
 
 struct ProductCallPlan {
@@ -55,6 +56,10 @@ struct Entry {
   Location where;                 // of that op
 };
 
+struct alignas(64) Line {
+  char bytes[64];
+};
+
 struct Plan {
   std::vector<Entry> entries;
   std::vector<Kernel> kernels;         // distinct ones
@@ -65,11 +70,13 @@ struct Plan {
   std::vector<Address> buffers;
   std::vector<NumberWord> numbers;
   std::vector<int64_t> words;          // dims and strides
+  std::vector<Line> constants;
   int64_t arena_bytes = 0;
   int64_t bytes_moved = 0, bytes_unfused = 0;
 };
 
-Plan build_plan(const Prepared& p, const Grouping& grouping);
+/// `join`: kernels that are alike and independent become one entry.
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join);
 /// Entries with their ops and addresses, for people.
 std::string to_string(const Plan& plan);
 

@@ -577,8 +577,21 @@ template <class A> requires td_scalar<A> TD_FN A td_idiv(A a, A b) { return td_i
 template <class A> requires td_scalar<A> TD_FN A td_mod(A a, A b) { return td_mod_(a, b); }
 template <class A> requires td_scalar<A> TD_FN A td_select(bool m, A a, A b) { return m ? a : b; }
 
-// --- Memory: n lanes (others are 0, or left alone), without alignment ---
+// --- Memory: n lanes (the others are 0, or left alone), without alignment ---
 
+#if TD_BYTES == 64
+typedef char td_q1 __attribute__((vector_size(16)));
+typedef short td_q2 __attribute__((vector_size(32)));
+typedef int td_q4 __attribute__((vector_size(64)));
+typedef long long td_q8 __attribute__((vector_size(64)));
+#ifdef __clang__
+typedef td_q1 td_p1;
+typedef td_q2 td_p2;
+#else
+typedef char td_p1;
+typedef short td_p2;
+#endif
+#endif
 template <class T> TD_FN td_vec<T, 16> td_load_(const T* p, td_i64 n) {
   td_vec<T, 16> r = {};
   if (n >= 16) {
@@ -587,10 +600,280 @@ template <class T> TD_FN td_vec<T, 16> td_load_(const T* p, td_i64 n) {
   }
 #if TD_BYTES == 64
   const unsigned m = (1u << n) - 1;
-  if constexpr (sizeof(T) == 1) {
-    r.v = (decltype(r.v))__builtin_ia32_loaddquqi128_mask((decltype(__builtin_ia32_loaddquqi128_mask(nullptr, {}, 0))*)p, {}, m);
+  if constexpr (sizeof(T) == 1) r.v = (decltype(r.v))__builtin_ia32_loaddquqi128_mask((const td_p1*)p, td_q1{}, m);
+  else if constexpr (sizeof(T) == 2) r.v = (decltype(r.v))__builtin_ia32_loaddquhi256_mask((const td_p2*)p, td_q2{}, m);
+  else if constexpr (sizeof(T) == 4) r.v = (decltype(r.v))__builtin_ia32_loaddqusi512_mask((const int*)p, td_q4{}, m);
+  else {
+    r.lo.v = (decltype(r.lo.v))__builtin_ia32_loaddqudi512_mask((const long long*)p, td_q8{}, m & 255);
+    r.hi.v = (decltype(r.hi.v))__builtin_ia32_loaddqudi512_mask((const long long*)(p + 8), td_q8{}, m >> 8);
   }
+#else
+  T t[16] = {};
+  TD_ROLLED for (td_i64 i = 0; i < n; ++i) t[i] = p[i];
+  __builtin_memcpy(&r, t, sizeof r);
 #endif
-  __builtin_memcpy(&r, p, (td_u64)n * sizeof(T));
   return r;
 }
+template <class T> TD_FN void td_store_(T* p, td_vec<T, 16> x, td_i64 n) {
+  if (n >= 16) {
+    __builtin_memcpy(p, &x, sizeof x);
+    return;
+  }
+#if TD_BYTES == 64
+  const unsigned m = (1u << n) - 1;
+  if constexpr (sizeof(T) == 1) __builtin_ia32_storedquqi128_mask((td_p1*)p, (td_q1)x.v, m);
+  else if constexpr (sizeof(T) == 2) __builtin_ia32_storedquhi256_mask((td_p2*)p, (td_q2)x.v, m);
+  else if constexpr (sizeof(T) == 4) __builtin_ia32_storedqusi512_mask((int*)p, (td_q4)x.v, m);
+  else {
+    __builtin_ia32_storedqudi512_mask((long long*)p, (td_q8)x.lo.v, m & 255);
+    __builtin_ia32_storedqudi512_mask((long long*)(p + 8), (td_q8)x.hi.v, m >> 8);
+  }
+#else
+  T t[16];
+  __builtin_memcpy(t, &x, sizeof t);
+  TD_ROLLED for (td_i64 i = 0; i < n; ++i) p[i] = t[i];
+#endif
+}
+template <class T> TD_FN td_vec<T, 16> td_gather_(const T* p, td_i64 step, td_i64 n) {
+  T t[16] = {};
+  for (td_i64 i = 0; i < n; ++i) t[i] = p[i * step];
+  td_vec<T, 16> r;
+  __builtin_memcpy(&r, t, sizeof r);
+  return r;
+}
+template <class T> TD_FN void td_scatter_(T* p, td_i64 step, td_vec<T, 16> x, td_i64 n) {
+  T t[16];
+  __builtin_memcpy(t, &x, sizeof t);
+  for (td_i64 i = 0; i < n; ++i) p[i * step] = t[i];
+}
+// The offset of position `i` along an indexed axis; outside of it the error word is set and the offset is 0.
+TD_FN td_i64 td_at(td_i64 i, td_i64 extent, td_i64 stride, td_i64* error, td_i64 code) {
+  if (__builtin_expect((td_u64)i < (td_u64)extent, 1)) return i * stride;
+  __atomic_store_n(error, code, __ATOMIC_RELAXED);
+  return 0;
+}
+template <class T>
+TD_FN td_vec<T, 16> td_pick_(const T* p, td_i64 step, td_i64v index, td_i64 extent, td_i64 stride, td_i64 n, td_i64* error, td_i64 code) {
+  T t[16] = {};
+  td_i64 k[16];
+  __builtin_memcpy(k, &index, sizeof k);
+  for (td_i64 i = 0; i < n; ++i) {
+    const td_i64 offset = td_at(k[i], extent, stride, error, code);
+    if (extent > 0) t[i] = p[i * step + offset];
+  }
+  td_vec<T, 16> r;
+  __builtin_memcpy(&r, t, sizeof r);
+  return r;
+}
+#define TD_MEMORY(name, V, T, from, to)                                                                                          \
+  TD_FN V td_load_##name(const T* p, td_i64 n) { return from(td_load_(p, n)); }                                                  \
+  TD_FN void td_store_##name(T* p, V x, td_i64 n) { td_store_(p, to(x), n); }                                                    \
+  TD_FN V td_gather_##name(const T* p, td_i64 step, td_i64 n) { return from(td_gather_(p, step, n)); }                           \
+  TD_FN void td_scatter_##name(T* p, td_i64 step, V x, td_i64 n) { td_scatter_(p, step, to(x), n); }                             \
+  TD_FN V td_pick_##name(const T* p, td_i64 step, td_i64v index, td_i64 extent, td_i64 stride, td_i64 n, td_i64* e, td_i64 code) { \
+    return from(td_pick_(p, step, index, extent, stride, n, e, code));                                                           \
+  }
+TD_MEMORY(bool, td_mask, td_u8, td_to_bool, td_to<td_u8>)
+TD_MEMORY(u8, td_u8v, td_u8, TD_SAME, TD_SAME)
+TD_MEMORY(i32, td_i32v, td_i32, TD_SAME, TD_SAME)
+TD_MEMORY(i64, td_i64v, td_i64, TD_SAME, TD_SAME)
+TD_MEMORY(f16, td_u16v, td_u16, TD_SAME, TD_SAME)
+TD_MEMORY(bf16, td_u16v, td_u16, TD_SAME, TD_SAME)
+TD_MEMORY(f32, td_f32v, td_f32, TD_SAME, TD_SAME)
+TD_MEMORY(f64, td_f64v, td_f64, TD_SAME, TD_SAME)
+#undef TD_MEMORY
+TD_FN bool td_bool(td_u8 x) { return x != 0; }
+TD_FN td_mask td_splat_bool(bool x) { return td_vector(x); }
+TD_FN td_u8v td_splat_u8(td_u8 x) { return td_splat(x); }
+TD_FN td_i32v td_splat_i32(td_i32 x) { return td_splat(x); }
+TD_FN td_i64v td_splat_i64(td_i64 x) { return td_splat(x); }
+TD_FN td_u16v td_splat_f16(td_u16 x) { return td_splat(x); }
+TD_FN td_u16v td_splat_bf16(td_u16 x) { return td_splat(x); }
+TD_FN td_f32v td_splat_f32(td_f32 x) { return td_splat(x); }
+TD_FN td_f64v td_splat_f64(td_f64 x) { return td_splat(x); }
+TD_FN td_i64v td_iota(td_i64 first) { return td_splat(first) + td_lane_numbers<td_i64>(); }
+TD_FN td_i64 td_number_i64(td_i64 word) { return word; }
+TD_FN td_f64 td_number_f64(td_i64 word) { return __builtin_bit_cast(td_f64, word); }
+
+// --- Random numbers: Philox 4x32-10 as core/generator.h states it ---
+
+typedef td_vec<td_u64, 8> td_u64x8;  // 32-bit words of 8 counters, one a lane; the upper halves are rubbish in between
+TD_T2 TD_FN TD_V td_mul32(TD_V a, td_u64 b) {  // product of the low halves
+  if constexpr (!td_whole<T, N>) {
+    return {td_mul32(a.lo, b), td_mul32(a.hi, b)};
+  } else {
+#ifdef __clang__  // sees the instruction behind this
+    const TD_V low = td_splat<T, N>(0xffffffffu);
+    return {(a & low) * td_splat<T, N>(b)};
+#else
+    typedef typename td_vec<int, 2 * N>::V I;
+    const TD_V c = td_splat<T, N>(b);
+#if TD_BYTES == 64
+    return {(decltype(a.v))__builtin_ia32_pmuludq512_mask((I)a.v, (I)c.v, td_q8{}, -1)};
+#elif TD_BYTES == 32
+    return {(decltype(a.v))__builtin_ia32_pmuludq256((I)a.v, (I)c.v)};
+#else
+    return {(decltype(a.v))__builtin_ia32_pmuludq128((I)a.v, (I)c.v)};
+#endif
+#endif
+  }
+}
+// Lane k of a beside lane k of b.
+TD_T2 TD_FN td_vec<T, 2 * N> td_zip(TD_V a, TD_V b) {
+  if constexpr (!td_whole<T, N>) return {td_zip(a.lo, b.lo), td_zip(a.hi, b.hi)};
+  else if constexpr (N == 8)
+    return {{__builtin_shufflevector(a.v, b.v, 0, 8, 1, 9, 2, 10, 3, 11)}, {__builtin_shufflevector(a.v, b.v, 4, 12, 5, 13, 6, 14, 7, 15)}};
+  else if constexpr (N == 4) return {{__builtin_shufflevector(a.v, b.v, 0, 4, 1, 5)}, {__builtin_shufflevector(a.v, b.v, 2, 6, 3, 7)}};
+  else return {{__builtin_shufflevector(a.v, b.v, 0, 2)}, {__builtin_shufflevector(a.v, b.v, 1, 3)}};
+}
+// The words of counters `first` .. `first` + 7 in order: 32 words of 32 bits, 64 half-words of 16.
+TD_FN td_vec<td_u64, 16> td_random_words(td_u64 seed, td_u64 first) {
+  const td_u64x8 low = td_splat<td_u64, 8>(0xffffffffu);
+  td_u64x8 c0 = td_splat<td_u64, 8>(first) + td_low(td_lane_numbers<td_u64>()), c1 = c0 >> 32, c2 = {}, c3 = {};
+  td_u32 k0 = (td_u32)seed, k1 = (td_u32)(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const td_u64x8 p0 = td_mul32(c0, 0xD2511F53u), p1 = td_mul32(c2, 0xCD9E8D57u);
+    c0 = (p1 >> 32) ^ c1 ^ td_splat<td_u64, 8>(k0);
+    c2 = (p0 >> 32) ^ c3 ^ td_splat<td_u64, 8>(k1);
+    c1 = p1, c3 = p0;
+    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+  }
+  return td_zip((c0 & low) | (c1 << 32), (c2 & low) | (c3 << 32));
+}
+// Word i % per of counter `offset` + i / per, per = 4 words of 32 bits or 8 of 16, for each lane i of `index`. `w` gets
+// them with the one before and the one after.
+template <class W, int per> TD_FN void td_random_lanes(W (&w)[18], td_i64v index, td_i64 seed, td_i64 offset) {
+  W all[1 + 128 / sizeof(W)];
+  const td_i64 first = td_lane0(index);
+  if (__builtin_expect(!td_any(td_ne_(index, td_iota(first))), 1)) {
+    const auto words = td_random_words((td_u64)seed, (td_u64)offset + (td_u64)first / per);
+    all[0] = 0;
+    __builtin_memcpy(all + 1, &words, sizeof words);
+    __builtin_memcpy(w, all + (td_u64)first % per, sizeof w);
+    return;
+  }
+  td_i64 i[16];
+  __builtin_memcpy(i, &index, sizeof i);
+  for (int l = 0; l < 16; ++l) {
+    const auto words = td_random_words((td_u64)seed, (td_u64)offset + (td_u64)i[l] / per);
+    __builtin_memcpy(all + 1, &words, sizeof words);
+    w[l + 1] = all[1 + (td_u64)i[l] % per];
+  }
+}
+template <class W> TD_FN td_vec<W, 16> td_words(const W* w) {
+  td_vec<W, 16> r;
+  __builtin_memcpy(&r, w, sizeof r);
+  return r;
+}
+TD_FN td_f32v td_uniform_of(td_vec<td_u32, 16> word) { return td_convert<td_f32>(td_bits<td_i32>(word >> 8)) * td_c(0x1p-24f); }
+TD_FN td_f32v td_uniform16_of(td_u16v word) { return td_convert<td_f32>(td_convert<td_i32>(word)) * td_c(0x1p-16f); }
+TD_FN td_f32v td_uniform(td_i64v index, td_i64 seed, td_i64 offset) {
+  td_u32 w[18];
+  td_random_lanes<td_u32, 4>(w, index, seed, offset);
+  return td_uniform_of(td_words(w + 1));
+}
+TD_FN td_f32v td_uniform16(td_i64v index, td_i64 seed, td_i64 offset) {
+  td_u16 w[18];
+  td_random_lanes<td_u16, 8>(w, index, seed, offset);
+  return td_uniform16_of(td_words(w + 1));
+}
+// Box-Muller. Words x, y of elements 2j, 2j + 1: r = sqrt(-2 log(x 2^-32 + 2^-33)), x rounded to float32 first; element 2j is
+// r cos(2 pi y 2^-32), element 2j + 1 is r sin of it. The angle is taken as k quarter turns and a rest of +-1/8 turn.
+TD_FN td_f32v td_normal_of(td_vec<td_u32, 16> x, td_vec<td_u32, 16> y, td_i32v odd) {
+  const td_f32v high = td_convert<td_f32>(td_bits<td_i32>(x >> 16)), low = td_convert<td_f32>(td_bits<td_i32>(x & td_splat(0xffffu)));
+  const td_f32v u = td_fma(td_fma(high, td_c(65536.0f), low), td_c(0x1p-32f), td_c(0x1p-33f));
+  const td_f32v r = td_sqrt(td_c(-2.0f) * td_log(u));
+  const auto k = (y + td_splat(1u << 29)) >> 30;
+  const td_f32v rest = td_convert<td_f32>(td_bits<td_i32>(y - (k << 30))) * td_c(0x1.921fb6p-30f);
+  return r * td_sine_core(rest, td_bits<td_i32>(k) + td_splat(1) + odd);
+}
+TD_FN td_f32v td_normal(td_i64v index, td_i64 seed, td_i64 offset) {
+  td_u32 w[18];
+  td_random_lanes<td_u32, 4>(w, index, seed, offset);
+  const td_i32v odd = -(td_convert<td_i32>(index) & td_splat(1)), even = odd ^ td_splat(-1);
+  if (__builtin_expect(td_any(td_ne_(index, td_iota(td_lane0(index)))), 0)) {
+    td_u32 other[18];
+    td_random_lanes<td_u32, 4>(other, index ^ td_splat<td_i64>(1), seed, offset);
+    const auto self = td_words(w + 1), pair = td_words(other + 1);
+    return td_normal_of(td_blend(even, self, pair), td_blend(even, pair, self), odd);
+  }
+  const auto self = td_words(w + 1);
+  return td_normal_of(td_blend(even, self, td_words(w)), td_blend(even, td_words(w + 2), self), odd);
+}
+#define TD_SINGLE(name) \
+  TD_FN td_f32 td_##name(td_i64 i, td_i64 seed, td_i64 offset) { return td_lane0(td_##name(td_splat(i), seed, offset)); }
+TD_SINGLE(uniform) TD_SINGLE(uniform16) TD_SINGLE(normal)
+#undef TD_SINGLE
+
+// --- Reductions: the trees of kernel.h ---
+
+// A value and where it stands; index -1: nothing yet.
+template <class V> struct td_best { V value; td_i64 index; };
+template <class T, int N> struct td_best<td_vec<T, N>> { td_vec<T, N> value; td_vec<td_i64, N> index; };
+template <class V> TD_FN td_best<V> td_none() {
+  if constexpr (td_scalar<V>) return {V{}, -1};
+  else return {V{}, td_splat<td_i64>(-1)};
+}
+// Lanes below n from a, the others from b.
+template <class T> TD_FN td_vec<T, 16> td_first(td_i64 n, td_vec<T, 16> a, td_vec<T, 16> b) {
+  if (n >= 16) return a;
+  return td_blend(td_lt_(td_lane_numbers<td_int<T>>(), td_splat((td_int<T>)n)), a, b);
+}
+template <class V> TD_FN td_best<V> td_first(td_i64 n, td_best<V> a, td_best<V> b) {
+  return {td_first(n, a.value, b.value), td_first(n, a.index, b.index)};
+}
+// Greater (or, for argmin, smaller), or NaN where there was none.
+#define TD_ARG(name, above)                                                                                            \
+  template <class T> TD_FN td_best<td_vec<T, 16>> td_##name(td_best<td_vec<T, 16>> acc, td_vec<T, 16> x, td_i64v at) {  \
+    auto better = above(x, acc.value);                                                                                 \
+    if constexpr (td_floating<T>) better = better | (td_ne_(x, x) & td_eq_(acc.value, acc.value));                     \
+    const td_i64v take = td_convert<td_i64>(better) | (acc.index >> 63);                                               \
+    return {td_blend(td_convert<td_int<T>>(take), x, acc.value), td_blend(take, at, acc.index)};                       \
+  }                                                                                                                    \
+  template <class T> TD_FN td_best<td_vec<T, 16>> td_##name(td_best<td_vec<T, 16>> acc, td_vec<T, 16> x, td_i64 first) { \
+    return td_##name(acc, x, td_iota(first));                                                                          \
+  }                                                                                                                    \
+  TD_T2 TD_FN td_best<TD_V> td_join_##name(td_best<TD_V> a, td_best<TD_V> b) {                                         \
+    auto better = above(b.value, a.value), same = td_eq_(a.value, b.value);                                            \
+    if constexpr (td_floating<T>) {                                                                                    \
+      const auto nan_a = td_ne_(a.value, a.value), nan_b = td_ne_(b.value, b.value);                                   \
+      same = same | (nan_a & nan_b);                                                                                   \
+      better = better | (nan_b & td_eq_(a.value, a.value));                                                            \
+    }                                                                                                                  \
+    const auto none = a.index >> 63, usable = td_ge_(b.index, td_vec<td_i64, N>{});                                    \
+    const auto take = (td_convert<td_i64>(better) | none | (td_convert<td_i64>(same) & td_lt_(b.index, a.index))) & usable; \
+    return {td_blend(td_convert<td_int<T>>(take), b.value, a.value), td_blend(take, b.index, a.index)};                \
+  }                                                                                                                    \
+  template <class T> TD_FN td_best<T> td_join_##name(td_best<T> a, td_best<T> b) {                                     \
+    const auto r = td_join_##name(td_best<td_vec<T, 2>>{td_splat<T, 2>(a.value), td_splat<td_i64, 2>(a.index)},        \
+                                  td_best<td_vec<T, 2>>{td_splat<T, 2>(b.value), td_splat<td_i64, 2>(b.index)});       \
+    return {td_lane0(r.value), td_lane0(r.index)};                                                                     \
+  }
+TD_ARG(argmax, td_gt_)
+TD_ARG(argmin, td_lt_)
+#undef TD_ARG
+TD_T2 TD_FN auto td_low(td_best<TD_V> a) { return td_best<td_vec<T, N / 2>>{td_low(a.value), td_low(a.index)}; }
+TD_T2 TD_FN auto td_high(td_best<TD_V> a) { return td_best<td_vec<T, N / 2>>{td_high(a.value), td_high(a.index)}; }
+TD_T2 TD_FN T td_last_two(TD_V a, T& other) { return other = a.v[1], a.v[0]; }
+TD_T2 TD_FN td_best<T> td_last_two(td_best<TD_V> a, td_best<T>& other) {
+  other = {a.value.v[1], a.index.v[1]};
+  return {a.value.v[0], a.index.v[0]};
+}
+template <class V> using td_itself = V;
+TD_T2 TD_FN T td_one_of(TD_V) { return {}; }
+TD_T2 TD_FN td_best<T> td_one_of(td_best<TD_V>) { return {}; }
+// 16 lanes, or 64, to one element, by halves.
+#define TD_JOIN(name, join, Of)                                                                      \
+  template <class T> TD_FN auto td_fold_##name(Of<td_vec<T, 16>> all) {                              \
+    const auto eight = join(td_low(all), td_high(all));                                              \
+    const auto four = join(td_low(eight), td_high(eight));                                           \
+    const auto two = join(td_low(four), td_high(four));                                              \
+    decltype(td_one_of(two)) other, one = td_last_two(two, other);                                   \
+    return join(one, other);                                                                         \
+  }                                                                                                  \
+  template <class T> TD_FN auto td_lanes_##name(const Of<td_vec<T, 16>>* a) {                        \
+    return td_fold_##name<T>(join(join(a[0], a[2]), join(a[1], a[3])));                              \
+  }
+TD_JOIN(sum, td_add, td_itself) TD_JOIN(prod, td_mul, td_itself) TD_JOIN(max, td_max, td_itself) TD_JOIN(min, td_min, td_itself)
+TD_JOIN(argmax, td_join_argmax, td_best) TD_JOIN(argmin, td_join_argmin, td_best)
+#undef TD_JOIN

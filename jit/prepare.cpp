@@ -61,6 +61,7 @@ class Preparer {
       send(v, {false, w.input});
     }
     note_users();
+    note_constants();
     return std::move(p_);
   }
 
@@ -265,6 +266,18 @@ class Preparer {
         auto& list = p_.users[static_cast<size_t>(p_.root(v))];
         if (list.empty() || list.back() != static_cast<int32_t>(i)) list.push_back(static_cast<int32_t>(i));
       }
+    }
+  }
+
+  void note_constants() {
+    constexpr int64_t kMaxElements = 1 << 14;
+    p_.constant.assign(p_.g.nodes.size(), 0);
+    for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
+      const Node& n = p_.g.nodes[i];
+      if (n.leaf != Leaf::op || ops::def(n.op).kind != OpKind::fill || p_.value_class(n.out[0]) != ValueClass::memory) continue;
+      bool known = p_.destinations[static_cast<size_t>(n.out[0])].empty() && numel(p_.g.type(n.out[0]).sizes) <= kMaxElements;
+      for (const int32_t v : n.in) known = known && p_.g.node_of(v).leaf == Leaf::constant;
+      p_.constant[i] = known;
     }
   }
 

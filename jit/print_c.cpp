@@ -183,7 +183,7 @@ class Printer {
   std::string identity(const Reduction& r, bool vector = true) const {
     const DType type = k_.scalars[r.input].type;
     const std::string t = vector ? c_vector(type) : c_scalar(type);
-    if (finds_index(r.op)) return std::string("td_none_") + op_name(r.op) + "<" + t + ">()";
+    if (finds_index(r.op)) return "td_none<" + t + ">()";
     std::string value;
     const auto text = [&](double floating, int64_t integer) {
       const int64_t bits = is_floating(type) ? std::bit_cast<int64_t>(floating) : integer;

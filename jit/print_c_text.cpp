@@ -101,7 +101,7 @@ std::string CText::load(int32_t id, const Place& place) const {
   const bool vector = plan_.is_vector(id);
   std::string p = address(slot, l.inner, l.row_level, place);
   if (l.index >= 0 && !plan_.is_vector(l.index)) p += " + x" + number;
-  if (!vector) return (l.dtype == DType::bool_ ? "td_bool(" : "*(") + p + ")";
+  if (!vector) return l.dtype == DType::bool_ ? "td_bool(*(" + p + "))" : "*(" + p + ")";
   const Inner inner = inner_dim() < 0 ? Inner::contiguous : l.inner;
   const std::string step = inner == Inner::contiguous ? "1" : inner == Inner::constant ? "0" : stride(slot, inner_dim());
   if (l.index >= 0 && plan_.is_vector(l.index)) {

@@ -1,16 +1,5 @@
 // The C printer's words: names of types and values, one line per scalar node. The loops around them are print_c.cpp's.
 // One writer, one thread.
-//
-// What printed text asks of the prelude beside td_<scalar function>(vectors or scalars) and + - * / on floating values
-// (s, t: u8 i32 i64 f32 f64 f16 bf16 bool; vectors have 16 lanes, of which n are in use):
-//   td_load_s(p, n)  td_gather_s(p, stride, n)  td_store_s(p, v, n)  td_scatter_s(p, stride, v, n)  td_bool(p)
-//   td_pick_s(p, stride, index, extent, step, n, error, code)     lane l: p[l * stride + td_at(index[l], ...)]
-//   td_at(index, extent, step, error, code)                       index * step, or 0 and *error = code
-//   td_splat_s(x)  td_iota(i): i, i + 1, ...  td_first(n, a, b): lanes of a, from the n-th on those of b
-//   td_number_f64(bits)  td_number_i64(bits)  td_s_to_t(x)  td_least(i, j)
-//   td_uniform(index, seed, offset) and the like: a vector and two scalars, or three scalars
-//   td_lanes_<reduction>(a): joins the 64 lanes of a[4]. argmax and argmin accumulate td_best<V>: td_none_argmax<V>(),
-//   td_argmax(best, v, index), td_join_argmax(best, best); td_first takes them too; a row's total is td_best<T>, .index.
 #pragma once
 
 #include <string>

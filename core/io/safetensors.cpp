@@ -374,7 +374,10 @@ void write_safetensors(const std::string& path, std::span<const SafeTensor> entr
     const int64_t end = checked_add(offset, nbytes, "size of the file", where);
     if (nbytes > 0 && t->data == nullptr) refuse("tensor " + in_quotes(t->name) + " has no data");
     header += json_text(t->name, path, where) + ":{\"dtype\":\"" + type_name(t->dtype) + "\",\"shape\":[";
-    for (int i = 0; i < t->sizes.rank(); ++i) header += (i > 0 ? "," : "") + std::to_string(t->sizes[i]);
+    for (int i = 0; i < t->sizes.rank(); ++i) {
+      if (i > 0) header += ',';
+      header += std::to_string(t->sizes[i]);
+    }
     header += "],\"data_offsets\":[" + std::to_string(offset) + ',' + std::to_string(end) + "]},";
     if (nbytes > 0) pieces.push_back({static_cast<const std::byte*>(t->data), static_cast<size_t>(nbytes)});
     offset = end;

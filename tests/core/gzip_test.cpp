@@ -29,7 +29,7 @@ std::string packed(const std::string& text) {
 
 std::string sample(int lines) {
   std::string text;
-  for (int i = 0; i < lines; ++i) text += std::to_string(i * 7919 % 1000) + ",";
+  for (int i = 0; i < lines; ++i) text += std::to_string(i % 1013 * 7919 % 1000) + ",";
   return text;
 }
 

@@ -1,5 +1,7 @@
 #include "tandem/core/tensor_impl.h"
 
+#include <pthread.h>
+
 #include <cstring>
 #include <limits>
 #include <thread>
@@ -155,7 +157,18 @@ TEST_CASE("a tape of 100,000 nodes is dropped without recursion", "[tensor_impl]
     t = std::move(next);
   }
   CHECK(live_nodes == 100'000);
-  std::thread([&] { t.reset(); }).join();  // a thread has the smaller stack
+  // On a small stack, so that recursion would show.
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, size_t{512} << 10);
+  pthread_t thread{};
+  const auto drop = [](void* last) -> void* {
+    static_cast<Ref<TensorImpl>*>(last)->reset();
+    return nullptr;
+  };
+  REQUIRE(pthread_create(&thread, &attributes, drop, &t) == 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
   CHECK(live_nodes == 0);
 }
 

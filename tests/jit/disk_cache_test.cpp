@@ -88,6 +88,22 @@ TEST_CASE("disk cache: writers killed at any moment leave nothing wrong", "[jit]
   CHECK_FALSE(fs::exists(old));
 }
 
+TEST_CASE("disk cache: an entry that is being replaced is always whole", "[jit][disk_cache]") {
+  const ScratchFolder folder;
+  DiskCache cache(folder.path(), "cpu", 64 << 20);
+  const std::string object(50'000, 'x');
+  cache.store("name", "key", "source", object);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    for (;;) cache.store("name", "key", "source", object);
+  }
+  int misses = 0;
+  for (int i = 0; i < 300; ++i) misses += cache.load("name", "key", "source") == object ? 0 : 1;
+  kill(pid, SIGKILL);
+  REQUIRE(waitpid(pid, nullptr, 0) == pid);
+  CHECK(misses == 0);
+}
+
 TEST_CASE("disk cache: the least recently used entries go first", "[jit][disk_cache]") {
   const ScratchFolder folder;
   const std::string object(10'000, 'x');
@@ -154,6 +170,7 @@ TEST_CASE("disk cache: a folder that others could write is not used", "[jit][dis
 
   fs::remove_all(folder / "cpu");
   fs::create_directory(folder / "elsewhere");
+  fs::permissions(folder / "elsewhere", fs::perms::owner_all);
   fs::create_directory_symlink(folder / "elsewhere", folder / "cpu");
   CHECK_FALSE(DiskCache(folder.path(), "cpu", 1 << 20).enabled());
   fs::remove(folder / "cpu");

@@ -1,0 +1,267 @@
+#include "tandem/jit/executable.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "tandem/core/allocator.h"
+#include "tandem/core/error.h"
+#include "tandem/core/thread_pool.h"
+#include "tandem/jit/expand.h"
+#include "tandem/jit/kernel_table.h"
+#include "tandem/jit/plan.h"
+
+namespace tandem::jit {
+
+namespace {
+
+constexpr int64_t kGrain = 32768;  // elements that are worth a thread
+
+/// Arenas that wait for the next run. A run takes one and gives it back; runs at the same time take different ones.
+class ArenaPool {
+ public:
+  ~ArenaPool() {
+    for (auto& s : slots_)
+      if (void* const p = s.load()) core::deallocate(p, bytes_);
+  }
+  void set_size(int64_t bytes) { bytes_ = bytes; }
+  void* take() {
+    if (bytes_ == 0) return nullptr;
+    for (auto& s : slots_)
+      if (s.load(std::memory_order_relaxed))
+        if (void* const p = s.exchange(nullptr, std::memory_order_acquire)) return p;
+    return core::allocate(bytes_);
+  }
+  void give(void* arena) noexcept {
+    if (!arena) return;
+    for (auto& s : slots_) {
+      void* expected = nullptr;
+      if (s.compare_exchange_strong(expected, arena, std::memory_order_release, std::memory_order_relaxed)) return;
+    }
+    core::deallocate(arena, bytes_);
+  }
+
+ private:
+  int64_t bytes_ = 0;
+  std::atomic<void*> slots_[4] = {};
+};
+
+struct Memory {
+  char* arena;
+  void* const* inputs;
+  void* const* outputs;
+  const void* constants;
+
+  void* at(const Address& a) const {
+    switch (a.base) {
+      case Base::arena: return arena + a.offset;
+      case Base::input: return static_cast<char*>(inputs[a.index]) + a.offset;
+      case Base::output: return static_cast<char*>(outputs[a.index]) + a.offset;
+      case Base::constant: return const_cast<char*>(static_cast<const char*>(constants)) + a.offset;
+      case Base::none: break;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace
+
+struct Executable::Impl {
+  struct Runner {
+    KernelFunction function;  // null: the evaluator
+    const Evaluator* evaluator;
+  };
+
+  Graph graph;
+  Plan plan;
+  std::vector<Runner> runners;  // per Plan::kernels
+  ExecutableStats stats;
+  mutable ArenaPool arenas;
+
+  void run_call(const Runner& runner, const Kernel& kernel, const KernelCall& call, int64_t begin, int64_t end,
+                const Memory& memory, const int64_t* numbers, int64_t* error) const {
+    void* buffers[kMaxKernelBuffers];
+    int64_t values[kMaxKernelNumbers];
+    const Address* const addresses = plan.buffers.data() + call.buffers;
+    for (int i = 0; i < kernel.buffers; ++i) buffers[i] = memory.at(addresses[i]);
+    const NumberWord* const words = plan.numbers.data() + call.numbers;
+    for (int i = 0; i < kernel.numbers; ++i) values[i] = words[i].index >= 0 ? numbers[words[i].index] : words[i].bits;
+    const KernelArgs args{buffers, plan.words.data() + call.dims, plan.words.data() + call.strides, values, begin, end, error};
+    if (runner.function)
+      runner.function(&args);
+    else
+      runner.evaluator->run(args);
+  }
+
+  /// The part of an entry's calls that lies in [begin, end), counted in elements over all of them.
+  void run_part(const Entry& e, int64_t begin, int64_t end, const Memory& memory, const int64_t* numbers, int64_t* error) const {
+    const Runner& runner = runners[static_cast<size_t>(e.index)];
+    const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
+    for (int32_t i = e.first; i < e.first + e.count; ++i) {
+      const KernelCall& c = plan.calls[static_cast<size_t>(i)];
+      // An index belongs to the part in which its first element lies.
+      const int64_t from = begin <= c.start ? 0 : (begin - c.start + c.work - 1) / c.work;
+      const int64_t to = end <= c.start ? 0 : std::min(c.range, (end - c.start + c.work - 1) / c.work);
+      if (from < to) run_call(runner, kernel, c, from, to, memory, numbers, error);
+    }
+  }
+
+  bool run_kernel(const Entry& e, const Memory& memory, const int64_t* numbers) const {
+    if (e.work <= kGrain) {
+      int64_t error = 0;
+      const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
+      const Runner& runner = runners[static_cast<size_t>(e.index)];
+      for (int32_t i = e.first; i < e.first + e.count; ++i) {
+        const KernelCall& c = plan.calls[static_cast<size_t>(i)];
+        run_call(runner, kernel, c, 0, c.range, memory, numbers, &error);
+      }
+      return error == 0;
+    }
+    std::atomic<bool> failed{false};
+    core::parallel(e.work, kGrain, [&](int64_t begin, int64_t end) {
+      int64_t error = 0;
+      run_part(e, begin, end, memory, numbers, &error);
+      if (error) failed.store(true, std::memory_order_relaxed);
+    });
+    return !failed.load(std::memory_order_relaxed);
+  }
+
+  void run_product(const ProductCallPlan& c, const Memory& memory) const {
+    ops::ProductCall call = c.shape.call;
+    call.a = memory.at(c.a);
+    call.b = memory.at(c.b);
+    call.bias = memory.at(c.bias);
+    call.c = memory.at(c.c);
+    if (c.shape.outer.empty()) return ops::product(call, c.shape.provider);
+    const Dims& outer = c.shape.outer;
+    const int64_t total = numel(outer);
+    const int64_t size = itemsize(call.dtype);
+    for (int64_t i = 0; i < total; ++i) {
+      int64_t a = 0, b = 0, to = 0, rest = i;
+      for (int d = outer.rank() - 1; d >= 0; --d) {
+        const int64_t at = rest % outer[d];
+        rest /= outer[d];
+        a += at * c.shape.a_outer[d];
+        b += at * c.shape.b_outer[d];
+        to += at * c.shape.c_outer[d];
+      }
+      ops::ProductCall one = call;
+      one.a = static_cast<const char*>(call.a) + a * size;
+      one.b = static_cast<const char*>(call.b) + b * size;
+      one.c = static_cast<char*>(call.c) + to * size;
+      ops::product(one, c.shape.provider);
+    }
+  }
+
+  bool run_native(const NativeCallPlan& c, const Memory& memory) const {
+    constexpr size_t kInline = 32;
+    const void* few_in[kInline];
+    void* few_out[kInline];
+    std::vector<const void*> many_in;
+    std::vector<void*> many_out;
+    const void** in = few_in;
+    void** out = few_out;
+    if (c.in.size() > kInline) {
+      many_in.resize(c.in.size());
+      in = many_in.data();
+    }
+    if (c.out.size() > kInline) {
+      many_out.resize(c.out.size());
+      out = many_out.data();
+    }
+    for (size_t i = 0; i < c.in.size(); ++i) in[i] = memory.at(c.in[i]);
+    for (size_t i = 0; i < c.out.size(); ++i) out[i] = memory.at(c.out[i]);
+    int64_t error = 0;
+    c.op->native({{in, c.in.size()}, {out, c.out.size()}, c.in_types, c.out_types, c.words, &error});
+    return error == 0;
+  }
+
+  int run(const Memory& memory, const int64_t* numbers) const {
+    const size_t n = plan.entries.size();
+    for (size_t i = 0; i < n; ++i) {
+      const Entry& e = plan.entries[i];
+      bool good = true;
+      switch (e.kind) {
+        case EntryKind::kernel: good = run_kernel(e, memory, numbers); break;
+        case EntryKind::product: run_product(plan.products[static_cast<size_t>(e.index)], memory); break;
+        case EntryKind::native: good = run_native(plan.natives[static_cast<size_t>(e.index)], memory); break;
+      }
+      if (!good) return static_cast<int>(i) + 1;
+    }
+    return 0;
+  }
+
+  void choose_code(bool compile) {
+    std::vector<KnownKernel*> known;
+    std::vector<const Kernel*> kernels;
+    std::vector<const std::string*> texts;
+    for (size_t i = 0; i < plan.kernels.size(); ++i) {
+      known.push_back(&known_kernel(plan.kernels[i], plan.kernel_texts[i]));
+      kernels.push_back(&plan.kernels[i]);
+      texts.push_back(&plan.kernel_texts[i]);
+    }
+    if (compile) stats.compile_ms = compile_kernels(kernels, texts, known);
+    for (const KnownKernel* k : known)
+      runners.push_back({compile ? k->function.load(std::memory_order_acquire) : nullptr, &k->evaluator});
+  }
+
+  void count() {
+    stats.entries = static_cast<int>(plan.entries.size());
+    for (const Entry& e : plan.entries) switch (e.kind) {
+        case EntryKind::kernel:
+          ++stats.kernels;
+          ++(runners[static_cast<size_t>(e.index)].function ? stats.compiled : stats.interpreted);
+          break;
+        case EntryKind::product: ++stats.products; break;
+        case EntryKind::native: ++stats.natives; break;
+      }
+    stats.arena_bytes = plan.arena_bytes;
+    stats.bytes_moved = plan.bytes_moved;
+    stats.bytes_unfused = plan.bytes_unfused;
+  }
+};
+
+Executable::Executable(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Executable::~Executable() = default;
+
+std::shared_ptr<const Executable> Executable::make(const Graph& g, const ExecutableOptions& options) {
+  auto impl = std::make_unique<Impl>();
+  impl->graph = expand_composites(g);
+  {
+    const Prepared prepared = prepare(impl->graph);
+    const Grouping grouping = group(prepared, options.optimize);
+    impl->plan = build_plan(prepared, grouping, options.optimize);
+  }
+  impl->choose_code(options.compile);
+  impl->count();
+  impl->arenas.set_size(impl->plan.arena_bytes);
+  return std::shared_ptr<const Executable>(new Executable(std::move(impl)));
+}
+
+int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs) const {
+  struct Lease {
+    ArenaPool& pool;
+    void* arena;
+    ~Lease() { pool.give(arena); }
+  };
+  const Lease lease{impl_->arenas, impl_->arenas.take()};
+  return impl_->run({static_cast<char*>(lease.arena), inputs, outputs, impl_->plan.constants.data()}, numbers);
+}
+
+Location Executable::entry_where(int entry) const { return impl_->plan.entries.at(static_cast<size_t>(entry)).where; }
+std::string Executable::entry_name(int entry) const { return impl_->plan.entries.at(static_cast<size_t>(entry)).op; }
+const ExecutableStats& Executable::stats() const { return impl_->stats; }
+const Graph& Executable::graph() const { return impl_->graph; }
+std::string Executable::plan_text() const { return to_string(impl_->plan); }
+
+std::string Executable::code() const {
+  std::string text;
+  for (size_t i = 0; i < impl_->plan.kernels.size(); ++i) {
+    std::string why;
+    const std::string printed = print_c(impl_->plan.kernels[i], kernel_symbol(impl_->plan.kernel_texts[i]), &why);
+    text += printed.empty() ? "// " + impl_->plan.kernels[i].name + " is interpreted: " + why + "\n" : printed;
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace tandem::jit

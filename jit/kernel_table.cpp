@@ -1,0 +1,95 @@
+#include "tandem/jit/kernel_table.h"
+
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+#include "tandem/core/log.h"
+#include "tandem/jit/kernel_cache.h"
+
+namespace tandem::jit {
+
+namespace {
+struct Table {
+  std::mutex mutex;
+  std::unordered_map<std::string, std::unique_ptr<KnownKernel>> kernels;
+};
+Table& table() {
+  static Table* const t = new Table;  // plans of static lifetime may outlive any destructor
+  return *t;
+}
+
+constexpr size_t kKernelsPerProgram = 12;
+
+struct Printed {
+  KnownKernel* kernel;
+  std::string symbol, text;
+};
+
+void compile(const std::vector<Printed>& all, size_t begin, size_t end) {
+  std::string source = c_prelude();
+  for (size_t i = begin; i < end; ++i) source += all[i].text;
+  const std::shared_ptr<const Module> module = get_module(source);
+  for (size_t i = begin; i < end; ++i) {
+    void* const address = module ? module->symbol(all[i].symbol.c_str()) : nullptr;
+    if (address)
+      all[i].kernel->function.store(reinterpret_cast<KernelFunction>(address), std::memory_order_release);
+    else
+      all[i].kernel->refused.store(true, std::memory_order_relaxed);
+  }
+}
+}  // namespace
+
+KnownKernel& known_kernel(const Kernel& k, const std::string& text) {
+  Table& t = table();
+  const std::lock_guard lock(t.mutex);
+  std::unique_ptr<KnownKernel>& entry = t.kernels[text];
+  if (!entry) entry = std::make_unique<KnownKernel>(k);
+  return *entry;
+}
+
+std::string kernel_symbol(const std::string& text) {
+  // FNV-1a twice, from different starts: 128 bits.
+  uint64_t a = 0xCBF29CE484222325u, b = 0x84222325CBF29CE4u;
+  for (const char c : text) {
+    a = (a ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+    b = (b ^ static_cast<unsigned char>(c) ^ (b >> 29)) * 0x9E3779B97F4A7C15u;
+  }
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string symbol = "tandem_";
+  for (const uint64_t h : {a, b})
+    for (int shift = 60; shift >= 0; shift -= 4) symbol += kDigits[h >> shift & 15];
+  return symbol;
+}
+
+double compile_kernels(const std::vector<const Kernel*>& kernels, const std::vector<const std::string*>& texts,
+                       const std::vector<KnownKernel*>& known) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<Printed> all;
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    if (known[i]->function.load(std::memory_order_acquire) || known[i]->refused.load(std::memory_order_relaxed)) continue;
+    Printed p{known[i], kernel_symbol(*texts[i]), {}};
+    p.text = print_c(*kernels[i], p.symbol);
+    if (p.text.empty())
+      known[i]->refused.store(true, std::memory_order_relaxed);
+    else
+      all.push_back(std::move(p));
+  }
+  if (all.empty()) return 0;
+  const size_t programs = (all.size() + kKernelsPerProgram - 1) / kKernelsPerProgram;
+  const size_t workers = std::min<size_t>(programs, std::max(1u, std::thread::hardware_concurrency()));
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < programs; i = next++)
+      compile(all, i * all.size() / programs, (i + 1) * all.size() / programs);
+  };
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < workers; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& t : threads) t.join();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace tandem::jit

@@ -1,0 +1,525 @@
+// Matrix products: every provider against float64 loops, and the contract that a result's bits depend on
+// values, shape and dtype alone.
+#include "tandem/ops/products/products.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tandem/core/error.h"
+#include "tandem/core/thread_pool.h"
+#include "tandem/ops/products/tiles.h"
+#include "tests/catch.h"
+
+namespace {
+
+using namespace tandem;
+using ops::ProductCall;
+using ops::Provider;
+
+constexpr Provider kProviders[] = {Provider::tiles, Provider::onednn, Provider::eigen, Provider::loops};
+
+struct Shape {
+  int64_t batch, m, n, k;
+};
+
+std::string describe(const Shape& s) {
+  return std::to_string(s.batch) + " x (" + std::to_string(s.m) + ", " + std::to_string(s.n) + ", " +
+         std::to_string(s.k) + ")";
+}
+
+class Threads {
+ public:
+  explicit Threads(int n) : before_(num_threads()) { set_num_threads(n); }
+  ~Threads() { set_num_threads(before_); }
+
+ private:
+  int before_;
+};
+
+/// A batch of matrices in memory of its own, laid out in one of several ways; everything between is `filler`.
+template <class T>
+struct Matrices {
+  enum Layout { rows, columns, gaps, column_gaps, wide_gaps, backwards, shared, kLayouts };
+
+  Matrices(Layout layout, int64_t batch, int64_t m, int64_t n, int64_t offset, T filler) {
+    switch (layout) {
+      case rows:
+        row = n, col = 1, stride = m * n;
+        break;
+      case columns:
+        row = 1, col = m, stride = m * n;
+        break;
+      case gaps:
+        row = n + 3, col = 1, stride = m * (n + 3) + 5;
+        break;
+      case column_gaps:
+        row = 1, col = m + 7, stride = (m + 7) * n + 1;
+        break;
+      case wide_gaps:
+        row = 2 * n + 1, col = 2, stride = m * (2 * n + 1) + 2;
+        break;
+      case backwards:
+        row = -n, col = 1, stride = m * n;
+        break;
+      case shared:
+        row = n, col = 1, stride = 0;
+        break;
+      case kLayouts:
+        break;
+    }
+    const int64_t first = layout == backwards ? (m > 0 ? (m - 1) * n : 0) : 0;
+    const int64_t length = batch * std::abs(stride) + m * std::abs(row) + n * std::abs(col) + 64;
+    memory.assign(static_cast<size_t>(length + offset), filler);
+    start = first + offset;
+  }
+  T& at(int64_t b, int64_t i, int64_t j) {
+    return memory[static_cast<size_t>(start + b * stride + i * row + j * col)];
+  }
+  T* data() { return memory.data() + start; }
+
+  std::vector<T> memory;
+  int64_t start = 0, row = 0, col = 0, stride = 0;
+};
+
+template <class T>
+T from_double(double v) {
+  return static_cast<T>(v);
+}
+
+/// Operands of one product as values, so that they can be laid out again and again.
+template <class T>
+struct Problem {
+  Problem(const Shape& shape, bool with_bias, bool shared_a, bool shared_b, uint32_t seed)
+      : s(shape), has_bias(with_bias), share_a(shared_a), share_b(shared_b) {
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<double> uniform(-1, 1);
+    for (int64_t i = 0; i < (shared_a ? 1 : s.batch) * s.m * s.k; ++i)
+      a.push_back(from_double<T>(uniform(random)));
+    for (int64_t i = 0; i < (shared_b ? 1 : s.batch) * s.k * s.n; ++i)
+      b.push_back(from_double<T>(uniform(random)));
+    for (int64_t i = 0; i < s.n; ++i) bias.push_back(from_double<T>(uniform(random)));
+  }
+
+  using Layout = typename Matrices<T>::Layout;
+  template <class Run>
+  std::vector<T> run(Layout la, Layout lb, Layout lc, int64_t offset, int64_t bias_stride, Run&& how) const {
+    const T nan = std::numeric_limits<T>::quiet_NaN();
+    const T poison = std::numeric_limits<T>::has_quiet_NaN ? nan : T(77);
+    Matrices<T> ma(share_a ? Matrices<T>::shared : la, s.batch, s.m, s.k, offset, poison);
+    Matrices<T> mb(share_b ? Matrices<T>::shared : lb, s.batch, s.k, s.n, 2 * offset, poison);
+    Matrices<T> mc(lc, s.batch, s.m, s.n, offset, T(55));
+    for (int64_t q = 0; q < s.batch; ++q) {
+      for (int64_t i = 0; i < s.m; ++i)
+        for (int64_t p = 0; p < s.k; ++p) ma.at(q, i, p) = a[size_t(((share_a ? 0 : q) * s.m + i) * s.k + p)];
+      for (int64_t p = 0; p < s.k; ++p)
+        for (int64_t j = 0; j < s.n; ++j) mb.at(q, p, j) = b[size_t(((share_b ? 0 : q) * s.k + p) * s.n + j)];
+    }
+    std::vector<T> spread(size_t(s.n * bias_stride + 1), poison);
+    for (int64_t j = 0; j < s.n; ++j) spread[size_t(j * bias_stride)] = bias[size_t(j)];
+    how(ProductCall{.batch = s.batch,
+                    .m = s.m,
+                    .n = s.n,
+                    .k = s.k,
+                    .dtype = dtype_of<T>,
+                    .a = ma.data(),
+                    .a_batch = ma.stride,
+                    .a_row = ma.row,
+                    .a_col = ma.col,
+                    .b = mb.data(),
+                    .b_batch = mb.stride,
+                    .b_row = mb.row,
+                    .b_col = mb.col,
+                    .bias = has_bias ? spread.data() : nullptr,
+                    .bias_stride = bias_stride,
+                    .c = mc.data(),
+                    .c_batch = mc.stride,
+                    .c_row = mc.row,
+                    .c_col = mc.col});
+    std::vector<T> result;
+    for (int64_t q = 0; q < s.batch; ++q)
+      for (int64_t i = 0; i < s.m; ++i)
+        for (int64_t j = 0; j < s.n; ++j) {
+          result.push_back(mc.at(q, i, j));
+          mc.at(q, i, j) = T(55);
+        }
+    for (const T& v : mc.memory)
+      if (v != T(55)) FAIL("the product wrote outside C");
+    return result;
+  }
+  std::vector<T> plain(Provider provider) const {
+    return run(Matrices<T>::rows, Matrices<T>::rows, Matrices<T>::rows, 0, 1,
+               [&](const ProductCall& call) { ops::product(call, provider); });
+  }
+
+  std::vector<double> reference() const {
+    std::vector<double> c;
+    for (int64_t q = 0; q < s.batch; ++q)
+      for (int64_t i = 0; i < s.m; ++i)
+        for (int64_t j = 0; j < s.n; ++j) {
+          double sum = has_bias ? double(bias[size_t(j)]) : 0;
+          for (int64_t p = 0; p < s.k; ++p)
+            sum += double(a[size_t(((share_a ? 0 : q) * s.m + i) * s.k + p)]) *
+                   double(b[size_t(((share_b ? 0 : q) * s.k + p) * s.n + j)]);
+          c.push_back(sum);
+        }
+    return c;
+  }
+
+  Shape s;
+  bool has_bias, share_a, share_b;
+  std::vector<T> a, b, bias;
+};
+
+template <class T>
+bool same_bits(const std::vector<T>& x, const std::vector<T>& y) {
+  return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), x.size() * sizeof(T)) == 0);
+}
+
+template <class T>
+void check_close(const std::vector<T>& got, const std::vector<double>& want, int64_t k) {
+  const double eps = std::numeric_limits<T>::epsilon();
+  const double bound = eps * (std::sqrt(double(k)) + 4) * (double(k) / 64 + 4);
+  double worst = 0;
+  bool finite = got.size() == want.size();
+  for (size_t i = 0; i < want.size() && finite; ++i) {
+    finite = std::isfinite(double(got[i]));
+    worst = std::max(worst, std::abs(double(got[i]) - want[i]));
+  }
+  CHECK(finite);
+  CHECK(worst <= bound);
+}
+
+const std::vector<Shape> kShapes = {
+    {1, 1, 1, 1},     {1, 1, 1, 300},   {1, 2, 2, 100},   {1, 1, 7, 5},      {1, 9, 1, 33},
+    {1, 5, 3, 2},     {1, 6, 64, 16},   {1, 7, 65, 17},   {1, 8, 15, 31},    {1, 13, 16, 48},
+    {1, 64, 10, 128}, {1, 10, 128, 64}, {1, 64, 128, 10}, {1, 33, 47, 257},  {1, 31, 79, 513},
+    {1, 3, 300, 40},  {1, 300, 3, 40},  {1, 170, 90, 70}, {3, 5, 9, 11},     {4, 1, 20, 70},
+    {5, 20, 1, 40},   {2, 64, 64, 32},  {7, 1, 1, 64},    {2, 260, 40, 300}, {1, 130, 270, 600}};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("products agree with float64 loops", "[products]", float, double) {
+  for (const Shape& s : kShapes)
+    for (int variant = 0; variant < 4; ++variant) {
+      const Problem<TestType> problem(s, variant % 2 == 1, variant == 2, variant == 3, 17);
+      const std::vector<double> want = problem.reference();
+      for (const Provider provider : kProviders) {
+        if (!ops::provider_available(provider) || !ops::provider_takes(provider, dtype_of<TestType>))
+          continue;
+        CAPTURE(describe(s), variant, ops::name(provider));
+        check_close(problem.plain(provider), want, s.k);
+      }
+    }
+}
+
+TEMPLATE_TEST_CASE("a product's bits depend neither on layout, alignment, threads nor provider's threads",
+                   "[products]", float, double) {
+  using Layout = typename Matrices<TestType>::Layout;
+  for (const Shape& s : kShapes) {
+    if (s.m * s.n * s.k > 6000000) continue;
+    const Problem<TestType> problem(s, true, false, false, 23);
+    for (const Provider provider : kProviders) {
+      if (!ops::provider_available(provider) || !ops::provider_takes(provider, dtype_of<TestType>)) continue;
+      CAPTURE(describe(s), ops::name(provider));
+      const std::vector<TestType> want = problem.plain(provider);
+      const auto again = [&](Layout a, Layout b, Layout c, int64_t offset, int threads) {
+        const Threads scope(threads);
+        CAPTURE(int(a), int(b), int(c), offset, threads);
+        CHECK(same_bits(want, problem.run(a, b, c, offset, 1 + offset,
+                                          [&](const ProductCall& call) { ops::product(call, provider); })));
+      };
+      for (int layout = 0; layout < Matrices<TestType>::shared; ++layout) {
+        again(Layout(layout), Matrices<TestType>::rows, Matrices<TestType>::rows, 0, 1);
+        again(Matrices<TestType>::rows, Layout(layout), Matrices<TestType>::rows, 1, 2);
+        again(Matrices<TestType>::columns, Matrices<TestType>::gaps, Layout(layout), 3, 3);
+        again(Layout(layout), Layout(layout), Layout(layout), 2, 1);
+      }
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("a product's bits do not depend on the position in the batch, nor on sharing",
+                   "[products]", float, double) {
+  for (const Shape s : {Shape{6, 5, 33, 70}, Shape{3, 70, 40, 300}, Shape{5, 1, 1, 90}}) {
+    Problem<TestType> batch(s, false, true, true, 5);
+    Problem<TestType> single({1, s.m, s.n, s.k}, false, true, true, 5);
+    for (const Provider provider : kProviders) {
+      if (!ops::provider_available(provider) || !ops::provider_takes(provider, dtype_of<TestType>)) continue;
+      CAPTURE(describe(s), ops::name(provider));
+      const std::vector<TestType> one = single.plain(provider), all = batch.plain(provider);
+      for (int64_t q = 0; q < s.batch; ++q) {
+        const auto from = all.begin() + q * s.m * s.n;
+        CHECK(same_bits(one, std::vector<TestType>(from, from + s.m * s.n)));
+      }
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("every instruction set gives the same bits", "[products]", float, double) {
+  const ops::tiles::TileSet* sets[] = {&ops::tiles::kTilesV1, &ops::tiles::kTilesV3, &ops::tiles::kTilesV4};
+  for (const Shape& s : kShapes) {
+    const Problem<TestType> problem(s, s.k % 2 == 0, false, false, 41);
+    const auto with = [&](const ops::tiles::TileSet& set) {
+      return problem.run(Matrices<TestType>::gaps, Matrices<TestType>::columns, Matrices<TestType>::rows, 1,
+                         1, [&](const ProductCall& call) {
+                           ProductCall known = call;  // product_with takes normalised strides
+                           if (s.n == 1) known.b_col = known.c_col = known.bias_stride = 1;
+                           if (s.m == 1) known.a_row = known.c_row = 1;
+                           ops::tiles::product_with(set, known);
+                         });
+    };
+    const std::vector<TestType> want = with(ops::tiles::kTilesV1);
+    check_close(want, problem.reference(), s.k);
+    for (const auto* set : sets) {
+      if (!ops::tiles::runs_here(*set)) continue;
+      CAPTURE(describe(s), set->name);
+      CHECK(same_bits(want, with(*set)));
+    }
+  }
+}
+
+TEST_CASE("the software multiply-add of the baseline rounds once", "[products]") {
+  // Exponents far apart and ties: a multiply-add that rounds twice, or drops subnormals, differs here.
+  std::mt19937 random(3);
+  const int64_t m = 16, n = 24, k = 64;
+  std::vector<float> a(m * k), b(k * n), v1(m * n), best(m * n);
+  for (int round = 0; round < 20; ++round) {
+    const auto draw = [&] {
+      const uint32_t sign = random() & 0x80000000u,
+                     mantissa = random() % 3 == 0 ? random() & 7 : random() & 0x7fffff;
+      const uint32_t exponent = round % 2 == 0 ? 100 + random() % 50 : 40 + random() % 30;
+      const uint32_t bits = sign | exponent << 23 | mantissa;
+      float f;
+      std::memcpy(&f, &bits, sizeof(f));
+      return f;
+    };
+    for (float& x : a) x = draw();
+    for (float& x : b) x = draw();
+    ProductCall call{.m = m,
+                     .n = n,
+                     .k = k,
+                     .a = a.data(),
+                     .a_row = k,
+                     .a_col = 1,
+                     .b = b.data(),
+                     .b_row = n,
+                     .b_col = 1,
+                     .c = v1.data(),
+                     .c_row = n,
+                     .c_col = 1};
+    ops::tiles::product_with(ops::tiles::kTilesV1, call);
+    call.c = best.data();
+    ops::tiles::product_with(ops::tiles::best_set(), call);
+    CHECK(same_bits(v1, best));
+    for (int64_t i = 0; i < m; ++i) {
+      float chain = 0;
+      for (int64_t p = 0; p < k; ++p) chain = std::fma(a[size_t(i * k + p)], b[size_t(p * n + i)], chain);
+      CHECK(std::memcmp(&chain, &v1[size_t(i * n + i)], sizeof(float)) == 0);
+    }
+  }
+}
+
+TEST_CASE("infinities and NaN pass through a product", "[products]") {
+  const float inf = std::numeric_limits<float>::infinity();
+  std::vector<float> a(5 * 70, 1.0f), b(70 * 20, 1.0f), c(5 * 20);
+  a[70 + 3] = inf;
+  a[2 * 70 + 69] = std::numeric_limits<float>::quiet_NaN();
+  a[3 * 70] = -inf;
+  a[3 * 70 + 1] = inf;
+  for (const Provider provider : kProviders) {
+    if (!ops::provider_available(provider)) continue;
+    CAPTURE(ops::name(provider));
+    ops::product({.m = 5,
+                  .n = 20,
+                  .k = 70,
+                  .a = a.data(),
+                  .a_row = 70,
+                  .a_col = 1,
+                  .b = b.data(),
+                  .b_row = 20,
+                  .b_col = 1,
+                  .c = c.data(),
+                  .c_row = 20,
+                  .c_col = 1},
+                 provider);
+    CHECK(c[0] == 70.0f);
+    CHECK(c[20 + 19] == inf);
+    CHECK(std::isnan(c[40]));
+    CHECK(std::isnan(c[60 + 7]));
+    CHECK(c[99] == 70.0f);
+  }
+}
+
+TEST_CASE("empty products: nothing is written, or zeros and the bias", "[products]") {
+  for (const Provider provider : kProviders) {
+    if (!ops::provider_available(provider)) continue;
+    float bias[3] = {1, 2, 3}, c[6] = {9, 9, 9, 9, 9, 9};
+    ProductCall call{.m = 2,
+                     .n = 3,
+                     .k = 0,
+                     .a_row = 0,
+                     .a_col = 1,
+                     .b_row = 3,
+                     .b_col = 1,
+                     .bias = bias,
+                     .bias_stride = 1,
+                     .c = c,
+                     .c_row = 3,
+                     .c_col = 1};
+    ops::product(call, provider);
+    CHECK(std::vector<float>(c, c + 6) == std::vector<float>{1, 2, 3, 1, 2, 3});
+    call.bias = nullptr;
+    ops::product(call, provider);
+    CHECK(std::vector<float>(c, c + 6) == std::vector<float>(6, 0.0f));
+    for (float& v : c) v = 9;
+    for (int empty = 0; empty < 3; ++empty) {
+      ProductCall none = call;
+      none.k = 4;
+      (empty == 0 ? none.batch : empty == 1 ? none.m : none.n) = 0;
+      none.c = nullptr;
+      CHECK_NOTHROW(ops::product(none, provider));
+    }
+    CHECK(std::vector<float>(c, c + 6) == std::vector<float>(6, 9.0f));
+  }
+}
+
+TEST_CASE("strides of sizes below 2 may be anything", "[products]") {
+  const int64_t huge = std::numeric_limits<int64_t>::max(), low = std::numeric_limits<int64_t>::min();
+  for (const Provider provider : kProviders) {
+    if (!ops::provider_available(provider)) continue;
+    CAPTURE(ops::name(provider));
+    float a[2] = {2, 3}, b[2] = {5, 7}, bias = 1, c[4] = {};
+    ops::product({.m = 1,
+                  .n = 1,
+                  .k = 2,
+                  .a = a,
+                  .a_batch = huge,
+                  .a_row = low,
+                  .a_col = 1,
+                  .b = b,
+                  .b_batch = low,
+                  .b_row = 1,
+                  .b_col = huge,
+                  .bias = &bias,
+                  .bias_stride = huge,
+                  .c = c,
+                  .c_batch = huge,
+                  .c_row = huge,
+                  .c_col = low},
+                 provider);
+    CHECK(c[0] == 32.0f);
+    ops::product({.m = 2,
+                  .n = 2,
+                  .k = 1,
+                  .a = a,
+                  .a_batch = low,
+                  .a_row = 1,
+                  .a_col = huge,
+                  .b = b,
+                  .b_batch = huge,
+                  .b_row = huge,
+                  .b_col = 1,
+                  .c = c,
+                  .c_batch = low,
+                  .c_row = 2,
+                  .c_col = 1},
+                 provider);
+    CHECK(std::vector<float>(c, c + 4) == std::vector<float>{10, 14, 15, 21});
+  }
+}
+
+TEST_CASE("half precision accumulates in float32 and rounds once", "[products]") {
+  for (const DType dtype : {DType::float16, DType::bfloat16}) {
+    const auto widen = dtype == DType::float16 ? half_to_float : bfloat_to_float;
+    const auto narrow = dtype == DType::float16 ? float_to_half : float_to_bfloat;
+    for (const Shape s : {Shape{1, 5, 7, 9}, Shape{3, 20, 33, 300}, Shape{2, 1, 1, 50}}) {
+      const Problem<float> values(s, true, false, true, 77);
+      std::vector<uint16_t> a, b, bias, c(size_t(s.batch * s.m * s.n * 2));
+      Problem<float> rounded = values;
+      for (size_t i = 0; i < values.a.size(); ++i) rounded.a[i] = widen(a.emplace_back(narrow(values.a[i])));
+      for (size_t i = 0; i < values.b.size(); ++i) rounded.b[i] = widen(b.emplace_back(narrow(values.b[i])));
+      for (size_t i = 0; i < values.bias.size(); ++i)
+        rounded.bias[i] = widen(bias.emplace_back(narrow(values.bias[i])));
+      const std::vector<float> want = rounded.plain(Provider::tiles);
+      CAPTURE(describe(s), name(dtype));
+      ops::product({.batch = s.batch,
+                    .m = s.m,
+                    .n = s.n,
+                    .k = s.k,
+                    .dtype = dtype,
+                    .a = a.data(),
+                    .a_batch = s.m * s.k,
+                    .a_row = s.k,
+                    .a_col = 1,
+                    .b = b.data(),
+                    .b_batch = 0,
+                    .b_row = s.n,
+                    .b_col = 1,
+                    .bias = bias.data(),
+                    .bias_stride = 1,
+                    .c = c.data(),
+                    .c_batch = 2 * s.m * s.n,
+                    .c_row = 2 * s.n,
+                    .c_col = 2},
+                   Provider::tiles);
+      bool equal = true;
+      for (size_t i = 0; i < want.size(); ++i) equal = equal && c[2 * i] == narrow(want[i]);
+      CHECK(equal);
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("integer products are exact and wrap around", "[products]", uint8_t, int32_t, int64_t) {
+  using T = TestType;
+  const T big = std::numeric_limits<T>::max();
+  const T a[4] = {1, 2, 3, big}, b[4] = {4, 5, 6, 7}, bias[2] = {1, 0};
+  T c[4] = {};
+  const ProductCall call{.m = 2,
+                         .n = 2,
+                         .k = 2,
+                         .dtype = dtype_of<T>,
+                         .a = a,
+                         .a_row = 2,
+                         .a_col = 1,
+                         .b = b,
+                         .b_row = 2,
+                         .b_col = 1,
+                         .bias = bias,
+                         .bias_stride = 1,
+                         .c = c,
+                         .c_row = 2,
+                         .c_col = 1};
+  CHECK(ops::choose_provider(call) == Provider::loops);
+  ops::product(call);
+  const auto wrap = [](uint64_t v) { return static_cast<T>(v); };
+  CHECK(c[0] == 17);
+  CHECK(c[1] == 19);
+  CHECK(c[2] == wrap(12 + uint64_t(big) * 6 + 1));
+  CHECK(c[3] == wrap(15 + uint64_t(big) * 7));
+}
+
+TEST_CASE("the provider follows shape and dtype alone; wrong requests are errors", "[products]") {
+  float x = 0;
+  ProductCall plain{.m = 64, .n = 64, .k = 64, .a = &x, .a_row = 64, .a_col = 1};
+  ProductCall strided = plain;
+  strided.a_row = 1;
+  strided.a_col = 64;
+  strided.c = &x;
+  CHECK(ops::choose_provider(plain) == ops::choose_provider(strided));
+  plain.dtype = DType::bool_;
+  for (const Provider provider : kProviders) CHECK_THROWS_AS(ops::product(plain, provider), Error);
+  plain.dtype = DType::int32;
+  CHECK_THROWS_AS(ops::product(plain, Provider::tiles), Error);
+  CHECK_THROWS_AS(ops::product(plain, Provider::eigen), Error);
+  for (const DType dtype : {DType::uint8, DType::int32, DType::int64, DType::float16, DType::bfloat16,
+                            DType::float32, DType::float64})
+    for (const int64_t size : {1, 64, 512, 2048, 8192}) {
+      const Provider chosen = ops::choose_provider({.m = size, .n = size, .k = size, .dtype = dtype});
+      CHECK(ops::provider_available(chosen));
+      CHECK(ops::provider_takes(chosen, dtype));
+    }
+}
