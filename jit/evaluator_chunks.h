@@ -28,14 +28,16 @@ struct Reducer {
 };
 inline constexpr int64_t kLaneState = 2048;  // bytes of `state`
 
-/// Bits of `uniform` in the tables below: operand k is one element for all.
+/// Bits of `uniform`: operand k is one element for all. Null where there is no such loop: for 0, the function does not
+/// exist in this type; else a chunk filled with the element does it.
 struct ChunkFunctions {
   const char* name;
-  Unary (*unary)(ops::ScalarOp op, DType type);                         // null where a function has no such type
+  Unary (*unary)(ops::ScalarOp op, DType type);
   Binary (*binary)(ops::ScalarOp op, DType type, unsigned uniform);     // 0 .. 2
   Ternary (*ternary)(ops::ScalarOp op, DType type, unsigned uniform);   // 0 .. 6; random functions: seed and offset are uniform
   Unary (*cast)(DType from, DType to);
   Unary (*fill)(int64_t itemsize);                                      // `a`: one element
+  void (*iota)(int64_t* out, int64_t first, int64_t n);
   const Reducer* (*reducer)(ops::ReduceOp op, DType type);              // float32, float64, int64
 };
 

@@ -225,7 +225,7 @@ Executable::~Executable() = default;
 
 std::shared_ptr<const Executable> Executable::make(const Graph& g, const ExecutableOptions& options) {
   auto impl = std::make_unique<Impl>();
-  impl->graph = expand_composites(g);
+  impl->graph = options.optimize ? jit::optimize(g, options.disabled_passes) : expand_composites(g);
   {
     const Prepared prepared = prepare(impl->graph);
     const Grouping grouping = group(prepared, options.optimize);

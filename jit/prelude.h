@@ -171,20 +171,25 @@ TD_FN td_i64 td_least(td_i64 a, td_i64 b) { return a < b ? a : b; }
 // --- Multiply-add, square root, division: what needs a builtin of the target ---
 
 TD_T2 TD_FN TD_V td_fma(TD_V a, TD_V b, TD_V c) {
-  if constexpr (!td_whole<T, N>) return {td_fma(a.lo, b.lo, c.lo), td_fma(a.hi, b.hi, c.hi)};
 #if TD_BYTES == 64
-  else if constexpr (sizeof(TD_V) == 64 && sizeof(T) == 4) return {__builtin_ia32_vfmaddps512_mask(a.v, b.v, c.v, -1, 4)};
-  else if constexpr (sizeof(TD_V) == 64) return {__builtin_ia32_vfmaddpd512_mask(a.v, b.v, c.v, -1, 4)};
+  if constexpr (!td_whole<T, N>) return {td_fma(a.lo, b.lo, c.lo), td_fma(a.hi, b.hi, c.hi)};
+  else if constexpr (sizeof(T) == 4) return {__builtin_ia32_vfmaddps512_mask(a.v, b.v, c.v, -1, 4)};
+  else return {__builtin_ia32_vfmaddpd512_mask(a.v, b.v, c.v, -1, 4)};
 #elif TD_BYTES == 32
-  else if constexpr (sizeof(TD_V) == 32 && sizeof(T) == 4) return {__builtin_ia32_vfmaddps256(a.v, b.v, c.v)};
-  else if constexpr (sizeof(TD_V) == 32) return {__builtin_ia32_vfmaddpd256(a.v, b.v, c.v)};
+  if constexpr (!td_whole<T, N>) return {td_fma(a.lo, b.lo, c.lo), td_fma(a.hi, b.hi, c.hi)};
+  else if constexpr (sizeof(T) == 4) return {__builtin_ia32_vfmaddps256(a.v, b.v, c.v)};
+  else return {__builtin_ia32_vfmaddpd256(a.v, b.v, c.v)};
+#else
+  T x[N], y[N], z[N];
+  __builtin_memcpy(x, &a, sizeof x);
+  __builtin_memcpy(y, &b, sizeof y);
+  __builtin_memcpy(z, &c, sizeof z);
+  TD_ROLLED for (int i = 0; i < N; ++i)
+    if constexpr (sizeof(T) == 4) x[i] = __builtin_fmaf(x[i], y[i], z[i]);
+    else x[i] = __builtin_fma(x[i], y[i], z[i]);
+  __builtin_memcpy(&a, x, sizeof x);
+  return a;
 #endif
-  else {
-    for (int i = 0; i < N; ++i)
-      if constexpr (sizeof(T) == 4) a.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
-      else a.v[i] = __builtin_fma(a.v[i], b.v[i], c.v[i]);
-    return a;
-  }
 }
 TD_FN td_f32 td_fma(td_f32 a, td_f32 b, td_f32 c) { return __builtin_fmaf(a, b, c); }
 TD_FN td_f64 td_fma(td_f64 a, td_f64 b, td_f64 c) { return __builtin_fma(a, b, c); }
@@ -877,3 +882,32 @@ TD_T2 TD_FN td_best<T> td_one_of(td_best<TD_V>) { return {}; }
 TD_JOIN(sum, td_add, td_itself) TD_JOIN(prod, td_mul, td_itself) TD_JOIN(max, td_max, td_itself) TD_JOIN(min, td_min, td_itself)
 TD_JOIN(argmax, td_join_argmax, td_best) TD_JOIN(argmin, td_join_argmin, td_best)
 #undef TD_JOIN
+
+// --- For printed kernels: draws of consecutive elements, 128 bytes of words at a time ---
+
+template <class W> struct td_draws {
+  static constexpr td_i64 per = 16 / (td_i64)sizeof(W), size = 128 / (td_i64)sizeof(W);
+  td_i64 first = -(1l << 62);
+  W words[1 + size + 1];  // from element `first` - 1, which is not drawn
+};
+// The words of elements i, i + 1, ..., 16 in all; the one before and the one after where they belong to the same pair.
+template <class W> TD_FN const W* td_drawn(td_draws<W>& d, td_i64 i, td_i64 seed, td_i64 offset) {
+  if ((td_u64)(i - d.first) > (td_u64)(d.size - 16)) {
+    const auto words = td_random_words((td_u64)seed, (td_u64)offset + (td_u64)i / d.per);
+    __builtin_memcpy(d.words + 1, &words, sizeof words);
+    d.first = i - i % d.per;
+  }
+  return d.words + 1 + (i - d.first);
+}
+TD_FN td_f32v td_uniform_run(td_draws<td_u32>& d, td_i64 i, td_i64 seed, td_i64 offset) {
+  return td_uniform_of(td_words(td_drawn(d, i, seed, offset)));
+}
+TD_FN td_f32v td_uniform16_run(td_draws<td_u16>& d, td_i64 i, td_i64 seed, td_i64 offset) {
+  return td_uniform16_of(td_words(td_drawn(d, i, seed, offset)));
+}
+TD_FN td_f32v td_normal_run(td_draws<td_u32>& d, td_i64 i, td_i64 seed, td_i64 offset) {
+  const td_u32* w = td_drawn(d, i, seed, offset);
+  const td_i32v odd = -((td_lane_numbers<td_i32>() + td_splat((td_i32)(i & 1))) & td_splat(1)), even = odd ^ td_splat(-1);
+  const auto self = td_words(w);
+  return td_normal_of(td_blend(even, self, td_words(w - 1)), td_blend(even, td_words(w + 1), self), odd);
+}

@@ -106,6 +106,11 @@ class Printer {
       offset += rank() + (load && k_.loads[s].index >= 0 ? 2 : 0);
     }
     for (const int32_t i : plan_.whole) t_.node(i, {});
+    for (int32_t i = 0; i < k_.scalars.size(); ++i) {
+      const ScalarNode& n = k_.scalars[i];
+      if (!plan_.live[at(i)] || !t_.draws_in_order(n)) continue;
+      t_.line(std::string("td_draws<") + (n.op == ScalarOp::uniform16 ? "td_u16" : "td_u32") + "> g" + num(i) + ";");
+    }
   }
 
   // Counters of kept dimensions [0, dims), from the linear index `from`.

@@ -46,16 +46,14 @@ class Planner {
     p_.loops.assign(n, 0);
     phase_.assign(n, 0);
     costly_.assign(n, false);
-    live_.assign(n, false);
+    p_.live.assign(n, false);
     p_.load_used.assign(k_.loads.size(), false);
     for (int32_t i = 0; i < k_.scalars.size(); ++i) classify(i);
     for (const Store& s : k_.stores) {
-      if (k_.kind != KernelKind::pointwise && s.row_level && inside(s.value)) {
-        *why_ = "a row-level store of a full-level value";
-        return {};
-      }
+      if (k_.kind != KernelKind::pointwise && s.row_level && inside(s.value)) *why_ = "a row-level store of a full-level value";
       mark_live(s.value);
     }
+    if (!why_->empty()) return {};
     make_passes();
     find_uses();
     return std::move(p_);
@@ -121,6 +119,9 @@ class Planner {
       phase_[at(i)] = phase_[at(k_.reductions[at(static_cast<int32_t>(n.bits))].input)] + 1;
     }
     for (int j = 0; j < ops::arity(n.op); ++j) join(n.in[j]);
+    const bool random = n.op == ScalarOp::uniform || n.op == ScalarOp::uniform16 || n.op == ScalarOp::normal;
+    if (random && ((p_.loops[at(n.in[1])] | p_.loops[at(n.in[2])]) & kLane) && why_->empty())
+      *why_ = "random draws whose seed or offset varies";
     if (costly(n.op)) costly_[at(i)] = true;
     if (!inside(i)) costly_[at(i)] = false;  // computed once a row: nothing to gain
     // In a row kernel the lanes are the reduced dimension: what depends on one depends on the other.
@@ -144,8 +145,8 @@ class Planner {
     while (!todo.empty()) {
       const int32_t i = todo.back();
       todo.pop_back();
-      if (live_[at(i)]) continue;
-      live_[at(i)] = true;
+      if (p_.live[at(i)]) continue;
+      p_.live[at(i)] = true;
       const ScalarNode& n = k_.scalars[i];
       if (n.op == ScalarOp::load) p_.load_used[at(static_cast<int32_t>(n.bits))] = true;
       if (n.op == ScalarOp::reduced) todo.push_back(k_.reductions[at(static_cast<int32_t>(n.bits))].input);
@@ -157,7 +158,7 @@ class Planner {
     std::vector<bool> reduction_live(k_.reductions.size(), false);
     int last_value = 0, last_walk = -1;
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
-      if (!live_[at(i)]) continue;
+      if (!p_.live[at(i)]) continue;
       last_value = std::max(last_value, phase_[at(i)]);
       const ScalarNode& n = k_.scalars[i];
       if (n.op == ScalarOp::reduced) {
@@ -180,7 +181,7 @@ class Planner {
       }
     }
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
-      if (!live_[at(i)] || inside(i)) continue;
+      if (!p_.live[at(i)] || inside(i)) continue;
       if (p_.loops[at(i)] == 0) {
         p_.whole.push_back(i);
       } else if (k_.kind != KernelKind::row && p_.loops[at(i)] == kOuter) {
@@ -280,7 +281,7 @@ class Planner {
       if (!p_.is_vector(in)) (vector ? p_.as_vector : p_.as_scalar)[at(in)] = true;
     };
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
-      if (!live_[at(i)]) continue;
+      if (!p_.live[at(i)]) continue;
       const ScalarNode& n = k_.scalars[i];
       for (int j = 0; j < ops::arity(n.op); ++j) {
         // Counters of random functions are given as one scalar each.
@@ -298,7 +299,7 @@ class Planner {
   std::string* why_;
   CPlan p_;
   std::vector<int> phase_;
-  std::vector<bool> costly_, live_, computed_;
+  std::vector<bool> costly_, computed_;
 };
 
 }  // namespace

@@ -43,6 +43,7 @@ struct CPlan {
   std::vector<int32_t> buffered;  // nodes that have a row buffer
   std::vector<int32_t> row_stores;
   std::vector<int32_t> row_values;  // column kernels: vectors that the row stores need
+  std::vector<bool> live;         // of each node: some store needs it
   std::vector<bool> load_used;
   std::vector<bool> as_vector;    // scalar nodes that some vector value reads
   std::vector<bool> as_scalar;    // scalar nodes that something else reads

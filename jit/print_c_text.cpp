@@ -27,7 +27,6 @@ const TypeNames& names(DType t) {
   return kNames[static_cast<int>(t)];
 }
 
-bool is_random(ScalarOp op) { return op == ScalarOp::uniform || op == ScalarOp::uniform16 || op == ScalarOp::normal; }
 
 }  // namespace
 
@@ -35,6 +34,7 @@ const char* c_scalar(DType t) { return names(t).scalar; }
 const char* c_vector(DType t) { return names(t).vector; }
 const char* c_suffix(DType t) { return names(t).suffix; }
 
+bool is_random(ScalarOp op) { return op == ScalarOp::uniform || op == ScalarOp::uniform16 || op == ScalarOp::normal; }
 bool finds_index(ReduceOp op) { return op == ReduceOp::argmax || op == ReduceOp::argmin; }
 
 void CText::line(const std::string& text) {
@@ -43,6 +43,10 @@ void CText::line(const std::string& text) {
   out += text;
   out += '\n';
   if (!text.empty() && text.back() == '{') ++depth_;
+}
+
+bool CText::draws_in_order(const ScalarNode& n) const {
+  return is_random(n.op) && k_.scalars[n.in[0]].op == ScalarOp::index;
 }
 
 int CText::inner_dim() const { return k_.kind == KernelKind::row ? k_.kept_rank : k_.kept_rank - 1; }
@@ -150,8 +154,11 @@ std::string CText::value(int32_t id, const Place& place) const {
     }
     default: break;
   }
-  if (is_random(n.op))
-    return std::string("td_") + ops::name(n.op) + "(" + in(0) + ", " + name(n.in[1], false) + ", " + name(n.in[2], false) + ")";
+  if (is_random(n.op)) {
+    const std::string draw = std::string("td_") + ops::name(n.op), counter = name(n.in[1], false) + ", " + name(n.in[2], false) + ")";
+    if (draws_in_order(n)) return draw + "_run(g" + num(id) + ", " + place.index + ", " + counter;
+    return draw + "(" + in(0) + ", " + counter;
+  }
   return call(ops::name(n.op));
 }
 

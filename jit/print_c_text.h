@@ -38,6 +38,8 @@ class CText {
   /// The stride of access `slot` (loads, then stores) along dimension `dim` of the space.
   std::string stride(size_t slot, int dim) const;
   int inner_dim() const;
+  /// A random function of the linear index itself: its lanes are consecutive, and words are drawn for several vectors.
+  bool draws_in_order(const ops::ScalarNode& n) const;
   size_t store_slot(int32_t store) const { return k_.loads.size() + static_cast<size_t>(store); }
 
  private:
@@ -50,6 +52,7 @@ class CText {
   int depth_ = 0;
 };
 
+bool is_random(ops::ScalarOp op);
 bool finds_index(ReduceOp op);
 
 /// Names of the prelude's types for one element and for a vector of them.

@@ -1,4 +1,4 @@
-// Bodies and gradients of the losses. Reductions: 0 none, 1 mean, 2 sum.
+// Bodies of the losses, and the gradient of cross_entropy. Reductions: 0 none, 1 mean, 2 sum.
 #include "tandem/ops/rules.h"
 
 namespace tandem::ops {
@@ -74,20 +74,6 @@ void body::mse_loss(Body& b) {
   Dims axes;
   for (int i = 0; i < b.type(0).sizes.rank(); ++i) axes.push_back(i);
   b.set(e.cast(reduce_loss(e, each, b.integer(0), e.count(a, axes)), b.type(0).dtype));
-}
-
-void gradient::mse_loss(Gradient& r) {
-  Emitter& e = r.e;
-  const Value a = widen(e, r.in(0));
-  const Value difference = e.sub(a, widen(e, r.in(1)));
-  Dims axes;
-  for (int i = 0; i < r.in_type(0).sizes.rank(); ++i) axes.push_back(i);
-  Value scale = e.number(2);
-  if (r.integer(0) == kMean) scale = e.number_op(ScalarOp::div, scale, e.count(a, axes));
-  const Value slope = e.mul(difference, scale);
-  const Value to_a = e.mul(slope, widen(e, r.grad()));
-  if (r.needs(0)) r.set(0, e.cast(to_a, r.in_type(0).dtype));
-  if (r.needs(1)) r.set(1, e.cast(e.neg(to_a), r.in_type(1).dtype));
 }
 
 }  // namespace tandem::ops

@@ -188,31 +188,6 @@ void body::gelu(Body& b) {
   b.set(e.cast(e.mul(half, e.add(bend, 1.0)), b.type(0).dtype));
 }
 
-// Phi(x) + x * phi(x); for tanh the same by the chain rule.
-void gradient::gelu(Gradient& r) {
-  Emitter& e = r.e;
-  const Value x = widen(e, r.in(0));
-  Value bend, slope;
-  if (r.integer(0)) {
-    const Value square = e.square(x);
-    const Value cube = e.mul(square, x);
-    const Value inner = e.add(x, e.mul(cube, kGeluCubic));
-    bend = e.tanh(e.mul(inner, kGeluScale));
-    const Value steep = e.sub(1.0, e.square(bend));
-    const Value inner_slope = e.add(e.mul(square, 3 * kGeluCubic * kGeluScale), kGeluScale);
-    slope = e.mul(steep, inner_slope);
-  } else {
-    bend = e.erf(e.mul(x, 1 / std::numbers::sqrt2));
-    const Value bell = e.exp(e.mul(e.square(x), -0.5));
-    slope = e.mul(bell, kGeluScale);
-  }
-  const Value left = e.mul(e.add(bend, 1.0), 0.5);
-  const Value right = e.mul(e.mul(x, 0.5), slope);
-  const Value total = e.add(left, right);
-  const Value g = widen(e, r.grad());
-  r.set(0, e.cast(e.mul(g, total), r.in_type(0).dtype));
-}
-
 void body::dropout(Body& b) { b.set(dropped(b.e, b.in(0), b.number(0), b.number(1), b.number(2))); }
 void gradient::dropout(Gradient& r) {
   r.set(0, dropped(r.e, r.grad(), r.number(0), r.number(1), r.number(2)));

@@ -72,12 +72,18 @@ void check::matmul(const InferCall& call, std::vector<TensorType>& out) {
   if (a.back() != inner_b) {
     const bool transposed = b.rank() >= 2 && a.back() == b.back();
     fail_call(call, "inner sizes differ: " + to_string(a) + " x " + to_string(b) +
-                        (transposed ? "; transpose the second?" : ""));
+                        (transposed ? "; transpose the second?"
+                                    : "; columns of the first must equal rows of the second"));
   }
   Dims batch_a, batch_b;
   for (int i = 0; i + 2 < a.rank(); ++i) batch_a.push_back(a[i]);
   for (int i = 0; i + 2 < b.rank(); ++i) batch_b.push_back(b[i]);
-  Dims sizes = broadcast(batch_a, batch_b, "matmul", call.where);
+  Dims sizes;
+  try {
+    sizes = broadcast(batch_a, batch_b, "matmul");
+  } catch (const Error&) {
+    fail_call(call, "batch sizes do not broadcast: " + to_string(a) + " x " + to_string(b));
+  }
   if (a.rank() >= 2) sizes.push_back(a[a.rank() - 2]);
   if (b.rank() >= 2) sizes.push_back(b.back());
   checked_numel(sizes, call.where);

@@ -3,6 +3,7 @@
 // contributions.
 #include <memory>
 #include <unordered_map>
+#include <utility>
 
 #include "tandem/core/error.h"
 #include "tandem/ops/reverse.h"
@@ -86,7 +87,8 @@ void reverse(Emitter& e, std::span<const LoggedCall> calls, std::span<const Valu
     for (size_t i = 0; i < n; ++i)
       if (needed[i] && results[i]) add(c.in[i], results[i]);
   }
-  for (size_t i = 0; i < wanted.size(); ++i) grads[i] = wanted[i] ? flowing.at(wanted[i].id) : Value{};
+  for (size_t i = 0; i < wanted.size(); ++i)
+    grads[i] = wanted[i] ? std::exchange(flowing.at(wanted[i].id), Value{}) : Value{};
 }
 
 void emit_gradient(Gradient& g) {

@@ -39,9 +39,10 @@ void gradient::matmul(Gradient& r) {
   if (a_vector) g_sizes.insert(g_sizes.rank() - 1, 1);
   const Value g = e.reshape(r.grad(), g_sizes);
   if (r.needs(0)) {
-    const Value b = e.reshape(r.in(1), b_matrix);
-    const Value product = e.matmul(g, transposed(e, b));
-    r.set(0, e.reshape(e.sum_to(product, a_matrix), a_sizes));
+    const Value b = transposed(e, e.reshape(r.in(1), b_matrix));
+    const bool rows = a_matrix.rank() > 2 && b_matrix.rank() == 2;
+    const Value product = e.matmul(rows ? as_rows(e, g) : g, b);
+    r.set(0, e.reshape(rows ? product : e.sum_to(product, a_matrix), a_sizes));
   }
   if (r.needs(1)) {
     const Value a = e.reshape(r.in(0), a_matrix);
@@ -59,7 +60,7 @@ void gradient::matmul(Gradient& r) {
 
 void gradient::linear(Gradient& r) {
   Emitter& e = r.e;
-  if (r.needs(0)) r.set(0, e.matmul(r.grad(), r.in(1)));
+  if (r.needs(0)) r.set(0, e.reshape(e.matmul(as_rows(e, r.grad()), r.in(1)), r.in_type(0).sizes));
   if (r.needs(1)) {
     const Value g = as_rows(e, r.grad());
     const Value x = as_rows(e, r.in(0));

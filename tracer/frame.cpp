@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tandem/core/log.h"
+#include "tandem/tracer/mechanisms.h"
 
 namespace tandem::tracer {
 
@@ -12,7 +13,11 @@ using core::kPending;
 using core::kRequiresGrad;
 using eager::Call;
 
-void Frame::begin(std::span<TensorImpl* const> arguments) {
+#ifdef TANDEM_TEST_SWITCHES
+uint32_t mechanisms_off = 0;
+#endif
+
+void Frame::begin(std::span<const Tensor> arguments) {
   ++counters_.calls;
   ++r_.calls;
   if (r_.branches.empty()) r_.branches.push_back(std::make_unique<Branch>());
@@ -22,7 +27,7 @@ void Frame::begin(std::span<TensorImpl* const> arguments) {
   segment_start_ = 0;
   ended_.clear();
   jump(0, 0);
-  for (size_t i = 0; i < arguments.size(); ++i) r_.handles[r_.arguments[i]] = arguments[i];
+  for (size_t i = 0; i < arguments.size(); ++i) r_.handles[r_.arguments[i]] = arguments[i].impl();
 }
 
 void Frame::jump(int32_t branch, int32_t position) {
@@ -33,24 +38,26 @@ void Frame::jump(int32_t branch, int32_t position) {
 
 bool Frame::matches(const Entry& e, const Call& call) {
   if (e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) || e.n_in != call.n_in || e.n_words != call.n_words ||
-      e.in_place != call.in_place || e.numbers != call.numbers || r_.modes[e.modes] != modes_word(modes()))
+      (e.in_place != call.in_place && on(Mechanism::compare_in_place)) || e.numbers != call.numbers ||
+      (r_.modes[e.modes] != modes_word(modes()) && on(Mechanism::compare_modes)))
     return false;
   TensorImpl* const* handles = r_.handles.data();
   const uint32_t direct = std::min<uint32_t>(call.n_in, 3);
   for (uint32_t i = 0; i < direct; ++i)
-    if (handles[e.in[i]] != call.in[i]) return false;
+    if (handles[e.in[i]] != call.in[i] && on(Mechanism::compare_operands)) return false;
   for (uint32_t i = 3; i < call.n_in; ++i)
-    if (handles[r_.more[e.more + i - 3]] != call.in[i]) return false;
+    if (handles[r_.more[e.more + i - 3]] != call.in[i] && on(Mechanism::compare_operands)) return false;
   int64_t* words = r_.words.data() + e.words;
   for (uint32_t w = 0; w < call.n_words; ++w)
-    if (words[w] != call.words[w] && !(w < 64 && ((e.run_time >> w) & 1))) return false;
-  for (uint32_t w = 0; w < call.n_words; ++w) words[w] = call.words[w];
+    if (words[w] != call.words[w] && !(w < 64 && ((e.run_time >> w) & 1)) && on(Mechanism::compare_attributes)) return false;
+  if (on(Mechanism::store_scalars))
+    for (uint32_t w = 0; w < call.n_words; ++w) words[w] = call.words[w];
   return true;
 }
 
 TensorImpl* Frame::lend(uint32_t handle) {
   TensorImpl*& t = r_.handles[handle];
-  if (t && t->refs.get() == 1) [[likely]] return t;
+  if (t && (t->refs.get() == 1 || !on(Mechanism::fresh_handles))) [[likely]] return t;
   // Somebody holds the old one (or it was given away): a fresh one stands for this call's value.
   const HandleInfo& info = r_.infos[handle];
   TensorImpl* fresh = core::new_impl();
@@ -73,7 +80,7 @@ void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
   if (e.in_place) {
     const ops::OpDef& op = ops::def(call.op);
     for (int j = 0; j < op.n_out; ++j)
-      if (op.writes[j] >= 0) eager::bump_version(call.in[op.writes[j]], call.where);
+      if (op.writes[j] >= 0 && on(Mechanism::versions)) eager::bump_version(call.in[op.writes[j]], call.where);
     return;
   }
   for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
@@ -90,15 +97,18 @@ bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
 bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   const HandleInfo& info = r_.infos[handle];
   if (info.kind != HandleInfo::Kind::slot || t->has(kPending) || t->frame == this) return false;
+  if (on(Mechanism::slot_types))
   if (t->dtype != info.dtype || !(t->sizes == info.sizes) || !(t->strides == info.strides) ||
       t->has(kRequiresGrad) != info.requires_grad || (t->grad_fn == nullptr) != info.leaf)
     return false;
-  if (r_.slots.contains(t)) return false;
   if (r_.cells[info.cell].members != 1) return false;
-  for (const uint32_t a : r_.arguments)
-    if (r_.handles[a]->storage == t->storage) return false;
-  const auto cell = r_.slot_cells.find(t->storage.get());
-  if (cell != r_.slot_cells.end() && cell->second != info.cell) return false;
+  if (on(Mechanism::slot_once)) {
+    if (r_.slots.contains(t)) return false;
+    for (const uint32_t a : r_.arguments)
+      if (r_.handles[a]->storage == t->storage) return false;
+    const auto cell = r_.slot_cells.find(t->storage.get());
+    if (cell != r_.slot_cells.end() && cell->second != info.cell) return false;
+  }
   TensorImpl*& bound = r_.handles[handle];
   if (bound) {
     r_.slots.erase(bound);
@@ -140,7 +150,7 @@ bool Frame::find_event(Accept&& accept) {
 
 bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
   for (uint32_t i = 0; i < call.n_in; ++i)
-    if (call.in[i] && call.in[i]->has(kPending) && call.in[i]->frame != this)
+    if (call.in[i] && call.in[i]->has(kPending) && call.in[i]->frame != this && on(Mechanism::thread_check))
       fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) + " is a pending tensor of another traced call or thread",
            call.where);
   if (!recording_ && !passthrough_) {
@@ -197,7 +207,7 @@ bool Frame::backward(const eager::BackwardCall& call) {
   for (TensorImpl* t : call.gradients) b.gradients.push_back(t ? resolve(t) : 0);
   b.retain_graph = call.retain_graph;
   b.create_graph = call.create_graph;
-  b.skippable = !external_history_;
+  b.skippable = !external_history_ || !on(Mechanism::outside_history);
   Entry& e = append(EventKind::backward, call.where);
   e.more = static_cast<uint32_t>(r_.backwards.size());
   backward_ = static_cast<int32_t>(e.more);
@@ -243,7 +253,7 @@ void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
 }
 
 void Frame::host_code() {
-  if (backward_ >= 0 && backward_recording_) r_.backwards[static_cast<size_t>(backward_)].skippable = false;
+  if (backward_ >= 0 && backward_recording_ && on(Mechanism::host_code)) r_.backwards[static_cast<size_t>(backward_)].skippable = false;
 }
 
 void Frame::read(TensorImpl* t, Location where) {
@@ -301,7 +311,7 @@ bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
 void Frame::end() {
   settle();
   // R5: a history that goes on after this call is made real before the live set is taken, since it holds what it saved.
-  if (!recording_ && !tape_live_ && !passthrough_) {
+  if (!recording_ && !tape_live_ && !passthrough_ && on(Mechanism::leaving_history)) {
     const auto leaves = [&](const SegmentEnd& s) {
       for (size_t i = 0; i < s.open_tape.size(); ++i) {
         const TensorImpl* t = r_.handles[s.results[i]];
@@ -314,7 +324,10 @@ void Frame::end() {
     if (open) need_tape();
   }
   if (!passthrough_) {
-    if (!recording_ && !find_event([](const Entry& e) { return e.kind == EventKind::end; })) start_recording();
+    const auto is_end = [](const Entry& e) { return e.kind == EventKind::end; };
+    if (!recording_ && !on(Mechanism::end_event))
+      while (!at_end() && !is_end(cursor())) ++position_;
+    if (!recording_ && !find_event(is_end)) start_recording();
     if (!passthrough_) {
       if (recording_) record_segment(append(EventKind::end, {}));
       else ++position_;
@@ -330,7 +343,7 @@ void Frame::end() {
 void Frame::abandon() noexcept {
   settle();
   SegmentEnd pending = pending_segment();
-  if (!failed_ && !passthrough_) {
+  if (!failed_ && !passthrough_ && on(Mechanism::abandon)) {
     try {
       run_op_by_op(pending);
     } catch (const std::exception& error) {
@@ -340,7 +353,7 @@ void Frame::abandon() noexcept {
   }
   extra_results_.insert(extra_results_.end(), pending.results.begin(), pending.results.end());
   clean_up();
-  drop_recording();
+  if (on(Mechanism::drop_recording)) drop_recording();
 }
 
 }  // namespace tandem::tracer

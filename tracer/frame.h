@@ -26,7 +26,7 @@ class Frame final : public eager::Interceptor {
   Frame(Record& record, Counters& counters) : r_(record), counters_(counters) { r_.frame = this; }
 
   /// The call starts: binds the arguments (of the record's types).
-  void begin(std::span<TensorImpl* const> arguments);
+  void begin(std::span<const Tensor> arguments);
   /// The body has returned; its results are still held by the caller. Runs what is pending.
   void end();
   /// The body threw: what came before the throw happens, as in eager mode; what this call recorded is dropped.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tandem/eager/compiled.h"
+#include "tandem/tracer/mechanisms.h"
 
 namespace tandem::tracer {
 
@@ -52,7 +53,7 @@ Value Lowering::value_of(uint32_t handle) {
   if (external && changes == 0) return input(handle);
   if (h.view) {
     const auto known = views_.find(handle);
-    if (known != views_.end() && known->second.changes == changes) return known->second.value;
+    if (known != views_.end() && (known->second.changes == changes || !on(Mechanism::cell_values))) return known->second.value;
     const Value v = view_of(*h.view, value_of(h.base));
     views_[handle] = {v, changes};
     return v;

@@ -25,16 +25,13 @@ enum class Mechanism : uint32_t {
   consumed_tape,        // R4: a consumed range throws again
   leaving_history,      // R5: history that leaves keeps working
   outside_history,      // R5: history from outside is walked
-  reads_end_segments,   // R6: a read runs what is pending
   abandon,              // R7: what came before a throw happens
   drop_recording,       // R7: a path broken off by a throw is forgotten
   live_outputs,         // R10: whoever is held at the end is an output
   fresh_handles,        // R12: a handle that somebody holds is not used again
   end_event,            // a body that ends early is a path of its own
-  branches,             // R17: what differs is recorded as a branch
   thread_check,         // R15: pending tensors belong to their call
   inline_traces,        // R16: inner traces run inside the outer one
-  body_runs_once,       // R18
   count_
 };
 

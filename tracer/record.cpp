@@ -7,6 +7,7 @@
 
 #include "tandem/core/log.h"
 #include "tandem/tracer/frame.h"
+#include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/slots.h"
 
 namespace tandem::tracer {
@@ -32,7 +33,7 @@ bool on_slot_event(TensorImpl* t, bool dying) noexcept {
   Watchers& w = watchers();
   const std::lock_guard lock(w.mutex);
   const auto it = w.of.find(t);
-  if (it == w.of.end()) return false;
+  if (it == w.of.end() || !on(Mechanism::slot_watch)) return false;
   if (dying)
     for (Record* r : it->second)
       if (r->frame && r->frame->keep_dying_slot(t)) return true;

@@ -124,6 +124,7 @@ struct Record {
   std::vector<SegmentEnd> segments;
   int64_t calls = 0, recordings = 0;
   class Frame* frame = nullptr;
+  bool compile = true;
 
   Record();
   ~Record();

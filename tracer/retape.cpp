@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tandem/tracer/frame.h"
+#include "tandem/tracer/mechanisms.h"
 
 namespace tandem::tracer {
 
@@ -21,6 +22,7 @@ bool Frame::same_backward(const BackwardRecord& b, const eager::BackwardCall& ca
 
 // R4: which leaves have a gradient, and whose it is, must be as recorded; hooks are host code.
 bool Frame::leaves_match(const BackwardRecord& b) {
+  if (!on(Mechanism::leaf_gradients)) return true;
   for (const LeafGrad& g : b.leaves) {
     const TensorImpl* leaf = r_.handles[g.leaf];
     if (!leaf) return false;
@@ -104,7 +106,7 @@ void Frame::rebuild_tape() {
 
 // A backward that this call skipped has used up its part of the tape.
 void Frame::consume(const BackwardRecord& b) {
-  if (b.retain_graph || !b.complete) return;
+  if (b.retain_graph || !b.complete || !on(Mechanism::consumed_tape)) return;
   std::vector<Node*> stack;
   for (const uint32_t h : b.roots)
     if (const TensorImpl* t = r_.handles[h]; t && t->grad_fn) stack.push_back(eager::as_node(t->grad_fn.get()));

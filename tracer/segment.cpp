@@ -6,6 +6,7 @@
 #include "tandem/core/log.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/lowering.h"
+#include "tandem/tracer/mechanisms.h"
 
 namespace tandem::tracer {
 
@@ -92,6 +93,7 @@ void Frame::end_segment(SegmentEnd& segment) {
 
 const Plan* Frame::find_plan(SegmentEnd& segment) {
   const auto covers = [&](const Plan& plan) {
+    if (!on(Mechanism::live_outputs)) return true;
     for (const uint32_t h : segment.results) {
       const TensorImpl* t = r_.handles[h];
       if (t && t->refs.get() > 1 && t->has(kPending) && !plan.has_output[r_.infos[h].cell]) return false;
@@ -145,7 +147,7 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
   plan->inputs = lowering.inputs();
   plan->numbers = lowering.numbers();
   plan->graph = jit::to_string(lowering.graph());
-  plan->executable = jit::Executable::make(lowering.graph(), {});
+  plan->executable = jit::Executable::make(lowering.graph(), {.compile = r_.compile});
   return plan;
 }
 
@@ -154,7 +156,11 @@ void Frame::run_plan(const Plan& plan) {
   scratch_.numbers.clear();
   scratch_.outputs.clear();
   scratch_.storages.clear();
-  for (const uint32_t h : plan.inputs) scratch_.inputs.push_back(r_.handles[h]->data);
+  for (const uint32_t h : plan.inputs) {
+    const TensorImpl* t = r_.handles[h];
+    TANDEM_INTERNAL(t && (t->data || t->numel == 0), "a plan's input without memory");
+    scratch_.inputs.push_back(t->data);
+  }
   for (const uint32_t w : plan.numbers) scratch_.numbers.push_back(r_.words[w]);
   for (const uint32_t c : plan.outputs) {
     const HandleInfo& root = r_.infos[r_.cells[c].root];

@@ -5,6 +5,7 @@
 
 #include "tandem/core/log.h"
 #include "tandem/tracer/frame.h"
+#include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/slots.h"
 
 namespace tandem::tracer {
@@ -19,7 +20,7 @@ class Trace {
     Frame frame;
   };
   /// The entry for these arguments, made if there is none; null if the call must run eagerly.
-  Entry* find(std::span<TensorImpl* const> arguments);
+  Entry* find(std::span<const Tensor> arguments);
 
   TraceOptions options;
   std::mutex mutex;
@@ -27,33 +28,34 @@ class Trace {
   std::vector<std::unique_ptr<Entry>> entries;
 
  private:
-  bool aliases_slot(const Record& r, std::span<TensorImpl* const> arguments) const;
+  bool aliases_slot(const Record& r, std::span<const Tensor> arguments) const;
   bool warned_alias_ = false;
 };
 
 namespace {
 
-ArgumentType type_of(std::span<TensorImpl* const> arguments, size_t i) {
-  const TensorImpl* t = arguments[i];
+ArgumentType type_of(std::span<const Tensor> arguments, size_t i) {
+  const TensorImpl* t = arguments[i].impl();
   ArgumentType a{t->dtype, t->device, t->sizes, t->strides, t->has(core::kRequiresGrad), t->grad_fn == nullptr, -1, -1};
   for (size_t k = 0; k < i; ++k) {
-    if (a.same_as < 0 && arguments[k] == t) a.same_as = static_cast<int>(k);
-    if (a.shares < 0 && arguments[k]->storage == t->storage) a.shares = static_cast<int>(k);
+    if (a.same_as < 0 && arguments[k].impl() == t) a.same_as = static_cast<int>(k);
+    if (a.shares < 0 && arguments[k].impl()->storage == t->storage) a.shares = static_cast<int>(k);
   }
   return a;
 }
 
 // Compared field by field without building an ArgumentType: this runs on every call.
-bool matches(const ArgumentType& a, std::span<TensorImpl* const> arguments, size_t i) {
-  const TensorImpl* t = arguments[i];
+bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
+  const TensorImpl* t = arguments[i].impl();
+  if (!on(Mechanism::argument_types)) return true;
   if (a.dtype != t->dtype || !(a.device == t->device) || !(a.sizes == t->sizes) || !(a.strides == t->strides) ||
       a.requires_grad != t->has(core::kRequiresGrad) || a.leaf != (t->grad_fn == nullptr))
     return false;
-  for (int k = 0; k < static_cast<int>(i); ++k) {
+  for (int k = 0; k < static_cast<int>(i) && on(Mechanism::argument_aliasing); ++k) {
     const auto n = static_cast<size_t>(k);
-    if ((arguments[n] == t) != (a.same_as == k) && !(arguments[n] == t && a.same_as >= 0 && a.same_as < k)) return false;
-    if ((arguments[n]->storage == t->storage) != (a.shares == k) &&
-        !(arguments[n]->storage == t->storage && a.shares >= 0 && a.shares < k))
+    const TensorImpl* other = arguments[n].impl();
+    if ((other == t) != (a.same_as == k) && !(other == t && a.same_as >= 0 && a.same_as < k)) return false;
+    if ((other->storage == t->storage) != (a.shares == k) && !(other->storage == t->storage && a.shares >= 0 && a.shares < k))
       return false;
   }
   return true;
@@ -61,13 +63,13 @@ bool matches(const ArgumentType& a, std::span<TensorImpl* const> arguments, size
 
 }  // namespace
 
-bool Trace::aliases_slot(const Record& r, std::span<TensorImpl* const> arguments) const {
-  for (const TensorImpl* t : arguments)
-    if (t->storage->slot && r.slot_cells.contains(t->storage.get())) return true;
+bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) const {
+  for (const Tensor& a : arguments)
+    if (const TensorImpl* t = a.impl(); t->storage->slot && on(Mechanism::captured_aliasing) && r.slot_cells.contains(t->storage.get())) return true;
   return false;
 }
 
-Trace::Entry* Trace::find(std::span<TensorImpl* const> arguments) {
+Trace::Entry* Trace::find(std::span<const Tensor> arguments) {
   const uint64_t modes_word_now = modes_word(modes());
   for (const std::unique_ptr<Entry>& e : entries) {
     const Record& r = e->record;
@@ -86,6 +88,7 @@ Trace::Entry* Trace::find(std::span<TensorImpl* const> arguments) {
   auto entry = std::make_unique<Entry>(counters);
   Record& r = entry->record;
   r.modes_at_entry = modes_word_now;
+  r.compile = options.compile;
   for (size_t i = 0; i < arguments.size(); ++i) {
     r.key.push_back(type_of(arguments, i));
     const ArgumentType& a = r.key.back();
@@ -102,8 +105,8 @@ Trace::Entry* Trace::find(std::span<TensorImpl* const> arguments) {
       r.cells.push_back({.root = static_cast<uint32_t>(r.handles.size()), .members = 1, .external = true});
     }
     r.arguments.push_back(static_cast<uint32_t>(r.handles.size()));
-    r.handles.push_back(arguments[i]);
-    r.infos.push_back(info_of(arguments[i], HandleInfo::Kind::argument, cell));
+    r.handles.push_back(arguments[i].impl());
+    r.infos.push_back(info_of(arguments[i].impl(), HandleInfo::Kind::argument, cell));
   }
   if (core::log_enabled(core::LogArea::trace, core::LogLevel::debug) && !entries.empty())
     core::log(core::LogArea::trace, core::LogLevel::debug, options.name + ": a new signature of arguments");
@@ -111,38 +114,40 @@ Trace::Entry* Trace::find(std::span<TensorImpl* const> arguments) {
   return entries.back().get();
 }
 
-struct CallScope::State {
-  std::unique_lock<std::mutex> lock;
-  Trace::Entry* entry = nullptr;
-  std::optional<eager::InterceptorGuard> guard;
-  bool finished = false;
-};
-
-CallScope::CallScope(Trace& trace, std::span<const Tensor> arguments) : state_(std::make_unique<State>()) {
-  state_->lock = std::unique_lock(trace.mutex);
-  std::vector<TensorImpl*> impls;
-  for (const Tensor& t : arguments) {
-    TensorImpl& impl = t.checked({});
-    if (impl.has(core::kPending)) fail(trace.options.name + ": an argument is a pending tensor of a traced call on another thread");
-    impls.push_back(&impl);
+CallScope::CallScope(Trace& trace, std::span<const Tensor> arguments) : trace_(trace) {
+  trace.mutex.lock();
+  try {
+    for (const Tensor& t : arguments)
+      if (t.checked({}).has(core::kPending))
+        fail(trace.options.name + ": an argument is a pending tensor of a traced call on another thread");
+    Trace::Entry* entry = trace.find(arguments);
+    if (!entry) return;
+    entry->frame.begin(arguments);
+    frame_ = &entry->frame;
+  } catch (...) {
+    trace.mutex.unlock();
+    throw;
   }
-  state_->entry = trace.find(impls);
-  if (!state_->entry) return;
-  state_->entry->frame.begin(impls);
-  state_->guard.emplace(&state_->entry->frame);
+  outer_ = eager::interceptor_;
+  eager::interceptor_ = frame_;
 }
 
 void CallScope::finish() {
-  if (!state_->entry) return;
-  state_->entry->frame.end();
-  state_->finished = true;
-  state_->guard.reset();
+  if (!frame_) return;
+  frame_->end();
+  frame_ = nullptr;
+  eager::interceptor_ = outer_;
 }
 
 CallScope::~CallScope() {
-  if (!state_->entry || state_->finished) return;
-  state_->entry->frame.abandon();
+  if (frame_) {
+    frame_->abandon();
+    eager::interceptor_ = outer_;
+  }
+  trace_.mutex.unlock();
 }
+
+bool inside_call() { return eager::interceptor() != nullptr && on(Mechanism::inline_traces); }
 
 std::shared_ptr<Trace> make_trace(TraceOptions options) { return std::make_shared<Trace>(std::move(options)); }
 

@@ -14,13 +14,17 @@
 #include <utility>
 #include <vector>
 
-#include "tandem/eager/interceptor.h"
 #include "tandem/eager/tensor.h"
 
 namespace tandem {
 
+namespace eager {
+class Interceptor;
+}
+
 struct TraceOptions {
   std::string name = "traced";  // in logs and reports
+  bool compile = true;          // false: kernels run in the chunk evaluator; fused all the same
 };
 
 /// What a trace has done and holds, as numbers to assert on. Bytes and counts are sums over its plans.
@@ -43,11 +47,31 @@ namespace tracer {
 
 class Trace;
 
+/// The tensor arguments of a call, held until it ends. Few need no allocation.
+class Arguments {
+ public:
+  void add(const Tensor& t) {
+    if (n_ < kFew) {
+      few_[n_++] = t;
+      return;
+    }
+    if (many_.empty()) many_.assign(few_, few_ + kFew);
+    many_.push_back(t);
+  }
+  std::span<const Tensor> list() const { return many_.empty() ? std::span<const Tensor>(few_, n_) : std::span<const Tensor>(many_); }
+
+ private:
+  static constexpr size_t kFew = 8;
+  Tensor few_[kFew];
+  size_t n_ = 0;
+  std::vector<Tensor> many_;
+};
+
 /// One call of a traced function: takes the trace's lock, binds the arguments, installs the interceptor.
 class CallScope {
  public:
   CallScope(Trace& trace, std::span<const Tensor> arguments);
-  /// The body threw: what came before happens, as in eager mode.
+  /// If the body threw: what came before happens, as in eager mode.
   ~CallScope();
   /// The body has returned and its results are alive: runs what is pending.
   void finish();
@@ -55,29 +79,34 @@ class CallScope {
   CallScope& operator=(const CallScope&) = delete;
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  Trace& trace_;
+  class Frame* frame_ = nullptr;  // null: the call runs eagerly
+  eager::Interceptor* outer_ = nullptr;
 };
 
+/// True if this thread runs a traced call.
+bool inside_call();
 std::shared_ptr<Trace> make_trace(TraceOptions options);
 TraceReport report(const Trace& trace);
 std::string graph_text(const Trace& trace);
 std::string code_text(const Trace& trace);
 
-inline void collect(std::vector<Tensor>& out, const Tensor& t) { out.push_back(t); }
-inline void collect(std::vector<Tensor>& out, const std::vector<Tensor>& list) { out.insert(out.end(), list.begin(), list.end()); }
+inline void collect(Arguments& out, const Tensor& t) { out.add(t); }
+inline void collect(Arguments& out, const std::vector<Tensor>& list) {
+  for (const Tensor& t : list) out.add(t);
+}
 template <class A, class B>
-void collect(std::vector<Tensor>& out, const std::pair<A, B>& p) {
+void collect(Arguments& out, const std::pair<A, B>& p) {
   collect(out, p.first);
   collect(out, p.second);
 }
 template <class T>
-void collect(std::vector<Tensor>& out, const std::optional<T>& o) {
+void collect(Arguments& out, const std::optional<T>& o) {
   if (o) collect(out, *o);
 }
 /// Host values are no part of the signature: they are followed because the body runs.
 template <class T>
-void collect(std::vector<Tensor>&, const T&) {}
+void collect(Arguments&, const T&) {}
 
 }  // namespace tracer
 
@@ -90,10 +119,10 @@ class TracedFunction {
   template <class... Args>
   auto operator()(Args&&... args) {
     using Result = std::invoke_result_t<F&, Args&&...>;
-    if (eager::interceptor()) return function_(std::forward<Args>(args)...);
-    std::vector<Tensor> arguments;
+    if (tracer::inside_call()) return function_(std::forward<Args>(args)...);
+    tracer::Arguments arguments;
     (tracer::collect(arguments, args), ...);
-    tracer::CallScope scope(*trace_, arguments);
+    tracer::CallScope scope(*trace_, arguments.list());
     if constexpr (std::is_void_v<Result>) {
       function_(std::forward<Args>(args)...);
       scope.finish();

@@ -4,25 +4,33 @@
 
 #include "tandem/core/thread_pool.h"
 #include "tandem/ops/products/providers.h"
+#include "tandem/ops/products/tiles.h"
 
 namespace tandem::ops {
 namespace {
 
 constexpr int64_t kRows = 256;
-constexpr int64_t kSquare = 32;
 
-/// Copies (rows, columns) between any two layouts; squares keep the lines of both sides in the cache.
 template <class T>
-void copy(T* to, int64_t to_row, int64_t to_col, const T* from, int64_t row, int64_t col, int64_t rows,
-          int64_t columns) {
-  core::parallel((rows + kSquare - 1) / kSquare, std::max<int64_t>(1, (1 << 18) / (kSquare * columns)),
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t r0 = begin * kSquare; r0 < std::min(rows, end * kSquare); r0 += kSquare)
-                     for (int64_t c0 = 0; c0 < columns; c0 += kSquare)
-                       for (int64_t r = r0; r < std::min(rows, r0 + kSquare); ++r)
-                         for (int64_t c = c0; c < std::min(columns, c0 + kSquare); ++c)
-                           to[r * to_row + c * to_col] = from[r * row + c * col];
-                 });
+void to_rows(T* to, const T* from, int64_t row, int64_t col, int64_t rows, int64_t columns) {
+  core::parallel(rows, std::max<int64_t>(64, (1 << 18) / columns), [&](int64_t begin, int64_t end) {
+    const tiles::TileSet& set = tiles::best_set();
+    if constexpr (sizeof(T) == sizeof(float))
+      set.copy_float(to + begin * columns, from + begin * row, row, col, end - begin, columns);
+    else
+      set.copy_double(to + begin * columns, from + begin * row, row, col, end - begin, columns);
+  });
+}
+
+/// Squares keep the lines of both sides in the cache.
+template <class T>
+void from_rows(T* to, int64_t row, int64_t col, const T* from, int64_t rows, int64_t columns) {
+  constexpr int64_t kSquare = 8;
+  for (int64_t r0 = 0; r0 < rows; r0 += kSquare)
+    for (int64_t c0 = 0; c0 < columns; c0 += kSquare)
+      for (int64_t r = r0; r < std::min(rows, r0 + kSquare); ++r)
+        for (int64_t c = c0; c < std::min(columns, c0 + kSquare); ++c)
+          to[r * row + c * col] = from[r * columns + c];
 }
 
 template <class T>
@@ -41,8 +49,8 @@ void one_product(const ProductCall& call, const T* a, const T* b, T* c, RowBlock
   const Scratch a_space(copy_a ? m * k * kSize : 0);
   const Scratch b_space(copy_b ? k * n * kSize : 0);
   const Scratch c_space(copy_c ? m * n * kSize : 0);
-  if (copy_a) copy(a_space.as<T>(), k, 1, a, call.a_row, call.a_col, m, k);
-  if (copy_b) copy(b_space.as<T>(), n, 1, b, call.b_row, call.b_col, k, n);
+  if (copy_a) to_rows(a_space.as<T>(), a, call.a_row, call.a_col, m, k);
+  if (copy_b) to_rows(b_space.as<T>(), b, call.b_row, call.b_col, k, n);
   const T* a_data = copy_a ? a_space.as<T>() : a;
   const T* b_data = copy_b ? b_space.as<T>() : b;
   T* c_data = copy_c ? c_space.as<T>() : c;
@@ -58,7 +66,7 @@ void one_product(const ProductCall& call, const T* a, const T* b, T* c, RowBlock
                        for (int64_t j = 0; j < n; ++j) c_data[r * n + j] += bias[j * call.bias_stride];
                    }
                  });
-  if (copy_c) copy(c, call.c_row, call.c_col, c_data, n, int64_t{1}, m, n);
+  if (copy_c) from_rows(c, call.c_row, call.c_col, c_data, m, n);
 }
 
 }  // namespace

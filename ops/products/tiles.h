@@ -48,6 +48,10 @@ struct TileSet {
   /// balanced tree.
   float (*dot_float)(int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_stride);
   double (*dot_double)(int64_t k, const double* a, int64_t a_stride, const double* b, int64_t b_stride);
+  /// to (rows, columns), row-major without gaps = from.
+  void (*copy_float)(float* to, const float* from, int64_t row, int64_t col, int64_t rows, int64_t columns);
+  void (*copy_double)(double* to, const double* from, int64_t row, int64_t col, int64_t rows,
+                      int64_t columns);
 };
 
 extern const TileSet kTilesV1, kTilesV3, kTilesV4;

@@ -61,5 +61,6 @@ struct Vec {
 #include "tandem/ops/products/tiles.inc"
 
 namespace tandem::ops::tiles {
-const TileSet kTilesV1 = {"v1", block<float>, block<double>, dot<float>, dot<double>};
+const TileSet kTilesV1 = {"v1",        block<float>, block<double>, dot<float>,
+                          dot<double>, copy<float>,  copy<double>};
 }  // namespace tandem::ops::tiles

@@ -102,7 +102,8 @@ struct Vec<double> {
 #include "tandem/ops/products/tiles.inc"
 
 namespace tandem::ops::tiles {
-const TileSet kTilesV3 = {"v3", block<float>, block<double>, dot<float>, dot<double>};
+const TileSet kTilesV3 = {"v3",        block<float>, block<double>, dot<float>,
+                          dot<double>, copy<float>,  copy<double>};
 }  // namespace tandem::ops::tiles
 
 #else

@@ -100,7 +100,8 @@ struct Vec<double> {
 #include "tandem/ops/products/tiles.inc"
 
 namespace tandem::ops::tiles {
-const TileSet kTilesV4 = {"v4", block<float>, block<double>, dot<float>, dot<double>};
+const TileSet kTilesV4 = {"v4",        block<float>, block<double>, dot<float>,
+                          dot<double>, copy<float>,  copy<double>};
 }  // namespace tandem::ops::tiles
 
 #else

@@ -97,6 +97,14 @@ TEST_CASE("compiler: what it refuses is reported with its words and the line", "
     CHECK_FALSE(compiler().compile("#include <cmath>\n", kFast).ok());
     CHECK_FALSE(compiler().compile("#include <stddef.h>\n", kFast).ok());
   }
+  SECTION("the line is quoted for a compiler that does not") {
+    const ScratchFolder folder;
+    const std::string body =
+        "[ \"$1\" = --version ] && { echo terse 1; exit; }\necho 'kernel.cpp:2:1: error: bad' >&2\nexit 1\n";
+    const auto terse = HostCompiler::find(folder.script("terse", body));
+    REQUIRE(terse != nullptr);
+    CHECK_THAT(terse->compile("first;\nsecond;\nthird;\n").error, Contains("error: bad\nline 2: second;"));
+  }
   SECTION("an unknown function is noticed when the object is loaded") {
     const CompileResult compiled =
         compiler().compile(module_source("void nowhere(); extern \"C\" void f() { nowhere(); }", "k"), kFast);
@@ -166,6 +174,14 @@ TEST_CASE("compiler: nothing is left behind", "[jit][compiler]") {
   CHECK_FALSE(compiler().compile("this is not C++", kFast).ok());
   load(compiler().compile(module_source("", "a"), kFast), "a");
   load(compiler().compile(module_source("", "b"), kFast), "b", {false, {folder.path()}});
+  const std::string full =
+      folder.script("full", "case \"$TMPDIR\" in '" + folder.path() +
+                                "'/*) echo 'No space left on device'; exit 1;; esac\nexec '" +
+                                compiler().path() + "' \"$@\"\n");
+  const auto elsewhere = HostCompiler::find(full);
+  REQUIRE(elsewhere != nullptr);
+  CHECK(elsewhere->compile("extern \"C\" int f() { return 1; }", kFast).ok());  // in the next folder
+  std::filesystem::remove(full);
   CHECK(open_descriptors() == descriptors);
   CHECK(no_child_left());
   CHECK(std::filesystem::is_empty(folder.path()));
@@ -248,6 +264,15 @@ TEST_CASE("child process: how it ends is told", "[jit][child_process]") {
   SECTION("an interrupt for the child's group does not reach us, nor ours it") {
     CHECK(shell("kill -INT 0; sleep 20").failure == "killed by signal 2");
     CHECK(shell("trap 'exit 5' INT; kill -INT $$; exit 6").failure == "exit status 5");
+  }
+  SECTION("signals that we ignore are not ignored there") {
+    struct sigaction ignore {
+    }, before{};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGTERM, &ignore, &before);
+    const ChildResult result = shell("kill -TERM $$; exit 3");
+    sigaction(SIGTERM, &before, nullptr);
+    CHECK(result.failure == "killed by signal 15");
   }
   SECTION("a server that keeps the output open does not keep us waiting") {
     const auto start = std::chrono::steady_clock::now();

@@ -61,12 +61,12 @@ TEST_CASE("disk cache: writers killed at any moment leave nothing wrong", "[jit]
     return std::string(20'000 + static_cast<size_t>(i), static_cast<char>('a' + i));
   };
   int found = 0;
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 60 || (found == 0 && round < 2000); ++round) {
     const pid_t pid = fork();
     if (pid == 0) {
       for (int i = round;; ++i) cache.store(name(i % 20), "key", "source", object(i % 20));
     }
-    usleep(static_cast<useconds_t>(200 + 97 * round));
+    usleep(static_cast<useconds_t>(200 + 97 * (round % 60)));
     kill(pid, SIGKILL);
     REQUIRE(waitpid(pid, nullptr, 0) == pid);
     for (int i = 0; i < 20; ++i) {

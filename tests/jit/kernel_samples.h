@@ -103,4 +103,15 @@ inline Kernel relu_backward_bias() {
   return b.k;
 }
 
+/// (n): x * scale where a 16-bit draw is below `keep`, else 0. Numbers: seed, offset (int64), keep, scale.
+inline Kernel dropout() {
+  Builder b("dropout", KernelKind::pointwise, 1, 0);
+  const S x = b.load(DType::float32, Inner::contiguous);
+  const S index = b.index(), seed = b.number(DType::int64), offset = b.number(DType::int64);
+  const S keep = cast(b.number(), DType::float32), scale = cast(b.number(), DType::float32);
+  const S kept = s_lt(s_uniform16(index, seed, offset), keep);
+  b.store(select(kept, x * scale, b.constant(DType::float32, 0)), Inner::contiguous);
+  return b.k;
+}
+
 }  // namespace tandem::jit::samples

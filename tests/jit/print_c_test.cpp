@@ -69,7 +69,7 @@ TEST_CASE("a row kernel makes one walk for each reduction that waits for another
   CHECK(count(text, "const auto walk") == 3);
   CHECK(count(text, "td_lanes_sum(") == 4);  // the first block's, and the others'
   CHECK(text.find("td_store_f32(") > text.find("const auto walk2"));
-  CHECK(count(text, "keep") == 0);  // nothing costly to keep
+  CHECK(count(text, "keep") == 0);            // nothing costly to keep
   CHECK(count(text, "td_load_f32(p1") == 1);  // gamma: in the last walk only
 }
 

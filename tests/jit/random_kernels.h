@@ -108,7 +108,7 @@ class Generator {
         for (int j = pick(0, 4); j > 0; --j) step();
       }
     }
-    for (int i = pick(1, 3); i > 0; --i) add_store();
+    for (int i = pick(2, 4); i > 0; --i) add_store();
     return finish();
   }
 
@@ -129,7 +129,7 @@ class Generator {
     const bool long_reduction = reduced > 0 && chance(8);
     int64_t left = 6000;
     for (int d = 0; d < kept + reduced; ++d) {
-      int64_t size = chance(12) ? 0 : choose({1, 2, 3, 5, 7, 10, 15, 16, 17, 31, 33, 48, 64, 65, 100, 129, 200});
+      int64_t size = chance(40) ? 0 : choose({1, 2, 3, 5, 7, 10, 15, 16, 17, 31, 33, 48, 64, 65, 100, 129, 200});
       if (long_reduction) size = d < kept ? choose({1, 2, 3}) : kind_ == KernelKind::row ? choose({4096, 4097, 16384, 16391, 40000}) : choose({256, 257, 700});
       if (!long_reduction && size > left) size = choose({1, 2, 3});
       left /= std::max<int64_t>(size, 1);

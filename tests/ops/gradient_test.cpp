@@ -1,5 +1,5 @@
-// Gradients of every differentiable op against central differences along a random direction, in double precision, and the
-// gradients of those gradients; what each rule reads; results that are known by hand.
+// Gradients of every differentiable op against central differences along a random direction, in double
+// precision, and the gradients of those gradients; what each rule reads; results that are known by hand.
 #include <cmath>
 
 #include "tandem/ops/reverse.h"
@@ -29,11 +29,11 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 
 /// One evaluation of an op with gradients of first and second order, all along fixed random weights.
 struct Evaluation {
-  double loss = 0;          // sum of weights * results
-  Lists gradients;          // of the loss, per floating operand
-  double slope = 0;         // sum of weights * gradients
-  Lists second;             // gradients of the slope, per floating operand
-  bool types_fit = true;    // gradients have sizes and types of their operands
+  double loss = 0;        // sum of weights * results
+  Lists gradients;        // of the loss, per floating operand
+  double slope = 0;       // sum of weights * gradients
+  Lists second;           // gradients of the slope, per floating operand
+  bool types_fit = true;  // gradients have sizes and types of their operands
 };
 
 Evaluation evaluate(const OpDef& op, const Sample& s, DType floating, const Lists& values, bool second) {
@@ -69,7 +69,8 @@ Evaluation evaluate(const OpDef& op, const Sample& s, DType floating, const List
     std::vector<Value> again(call.tensors.size());
     reverse(e, calls, slope_roots, slope_weights, call.tensors, again.data());
     for (size_t i = 0; i < again.size(); ++i)
-      result.second.push_back(again[i] ? e.values(again[i]) : std::vector<double>(e.values(call.tensors[i]).size(), 0));
+      result.second.push_back(again[i] ? e.values(again[i])
+                                       : std::vector<double>(e.values(call.tensors[i]).size(), 0));
   }
   return result;
 }
@@ -79,7 +80,8 @@ struct Direction {
   Lists parts;
   explicit Direction(const Sample& s, const Lists& values) {
     for (size_t i = 0; i < s.operands.size(); ++i)
-      parts.push_back(takes_gradient(s.operands[i]) ? noise(values[i].size(), 300 + i) : std::vector<double>(values[i].size(), 0));
+      parts.push_back(takes_gradient(s.operands[i]) ? noise(values[i].size(), 300 + i)
+                                                    : std::vector<double>(values[i].size(), 0));
   }
   Lists moved(Lists values, double step) const {
     for (size_t i = 0; i < values.size(); ++i)
@@ -141,7 +143,8 @@ TEST_CASE("a wrong gradient would be noticed", "[ops]") {
   here.gradients[1][0] *= 1.001;
   const Evaluation ahead = evaluate(op, s, DType::float64, direction.moved(values, 1e-5), false);
   const Evaluation behind = evaluate(op, s, DType::float64, direction.moved(values, -1e-5), false);
-  CHECK(direction.along(s, here.gradients) != Approx((ahead.loss - behind.loss) / 2e-5).epsilon(1e-6).margin(1e-7));
+  CHECK(direction.along(s, here.gradients) !=
+        Approx((ahead.loss - behind.loss) / 2e-5).epsilon(1e-6).margin(1e-7));
 }
 
 TEST_CASE("each gradient reads exactly what its row declares", "[ops]") {
@@ -231,7 +234,8 @@ struct Known {
 TEST_CASE("ties and edges share gradients as PyTorch does", "[ops]") {
   Known k;
   const Value x = k.tensor({4}, {1, 3, 3, 2});
-  CHECK(k.gradients({x}, [&](Emitter& e) { return e.amax(x, {}, false); })[0] == std::vector<double>{0, 0.5, 0.5, 0});
+  CHECK(k.gradients({x}, [&](Emitter& e) { return e.amax(x, {}, false); })[0] ==
+        std::vector<double>{0, 0.5, 0.5, 0});
   const Value y = k.tensor({4}, {1, 2, 4, 2});
   const Lists both = k.gradients({x, y}, [&](Emitter& e) { return e.maximum(x, y); });
   CHECK(both[0] == std::vector<double>{0.5, 1, 0, 0.5});
@@ -240,10 +244,10 @@ TEST_CASE("ties and edges share gradients as PyTorch does", "[ops]") {
   CHECK(k.gradients({z}, [&](Emitter& e) { return e.relu(z); })[0] == std::vector<double>{0, 0, 1});
   CHECK(k.gradients({z}, [&](Emitter& e) { return e.abs(z); })[0] == std::vector<double>{-1, 0, 1});
   CHECK(k.gradients({z}, [&](Emitter& e) {
-          const Value low = e.number(-1);
-          const Value high = e.number(1);
-          return e.call(OpId::clamp, {z, low, high});
-        })[0] == std::vector<double>{1, 1, 0});
+    const Value low = e.number(-1);
+    const Value high = e.number(1);
+    return e.call(OpId::clamp, {z, low, high});
+  })[0] == std::vector<double>{1, 1, 0});
   CHECK(k.gradients({z}, [&](Emitter& e) { return e.pow(z, 0.0); })[0] == std::vector<double>{0, 0, 0});
   CHECK(k.gradients({z}, [&](Emitter& e) { return e.pow(z, 2.0); })[0] == std::vector<double>{-2, 0, 4});
   CHECK(k.gradients({z}, [&](Emitter& e) { return e.floor(z); })[0] == std::vector<double>{0, 0, 0});
@@ -258,13 +262,13 @@ TEST_CASE("prod has exact gradients at zeros, to the second order", "[ops]") {
   CHECK(k.gradients({two}, prod(two))[0] == std::vector<double>{0, 0, 0});
   // The sum of the gradients of x0 x1 x2 is x1 x2 + x0 x2 + x0 x1: its gradient at (2, 0, 5) is (5, 7, 2).
   CHECK(k.gradients({one}, [&](Emitter& e) {
-          LogEmitter log(e);
-          const Value y = prod(one)(log);
-          const Value ones = e.full_like(y, 1);
-          Value g;
-          reverse(e, log.calls(), {&y, 1}, {&ones, 1}, {&one, 1}, &g);
-          return g;
-        })[0] == std::vector<double>{5, 7, 2});
+    LogEmitter log(e);
+    const Value y = prod(one)(log);
+    const Value ones = e.full_like(y, 1);
+    Value g;
+    reverse(e, log.calls(), {&y, 1}, {&ones, 1}, {&one, 1}, &g);
+    return g;
+  })[0] == std::vector<double>{5, 7, 2});
 }
 
 TEST_CASE("a value used twice collects both gradients, an unused one none", "[ops]") {
@@ -274,4 +278,27 @@ TEST_CASE("a value used twice collects both gradients, an unused one none", "[op
   const Lists g = k.gradients({x, unused}, [&](Emitter& e) { return e.mul(e.mul(x, x), x); });
   CHECK(g[0] == std::vector<double>{27, 48});
   CHECK(g[1].empty());
+}
+
+TEST_CASE("a composite called with one value twice counts its gradient once", "[ops]") {
+  Known k;
+  const Value x = k.tensor({3}, {1, 2, 3});
+  // (x - x)^2 is flat; a contribution counted twice, or lost, would show.
+  CHECK(k.gradients({x}, [&](Emitter& e) {
+    return e.call(OpId::mse_loss, {x, x}, {0});
+  })[0] == std::vector<double>{0, 0, 0});
+  const Value weight = k.tensor({3}, {2, 3, 4});
+  const auto product = [](Body& b) { b.set(b.e.mul(b.in(0), b.in(1))); };
+  OpDef op = def(OpId::mse_loss);
+  op.body = product;
+  const Value operands[] = {weight, weight}, grads[] = {k.tensor({3}, {1, 1, 1})};
+  const TensorType types[] = {k.e.type(weight), k.e.type(weight)};
+  const Value outputs[] = {Value{}};
+  const bool needed[] = {true, true};
+  Value results[2];
+  Gradient g{k.e, op, operands, types, outputs, grads, {}, needed, results};
+  emit_gradient(g);
+  REQUIRE(results[0]);
+  CHECK(k.e.values(results[0]) == std::vector<double>{4, 6, 8});
+  CHECK_FALSE(results[1]);
 }

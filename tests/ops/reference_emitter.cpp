@@ -75,47 +75,85 @@ double apply(const ops::ScalarNode& n, DType operand_type, const double* x) {
     case ScalarOp::constant:
     case ScalarOp::index:
     case ScalarOp::reduced:
-    case ScalarOp::count_: break;
-    case ScalarOp::add: return x[0] + x[1];
-    case ScalarOp::sub: return x[0] - x[1];
-    case ScalarOp::mul: return x[0] * x[1];
-    case ScalarOp::div: return x[0] / x[1];
-    case ScalarOp::idiv: return x[1] == 0 ? 0 : std::floor(x[0] / x[1]);
+    case ScalarOp::count_:
+      break;
+    case ScalarOp::add:
+      return x[0] + x[1];
+    case ScalarOp::sub:
+      return x[0] - x[1];
+    case ScalarOp::mul:
+      return x[0] * x[1];
+    case ScalarOp::div:
+      return x[0] / x[1];
+    case ScalarOp::idiv:
+      return x[1] == 0 ? 0 : std::floor(x[0] / x[1]);
     case ScalarOp::mod:
       if (!floating && x[1] == 0) return 0;
       return x[0] - std::floor(x[0] / x[1]) * x[1];
-    case ScalarOp::fma: return std::fma(x[0], x[1], x[2]);
-    case ScalarOp::neg: return -x[0];
-    case ScalarOp::abs: return std::fabs(x[0]);
-    case ScalarOp::min: return std::isnan(x[0]) || x[0] < x[1] ? x[0] : x[1];
-    case ScalarOp::max: return std::isnan(x[0]) || x[0] > x[1] ? x[0] : x[1];
-    case ScalarOp::sqrt: return std::sqrt(x[0]);
-    case ScalarOp::exp: return std::exp(x[0]);
-    case ScalarOp::expm1: return std::expm1(x[0]);
-    case ScalarOp::log: return std::log(x[0]);
-    case ScalarOp::log1p: return std::log1p(x[0]);
-    case ScalarOp::sin: return std::sin(x[0]);
-    case ScalarOp::cos: return std::cos(x[0]);
-    case ScalarOp::tanh: return std::tanh(x[0]);
-    case ScalarOp::erf: return std::erf(x[0]);
-    case ScalarOp::pow: return power(x[0], x[1], operand_type);
-    case ScalarOp::floor: return std::floor(x[0]);
-    case ScalarOp::ceil: return std::ceil(x[0]);
-    case ScalarOp::round: return std::nearbyint(x[0]);
-    case ScalarOp::trunc: return std::trunc(x[0]);
-    case ScalarOp::eq: return x[0] == x[1];
-    case ScalarOp::ne: return x[0] != x[1];
-    case ScalarOp::lt: return x[0] < x[1];
-    case ScalarOp::le: return x[0] <= x[1];
-    case ScalarOp::gt: return x[0] > x[1];
-    case ScalarOp::ge: return x[0] >= x[1];
-    case ScalarOp::logical_and: return x[0] != 0 && x[1] != 0;
-    case ScalarOp::logical_or: return x[0] != 0 || x[1] != 0;
-    case ScalarOp::logical_xor: return (x[0] != 0) != (x[1] != 0);
-    case ScalarOp::logical_not: return x[0] == 0;
-    case ScalarOp::select: return x[0] != 0 ? x[1] : x[2];
-    case ScalarOp::cast: return to_type(x[0], n.type);
-    case ScalarOp::uniform: return (lane(x[1], x[2], static_cast<int64_t>(x[0])) >> 8) * 0x1p-24;
+    case ScalarOp::fma:
+      return std::fma(x[0], x[1], x[2]);
+    case ScalarOp::neg:
+      return -x[0];
+    case ScalarOp::abs:
+      return std::fabs(x[0]);
+    case ScalarOp::min:
+      return std::isnan(x[0]) || x[0] < x[1] ? x[0] : x[1];
+    case ScalarOp::max:
+      return std::isnan(x[0]) || x[0] > x[1] ? x[0] : x[1];
+    case ScalarOp::sqrt:
+      return std::sqrt(x[0]);
+    case ScalarOp::exp:
+      return std::exp(x[0]);
+    case ScalarOp::expm1:
+      return std::expm1(x[0]);
+    case ScalarOp::log:
+      return std::log(x[0]);
+    case ScalarOp::log1p:
+      return std::log1p(x[0]);
+    case ScalarOp::sin:
+      return std::sin(x[0]);
+    case ScalarOp::cos:
+      return std::cos(x[0]);
+    case ScalarOp::tanh:
+      return std::tanh(x[0]);
+    case ScalarOp::erf:
+      return std::erf(x[0]);
+    case ScalarOp::pow:
+      return power(x[0], x[1], operand_type);
+    case ScalarOp::floor:
+      return std::floor(x[0]);
+    case ScalarOp::ceil:
+      return std::ceil(x[0]);
+    case ScalarOp::round:
+      return std::nearbyint(x[0]);
+    case ScalarOp::trunc:
+      return std::trunc(x[0]);
+    case ScalarOp::eq:
+      return x[0] == x[1];
+    case ScalarOp::ne:
+      return x[0] != x[1];
+    case ScalarOp::lt:
+      return x[0] < x[1];
+    case ScalarOp::le:
+      return x[0] <= x[1];
+    case ScalarOp::gt:
+      return x[0] > x[1];
+    case ScalarOp::ge:
+      return x[0] >= x[1];
+    case ScalarOp::logical_and:
+      return x[0] != 0 && x[1] != 0;
+    case ScalarOp::logical_or:
+      return x[0] != 0 || x[1] != 0;
+    case ScalarOp::logical_xor:
+      return (x[0] != 0) != (x[1] != 0);
+    case ScalarOp::logical_not:
+      return x[0] == 0;
+    case ScalarOp::select:
+      return x[0] != 0 ? x[1] : x[2];
+    case ScalarOp::cast:
+      return to_type(x[0], n.type);
+    case ScalarOp::uniform:
+      return (lane(x[1], x[2], static_cast<int64_t>(x[0])) >> 8) * 0x1p-24;
     case ScalarOp::uniform16: {
       const auto i = static_cast<int64_t>(x[0]);
       const auto counter = static_cast<uint64_t>(x[2]) + static_cast<uint64_t>(i / 8);
@@ -137,18 +175,27 @@ Values reduce(ops::ReduceOp op, const ReferenceTensor& x, const Dims& axes) {
   Dims kept = x.type.sizes;
   for (const int64_t a : axes) kept[static_cast<int>(a)] = 1;
   Values result(at(numel(kept)), op == ops::ReduceOp::prod ? 1 : 0);
-  Values best(result.size());             // argmax, argmin
-  std::vector<int64_t> seen(result.size());  // elements met so far: the position along the axis, or in row-major order
+  Values best(result.size());  // argmax, argmin
+  std::vector<int64_t> seen(
+      result.size());  // elements met so far: the position along the axis, or in row-major order
   for_each_index(x.type.sizes, [&](const Dims& index, int64_t i) {
     const size_t to = at(broadcast_linear(index, kept));
     const double v = x.values[at(i)];
     double& r = result[to];
     const bool first = seen[to] == 0;
     switch (op) {
-      case ops::ReduceOp::sum: r += v; break;
-      case ops::ReduceOp::prod: r *= v; break;
-      case ops::ReduceOp::max: r = first || std::isnan(v) || v > r ? v : r; break;
-      case ops::ReduceOp::min: r = first || std::isnan(v) || v < r ? v : r; break;
+      case ops::ReduceOp::sum:
+        r += v;
+        break;
+      case ops::ReduceOp::prod:
+        r *= v;
+        break;
+      case ops::ReduceOp::max:
+        r = first || std::isnan(v) || v > r ? v : r;
+        break;
+      case ops::ReduceOp::min:
+        r = first || std::isnan(v) || v < r ? v : r;
+        break;
       case ops::ReduceOp::argmax:
       case ops::ReduceOp::argmin: {
         double& b = best[to];
@@ -213,7 +260,8 @@ Values run_formula(const Call& c, const ops::InferCall& infer) {
     if (compute == DType::float16 || compute == DType::bfloat16) compute = DType::float32;
     for (size_t i = 0; i < c.in.size(); ++i) {
       const bool condition = c.op.types == ops::TypeRule::select && i == 0;
-      in.push_back(graph.node(ScalarOp::load, condition ? DType::bool_ : compute, {}, {}, {}, static_cast<int64_t>(i)));
+      in.push_back(graph.node(ScalarOp::load, condition ? DType::bool_ : compute, {}, {}, {},
+                              static_cast<int64_t>(i)));
     }
   } else {
     in.push_back(graph.node(ScalarOp::index, DType::int64));
@@ -307,7 +355,8 @@ Values run_contraction(const Call& c) {
   Values result(at(numel(c.out.sizes)));
   const int64_t k = c.sizes(1)[1], n = c.sizes(1)[0];
   for (int64_t i = 0; i < static_cast<int64_t>(result.size()); ++i) {
-    for (int64_t j = 0; j < k; ++j) result[at(i)] += c.in[0]->values[at(i / n * k + j)] * c.in[1]->values[at(i % n * k + j)];
+    for (int64_t j = 0; j < k; ++j)
+      result[at(i)] += c.in[0]->values[at(i / n * k + j)] * c.in[1]->values[at(i % n * k + j)];
     if (c.in[2]) result[at(i)] += c.in[2]->values[at(i % n)];
   }
   return result;
@@ -317,18 +366,26 @@ Values run(const Call& c, const ops::InferCall& infer) {
   switch (c.op.kind) {
     case OpKind::pointwise:
     case OpKind::random:
-    case OpKind::fill: return run_formula(c, infer);
+    case OpKind::fill:
+      return run_formula(c, infer);
     case OpKind::reduction: {
       const Dims axes = ops::normalize_axes(infer.list(1), c.sizes(0).rank(), c.op.name);
       return reduce(c.op.reduce, *c.in[0], axes);
     }
-    case OpKind::view: return run_view(c, infer);
-    case OpKind::piecewise: return run_piecewise(c);
-    case OpKind::gather: return run_gather(c);
-    case OpKind::scatter: return run_scatter(c);
-    case OpKind::scan: return run_scan(c);
-    case OpKind::contraction: return run_contraction(c);
-    case OpKind::composite: break;
+    case OpKind::view:
+      return run_view(c, infer);
+    case OpKind::piecewise:
+      return run_piecewise(c);
+    case OpKind::gather:
+      return run_gather(c);
+    case OpKind::scatter:
+      return run_scatter(c);
+    case OpKind::scan:
+      return run_scan(c);
+    case OpKind::contraction:
+      return run_contraction(c);
+    case OpKind::composite:
+      break;
   }
   internal_error(std::string("no reference for ") + c.op.name);
 }
@@ -341,11 +398,20 @@ double interpret(const ops::ScalarGraph& graph, int32_t node, const ScalarLeaves
     const ops::ScalarNode& n = graph[id];
     double& v = values[static_cast<size_t>(id)];
     switch (n.op) {
-      case ScalarOp::load: v = leaves.loads[at(n.bits)]; continue;
-      case ScalarOp::number: v = leaves.numbers[at(n.bits)]; continue;
-      case ScalarOp::index: v = static_cast<double>(leaves.index); continue;
-      case ScalarOp::constant: v = is_floating(n.type) ? std::bit_cast<double>(n.bits) : static_cast<double>(n.bits); continue;
-      default: break;
+      case ScalarOp::load:
+        v = leaves.loads[at(n.bits)];
+        continue;
+      case ScalarOp::number:
+        v = leaves.numbers[at(n.bits)];
+        continue;
+      case ScalarOp::index:
+        v = static_cast<double>(leaves.index);
+        continue;
+      case ScalarOp::constant:
+        v = is_floating(n.type) ? std::bit_cast<double>(n.bits) : static_cast<double>(n.bits);
+        continue;
+      default:
+        break;
     }
     double x[3] = {};
     for (int i = 0; i < ops::arity(n.op); ++i) x[i] = values[static_cast<size_t>(n.in[i])];
@@ -355,12 +421,14 @@ double interpret(const ops::ScalarGraph& graph, int32_t node, const ScalarLeaves
 }
 
 const ReferenceTensor& ReferenceEmitter::at(ops::Value v) const {
-  TANDEM_INTERNAL(v.id >= 0 && static_cast<size_t>(v.id) < tensors_.size(), "a value that was not given to this emitter");
+  TANDEM_INTERNAL(v.id >= 0 && static_cast<size_t>(v.id) < tensors_.size(),
+                  "a value that was not given to this emitter");
   return tensors_[static_cast<size_t>(v.id)];
 }
 
 ops::Value ReferenceEmitter::add(const TensorType& type, std::vector<double> values) {
-  TANDEM_INTERNAL(static_cast<int64_t>(values.size()) == numel(type.sizes), "values do not fill " + to_string(type));
+  TANDEM_INTERNAL(static_cast<int64_t>(values.size()) == numel(type.sizes),
+                  "values do not fill " + to_string(type));
   tensors_.push_back({type, std::move(values)});
   return {static_cast<int32_t>(tensors_.size()) - 1};
 }
@@ -394,12 +462,14 @@ void ReferenceEmitter::emit(OpId id, std::span<const ops::Value> in, ops::Words 
   const ops::InferCall infer{op, types, {present.get(), n}, words, location};
   std::vector<TensorType> results;
   ops::infer(infer, results);
-  TANDEM_INTERNAL(static_cast<int>(results.size()) == op.n_out, std::string("inference of ") + op.name + " gave too few types");
+  TANDEM_INTERNAL(static_cast<int>(results.size()) == op.n_out,
+                  std::string("inference of ") + op.name + " gave too few types");
   if (op.kind == OpKind::composite) {
     ops::emit_body(*this, op, in, words, out);
     for (size_t j = 0; j < results.size(); ++j)
-      TANDEM_INTERNAL(type(out[j]) == results[j], std::string("the body of ") + op.name + " gave " + to_string(type(out[j])) +
-                                                      ", inference " + to_string(results[j]));
+      TANDEM_INTERNAL(type(out[j]) == results[j], std::string("the body of ") + op.name + " gave " +
+                                                      to_string(type(out[j])) + ", inference " +
+                                                      to_string(results[j]));
     return;
   }
   Call call{op, {}, {}, words, results[0]};

@@ -1,7 +1,7 @@
-// The float64 reference of every op: an Emitter that executes each call at once on plain vectors of doubles, straight from
-// the op's definition (formulas interpreted, reductions and products by loops, views by their index maps, composites by
-// their bodies). It shares no kernel with the library. Types are tracked, values of floating types never rounded.
-// Owns its values; one thread.
+// The float64 reference of every op: an Emitter that executes each call at once on plain vectors of doubles,
+// straight from the op's definition (formulas interpreted, reductions and products by loops, views by their
+// index maps, composites by their bodies). It shares no kernel with the library. Types are tracked, values of
+// floating types never rounded. Owns its values; one thread.
 #pragma once
 
 #include <deque>
@@ -16,7 +16,7 @@ struct ReferenceTensor {
   std::vector<double> values;  // row-major; one for a number
 };
 
-class ReferenceEmitter final : public ops::Emitter {
+class ReferenceEmitter : public ops::Emitter {
  public:
   void emit(ops::OpId op, std::span<const ops::Value> in, ops::Words words, ops::Value* out) override;
   const ops::TensorType& type(ops::Value v) override { return at(v).type; }

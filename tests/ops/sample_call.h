@@ -13,16 +13,19 @@
 namespace tandem::test {
 
 struct SampleCall {
-  std::vector<ops::Value> in;      // operands, then run-time attributes
-  std::vector<int64_t> words;      // structural
-  std::vector<ops::Value> tensors; // floating tensor operands: what gradients are taken of
+  std::vector<ops::Value> in;       // operands, then run-time attributes
+  std::vector<int64_t> words;       // structural
+  std::vector<ops::Value> tensors;  // floating tensor operands: what gradients are taken of
   size_t n_in = 0;
 };
 
 /// Whether a gradient makes sense for the operand.
-inline bool takes_gradient(const ops::SampleOperand& o) { return o.kind == ops::SampleOperand::Kind::floating; }
+inline bool takes_gradient(const ops::SampleOperand& o) {
+  return o.kind == ops::SampleOperand::Kind::floating;
+}
 
-/// Puts operands and numbers into `e`. `values` may hold the operands' values (by position); else they come from the seed.
+/// Puts operands and numbers into `e`. `values` may hold the operands' values (by position); else they come
+/// from the seed.
 inline SampleCall make_call(ReferenceEmitter& e, const ops::OpDef& op, const ops::Sample& s, DType floating,
                             const std::vector<std::vector<double>>& values) {
   SampleCall call;

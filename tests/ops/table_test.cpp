@@ -1,4 +1,5 @@
-// Every row of the table holds together: its samples parse, infer, run on the reference, and its wrong calls are refused.
+// Every row of the table holds together: its samples parse, infer, run on the reference, and its wrong calls
+// are refused.
 #include "tests/catch.h"
 #include "tests/ops/sample_call.h"
 
@@ -55,7 +56,8 @@ TEST_CASE("run-time words are told from structural ones for every op", "[ops]") 
       const SplitWords split = split_words(op, s.words, s.n_numbers);
       const uint64_t mask = run_time_mask(op, s.n_numbers);
       CHECK(split.run_time.size() == static_cast<size_t>(s.n_numbers + op.n_numbers()));
-      CHECK(split.structural.size() + split.run_time.size() + static_cast<size_t>(s.n_numbers) == s.words.size());
+      CHECK(split.structural.size() + split.run_time.size() + static_cast<size_t>(s.n_numbers) ==
+            s.words.size());
       uint64_t from_split = 0;
       for (const int w : split.run_time) from_split |= uint64_t{1} << w;
       CHECK(mask == from_split);
@@ -97,7 +99,8 @@ TEST_CASE("saves are the union of what the wanted gradients read", "[ops]") {
 
 TEST_CASE("the sample language says what it could not read", "[ops]") {
   OpDef op = def(OpId::sum);
-  for (const char* text : {"g(3)", "f(3", "f(3,)", "f(3)@1", "f(3) | axis=1", "f(3) | keepdim", "f(3) | axes=[1", "?"}) {
+  for (const char* text :
+       {"g(3)", "f(3", "f(3,)", "f(3)@1", "f(3) | axis=1", "f(3) | keepdim", "f(3) | axes=[1", "?"}) {
     CAPTURE(text);
     op.samples = text;
     CHECK_THROWS_WITH(samples(op), Contains("sum: sample \"") && Contains("expected"));

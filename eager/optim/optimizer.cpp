@@ -1,0 +1,130 @@
+#include "tandem/eager/optim/optimizer.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "tandem/eager/functions.h"
+
+namespace tandem::optim {
+
+using core::TensorImpl;
+
+void Optimizer::refuse(const std::string& message, Location where) const {
+  fail(std::string(names_.optimizer) + ": " + message, where);
+}
+
+void Optimizer::make_moments(Slot& slot) const {
+  const NoGrad no_grad;
+  const size_t n = moment_count(groups_[slot.group]);
+  for (size_t k = 0; k < n; ++k)
+    if (!slot.moments[k].defined()) slot.moments[k] = zeros_like(slot.parameter);
+}
+
+void Optimizer::add_group(const std::vector<Tensor>& parameters, const Numbers& numbers, Location where) {
+  check(numbers, where);
+  std::vector<const TensorImpl*> seen;
+  for (const Slot& s : slots_) seen.push_back(s.parameter.impl());
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const TensorImpl& p = parameters[i].checked(where);
+    const auto which = [&] { return "parameter " + std::to_string(i) + " of group " + std::to_string(groups_.size()); };
+    if (p.grad_fn) refuse(which() + " is the result of an op, not a leaf", where);
+    if (!is_floating(p.dtype)) refuse(which() + " is not floating but " + name(p.dtype), where);
+    seen.push_back(&p);
+  }
+  std::sort(seen.begin(), seen.end());
+  if (std::adjacent_find(seen.begin(), seen.end()) != seen.end()) refuse("a parameter is given twice", where);
+
+  const size_t first = slots_.size();
+  groups_.push_back(numbers);
+  try {
+    for (const Tensor& p : parameters) {
+      slots_.push_back({.parameter = p, .group = groups_.size() - 1});
+      make_moments(slots_.back());
+    }
+  } catch (...) {
+    slots_.resize(first);
+    groups_.pop_back();
+    throw;
+  }
+}
+
+const Optimizer::Numbers& Optimizer::numbers(size_t group, Location where) const {
+  if (group >= groups_.size())
+    refuse("there is no group " + std::to_string(group) + " among " + std::to_string(groups_.size()), where);
+  return groups_[group];
+}
+
+void Optimizer::set_numbers(const Numbers& numbers, size_t group, Location where) {
+  const Numbers before = this->numbers(group, where);
+  check(numbers, where);
+  groups_[group] = numbers;
+  if (moment_count(numbers) <= moment_count(before)) return;
+  for (Slot& s : slots_)
+    if (s.group == group) make_moments(s);
+}
+
+void Optimizer::set_lr(double lr, size_t group, Location where) {
+  Numbers n = numbers(group, where);
+  n[0] = lr;
+  check(n, where);
+  groups_[group] = n;
+}
+
+void Optimizer::zero_grad() {
+  for (Slot& s : slots_) s.parameter.zero_grad();
+}
+
+std::vector<NamedTensor> Optimizer::state() const {
+  std::vector<NamedTensor> out;
+  for (size_t g = 0; g < groups_.size(); ++g)
+    for (size_t k = 0; k < names_.numbers.size(); ++k)
+      out.push_back({"group." + std::to_string(g) + '.' + names_.numbers[k], scalar_tensor(groups_[g][k])});
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const std::string prefix = std::to_string(i) + '.';
+    out.push_back({prefix + "step", scalar_tensor(slots_[i].step)});
+    for (size_t k = 0; k < names_.moments.size(); ++k)
+      if (slots_[i].moments[k].defined()) out.push_back({prefix + names_.moments[k], slots_[i].moments[k]});
+  }
+  return out;
+}
+
+/// A state that was read and found possible.
+struct Optimizer::Loaded {
+  std::vector<Numbers> groups;
+  std::vector<int64_t> steps;
+  std::vector<std::pair<Tensor, Tensor>> moments;  // mine, given
+};
+
+Optimizer::Loaded Optimizer::read_state(const std::vector<NamedTensor>& state, Location where) const {
+  const std::vector<NamedTensor> mine = this->state();
+  const std::vector<int64_t> found = eager::match_names(mine, state, true, names_.optimizer, where);
+  Loaded out;
+  size_t at = 0;  // the names that match_names found are those of state(), in its order
+  const auto next = [&]() -> const NamedTensor& { return state[static_cast<size_t>(found[at++])]; };
+  for (const Numbers& g : groups_) {
+    Numbers n = g;
+    for (size_t k = 0; k < names_.numbers.size(); ++k) n[k] = next().tensor.item<double>(where);
+    check(n, where);
+    out.groups.push_back(n);
+  }
+  for (const Slot& s : slots_) {
+    const NamedTensor& step = next();
+    out.steps.push_back(step.tensor.item<int64_t>(where));
+    if (out.steps.back() < 0) refuse("the state's " + step.name + " is negative", where);
+    for (const Tensor& m : s.moments)
+      if (m.defined()) out.moments.emplace_back(m, next().tensor);
+  }
+  return out;
+}
+
+void Optimizer::check_state(const std::vector<NamedTensor>& state, Location where) const { read_state(state, where); }
+
+void Optimizer::load_state(const std::vector<NamedTensor>& state, Location where) {
+  Loaded loaded = read_state(state, where);
+  const NoGrad no_grad;
+  for (const auto& [mine, given] : loaded.moments) mine.copy_(given, where);
+  for (size_t i = 0; i < slots_.size(); ++i) slots_[i].step = loaded.steps[i];
+  groups_ = std::move(loaded.groups);
+}
+
+}  // namespace tandem::optim

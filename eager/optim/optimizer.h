@@ -1,0 +1,87 @@
+// Optimizer: parameter groups with numbers of their own, and a state per parameter (moments, step count) that the constructor
+// makes. The caller keeps the parameters' owner alive or not: an optimizer holds handles. An optimizer neither moves nor
+// copies (schedulers point to it); one thread at a time.
+#pragma once
+
+#include <array>
+#include <span>
+#include <utility>
+
+#include "tandem/eager/named_tensor.h"
+
+namespace tandem::optim {
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// Updates every parameter that has a gradient, in order of registration.
+  void step(Location where = Location::here()) {
+    const NoGrad no_grad;
+    update(where);
+  }
+  /// Drops the gradients of all parameters.
+  void zero_grad();
+
+  size_t group_count() const { return groups_.size(); }
+  /// The learning rate of a group: a plain number, read at each step.
+  double lr(size_t group = 0) const { return numbers(group)[0]; }
+  void set_lr(double lr, size_t group = 0, Location where = Location::here());
+
+  /// Numbers of the groups ("group.0.lr"), step counts ("0.step") and moments ("0.exp_avg") by the parameters' indices.
+  std::vector<NamedTensor> state() const;
+  /// Takes back what state() gave. An Error lists missing and unexpected names, wrong shapes and dtypes, or names an
+  /// impossible number; nothing is changed then.
+  void load_state(const std::vector<NamedTensor>& state, Location where = Location::here());
+  /// The Error that load_state would throw, and no change.
+  void check_state(const std::vector<NamedTensor>& state, Location where = Location::here()) const;
+
+ protected:
+  static constexpr size_t kNumbers = 6, kMoments = 2;
+  using Numbers = std::array<double, kNumbers>;
+
+  /// What an optimizer calls its numbers (the first is "lr") and its moments.
+  struct Names {
+    const char* optimizer;
+    std::span<const char* const> numbers, moments;
+  };
+  struct Slot {
+    Tensor parameter;
+    Tensor moments[kMoments];
+    int64_t step = 0;
+    size_t group = 0;
+  };
+
+  explicit Optimizer(const Names& names) : names_(names) {}
+  void add_group(const std::vector<Tensor>& parameters, const Numbers& numbers, Location where);
+  const Numbers& numbers(size_t group, Location where = {}) const;
+  void set_numbers(const Numbers& numbers, size_t group, Location where);
+
+  virtual void update(Location where) = 0;
+  /// Throws if a number is impossible.
+  virtual void check(const Numbers& numbers, Location where) const = 0;
+  /// How many moments a parameter of such a group has.
+  virtual size_t moment_count(const Numbers& numbers) const = 0;
+  [[noreturn]] void refuse(const std::string& message, Location where) const;
+
+  std::vector<Slot> slots_;
+  std::vector<Numbers> groups_;
+
+ private:
+  struct Loaded;
+  Loaded read_state(const std::vector<NamedTensor>& state, Location where) const;
+  void make_moments(Slot& slot) const;
+
+  const Names names_;
+};
+
+/// A group of parameters with options of its own: `AdamW opt({{head, {.lr = 1e-3}}, {body, {.lr = 1e-4}}});`
+template <class Options>
+struct Group {
+  std::vector<Tensor> parameters;
+  Options options = {};
+};
+
+}  // namespace tandem::optim

@@ -1,0 +1,161 @@
+// Native kernels against the reference, for every type that an op takes, and their index errors.
+#include <cstring>
+
+#include "tests/catch.h"
+#include "tests/ops/sample_call.h"
+
+using namespace tandem;
+using namespace tandem::ops;
+using namespace tandem::test;
+
+namespace {
+
+std::vector<char> encode(const std::vector<double>& values, DType t) {
+  std::vector<char> bytes(values.size() * static_cast<size_t>(itemsize(t)) + 1);
+  for (size_t i = 0; i < values.size(); ++i) {
+    char* to = bytes.data() + i * static_cast<size_t>(itemsize(t));
+    const auto put = [&](auto v) { std::memcpy(to, &v, sizeof(v)); };
+    switch (t) {
+      case DType::bool_:
+        put(static_cast<uint8_t>(values[i] != 0));
+        break;
+      case DType::uint8:
+        put(static_cast<uint8_t>(values[i]));
+        break;
+      case DType::int32:
+        put(static_cast<int32_t>(values[i]));
+        break;
+      case DType::int64:
+        put(static_cast<int64_t>(values[i]));
+        break;
+      case DType::float16:
+        put(float_to_half(static_cast<float>(values[i])));
+        break;
+      case DType::bfloat16:
+        put(float_to_bfloat(static_cast<float>(values[i])));
+        break;
+      case DType::float32:
+        put(static_cast<float>(values[i]));
+        break;
+      case DType::float64:
+        put(values[i]);
+        break;
+    }
+  }
+  return bytes;
+}
+
+std::vector<double> decode(const std::vector<char>& bytes, size_t n, DType t) {
+  std::vector<double> values(n);
+  for (size_t i = 0; i < n; ++i) {
+    const char* from = bytes.data() + i * static_cast<size_t>(itemsize(t));
+    const auto get = [&](auto v) {
+      std::memcpy(&v, from, sizeof(v));
+      return v;
+    };
+    switch (t) {
+      case DType::bool_:
+      case DType::uint8:
+        values[i] = get(uint8_t{});
+        break;
+      case DType::int32:
+        values[i] = get(int32_t{});
+        break;
+      case DType::int64:
+        values[i] = static_cast<double>(get(int64_t{}));
+        break;
+      case DType::float16:
+        values[i] = half_to_float(get(uint16_t{}));
+        break;
+      case DType::bfloat16:
+        values[i] = bfloat_to_float(get(uint16_t{}));
+        break;
+      case DType::float32:
+        values[i] = get(float{});
+        break;
+      case DType::float64:
+        values[i] = get(double{});
+        break;
+    }
+  }
+  return values;
+}
+
+struct NativeRun {
+  std::vector<std::vector<char>> in;
+  std::vector<char> out;
+  int64_t error = 0;
+
+  NativeRun(const OpDef& op, const std::vector<TensorType>& types,
+            const std::vector<std::vector<double>>& values, Words words, const TensorType& result) {
+    std::vector<const void*> addresses;
+    for (size_t i = 0; i < types.size(); ++i) in.push_back(encode(values[i], types[i].dtype));
+    for (const auto& bytes : in) addresses.push_back(bytes.data());
+    out.assign(static_cast<size_t>(numel(result.sizes) * itemsize(result.dtype)) + 1, '\x7f');
+    void* to = out.data();
+    op.native({addresses, {&to, 1}, types, {&result, 1}, words, &error});
+    CHECK(out.back() == '\x7f');
+  }
+};
+
+}  // namespace
+
+TEST_CASE("native kernels equal the reference in every type", "[ops]") {
+  int kernels = 0;
+  for_each_op([&](const OpDef& op) {
+    if (!op.native) return;
+    ++kernels;
+    for (const Sample& s : samples(op)) {
+      if (s.must_throw) continue;
+      for (int t = 0; t < kDTypeCount; ++t) {
+        const auto dtype = static_cast<DType>(t);
+        CAPTURE(op.name, s.text, name(dtype));
+        // Small whole numbers: exact in every type, in any order of addition.
+        std::vector<std::vector<double>> values = operand_values(s, 3);
+        for (size_t i = 0; i < values.size(); ++i)
+          for (double& v : values[i])
+            if (takes_gradient(s.operands[i])) v = dtype == DType::bool_ ? v > 0 : std::floor(v + 2);
+        ReferenceEmitter e;
+        const SampleCall call = make_call(e, op, s, dtype, values);
+        Value expected;
+        e.emit(op.id, call.in, call.words, &expected);
+        std::vector<TensorType> types;
+        for (const Value v : call.in) types.push_back(e.type(v));
+        const TensorType result = e.type(expected);
+        const NativeRun run(op, types, values, call.words, result);
+        CHECK(run.error == 0);
+        CHECK(decode(run.out, e.values(expected).size(), result.dtype) == e.values(expected));
+      }
+    }
+  });
+  CHECK(kernels >= 5);
+}
+
+TEST_CASE("an index out of range is reported and nothing else promised", "[ops]") {
+  for (const OpId id : {OpId::index_add, OpId::scatter_add}) {
+    for (const double bad : {-1.0, 3.0}) {
+      const TensorType x{DType::float32, cpu, false, {3}}, index{DType::int64, cpu, false, {2}},
+          src{DType::float32, cpu, false, {2}};
+      const std::vector<int64_t> words = {0};
+      const NativeRun run(def(id), {x, index, src}, {{1, 2, 3}, {0, bad}, {1, 1}}, words, x);
+      CHECK(run.error == 2);
+    }
+  }
+}
+
+TEST_CASE("large scatters do not depend on how threads split them", "[ops]") {
+  const int64_t n = 3000, width = 40, rows = 7;
+  std::vector<double> index, added;
+  std::vector<double> expected(static_cast<size_t>(rows * width), 1);
+  for (int64_t i = 0; i < n; ++i) index.push_back(static_cast<double>(i * i % rows));
+  for (int64_t i = 0; i < n * width; ++i) added.push_back(static_cast<double>(i % 5));
+  for (int64_t i = 0; i < n * width; ++i)
+    expected[static_cast<size_t>(static_cast<int64_t>(index[static_cast<size_t>(i / width)]) * width +
+                                 i % width)] += added[static_cast<size_t>(i)];
+  const TensorType x{DType::float32, cpu, false, {rows, width}}, at{DType::int32, cpu, false, {n}},
+      src{DType::float32, cpu, false, {n, width}};
+  const std::vector<int64_t> words = {0};
+  const NativeRun run(def(OpId::index_add), {x, at, src},
+                      {std::vector<double>(static_cast<size_t>(rows * width), 1), index, added}, words, x);
+  CHECK(decode(run.out, expected.size(), DType::float32) == expected);
+}

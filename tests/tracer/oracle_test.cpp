@@ -1,0 +1,270 @@
+// The oracle: random programs run call by call in two worlds, eager and traced, and everything that a program can see
+// afterwards is compared bit for bit: results, parameters, gradients, kept values, and whether a call threw. Programs
+// exchange, replace and tie parameters inside and outside of the body, carry state, keep and drop results, branch on host
+// state and on values, change numbers, write in place through views, run backward, throw, and pass arguments that repeat,
+// that are parameters, or that are results of earlier calls. Memory is reused by the free lists all the time.
+#include <random>
+
+#include "tests/catch.h"
+#include "tests/tracer/programs.h"
+
+using namespace programs;
+using td::Tensor;
+
+namespace {
+
+enum class Do {
+  add, mul, tanh, sub_scaled, exp_small, sum_broadcast, view_roundtrip, in_place_temp, in_place_param, in_place_view, write_slice,
+  keep, drop, use_kept, swap_params, branch_host, branch_value, read_scalar, detach, random, dropout, train, cat_half, no_grad,
+  throws, count_
+};
+
+struct Statement {
+  Do what;
+  int a, b, c;
+  float f;
+};
+
+struct Program {
+  std::vector<Statement> body;
+  int n_args;
+  bool grads;
+};
+
+Program make_program(std::mt19937& g) {
+  Program p;
+  const auto pick = [&](int n) { return static_cast<int>(g() % static_cast<unsigned>(n)); };
+  p.n_args = 1 + pick(2);
+  p.grads = pick(3) > 0;
+  const int n = 4 + pick(12);
+  for (int i = 0; i < n; ++i)
+    p.body.push_back({static_cast<Do>(pick(static_cast<int>(Do::count_))), pick(64), pick(64), pick(64), 0.25f * static_cast<float>(1 + pick(7))});
+  return p;
+}
+
+/// Host state that one call of both worlds sees alike.
+struct Step {
+  float scale;
+  bool flag, flag2, boom;
+};
+
+struct Boom {};
+
+class World {
+ public:
+  World(const Program& p, bool traced) : p_(p) {
+    for (int i = 0; i < 4; ++i) {
+      params.push_back(td::arange(i, i + 4) * 0.125f);
+      if (p.grads && i < 3) params.back().requires_grad_();
+    }
+    kept.resize(3);
+    auto body = [this](Tensor x, Tensor y) { return run(std::move(x), std::move(y)); };
+    call = body;
+    if (traced) call = td::trace(body, {.compile = false});
+  }
+
+  std::function<Tensor(Tensor, Tensor)> call;
+  std::vector<Tensor> params, kept, results;
+  Step step{};
+
+  Values seen() const {
+    Values out;
+    for (const Tensor& t : params) {
+      append(out, t.detach());
+      append(out, t.grad());
+      out.push_back(t.requires_grad());
+    }
+    for (const Tensor& t : kept) append(out, t.defined() ? t.detach() : t);
+    return out;
+  }
+
+ private:
+  Tensor& param(int i) { return params[static_cast<size_t>(i) % params.size()]; }
+
+  Tensor run(Tensor x, Tensor y) {
+    std::vector<Tensor> temps{x, y};
+    for (const Tensor& t : params) temps.push_back(t);
+    bool skip = false;
+    for (const Statement& s : p_.body) {
+      if (skip) {
+        skip = false;
+        continue;
+      }
+      const auto temp = [&](int i) -> const Tensor& { return temps[static_cast<size_t>(i) % temps.size()]; };
+      const Tensor a = temp(s.a), b = temp(s.b);
+      switch (s.what) {
+        case Do::add: temps.push_back(a + b); break;
+        case Do::mul: temps.push_back(td::tanh(a) * b); break;
+        case Do::tanh: temps.push_back(td::tanh(a)); break;
+        case Do::sub_scaled: temps.push_back(a - b * (s.f * step.scale)); break;
+        case Do::exp_small: temps.push_back(td::exp(td::tanh(a) * s.f)); break;
+        case Do::sum_broadcast: temps.push_back(td::tanh(a.sum()) + b); break;
+        case Do::view_roundtrip: {
+          const Tensor v = a.view({2, 2});
+          temps.push_back((v.t() + v).reshape({4}));
+          break;
+        }
+        case Do::in_place_temp: {
+          const Tensor t = td::tanh(a);
+          t.add_(b);
+          temps.push_back(t);
+          break;
+        }
+        case Do::in_place_param: {
+          const td::NoGrad no_grad;
+          param(s.a).mul_(0.5f).add_(b * s.f);
+          break;
+        }
+        case Do::in_place_view: {
+          const Tensor t = a * 0.5f;
+          const Tensor v = t.view({2, 2});
+          v.add_(step.scale);
+          temps.push_back(t * v.view({4}));
+          break;
+        }
+        case Do::write_slice: {
+          const td::NoGrad no_grad;
+          const Tensor t = b.clone();
+          t.slice(0, 1, 3).copy_(a.slice(0, 0, 2));
+          t.select(0, 0).fill_(s.f);
+          temps.push_back(t);
+          break;
+        }
+        case Do::keep: kept[static_cast<size_t>(s.c) % 3] = a; break;
+        case Do::drop: kept[static_cast<size_t>(s.c) % 3] = Tensor(); break;
+        case Do::use_kept:
+          if (kept[static_cast<size_t>(s.c) % 3].defined()) temps.push_back(td::tanh(kept[static_cast<size_t>(s.c) % 3].detach()) + a);
+          break;
+        case Do::swap_params:
+          if (step.flag) std::swap(param(s.a), param(s.b));
+          break;
+        case Do::branch_host: skip = step.flag2; break;
+        case Do::branch_value: skip = a.sum().item<float>() > s.f; break;
+        case Do::read_scalar: temps.push_back(td::tanh(b) * std::tanh(a.sum().item<float>())); break;
+        case Do::detach: temps.push_back(a.detach() + s.f); break;
+        case Do::random: temps.push_back(td::rand({4}) + a); break;
+        case Do::dropout: temps.push_back(td::dropout(a, 0.5)); break;
+        case Do::train: {
+          if (!p_.grads) break;
+          if (step.flag)
+            for (Tensor& t : params) t.zero_grad();
+          const Tensor loss = (td::tanh(a) * param(0)).sum() + (td::tanh(b) * param(1)).mean();
+          if (!loss.requires_grad()) break;
+          loss.backward();
+          const td::NoGrad no_grad;
+          for (Tensor& t : params)
+            if (t.grad().defined()) t.sub_(t.grad() * (0.125f * step.scale));
+          break;
+        }
+        case Do::cat_half: temps.push_back(td::cat({a.slice(0, 0, 2), b.slice(0, 2, 4)})); break;
+        case Do::no_grad: {
+          const td::NoGrad no_grad;
+          temps.push_back(a * b);
+          break;
+        }
+        case Do::throws:
+          if (step.boom) throw Boom{};
+          break;
+        case Do::count_: break;
+      }
+    }
+    return temps.back() * 1.f;
+  }
+
+  const Program& p_;
+};
+
+/// What the outside does between calls: the same in both worlds.
+void between(World& w, uint32_t bits, int call) {
+  const td::NoGrad no_grad;
+  const size_t i = bits % 4, j = bits / 4 % 4;
+  switch (bits / 16 % 12) {
+    case 0: std::swap(w.params[i], w.params[j]); break;
+    case 1: {
+      const bool grad = w.params[i].requires_grad();
+      w.params[i] = td::arange(call, call + 4) * 0.0625f;
+      if (grad) w.params[i].requires_grad_();
+      break;
+    }
+    case 2: w.params[i] = w.params[j]; break;
+    case 3: w.kept[i % 3] = w.results.empty() ? Tensor() : w.results.back().detach(); break;
+    case 4: w.params[i].zero_grad(); break;
+    case 5:
+      if (w.params[i].is_leaf()) w.params[i].requires_grad_(!w.params[i].requires_grad());
+      break;
+    default: break;
+  }
+}
+
+std::pair<Tensor, Tensor> arguments(World& w, uint32_t bits, int call) {
+  const Tensor x = td::arange(call % 3, call % 3 + 4) * 0.25f, y = td::arange(2, 6) * -0.125f;
+  switch (bits % 9) {
+    case 0: return {x, x};
+    case 1: return {w.params[bits / 16 % 4].detach(), y};
+    case 2: return {w.params[bits / 16 % 4], y};
+    case 3:
+      if (!w.results.empty()) return {w.results.back().detach(), y};
+      return {x, y};
+    case 4:
+      if (!w.results.empty()) return {x, w.results[bits / 16 % w.results.size()].detach()};
+      return {x, y};
+    default: return {x, y};
+  }
+}
+
+struct Outcome {
+  Values values;
+  std::string error;
+};
+
+Outcome one_call(World& w, uint32_t bits, int call) {
+  Outcome o;
+  const auto [x, y] = arguments(w, bits, call);
+  try {
+    const Tensor r = w.call(x, y);
+    append(o.values, r.detach());
+    w.results.push_back(r.detach());
+    if (w.results.size() > 3) w.results.erase(w.results.begin());
+  } catch (const Boom&) {
+    o.error = "boom";
+  } catch (const td::Error& e) {
+    o.error = e.what();
+  }
+  const Values seen = w.seen();
+  o.values.insert(o.values.end(), seen.begin(), seen.end());
+  return o;
+}
+
+}  // namespace
+
+TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
+  constexpr int kPrograms = 2000, kCalls = 10;
+  int wrong = 0, threw = 0;
+  for (int n = 0; n < kPrograms && wrong < 5; ++n) {
+    std::mt19937 g(static_cast<unsigned>(n) + 1);
+    const Program p = make_program(g);
+    World eager(p, false), traced(p, true);
+    td::Generator saved[2] = {td::Generator(5), td::Generator(5)};
+    for (int call = 0; call < kCalls; ++call) {
+      const uint32_t outside = g(), args = g();
+      const Step step{0.5f + 0.25f * static_cast<float>(g() % 3), g() % 2 == 0, g() % 2 == 0, g() % 8 == 0};
+      Outcome o[2];
+      World* worlds[] = {&eager, &traced};
+      for (int w = 0; w < 2; ++w) {
+        td::default_generator() = saved[w];
+        if (call >= 3) between(*worlds[w], outside, call);
+        worlds[w]->step = step;
+        o[w] = one_call(*worlds[w], call >= 3 ? args : 8, call);
+        saved[w] = td::default_generator();
+      }
+      threw += !o[0].error.empty();
+      const bool same_errors = o[0].error.empty() == o[1].error.empty();
+      if (equal_bits(o[0].values, o[1].values) && same_errors) continue;
+      ++wrong;
+      FAIL_CHECK("program " << n << ", call " << call << ": eager '" << o[0].error << "', traced '" << o[1].error << "'");
+      break;
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(threw > 0);
+}
