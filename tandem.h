@@ -6,4 +6,5 @@
 #include "tandem/eager/functions.h"
 #include "tandem/eager/nn/nn.h"
 #include "tandem/eager/optim/optim.h"
+#include "tandem/eager/save.h"
 #include "tandem/tracer/trace.h"

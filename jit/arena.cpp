@@ -6,6 +6,7 @@
 #include <queue>
 
 #include "tandem/jit/plan.h"
+#include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
 
@@ -70,7 +71,7 @@ int64_t place_blocks(std::vector<ArenaBlock>& blocks) {
   const auto room = [](const ArenaBlock& b) { return (b.bytes + kAlign - 1) / kAlign * kAlign; };
   for (size_t i = 0; i < blocks.size(); ++i) {
     ArenaBlock& b = blocks[i];
-    while (!alive.empty() && alive.top().first < b.first) {
+    while (!alive.empty() && alive.top().first < b.first + planted(PlantedBug::arena_overlap)) {
       const auto dead = static_cast<size_t>(alive.top().second);
       alive.pop();
       if (!taken[dead]) gaps.give(blocks[dead].offset, room(blocks[dead]));

@@ -2,6 +2,7 @@
 // made.
 #include "tandem/jit/graph_check.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "tandem/core/error.h"

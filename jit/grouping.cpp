@@ -10,6 +10,7 @@
 #include <bit>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
 
@@ -37,7 +38,11 @@ int walked_axis(const Graph& g, const Node& n, int k, int d) {
       // A rank-1 index runs along the axis of the result; otherwise the operands' axes are the result's.
       if (k == 1 && n.op == OpId::index_select) return gather_axis(g, n);
       return d;
-    default: return d + g.type(n.out[0]).sizes.rank() - g.type(n.in[at(k)]).sizes.rank();
+    default: {
+      const Dims &to = g.type(n.out[0]).sizes, &from = g.type(n.in[at(k)]).sizes;
+      if (planted(PlantedBug::broadcast_axis) && std::equal(from.begin(), from.end(), to.begin())) return d;
+      return d + to.rank() - from.rank();
+    }
   }
 }
 
@@ -369,6 +374,7 @@ class Grouper {
   }
 
   bool reduced_in_order(int32_t i, const Axes& axes) const {
+    if (planted(PlantedBug::reduction_order)) return true;
     int last = -1;
     for (const int64_t a : reduced_axes(p_.g, p_.g.nodes[at(i)])) {
       const int s = axes[static_cast<size_t>(a)];

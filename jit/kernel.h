@@ -4,7 +4,8 @@
 //
 // The space is `kept` dimensions followed by `reduced` ones (none for a pointwise kernel). Every access says how it
 // moves along each dimension of the space. A *row* kernel iterates the reduced dimensions innermost; a *column* kernel
-// keeps the last dimension innermost, in logical order, and walks the reduced ones outside it.
+// keeps the last dimension innermost, in logical order, and walks the reduced ones outside it. The linear index of an
+// element (ScalarOp::index) is row-major in that order: kept, reduced; or, column: other kept, reduced, last kept.
 //
 // Reduction trees are part of the language (evaluator and printers follow them bit for bit), n = product of the reduced extents:
 //   row:    r = kRowBlock * b + kLanes * i + lane. Each lane accumulates over i in order, starting from the identity;
@@ -93,9 +94,11 @@ std::string print_c(const Kernel& k, const std::string& symbol, std::string* why
 const std::string& c_prelude();
 
 /// The chunk evaluator: a kernel prepared for interpretation over blocks that stay in L1. Immutable, any thread.
+struct ChunkFunctions;
 class Evaluator {
  public:
-  explicit Evaluator(const Kernel& k);
+  /// `functions`: loops for one instruction set (evaluator_chunks.h); null: the best that this processor runs.
+  explicit Evaluator(const Kernel& k, const ChunkFunctions* functions = nullptr);
   ~Evaluator();
   Evaluator(Evaluator&&) noexcept;
   void run(const KernelArgs& args) const;

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
 
@@ -157,11 +158,18 @@ class Lowering {
     const int32_t root = p_.root(v);
     const int32_t maker = p_.values_node(root);
     if (i >= 0 && grouping_.group_of[at(maker)] == index_)
-      return lookup_ && walks(maker, lookup_->axis) ? looked_up(maker) : scalars_.at(root);
+      return lookup_ && walks(maker, lookup_->axis) ? looked_up(maker) : made_here(root);
     SpaceStrides strides = read_strides(p_, grouping_, i, k);
     if (!lookup_ || strides[at(lookup_->axis)] == 0) return load(v, p_.layout(v).offset, strides, -1, 0, 0);
     const int64_t step = std::exchange(strides[at(lookup_->axis)], 0);
     return load(v, p_.layout(v).offset, strides, lookup_->index, group_.space[lookup_->axis], step);
+  }
+
+  S made_here(int32_t root) {
+    const S s = scalars_.at(root);
+    const ops::ScalarNode& n = graph()[s.id];
+    if (planted(PlantedBug::rounding_skipped) && n.op == ScalarOp::cast && is_half(n.type)) return {s.graph, n.in[0]};
+    return s;
   }
 
   bool walks(int32_t i, int axis) const {

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
 
@@ -164,7 +165,7 @@ class Planner {
       const int32_t reader = g_.group_of[at(n)];
       if (reader < 0) continue;
       if (reader != w.unit) {
-        w.edges.emplace_back(reader, w.unit);
+        if (!planted(PlantedBug::write_before_read)) w.edges.emplace_back(reader, w.unit);
         continue;
       }
       if (!g.is_kernel()) return false;
@@ -512,6 +513,7 @@ class Planner {
         const Node& n = p_.g.node_of(v);
         plan_.numbers.push_back(n.leaf == Leaf::number ? NumberWord{n.index, 0} : NumberWord{-1, n.bits});
       }
+      if (planted(PlantedBug::numbers_swapped)) std::reverse(plan_.numbers.begin() + c.numbers, plan_.numbers.end());
       c.dims = static_cast<int32_t>(plan_.words.size());
       plan_.words.insert(plan_.words.end(), k.dims.begin(), k.dims.end());
       c.strides = static_cast<int32_t>(plan_.words.size());

@@ -260,7 +260,7 @@ TD_T2 TD_FN TD_V td_min(TD_V a, TD_V b) {
 }
 template <class T> TD_FN T td_idiv_(T a, T b) {  // towards minus infinity; by zero: 0
   if (b == 0) return 0;
-  if (b == (T)-1) return (T)(0 - (td_uint<T>)a);
+  if ((T)-1 < 0 && b == (T)-1) return (T)(0 - (td_uint<T>)a);
   const T q = (T)(a / b);
   return (T)(q - (a % b != 0 && (a < 0) != (b < 0)));
 }
@@ -271,7 +271,7 @@ template <class T> TD_FN T td_mod_(T a, T b) {  // the sign of the divisor
     else r = __builtin_fmod(a, b);
     return r != 0 && (b < 0) != (r < 0) ? r + b : r;
   } else {
-    if (b == 0 || b == (T)-1) return 0;
+    if (b == 0 || ((T)-1 < 0 && b == (T)-1)) return 0;
     const T r = (T)(a % b);
     return r != 0 && (b < 0) != (r < 0) ? (T)(r + b) : r;
   }

@@ -1,7 +1,8 @@
-// Passes. A reduction's result is known after the walk that accumulates it, so every value has a phase: the number of
-// walks that must be done before it can be computed. Pass p computes the values that the reductions of phase p need;
-// full-level stores wait for the last walk. A value that an earlier pass computed is computed again, unless it took an
-// expensive function: then the topmost such value is kept in a buffer as long as the row.
+// Passes. A reduction's result is known after the walk that accumulates it, so every value has a phase: the
+// number of walks that must be done before it can be computed. Pass p computes the values that the reductions
+// of phase p need; full-level stores wait for the last walk. A value that an earlier pass computed is
+// computed again, unless it took an expensive function: then the topmost such value is kept in a buffer as
+// long as the row.
 #include "tandem/jit/print_c_plan.h"
 
 #include <algorithm>
@@ -16,24 +17,6 @@ using ops::ScalarOp;
 constexpr size_t kMaxBuffered = 4;
 
 size_t at(int32_t i) { return static_cast<size_t>(i); }
-
-bool costly(ScalarOp op) {
-  switch (op) {
-    case ScalarOp::exp:
-    case ScalarOp::expm1:
-    case ScalarOp::log:
-    case ScalarOp::log1p:
-    case ScalarOp::sin:
-    case ScalarOp::cos:
-    case ScalarOp::tanh:
-    case ScalarOp::erf:
-    case ScalarOp::pow:
-    case ScalarOp::uniform:
-    case ScalarOp::uniform16:
-    case ScalarOp::normal: return true;
-    default: return false;
-  }
-}
 
 class Planner {
  public:
@@ -50,7 +33,8 @@ class Planner {
     p_.load_used.assign(k_.loads.size(), false);
     for (int32_t i = 0; i < k_.scalars.size(); ++i) classify(i);
     for (const Store& s : k_.stores) {
-      if (k_.kind != KernelKind::pointwise && s.row_level && inside(s.value)) *why_ = "a row-level store of a full-level value";
+      if (k_.kind != KernelKind::pointwise && s.row_level && inside(s.value))
+        *why_ = "a row-level store of a full-level value";
       mark_live(s.value);
     }
     if (!why_->empty()) return {};
@@ -64,7 +48,8 @@ class Planner {
     const auto refuse = [&](const char* text) {
       if (why_->empty()) *why_ = text;
     };
-    if (k_.kind == KernelKind::row && k_.reduced_rank != 1) refuse("a row kernel with several reduced dimensions");
+    if (k_.kind == KernelKind::row && k_.reduced_rank != 1)
+      refuse("a row kernel with several reduced dimensions");
     if (k_.kind == KernelKind::column && (k_.kept_rank < 1 || k_.reduced_rank < 1))
       refuse("a column kernel without kept or without reduced dimensions");
     if (k_.kind == KernelKind::pointwise && (k_.reduced_rank != 0 || !k_.reductions.empty()))
@@ -74,15 +59,18 @@ class Planner {
     for (const Reduction& r : k_.reductions) {
       const DType input = k_.scalars[r.input].type;
       const bool finds_index = r.op == ReduceOp::argmax || r.op == ReduceOp::argmin;
-      if (finds_index ? r.type != DType::int64 : input != r.type) refuse("a reduction in another type than its operand");
+      if (finds_index ? r.type != DType::int64 : input != r.type)
+        refuse("a reduction in another type than its operand");
       if (input != DType::float32 && input != DType::float64 && input != DType::int64 && !finds_index)
         refuse("a reduction of a narrow type");
     }
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
       const ScalarNode& n = k_.scalars[i];
-      if (n.op == ScalarOp::index && k_.kind == KernelKind::column) refuse("the linear index in a column kernel");
+      if (n.op == ScalarOp::index && k_.kind == KernelKind::column)
+        refuse("the linear index in a column kernel");
       const auto narrow = [](DType t) { return t == DType::float16 || t == DType::bfloat16; };
-      if (narrow(n.type) && n.op != ScalarOp::load && n.op != ScalarOp::cast) refuse("arithmetic in a half type");
+      if (narrow(n.type) && n.op != ScalarOp::load && n.op != ScalarOp::cast)
+        refuse("arithmetic in a half type");
       for (int j = 0; j < ops::arity(n.op); ++j)
         if (narrow(k_.scalars[n.in[j]].type) && n.op != ScalarOp::cast) refuse("arithmetic on a half type");
       if (n.op == ScalarOp::reduced && k_.reductions[at(static_cast<int32_t>(n.bits))].input >= i)
@@ -93,9 +81,12 @@ class Planner {
   uint8_t access_loops(Inner inner, bool row_level) const {
     const uint8_t lane = inner == Inner::constant ? 0 : kLane;
     switch (k_.kind) {
-      case KernelKind::pointwise: return kOuter | lane;
-      case KernelKind::row: return row_level || !lane ? kOuter : kOuter | kReduced | kLane;
-      case KernelKind::column: return static_cast<uint8_t>(kOuter | lane | (row_level ? 0 : kReduced));
+      case KernelKind::pointwise:
+        return kOuter | lane;
+      case KernelKind::row:
+        return row_level || !lane ? kOuter : kOuter | kReduced | kLane;
+      case KernelKind::column:
+        return static_cast<uint8_t>(kOuter | lane | (row_level ? 0 : kReduced));
     }
     return 0;
   }
@@ -119,10 +110,9 @@ class Planner {
       phase_[at(i)] = phase_[at(k_.reductions[at(static_cast<int32_t>(n.bits))].input)] + 1;
     }
     for (int j = 0; j < ops::arity(n.op); ++j) join(n.in[j]);
-    const bool random = n.op == ScalarOp::uniform || n.op == ScalarOp::uniform16 || n.op == ScalarOp::normal;
-    if (random && ((p_.loops[at(n.in[1])] | p_.loops[at(n.in[2])]) & kLane) && why_->empty())
+    if (is_random(n.op) && ((p_.loops[at(n.in[1])] | p_.loops[at(n.in[2])]) & kLane) && why_->empty())
       *why_ = "random draws whose seed or offset varies";
-    if (costly(n.op)) costly_[at(i)] = true;
+    if (is_costly(n.op)) costly_[at(i)] = true;
     if (!inside(i)) costly_[at(i)] = false;  // computed once a row: nothing to gain
     // In a row kernel the lanes are the reduced dimension: what depends on one depends on the other.
     if (k_.kind == KernelKind::row && (loops & (kReduced | kLane))) loops |= kReduced | kLane;
@@ -167,7 +157,8 @@ class Planner {
       }
     }
     for (const Store& s : k_.stores)
-      if (!s.row_level || k_.kind == KernelKind::pointwise) last_walk = std::max(last_walk, phase_[at(s.value)]);
+      if (!s.row_level || k_.kind == KernelKind::pointwise)
+        last_walk = std::max(last_walk, phase_[at(s.value)]);
     p_.passes.resize(at(std::max(last_value, last_walk)) + 1);
 
     for (size_t r = 0; r < k_.reductions.size(); ++r)
@@ -276,23 +267,19 @@ class Planner {
 
   void find_uses() {
     p_.as_vector.assign(at(k_.scalars.size()), false);
-    p_.as_scalar.assign(at(k_.scalars.size()), false);
-    const auto use = [&](int32_t in, bool vector) {
-      if (!p_.is_vector(in)) (vector ? p_.as_vector : p_.as_scalar)[at(in)] = true;
+    const auto use = [&](int32_t in) {
+      if (!p_.is_vector(in)) p_.as_vector[at(in)] = true;
     };
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
       if (!p_.live[at(i)]) continue;
       const ScalarNode& n = k_.scalars[i];
-      for (int j = 0; j < ops::arity(n.op); ++j) {
-        // Counters of random functions are given as one scalar each.
-        const bool counter = j > 0 && (n.op == ScalarOp::uniform || n.op == ScalarOp::uniform16 || n.op == ScalarOp::normal);
-        use(n.in[j], p_.is_vector(i) && !counter);
-      }
-      if (n.op == ScalarOp::load && k_.loads[at(static_cast<int32_t>(n.bits))].index >= 0)
-        use(k_.loads[at(static_cast<int32_t>(n.bits))].index, false);
-      if (n.op == ScalarOp::reduced) use(k_.reductions[at(static_cast<int32_t>(n.bits))].input, true);
+      // Seeds and offsets of random functions are given as one scalar each.
+      const int vectors = is_random(n.op) ? 1 : ops::arity(n.op);
+      for (int j = 0; j < vectors && p_.is_vector(i); ++j) use(n.in[j]);
+      if (n.op == ScalarOp::reduced) use(k_.reductions[at(static_cast<int32_t>(n.bits))].input);
     }
-    for (const Store& s : k_.stores) use(s.value, !(s.row_level && k_.kind == KernelKind::row));
+    for (const Store& s : k_.stores)
+      if (!(s.row_level && k_.kind == KernelKind::row)) use(s.value);
   }
 
   const Kernel& k_;
@@ -303,6 +290,11 @@ class Planner {
 };
 
 }  // namespace
+
+bool is_random(ScalarOp op) {
+  return op == ScalarOp::uniform || op == ScalarOp::uniform16 || op == ScalarOp::normal;
+}
+bool is_costly(ScalarOp op) { return is_random(op) || (op >= ScalarOp::exp && op <= ScalarOp::pow); }
 
 CPlan plan_c(const Kernel& k, std::string* why) {
   why->clear();

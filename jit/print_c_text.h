@@ -1,5 +1,5 @@
-// The C printer's words: names of types and values, one line per scalar node. The loops around them are print_c.cpp's.
-// One writer, one thread.
+// The C printer's words: names of types and values, one line per scalar node. The loops around them are
+// print_c.cpp's. One writer, one thread.
 #pragma once
 
 #include <string>
@@ -10,11 +10,11 @@ namespace tandem::jit {
 
 /// Where a value is computed: how its loads address memory.
 struct Place {
-  std::string lane;   // position along the vectorised dimension; empty: there is none in scope
-  std::string row;    // prefix of the offsets of the reduced position ("q": + q3 for load 3); empty: none
-  std::string count;  // lanes in use
-  std::string index;  // linear index of lane 0 in the iteration space
-  bool array = false; // values are declared as arrays over `u` beforehand
+  std::string lane;    // position along the vectorised dimension; empty: there is none in scope
+  std::string row;     // prefix of the offsets of the reduced position ("q": + q3 for load 3); empty: none
+  std::string count;   // lanes in use
+  std::string index;   // linear index of lane 0 in the iteration space
+  bool array = false;  // values are declared as arrays over `u` beforehand
 };
 
 class CText {
@@ -23,7 +23,9 @@ class CText {
 
   std::string out;
   void line(const std::string& text);  // a brace at its end opens, one at its start closes a block
-  void raw(const std::string& text) { out += std::string(static_cast<size_t>(depth_) * 2, ' ') + text + '\n'; }
+  void raw(const std::string& text) {
+    out += std::string(static_cast<size_t>(depth_) * 2, ' ') + text + '\n';
+  }
   static std::string constant(const ops::ScalarNode& n);
 
   /// The definitions of one node: its value and, where vectors read a scalar, the vector of it.
@@ -38,7 +40,8 @@ class CText {
   /// The stride of access `slot` (loads, then stores) along dimension `dim` of the space.
   std::string stride(size_t slot, int dim) const;
   int inner_dim() const;
-  /// A random function of the linear index itself: its lanes are consecutive, and words are drawn for several vectors.
+  /// A random function of the linear index itself: its lanes are consecutive, and words are drawn for several
+  /// vectors.
   bool draws_in_order(const ops::ScalarNode& n) const;
   size_t store_slot(int32_t store) const { return k_.loads.size() + static_cast<size_t>(store); }
 
@@ -52,7 +55,6 @@ class CText {
   int depth_ = 0;
 };
 
-bool is_random(ops::ScalarOp op);
 bool finds_index(ReduceOp op);
 
 /// Names of the prelude's types for one element and for a vector of them.

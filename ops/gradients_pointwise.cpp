@@ -26,6 +26,11 @@ S formula::sign(S a) {
   return select(positive, one, select(s_lt(a, zero), constant(a, -1), zero));
 }
 
+S formula::pow(S a, S b) {
+  if (is_floating(a.type())) return s_pow(a, b);
+  return cast(s_pow(cast(a, DType::float64), cast(b, DType::float64)), a.type());
+}
+
 // max(a, 0) + log1p(exp(-|a|))
 S formula::softplus(S a) { return s_max(a, constant(a, 0)) + s_log1p(s_exp(-s_abs(a))); }
 

@@ -35,11 +35,11 @@ enum class OpKind : uint8_t {
   view,       // an affine map from output index to input index
   piecewise,  // several such maps: cat, pad
   gather,     // operand 1 holds the coordinate along `axis` of operand 0: index_select (rank 1, it runs along
-           // the axis of the result), gather (it has the result's sizes)
-  scatter,      // the transposes, sums on collision: index_add, scatter_add
-  scan,         // a running combine along an axis: cumsum
-  random,       // a pointwise formula over Philox counters
-  fill,         // a formula of the index alone: full, arange
+              // the axis of the result), gather (it has the result's sizes)
+  scatter,    // the transposes, sums on collision: index_add, scatter_add
+  scan,       // a running combine along an axis: cumsum
+  random,     // a pointwise formula over Philox counters
+  fill,       // a formula of the index alone: full, arange
   contraction,  // matrix products
   composite,    // an ordinary function over ops
 };

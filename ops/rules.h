@@ -1,28 +1,20 @@
-// The functions that rows of the tables name. Each row declares one per column, so that it can say `.body =
-// body::softmax` and any file can define `void body::softmax(Body&)`; columns that a row leaves out are never
-// defined. Stateless; any thread.
+// The functions that rows of the tables name. Each row declares one per column, so that it can say
+// `.body = body::softmax` and any file can define `void body::softmax(Body&)`; columns that a row leaves out
+// are never defined. Stateless; any thread.
 #pragma once
 
 #include "tandem/ops/emitter.h"
 
 namespace tandem::ops {
 
-#define TANDEM_ENTRY(name, ...)                          \
-  namespace check {                                      \
-  void name(const InferCall&, std::vector<TensorType>&); \
-  }                                                      \
-  namespace view {                                       \
-  Layout name(const InferCall&, const Layout&);          \
-  }                                                      \
-  namespace body {                                       \
-  void name(Body&);                                      \
-  }                                                      \
-  namespace native {                                     \
-  void name(const NativeCall&);                          \
-  }                                                      \
-  namespace gradient {                                   \
-  void name(Gradient&);                                  \
-  }
+// clang-format off
+#define TANDEM_ENTRY(name, ...)                                              \
+  namespace check { void name(const InferCall&, std::vector<TensorType>&); } \
+  namespace view { Layout name(const InferCall&, const Layout&); }           \
+  namespace body { void name(Body&); }                                       \
+  namespace native { void name(const NativeCall&); }                         \
+  namespace gradient { void name(Gradient&); }
+// clang-format on
 #include "tandem/ops/composite.def"
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/index.def"
@@ -37,6 +29,7 @@ namespace formula {
 /// A constant of the type of `like`.
 S constant(S like, double value);
 S sign(S a);
+S pow(S a, S b);
 S softplus(S a);
 }  // namespace formula
 namespace gradient {

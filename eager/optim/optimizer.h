@@ -38,15 +38,15 @@ class Optimizer {
   /// The Error that load_state would throw, and no change.
   void check_state(const std::vector<NamedTensor>& state, Location where = Location::here()) const;
 
- protected:
   static constexpr size_t kNumbers = 6, kMoments = 2;
+  /// Of a group; the first is the learning rate.
   using Numbers = std::array<double, kNumbers>;
-
-  /// What an optimizer calls its numbers (the first is "lr") and its moments.
+  /// What an optimizer calls its numbers and its moments.
   struct Names {
     const char* optimizer;
     std::span<const char* const> numbers, moments;
   };
+  /// A parameter and what is kept for it.
   struct Slot {
     Tensor parameter;
     Tensor moments[kMoments];
@@ -54,6 +54,7 @@ class Optimizer {
     size_t group = 0;
   };
 
+ protected:
   explicit Optimizer(const Names& names) : names_(names) {}
   void add_group(const std::vector<Tensor>& parameters, const Numbers& numbers, Location where);
   const Numbers& numbers(size_t group, Location where = {}) const;
@@ -75,13 +76,6 @@ class Optimizer {
   void make_moments(Slot& slot) const;
 
   const Names names_;
-};
-
-/// A group of parameters with options of its own: `AdamW opt({{head, {.lr = 1e-3}}, {body, {.lr = 1e-4}}});`
-template <class Options>
-struct Group {
-  std::vector<Tensor> parameters;
-  Options options = {};
 };
 
 }  // namespace tandem::optim

@@ -14,156 +14,184 @@ namespace {
 
 constexpr const char* kSgdNumbers[] = {"lr", "momentum", "dampening", "weight_decay", "nesterov"};
 constexpr const char* kSgdMoments[] = {"momentum_buffer"};
-enum { kLr, kMomentum, kDampening, kDecay, kNesterov };
+enum Sgd : size_t { kLr, kMomentum, kDampening, kSgdDecay, kNesterov };
 
 constexpr const char* kAdamNumbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay"};
 constexpr const char* kAdamMoments[] = {"exp_avg", "exp_avg_sq"};
-enum { kBeta1 = 1, kBeta2, kEps, kAdamDecay };
+enum AdamNumber : size_t { kBeta1 = 1, kBeta2, kEps, kAdamDecay };
 
-bool is_finite_not_negative(double x) { return x >= 0 && std::isfinite(x); }
+using Numbers = std::array<double, Optimizer::kNumbers>;
 
-template <class Numbers>
-Numbers sgd_numbers(const SGDOptions& o) {
-  return {o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov ? 1.0 : 0.0};
+/// "name must be ..., found x", or nothing.
+std::string unless(bool fine, const char* name, const char* rule, double found) {
+  return fine ? "" : std::string(name) + " must " + rule + ", found " + std::to_string(found) + "; ";
 }
-template <class Numbers, class Options>
-Numbers adam_numbers(const Options& o) {
-  return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay};
-}
-template <class Options, class Numbers>
-Options adam_options(const Numbers& n) {
-  return {.lr = n[kLr], .betas = {n[kBeta1], n[kBeta2]}, .eps = n[kEps], .weight_decay = n[kAdamDecay]};
+std::string unless_size(const Numbers& n, size_t k, const char* const* names) {
+  return unless(n[k] >= 0 && std::isfinite(n[k]), names[k], "be 0 or more", n[k]);
 }
 
-/// What is wrong with the numbers of an Adam, or an empty text.
-template <class Numbers>
-std::string adam_mistake(const Numbers& n) {
-  for (const int k : {+kLr, +kEps, +kAdamDecay})
-    if (!is_finite_not_negative(n[static_cast<size_t>(k)]))
-      return std::string(kAdamNumbers[k]) + " must be 0 or more, found " + std::to_string(n[static_cast<size_t>(k)]);
-  for (const int k : {+kBeta1, +kBeta2})
-    if (!(n[static_cast<size_t>(k)] >= 0 && n[static_cast<size_t>(k)] < 1))
-      return std::string(kAdamNumbers[k]) + " must lie in [0, 1), found " + std::to_string(n[static_cast<size_t>(k)]);
-  return {};
-}
+// What differs between the optimizers: names, options as numbers and back, and what is wrong with numbers.
+template <class Options>
+struct Traits;
 
-/// One Adam step of every parameter with a gradient. The corrections 1 - beta^t are computed once for parameters in a row
-/// that share group and step count, as nearly all do.
-template <class Slots, class Groups>
-void adam_update(OpId op, Slots& slots, const Groups& groups, Location where) {
-  const double* n = nullptr;
-  size_t group = 0;
-  int64_t step = 0;
-  double bias1 = 0, bias2 = 0;
-  for (auto& s : slots) {
-    const Tensor& gradient = s.parameter.grad();
-    if (!gradient.defined()) continue;
-    if (!n || s.group != group || s.step + 1 != step) {
-      group = s.group;
-      step = s.step + 1;
-      n = groups[group].data();
-      bias1 = 1 - std::pow(n[kBeta1], static_cast<double>(step));
-      bias2 = 1 - std::pow(n[kBeta2], static_cast<double>(step));
+template <>
+struct Traits<SGDOptions> {
+  static constexpr Optimizer::Names names() { return {"SGD", kSgdNumbers, kSgdMoments}; }
+  static Numbers numbers(const SGDOptions& o) { return {o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov ? 1.0 : 0.0}; }
+  static SGDOptions options(const Numbers& n) {
+    return {.lr = n[kLr],
+            .momentum = n[kMomentum],
+            .dampening = n[kDampening],
+            .weight_decay = n[kSgdDecay],
+            .nesterov = n[kNesterov] != 0};
+  }
+  static size_t moments(const Numbers& n) { return n[kMomentum] != 0 ? 1 : 0; }
+  static std::string mistakes(const Numbers& n) {
+    std::string text;
+    for (const size_t k : {size_t{kLr}, size_t{kMomentum}, size_t{kSgdDecay}}) text += unless_size(n, k, kSgdNumbers);
+    text += unless(std::isfinite(n[kDampening]), "dampening", "be finite", n[kDampening]);
+    text += unless(n[kNesterov] == 0 || n[kNesterov] == 1, "nesterov", "be 0 or 1", n[kNesterov]);
+    if (n[kNesterov] != 0) {
+      text += unless(n[kMomentum] > 0, "momentum", "be above 0 with nesterov", n[kMomentum]);
+      text += unless(n[kDampening] == 0, "dampening", "be 0 with nesterov", n[kDampening]);
     }
-    CallBuilder(op, where)
+    return text;
+  }
+};
+
+template <class Options>
+struct AdamTraits {
+  static Numbers numbers(const Options& o) { return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay}; }
+  static Options options(const Numbers& n) {
+    return {.lr = n[kLr], .betas = {n[kBeta1], n[kBeta2]}, .eps = n[kEps], .weight_decay = n[kAdamDecay]};
+  }
+  static size_t moments(const Numbers&) { return 2; }
+  static std::string mistakes(const Numbers& n) {
+    std::string text;
+    for (const size_t k : {size_t{kLr}, size_t{kEps}, size_t{kAdamDecay}}) text += unless_size(n, k, kAdamNumbers);
+    for (const size_t k : {size_t{kBeta1}, size_t{kBeta2}})
+      text += unless(n[k] >= 0 && n[k] < 1, kAdamNumbers[k], "lie in [0, 1)", n[k]);
+    return text;
+  }
+};
+template <>
+struct Traits<AdamOptions> : AdamTraits<AdamOptions> {
+  static constexpr OpId kOp = OpId::adam_update;
+  static constexpr Optimizer::Names names() { return {"Adam", kAdamNumbers, kAdamMoments}; }
+};
+template <>
+struct Traits<AdamWOptions> : AdamTraits<AdamWOptions> {
+  static constexpr OpId kOp = OpId::adamw_update;
+  static constexpr Optimizer::Names names() { return {"AdamW", kAdamNumbers, kAdamMoments}; }
+};
+
+/// One SGD step of one parameter.
+void update_sgd(Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, Location where) {
+  if (n[kMomentum] == 0) {
+    CallBuilder(OpId::sgd_update, where).in(s.parameter).in(gradient).floating(n[kLr]).floating(n[kSgdDecay]).run_in_place();
+  } else {
+    // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does the same, and
+    // the first step is an op like the later ones.
+    const bool first = s.step == 0 && n[kDampening] != 0;
+    CallBuilder(OpId::sgd_momentum_update, where)
         .in(s.parameter)
         .in(gradient)
         .in(s.moments[0])
-        .in(s.moments[1])
         .floating(n[kLr])
-        .floating(n[kBeta1])
-        .floating(n[kBeta2])
-        .floating(n[kEps])
-        .floating(n[kAdamDecay])
-        .floating(bias1)
-        .floating(bias2)
+        .floating(n[kMomentum])
+        .floating(n[kDampening])
+        .floating(n[kSgdDecay])
+        .word(static_cast<int64_t>(n[kNesterov] != 0))
+        .word(static_cast<int64_t>(first))
         .run_in_place();
-    s.step = step;
   }
+  ++s.step;
+}
+
+/// The corrections 1 - beta^t, computed once for parameters in a row that share group and step count, as nearly all do.
+struct Corrections {
+  size_t group = 0;
+  int64_t step = 0;  // 0: nothing computed yet
+  double bias1 = 0, bias2 = 0;
+  void compute(const Optimizer::Slot& s, const Numbers& n) {
+    if (s.step + 1 == step && s.group == group) return;
+    group = s.group;
+    step = s.step + 1;
+    bias1 = 1 - std::pow(n[kBeta1], static_cast<double>(step));
+    bias2 = 1 - std::pow(n[kBeta2], static_cast<double>(step));
+  }
+};
+
+/// One step of Adam or AdamW of one parameter.
+void update_adam(OpId op, Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, const Corrections& c, Location where) {
+  CallBuilder(op, where)
+      .in(s.parameter)
+      .in(gradient)
+      .in(s.moments[0])
+      .in(s.moments[1])
+      .floating(n[kLr])
+      .floating(n[kBeta1])
+      .floating(n[kBeta2])
+      .floating(n[kEps])
+      .floating(n[kAdamDecay])
+      .floating(c.bias1)
+      .floating(c.bias2)
+      .run_in_place();
+  s.step = c.step;
 }
 
 }  // namespace
 
-SGD::SGD(const std::vector<Tensor>& parameters, const Options& options, Location where)
-    : Optimizer({"SGD", kSgdNumbers, kSgdMoments}) {
+template <class O>
+OptimizerOf<O>::OptimizerOf(const std::vector<Tensor>& parameters, const Options& options, Location where)
+    : Optimizer(Traits<O>::names()) {
   add_group(parameters, options, where);
 }
-SGD::SGD(const std::vector<Group<Options>>& groups, Location where) : Optimizer({"SGD", kSgdNumbers, kSgdMoments}) {
+template <class O>
+OptimizerOf<O>::OptimizerOf(const std::vector<Group<Options>>& groups, Location where) : Optimizer(Traits<O>::names()) {
   for (const Group<Options>& g : groups) add_group(g.parameters, g.options, where);
 }
-void SGD::add_group(const std::vector<Tensor>& parameters, const Options& options, Location where) {
-  Optimizer::add_group(parameters, sgd_numbers<Numbers>(options), where);
+template <class O>
+void OptimizerOf<O>::add_group(const std::vector<Tensor>& parameters, const Options& options, Location where) {
+  Optimizer::add_group(parameters, Traits<O>::numbers(options), where);
 }
-SGD::Options SGD::options(size_t group) const {
-  const Numbers& n = numbers(group);
-  return {.lr = n[kLr], .momentum = n[kMomentum], .dampening = n[kDampening], .weight_decay = n[kDecay], .nesterov = n[kNesterov] != 0};
+template <class O>
+O OptimizerOf<O>::options(size_t group, Location where) const {
+  return Traits<O>::options(numbers(group, where));
 }
-void SGD::set_options(const Options& options, size_t group, Location where) {
-  set_numbers(sgd_numbers<Numbers>(options), group, where);
+template <class O>
+void OptimizerOf<O>::set_options(const Options& options, size_t group, Location where) {
+  set_numbers(Traits<O>::numbers(options), group, where);
 }
-
-void SGD::check(const Numbers& n, Location where) const {
-  for (const int k : {+kLr, +kMomentum, +kDecay})
-    if (!is_finite_not_negative(n[static_cast<size_t>(k)]))
-      refuse(std::string(kSgdNumbers[k]) + " must be 0 or more, found " + std::to_string(n[static_cast<size_t>(k)]), where);
-  if (!std::isfinite(n[kDampening])) refuse("dampening must be finite", where);
-  if (n[kNesterov] != 0 && n[kNesterov] != 1) refuse("nesterov must be 0 or 1", where);
-  if (n[kNesterov] != 0 && (n[kMomentum] == 0 || n[kDampening] != 0))
-    refuse("nesterov needs momentum above 0 and no dampening, found momentum " + std::to_string(n[kMomentum]) + " and dampening " +
-               std::to_string(n[kDampening]),
-           where);
+template <class O>
+void OptimizerOf<O>::check(const Numbers& numbers, Location where) const {
+  std::string mistakes = Traits<O>::mistakes(numbers);
+  if (mistakes.empty()) return;
+  mistakes.resize(mistakes.size() - 2);
+  refuse(mistakes, where);
 }
-size_t SGD::moment_count(const Numbers& n) const { return n[kMomentum] != 0 ? 1 : 0; }
-
-void SGD::update(Location where) {
+template <class O>
+size_t OptimizerOf<O>::moment_count(const Numbers& numbers) const {
+  return Traits<O>::moments(numbers);
+}
+template <class O>
+void OptimizerOf<O>::update(Location where) {
+  [[maybe_unused]] Corrections corrections;
   for (Slot& s : slots_) {
     const Tensor& gradient = s.parameter.grad();
     if (!gradient.defined()) continue;
     const Numbers& n = groups_[s.group];
-    if (n[kMomentum] == 0) {
-      CallBuilder(OpId::sgd_update, where).in(s.parameter).in(gradient).floating(n[kLr]).floating(n[kDecay]).run_in_place();
+    if constexpr (std::is_same_v<O, SGDOptions>) {
+      update_sgd(s, gradient, n, where);
     } else {
-      // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does the same, and
-      // the first step is an op like the later ones.
-      const bool first = s.step == 0 && n[kDampening] != 0;
-      CallBuilder(OpId::sgd_momentum_update, where)
-          .in(s.parameter)
-          .in(gradient)
-          .in(s.moments[0])
-          .floating(n[kLr])
-          .floating(n[kMomentum])
-          .floating(n[kDampening])
-          .floating(n[kDecay])
-          .word(static_cast<int64_t>(n[kNesterov] != 0))
-          .word(static_cast<int64_t>(first))
-          .run_in_place();
+      corrections.compute(s, n);
+      update_adam(Traits<O>::kOp, s, gradient, n, corrections, where);
     }
-    ++s.step;
   }
 }
 
-#define TANDEM_ADAM(Class, name, op)                                                                            \
-  Class::Class(const std::vector<Tensor>& parameters, const Options& options, Location where)                   \
-      : Optimizer({name, kAdamNumbers, kAdamMoments}) {                                                         \
-    add_group(parameters, options, where);                                                                      \
-  }                                                                                                             \
-  Class::Class(const std::vector<Group<Options>>& groups, Location where) : Optimizer({name, kAdamNumbers, kAdamMoments}) { \
-    for (const Group<Options>& g : groups) add_group(g.parameters, g.options, where);                           \
-  }                                                                                                             \
-  void Class::add_group(const std::vector<Tensor>& parameters, const Options& options, Location where) {        \
-    Optimizer::add_group(parameters, adam_numbers<Numbers>(options), where);                                    \
-  }                                                                                                             \
-  Class::Options Class::options(size_t group) const { return adam_options<Options>(numbers(group)); }           \
-  void Class::set_options(const Options& options, size_t group, Location where) {                               \
-    set_numbers(adam_numbers<Numbers>(options), group, where);                                                  \
-  }                                                                                                             \
-  void Class::check(const Numbers& n, Location where) const {                                                   \
-    const std::string mistake = adam_mistake(n);                                                                \
-    if (!mistake.empty()) refuse(mistake, where);                                                               \
-  }                                                                                                             \
-  void Class::update(Location where) { adam_update(OpId::op, slots_, groups_, where); }
-TANDEM_ADAM(Adam, "Adam", adam_update)
-TANDEM_ADAM(AdamW, "AdamW", adamw_update)
-#undef TANDEM_ADAM
+template class OptimizerOf<SGDOptions>;
+template class OptimizerOf<AdamOptions>;
+template class OptimizerOf<AdamWOptions>;
 
 }  // namespace tandem::optim

@@ -13,46 +13,12 @@ struct SGDOptions {
   double weight_decay = 0;
   bool nesterov = false;
 };
-
-/// Stochastic gradient descent, with momentum if asked for.
-class SGD : public Optimizer {
- public:
-  using Options = SGDOptions;
-  explicit SGD(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
-  explicit SGD(const std::vector<Group<Options>>& groups, Location where = Location::here());
-  void add_group(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
-  Options options(size_t group = 0) const;
-  void set_options(const Options& options, size_t group = 0, Location where = Location::here());
-
- private:
-  void update(Location where) override;
-  void check(const Numbers& numbers, Location where) const override;
-  size_t moment_count(const Numbers& numbers) const override;
-};
-
 struct AdamOptions {
   double lr = 1e-3;
   std::pair<double, double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0;
 };
-
-/// Adam (Kingma and Ba, 2015); weight decay is added to the gradient.
-class Adam : public Optimizer {
- public:
-  using Options = AdamOptions;
-  explicit Adam(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
-  explicit Adam(const std::vector<Group<Options>>& groups, Location where = Location::here());
-  void add_group(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
-  Options options(size_t group = 0) const;
-  void set_options(const Options& options, size_t group = 0, Location where = Location::here());
-
- private:
-  void update(Location where) override;
-  void check(const Numbers& numbers, Location where) const override;
-  size_t moment_count(const Numbers&) const override { return 2; }
-};
-
 struct AdamWOptions {
   double lr = 1e-3;
   std::pair<double, double> betas = {0.9, 0.999};
@@ -60,20 +26,40 @@ struct AdamWOptions {
   double weight_decay = 1e-2;
 };
 
-/// AdamW (Loshchilov and Hutter, 2019); weight decay shrinks the parameter itself.
-class AdamW : public Optimizer {
+/// Parameters of one group: `{head, {.lr = 1e-3}}`.
+template <class Options>
+struct Group {
+  std::vector<Tensor> parameters;
+  Options options = {};
+};
+
+/// An optimizer by its options: `AdamW opt(net.parameters(), {.lr = 1e-3})`, or with groups
+/// `AdamW opt({{head, {.lr = 1e-3}}, {body, {.lr = 1e-4}}})`. Errors: parameters that are no floating leaves or are given
+/// twice, and impossible numbers.
+template <class O>
+class OptimizerOf final : public Optimizer {
  public:
-  using Options = AdamWOptions;
-  explicit AdamW(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
-  explicit AdamW(const std::vector<Group<Options>>& groups, Location where = Location::here());
+  using Options = O;
+  explicit OptimizerOf(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
+  explicit OptimizerOf(const std::vector<Group<Options>>& groups, Location where = Location::here());
   void add_group(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
-  Options options(size_t group = 0) const;
+  Options options(size_t group = 0, Location where = Location::here()) const;
   void set_options(const Options& options, size_t group = 0, Location where = Location::here());
 
  private:
   void update(Location where) override;
   void check(const Numbers& numbers, Location where) const override;
-  size_t moment_count(const Numbers&) const override { return 2; }
+  size_t moment_count(const Numbers& numbers) const override;
 };
+extern template class OptimizerOf<SGDOptions>;
+extern template class OptimizerOf<AdamOptions>;
+extern template class OptimizerOf<AdamWOptions>;
+
+/// Stochastic gradient descent, with momentum (Polyak, 1964; Sutskever et al., 2013) if asked for.
+using SGD = OptimizerOf<SGDOptions>;
+/// Adam (Kingma and Ba, 2015); weight decay is added to the gradient.
+using Adam = OptimizerOf<AdamOptions>;
+/// AdamW (Loshchilov and Hutter, 2019); weight decay shrinks the parameter itself.
+using AdamW = OptimizerOf<AdamWOptions>;
 
 }  // namespace tandem::optim

@@ -3,7 +3,6 @@
 #include "tandem/ops/products/providers.h"
 
 #if defined(TANDEM_HAVE_EIGEN) && TANDEM_HAVE_EIGEN
-#define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Core>
 
 namespace tandem::ops {

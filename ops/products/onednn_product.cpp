@@ -4,6 +4,8 @@
 // belongs to the calling thread in OpenMP, so it is set to 1 around each call and put back. The two functions
 // are looked up at run time: a oneDNN built on another runtime brings no OpenMP along, and Tandem does not
 // link to one.
+#include <string>
+
 #include "tandem/core/error.h"
 #include "tandem/ops/products/providers.h"
 

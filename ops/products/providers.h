@@ -16,11 +16,13 @@ void product_eigen(const ProductCall& call);   // float32, float64
 bool onednn_available();
 bool eigen_available();
 
-/// Bytes from the caching allocator for the length of a scope.
+/// Bytes from the caching allocator for the length of a scope; none for 0.
 class Scratch {
  public:
-  explicit Scratch(int64_t nbytes) : nbytes_(nbytes), data_(core::allocate(nbytes)) {}
-  ~Scratch() { core::deallocate(data_, nbytes_); }
+  explicit Scratch(int64_t nbytes) : nbytes_(nbytes), data_(nbytes == 0 ? nullptr : core::allocate(nbytes)) {}
+  ~Scratch() {
+    if (data_ != nullptr) core::deallocate(data_, nbytes_);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   template <class T>

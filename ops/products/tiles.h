@@ -12,8 +12,7 @@
 
 namespace tandem::ops::tiles {
 
-/// C (m,n) = A (m,k) * B (k,n) + bias. Strides in elements; that of a size below 2 must be harmless
-/// (normalised).
+/// C (m,n) = A (m,k) * B (k,n) + bias. Strides in elements; that of a size below 2 is small.
 template <class T>
 struct Block {
   int64_t m, n, k;
@@ -28,9 +27,10 @@ struct Block {
   T* scratch;  // scratch_elements(n, k), 64-byte aligned
 };
 
-inline constexpr int64_t kMaxBlockColumns =
-    256;  // with k_part: the copied part of B stays in the second-level cache
-inline constexpr int64_t kMaxBlockRows = 768;  // advice; keeps a part of A there as well
+// The copied part of B, and a part of A, stay in the second-level cache. The first is a limit, the second
+// advice.
+inline constexpr int64_t kMaxBlockColumns = 256;
+inline constexpr int64_t kMaxBlockRows = 768;
 
 /// Length of the parts of k: equal ones of at most 256, a multiple of 16 unless there is only one.
 constexpr int64_t k_part(int64_t k) {
@@ -60,7 +60,7 @@ extern const TileSet kTilesV1, kTilesV3, kTilesV4;
 const TileSet& best_set();
 /// Whether this processor runs it.
 bool runs_here(const TileSet& set);
-/// The product by a given set: float32 and float64 only, nothing empty.
+/// The product by a given set: float32 and float64, no size below 1, strides as in Block.
 void product_with(const TileSet& set, const ProductCall& call);
 
 }  // namespace tandem::ops::tiles

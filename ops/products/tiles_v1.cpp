@@ -40,7 +40,7 @@ struct Vec {
     __builtin_memcpy(p, &v, static_cast<uint64_t>(n) * sizeof(T));
   }
   static inline type broadcast(const T* p) {
-    type v;
+    type v{};
     for (int64_t i = 0; i < L; ++i) v[i] = *p;
     return v;
   }

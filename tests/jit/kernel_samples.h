@@ -1,5 +1,5 @@
-// Kernels by hand for tests of the printers and the evaluator: a small builder, and the shapes that matter most.
-// Values; any thread.
+// Kernels by hand for tests of the printers and the evaluator: a small builder, and the shapes that matter
+// most. Values; any thread.
 #pragma once
 
 #include <string>
@@ -26,7 +26,9 @@ struct Builder {
     k.loads.push_back({k.buffers++, type, inner, row_level, index.id});
     return k.scalars.node(ScalarOp::load, type, {}, {}, {}, static_cast<int64_t>(k.loads.size()) - 1);
   }
-  S number(DType type = DType::float64) { return k.scalars.node(ScalarOp::number, type, {}, {}, {}, k.numbers++); }
+  S number(DType type = DType::float64) {
+    return k.scalars.node(ScalarOp::number, type, {}, {}, {}, k.numbers++);
+  }
   S constant(DType type, double value) { return k.scalars.constant(type, value); }
   S index() { return k.scalars.node(ScalarOp::index, DType::int64); }
   S reduce(ReduceOp op, S input) {

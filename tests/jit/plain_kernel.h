@@ -1,11 +1,16 @@
-// What a Kernel means, as plainly as it can be said: element by element, the trees of kernel.h spelled out. Slow; for tests
-// of the evaluator and of printed code. Any thread.
+// What a Kernel means, as plainly as it can be said: element by element, the trees of kernel.h spelled out.
+// Slow; for tests of the evaluator and of printed code. Any thread.
 #pragma once
 
+#include <cstring>
 #include <functional>
+#include <limits>
 #include <map>
+#include <string>
 #include <type_traits>
+#include <vector>
 
+#include "tandem/core/error.h"
 #include "tandem/jit/kernel.h"
 
 namespace tandem::jit::samples {
@@ -40,7 +45,8 @@ class PlainKernel {
         const bool once = store.row_level || k_.kind == KernelKind::pointwise;
         for (int64_t r = 0; r < (once ? 1 : n_); ++r) {
           seen_.clear();
-          char* p = static_cast<char*>(a_.buffers[store.buffer]) + address(k_.loads.size() + s, r) * itemsize(store.dtype);
+          char* p = static_cast<char*>(a_.buffers[store.buffer]) +
+                    address(k_.loads.size() + s, r) * itemsize(store.dtype);
           const Word v = value(store.value, r);
           writes.push_back([=] { std::memcpy(p, &v, static_cast<size_t>(itemsize(store.dtype))); });
         }
@@ -67,14 +73,21 @@ class PlainKernel {
   template <class F>
   static Word typed(DType t, const F& f) {
     switch (t) {
-      case DType::bool_: return f(false);
-      case DType::uint8: return f(uint8_t{});
-      case DType::int32: return f(int{});
-      case DType::int64: return f(long{});
+      case DType::bool_:
+        return f(false);
+      case DType::uint8:
+        return f(uint8_t{});
+      case DType::int32:
+        return f(int{});
+      case DType::int64:
+        return f(long{});
       case DType::float16:
-      case DType::bfloat16: return f(uint16_t{});
-      case DType::float32: return f(float{});
-      case DType::float64: return f(double{});
+      case DType::bfloat16:
+        return f(uint16_t{});
+      case DType::float32:
+        return f(float{});
+      case DType::float64:
+        return f(double{});
     }
     return 0;
   }
@@ -111,21 +124,30 @@ class PlainKernel {
         int64_t at = address(slot, r);
         if (l.index >= 0) {
           const int64_t index = value(l.index, r), *extent = a_.strides + offsets_[slot] + rank();
-          if (index < 0 || index >= extent[0]) *a_.error = n.bits + 1;
-          else at += index * extent[1];
+          if (index < 0 || index >= extent[0])
+            *a_.error = n.bits + 1;
+          else
+            at += index * extent[1];
         }
         Word w = 0;
-        std::memcpy(&w, static_cast<const char*>(a_.buffers[l.buffer]) + at * itemsize(l.dtype), static_cast<size_t>(itemsize(l.dtype)));
+        std::memcpy(&w, static_cast<const char*>(a_.buffers[l.buffer]) + at * itemsize(l.dtype),
+                    static_cast<size_t>(itemsize(l.dtype)));
         return w;
       }
-      case ops::ScalarOp::number: return a_.numbers[slot];
+      case ops::ScalarOp::number:
+        return a_.numbers[slot];
       case ops::ScalarOp::constant: {
         if (n.type == DType::float32) return word(static_cast<float>(as<double>(n.bits)));
-        return typed(n.type, [&]<class T>(T) { return n.type == DType::float64 ? n.bits : word(static_cast<T>(n.bits)); });
+        return typed(n.type, [&]<class T>(T) {
+          return n.type == DType::float64 ? n.bits : word(static_cast<T>(n.bits));
+        });
       }
-      case ops::ScalarOp::index: return kept_ * n_ + r;
-      case ops::ScalarOp::reduced: return total(n.bits);
-      default: break;
+      case ops::ScalarOp::index:
+        return kept_ * n_ + r;
+      case ops::ScalarOp::reduced:
+        return total(n.bits);
+      default:
+        break;
     }
     Word in[3] = {};
     for (int j = 0; j < ops::arity(n.op); ++j) in[j] = value(n.in[j], r);
@@ -136,8 +158,10 @@ class PlainKernel {
     const DType type = k_.scalars[n.in[0]].type;
     if (n.op == ops::ScalarOp::cast) return cast(in[0], type, n.type);
     return typed(type, [&]<class T>(T) -> Word {
-      if constexpr (std::is_same_v<T, uint16_t>) return 0;
-      else return apply<T>(n.op, as<T>(in[0]), as<T>(in[1]), as<T>(in[2]));
+      if constexpr (std::is_same_v<T, uint16_t>)
+        return 0;
+      else
+        return apply<T>(n.op, as<T>(in[0]), as<T>(in[1]), as<T>(in[2]));
     });
   }
 
@@ -146,13 +170,20 @@ class PlainKernel {
     using namespace plain_prelude;
     using ops::ScalarOp;
     switch (op) {
-      case ScalarOp::eq: return word(a == b);
-      case ScalarOp::ne: return word(a != b);
-      case ScalarOp::lt: return word(a < b);
-      case ScalarOp::le: return word(a <= b);
-      case ScalarOp::gt: return word(a > b);
-      case ScalarOp::ge: return word(a >= b);
-      default: break;
+      case ScalarOp::eq:
+        return word(a == b);
+      case ScalarOp::ne:
+        return word(a != b);
+      case ScalarOp::lt:
+        return word(a < b);
+      case ScalarOp::le:
+        return word(a <= b);
+      case ScalarOp::gt:
+        return word(a > b);
+      case ScalarOp::ge:
+        return word(a >= b);
+      default:
+        break;
     }
     if constexpr (std::is_same_v<T, bool>) {
       if (op == ScalarOp::logical_and) return word(a && b);
@@ -172,23 +203,40 @@ class PlainKernel {
         if (op == ScalarOp::idiv) return word(td_idiv(a, b));
       } else {
         switch (op) {
-          case ScalarOp::div: return word(a / b);
-          case ScalarOp::fma: return word(td_fma(a, b, c));
-          case ScalarOp::sqrt: return word(td_sqrt(a));
-          case ScalarOp::exp: return word(td_exp(a));
-          case ScalarOp::expm1: return word(td_expm1(a));
-          case ScalarOp::log: return word(td_log(a));
-          case ScalarOp::log1p: return word(td_log1p(a));
-          case ScalarOp::sin: return word(td_sin(a));
-          case ScalarOp::cos: return word(td_cos(a));
-          case ScalarOp::tanh: return word(td_tanh(a));
-          case ScalarOp::erf: return word(td_erf(a));
-          case ScalarOp::pow: return word(td_pow(a, b));
-          case ScalarOp::floor: return word(td_floor(a));
-          case ScalarOp::ceil: return word(td_ceil(a));
-          case ScalarOp::round: return word(td_round(a));
-          case ScalarOp::trunc: return word(td_trunc(a));
-          default: break;
+          case ScalarOp::div:
+            return word(a / b);
+          case ScalarOp::fma:
+            return word(td_fma(a, b, c));
+          case ScalarOp::sqrt:
+            return word(td_sqrt(a));
+          case ScalarOp::exp:
+            return word(td_exp(a));
+          case ScalarOp::expm1:
+            return word(td_expm1(a));
+          case ScalarOp::log:
+            return word(td_log(a));
+          case ScalarOp::log1p:
+            return word(td_log1p(a));
+          case ScalarOp::sin:
+            return word(td_sin(a));
+          case ScalarOp::cos:
+            return word(td_cos(a));
+          case ScalarOp::tanh:
+            return word(td_tanh(a));
+          case ScalarOp::erf:
+            return word(td_erf(a));
+          case ScalarOp::pow:
+            return word(td_pow(a, b));
+          case ScalarOp::floor:
+            return word(td_floor(a));
+          case ScalarOp::ceil:
+            return word(td_ceil(a));
+          case ScalarOp::round:
+            return word(td_round(a));
+          case ScalarOp::trunc:
+            return word(td_trunc(a));
+          default:
+            break;
         }
       }
     }
@@ -204,16 +252,20 @@ class PlainKernel {
     return typed(from, [&]<class F>(F) {
       return typed(to, [&]<class T>(T) {
         const F v = as<F>(in);
-        if constexpr (std::is_same_v<T, bool>) return word(v != 0);
+        if constexpr (std::is_same_v<T, bool>)
+          return word(v != 0);
         else if constexpr (std::is_floating_point_v<F> && std::is_integral_v<T>) {
           // The first values that do not fit, exact in F.
-          const F above = sizeof(T) == 8 ? F(9223372036854775808.0) : sizeof(T) == 4 ? F(2147483648.0) : F(256);
+          const F above = sizeof(T) == 8   ? F(9223372036854775808.0)
+                          : sizeof(T) == 4 ? F(2147483648.0)
+                                           : F(256);
           const F below = std::is_same_v<T, uint8_t> ? F(-1) : -above;
           if (v != v) return word(T(0));
           if (v >= above) return word(std::numeric_limits<T>::max());
           if (v <= below) return word(std::numeric_limits<T>::min());
           return word(static_cast<T>(v));
-        } else return word(static_cast<T>(v));
+        } else
+          return word(static_cast<T>(v));
       });
     });
   }

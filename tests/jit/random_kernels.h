@@ -1,15 +1,17 @@
-// Random kernels with their operands, for comparing one way to run a kernel with another: all ops, dtypes, ranks and inner
-// classes; odd sizes, any strides, any part of the range. Deterministic in the seed. Values; any thread.
+// Random kernels with their operands, for comparing one way to run a kernel with another: all ops, dtypes,
+// ranks and inner classes; odd sizes, any strides, any part of the range. Deterministic in the seed. Values;
+// any thread.
 #pragma once
 
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdio>
 #include <cstring>
-#include <map>
 #include <random>
-#include <set>
 
 #include "tests/jit/kernel_samples.h"
 
@@ -37,7 +39,8 @@ Outcome run_case(const Case& c, const F& f) {
   std::vector<void*> pointers;
   for (const std::string& bytes : c.buffers) {
     const size_t size = (bytes.size() + page - 1) / page * page + page;
-    char* base = static_cast<char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* base =
+        static_cast<char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     mprotect(base + size - page, page, PROT_NONE);
     char* data = base + size - page - bytes.size();
     std::memcpy(data, bytes.data(), bytes.size());
@@ -70,17 +73,28 @@ inline std::string difference(const Case& c, const Outcome& a, const Outcome& b)
         double d;
         int64_t l = 0;
         switch (type) {
-          case DType::float16: std::memcpy(&h, p, 2); return half_to_float(h);
-          case DType::bfloat16: std::memcpy(&h, p, 2); return bfloat_to_float(h);
-          case DType::float32: std::memcpy(&f, p, 4); return f;
-          case DType::float64: std::memcpy(&d, p, 8); return d;
-          default: std::memcpy(&l, p, bytes); return static_cast<double>(l);
+          case DType::float16:
+            std::memcpy(&h, p, 2);
+            return half_to_float(h);
+          case DType::bfloat16:
+            std::memcpy(&h, p, 2);
+            return bfloat_to_float(h);
+          case DType::float32:
+            std::memcpy(&f, p, 4);
+            return f;
+          case DType::float64:
+            std::memcpy(&d, p, 8);
+            return d;
+          default:
+            std::memcpy(&l, p, bytes);
+            return static_cast<double>(l);
         }
       };
       const double p = value(x), q = value(y);
       if (p != p && q != q) continue;
       char text[160];
-      std::snprintf(text, sizeof text, "buffer %zu (%s), element %zu: %.9g (%a) and %.9g (%a)", i, name(type), j / bytes, p, p, q, q);
+      std::snprintf(text, sizeof text, "buffer %zu (%s), element %zu: %.9g (%a) and %.9g (%a)", i, name(type),
+                    j / bytes, p, p, q, q);
       return text;
     }
   }
@@ -118,7 +132,9 @@ class Generator {
     bool full;
   };
 
-  int pick(int low, int high) { return low + static_cast<int>(random_() % static_cast<uint64_t>(high - low + 1)); }
+  int pick(int low, int high) {
+    return low + static_cast<int>(random_() % static_cast<uint64_t>(high - low + 1));
+  }
   bool chance(int one_in) { return pick(1, one_in) == 1; }
   template <class T>
   T choose(std::initializer_list<T> list) {
@@ -129,8 +145,12 @@ class Generator {
     const bool long_reduction = reduced > 0 && chance(8);
     int64_t left = 6000;
     for (int d = 0; d < kept + reduced; ++d) {
-      int64_t size = chance(40) ? 0 : choose({1, 2, 3, 5, 7, 10, 15, 16, 17, 31, 33, 48, 64, 65, 100, 129, 200});
-      if (long_reduction) size = d < kept ? choose({1, 2, 3}) : kind_ == KernelKind::row ? choose({4096, 4097, 16384, 16391, 40000}) : choose({256, 257, 700});
+      int64_t size =
+          chance(40) ? 0 : choose({1, 2, 3, 5, 7, 10, 15, 16, 17, 31, 33, 48, 64, 65, 100, 129, 200});
+      if (long_reduction)
+        size = d < kept                   ? choose({1, 2, 3})
+               : kind_ == KernelKind::row ? choose({4096, 4097, 16384, 16391, 40000})
+                                          : choose({256, 257, 700});
       if (!long_reduction && size > left) size = choose({1, 2, 3});
       left /= std::max<int64_t>(size, 1);
       c_.dims.push_back(size);
@@ -142,13 +162,16 @@ class Generator {
   int rank() const { return b_.k.kept_rank + b_.k.reduced_rank; }
   int inner() const { return kind_ == KernelKind::row ? kept() : kept() - 1; }
 
-  // Strides of one access; distinct elements at distinct places unless `repeats`. Returns the elements that it spans.
+  // Strides of one access; distinct elements at distinct places unless `repeats`. Returns the elements that
+  // it spans.
   int64_t layout(Inner in, bool row_level, bool repeats, std::vector<int64_t>& strides) {
     std::vector<int> order;
     for (int d = 0; d < rank(); ++d)
       if (d != inner()) order.push_back(d);
     std::shuffle(order.begin(), order.end(), random_);
-    if (inner() >= 0) order.insert(order.begin() + (in == Inner::contiguous ? 0 : pick(0, static_cast<int>(order.size()))), inner());
+    if (inner() >= 0)
+      order.insert(order.begin() + (in == Inner::contiguous ? 0 : pick(0, static_cast<int>(order.size()))),
+                   inner());
     strides.assign(static_cast<size_t>(rank()), 0);
     int64_t step = in == Inner::contiguous ? 1 : choose({1, 2, 3}), span = 1;
     for (const int d : order) {
@@ -166,18 +189,35 @@ class Generator {
     std::string text(static_cast<size_t>(count * itemsize(type)), '\0');
     for (int64_t i = 0; i < count; ++i) {
       char* p = text.data() + i * itemsize(type);
-      const double special = choose({0.0, -0.0, double(NAN), double(INFINITY), -double(INFINITY), 1e-40, 1e30, 0.5, 1.0});
+      const double special =
+          choose({0.0, -0.0, double(NAN), double(INFINITY), -double(INFINITY), 1e-40, 1e30, 0.5, 1.0});
       const double v = chance(40) ? special : chance(4) ? pick(-4, 4) : pick(-3000, 3000) / 997.0;
       const auto put = [p](auto x) { std::memcpy(p, &x, sizeof x); };
       switch (type) {
-        case DType::bool_: *p = static_cast<char>(pick(0, 1)); break;
-        case DType::uint8: *p = static_cast<char>(chance(2) ? pick(0, 5) : pick(0, 255)); break;
-        case DType::int32: put(chance(30) ? choose({INT32_MIN, INT32_MAX}) : pick(-9, 20)); break;
-        case DType::int64: put(chance(30) ? choose({INT64_MIN, INT64_MAX}) : int64_t{pick(-9, 20)}); break;
-        case DType::float16: put(float_to_half(static_cast<float>(v))); break;
-        case DType::bfloat16: put(float_to_bfloat(static_cast<float>(v))); break;
-        case DType::float32: put(static_cast<float>(v)); break;
-        case DType::float64: put(v); break;
+        case DType::bool_:
+          *p = static_cast<char>(pick(0, 1));
+          break;
+        case DType::uint8:
+          *p = static_cast<char>(chance(2) ? pick(0, 5) : pick(0, 255));
+          break;
+        case DType::int32:
+          put(chance(30) ? choose({INT32_MIN, INT32_MAX}) : pick(-9, 20));
+          break;
+        case DType::int64:
+          put(chance(30) ? choose({INT64_MIN, INT64_MAX}) : int64_t{pick(-9, 20)});
+          break;
+        case DType::float16:
+          put(float_to_half(static_cast<float>(v)));
+          break;
+        case DType::bfloat16:
+          put(float_to_bfloat(static_cast<float>(v)));
+          break;
+        case DType::float32:
+          put(static_cast<float>(v));
+          break;
+        case DType::float64:
+          put(v);
+          break;
       }
     }
     return text;
@@ -185,7 +225,8 @@ class Generator {
 
   DType any_type() {
     return chance(2) ? DType::float32
-                     : choose({DType::bool_, DType::uint8, DType::int32, DType::int64, DType::float16, DType::bfloat16, DType::float64});
+                     : choose({DType::bool_, DType::uint8, DType::int32, DType::int64, DType::float16,
+                               DType::bfloat16, DType::float64});
   }
 
   void add_load() {
@@ -229,7 +270,9 @@ class Generator {
     for (const Item& i : pool_)
       if (accepts(i.s.type()) && !(row_level_only && i.full)) found.push_back(&i);
     // Late values are likelier, so that expressions grow deep.
-    return found.empty() ? nullptr : found[static_cast<size_t>(std::max(pick(0, static_cast<int>(found.size()) - 1), pick(0, static_cast<int>(found.size()) - 1)))];
+    return found.empty() ? nullptr
+                         : found[static_cast<size_t>(std::max(pick(0, static_cast<int>(found.size()) - 1),
+                                                              pick(0, static_cast<int>(found.size()) - 1)))];
   }
   static bool floating(DType t) { return t == DType::float32 || t == DType::float64; }
   static bool integral(DType t) { return t == DType::int32 || t == DType::int64 || t == DType::uint8; }
@@ -248,9 +291,10 @@ class Generator {
       case 2: {
         const Item* a = find(floating);
         if (a == nullptr) return convert();
-        const ScalarOp op = choose({ScalarOp::neg, ScalarOp::abs, ScalarOp::sqrt, ScalarOp::exp, ScalarOp::expm1, ScalarOp::log,
-                                    ScalarOp::log1p, ScalarOp::sin, ScalarOp::cos, ScalarOp::tanh, ScalarOp::erf, ScalarOp::floor,
-                                    ScalarOp::ceil, ScalarOp::round, ScalarOp::trunc});
+        const ScalarOp op =
+            choose({ScalarOp::neg, ScalarOp::abs, ScalarOp::sqrt, ScalarOp::exp, ScalarOp::expm1,
+                    ScalarOp::log, ScalarOp::log1p, ScalarOp::sin, ScalarOp::cos, ScalarOp::tanh,
+                    ScalarOp::erf, ScalarOp::floor, ScalarOp::ceil, ScalarOp::round, ScalarOp::trunc});
         return apply(op, {*a}, a->s.type());
       }
       case 3:
@@ -259,11 +303,12 @@ class Generator {
         const Item* a = find(arithmetic);
         if (a == nullptr) return convert();
         const Item* b = find([a](DType t) { return t == a->s.type(); });
-        const ScalarOp op = floating(a->s.type())
-                                ? choose({ScalarOp::add, ScalarOp::sub, ScalarOp::mul, ScalarOp::div, ScalarOp::mod, ScalarOp::min,
-                                          ScalarOp::max, ScalarOp::pow, ScalarOp::fma})
-                                : choose({ScalarOp::add, ScalarOp::sub, ScalarOp::mul, ScalarOp::idiv, ScalarOp::mod, ScalarOp::min,
-                                          ScalarOp::max, ScalarOp::neg, ScalarOp::abs});
+        const ScalarOp op =
+            floating(a->s.type())
+                ? choose({ScalarOp::add, ScalarOp::sub, ScalarOp::mul, ScalarOp::div, ScalarOp::mod,
+                          ScalarOp::min, ScalarOp::max, ScalarOp::pow, ScalarOp::fma})
+                : choose({ScalarOp::add, ScalarOp::sub, ScalarOp::mul, ScalarOp::idiv, ScalarOp::mod,
+                          ScalarOp::min, ScalarOp::max, ScalarOp::neg, ScalarOp::abs});
         std::vector<Item> in = {*a, *b, *find([a](DType t) { return t == a->s.type(); })};
         in.resize(static_cast<size_t>(ops::arity(op)));
         return apply(op, in, a->s.type());
@@ -273,10 +318,14 @@ class Generator {
         const Item* a = find([](DType) { return true; });
         const Item* b = find([a](DType t) { return t == a->s.type(); });
         if (a->s.type() == DType::bool_) {
-          const ScalarOp op = choose({ScalarOp::logical_and, ScalarOp::logical_or, ScalarOp::logical_xor, ScalarOp::logical_not});
-          return apply(op, op == ScalarOp::logical_not ? std::vector<Item>{*a} : std::vector<Item>{*a, *b}, DType::bool_);
+          const ScalarOp op = choose(
+              {ScalarOp::logical_and, ScalarOp::logical_or, ScalarOp::logical_xor, ScalarOp::logical_not});
+          return apply(op, op == ScalarOp::logical_not ? std::vector<Item>{*a} : std::vector<Item>{*a, *b},
+                       DType::bool_);
         }
-        return apply(choose({ScalarOp::eq, ScalarOp::ne, ScalarOp::lt, ScalarOp::le, ScalarOp::gt, ScalarOp::ge}), {*a, *b}, DType::bool_);
+        return apply(
+            choose({ScalarOp::eq, ScalarOp::ne, ScalarOp::lt, ScalarOp::le, ScalarOp::gt, ScalarOp::ge}),
+            {*a, *b}, DType::bool_);
       }
       case 8: {
         const Item* c = find([](DType t) { return t == DType::bool_; });
@@ -285,10 +334,15 @@ class Generator {
         const Item* b = find([a](DType t) { return t == a->s.type(); });
         return apply(ScalarOp::select, {*c, *a, *b}, a->s.type());
       }
-      case 9: return convert();
+      case 9:
+        return convert();
       case 10: {
-        const DType type = choose({DType::float32, DType::float64, DType::int64, DType::int32, DType::uint8, DType::bool_});
-        pool_.push_back({b_.constant(type, type == DType::bool_ ? pick(0, 1) : type == DType::uint8 ? pick(0, 255) : pick(-20, 20)), false});
+        const DType type =
+            choose({DType::float32, DType::float64, DType::int64, DType::int32, DType::uint8, DType::bool_});
+        pool_.push_back({b_.constant(type, type == DType::bool_   ? pick(0, 1)
+                                           : type == DType::uint8 ? pick(0, 255)
+                                                                  : pick(-20, 20)),
+                         false});
         return;
       }
       default: {
@@ -301,7 +355,8 @@ class Generator {
         const S seed = b_.number(DType::int64), offset = b_.number(DType::int64);
         c_.numbers.push_back(pick(0, 1 << 30));
         c_.numbers.push_back(pick(0, 5000));
-        apply(choose({ScalarOp::uniform, ScalarOp::uniform16, ScalarOp::normal}), {{index, true}, {seed, false}, {offset, false}}, DType::float32);
+        apply(choose({ScalarOp::uniform, ScalarOp::uniform16, ScalarOp::normal}),
+              {{index, true}, {seed, false}, {offset, false}}, DType::float32);
       }
     }
   }
@@ -309,23 +364,22 @@ class Generator {
   // A cast of any value to any type; through a half and back at times.
   void convert() {
     const Item* a = find([](DType) { return true; });
-    const DType type = choose({DType::float32, DType::float32, DType::float64, DType::int64, DType::int32, DType::uint8, DType::bool_,
-                               DType::float16, DType::bfloat16});
+    const DType type = choose({DType::float32, DType::float32, DType::float64, DType::int64, DType::int32,
+                               DType::uint8, DType::bool_, DType::float16, DType::bfloat16});
     if (type == a->s.type()) return;
     const S s = cast(a->s, type);
     pool_.push_back({is_floating(type) && itemsize(type) == 2 ? cast(s, DType::float32) : s, a->full});
   }
 
   void reduce() {
-    const ReduceOp op = choose({ReduceOp::sum, ReduceOp::sum, ReduceOp::prod, ReduceOp::max, ReduceOp::min, ReduceOp::argmax, ReduceOp::argmin});
+    const ReduceOp op = choose({ReduceOp::sum, ReduceOp::sum, ReduceOp::prod, ReduceOp::max, ReduceOp::min,
+                                ReduceOp::argmax, ReduceOp::argmin});
     const bool finds_index = op == ReduceOp::argmax || op == ReduceOp::argmin;
     const Item* a = find(arithmetic);
     if (a == nullptr) a = find([](DType) { return true; });
     S s = a->s;
-    if (!finds_index || !arithmetic(s.type())) {
-      if (s.type() == DType::int32 || s.type() == DType::uint8) s = cast(s, DType::int64);
-      if (s.type() == DType::bool_) s = cast(s, DType::float32);
-    }
+    if (s.type() == DType::int32 || s.type() == DType::uint8) s = cast(s, DType::int64);
+    if (s.type() == DType::bool_) s = cast(s, DType::float32);
     for (const int64_t size : c_.dims)
       if (finds_index && size == 0) return;  // no element to name
     pool_.push_back({b_.reduce(op, s), false});
@@ -353,7 +407,8 @@ class Generator {
       c_.begin = pick(0, static_cast<int>(total) - 1);
       c_.end = pick(static_cast<int>(c_.begin), static_cast<int>(total));
     }
-    for (size_t i = 0; i < b_.k.stores.size(); ++i) b_.k.stores[i].buffer = static_cast<int32_t>(b_.k.loads.size() + i);
+    for (size_t i = 0; i < b_.k.stores.size(); ++i)
+      b_.k.stores[i].buffer = static_cast<int32_t>(b_.k.loads.size() + i);
     c_.k = b_.k;
     return c_;
   }

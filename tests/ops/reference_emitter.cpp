@@ -62,11 +62,6 @@ uint32_t lane(double seed, double offset, int64_t index) {
   return core::philox(static_cast<uint64_t>(seed), counter)[at(index % 4)];
 }
 
-double power(double a, double b, DType t) {
-  if (is_floating(t)) return std::pow(a, b);
-  return std::trunc(std::pow(a, b));
-}
-
 double apply(const ops::ScalarNode& n, DType operand_type, const double* x) {
   const bool floating = is_floating(operand_type);
   switch (n.op) {
@@ -119,7 +114,7 @@ double apply(const ops::ScalarNode& n, DType operand_type, const double* x) {
     case ScalarOp::erf:
       return std::erf(x[0]);
     case ScalarOp::pow:
-      return power(x[0], x[1], operand_type);
+      return std::pow(x[0], x[1]);
     case ScalarOp::floor:
       return std::floor(x[0]);
     case ScalarOp::ceil:
@@ -162,9 +157,8 @@ double apply(const ops::ScalarNode& n, DType operand_type, const double* x) {
     }
     case ScalarOp::normal: {
       const auto i = static_cast<int64_t>(x[0]);
-      const double u = ((lane(x[1], x[2], i & ~int64_t{1}) >> 8) + 1) * 0x1p-24;
-      const double v = (lane(x[1], x[2], i | 1) >> 8) * 0x1p-24;
-      const double angle = 2 * std::numbers::pi * v;
+      const double u = lane(x[1], x[2], i & ~int64_t{1}) * 0x1p-32 + 0x1p-33;
+      const double angle = 2 * std::numbers::pi * 0x1p-32 * lane(x[1], x[2], i | 1);
       return std::sqrt(-2 * std::log(u)) * (i % 2 ? std::sin(angle) : std::cos(angle));
     }
   }

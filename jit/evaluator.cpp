@@ -1,0 +1,457 @@
+// Running programs. A kernel is walked in chunks of a few hundred to a few thousand elements, each step of its program over
+// the whole chunk, so that what passes between steps stays in the first-level cache.
+//   pointwise: chunks of the linear index.
+//   row:       several short rows at once, a row at once, or a long row in chunks (then later passes compute again).
+//   column:    chunks of columns, with as many reduced positions at once as fit.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "tandem/core/dtype.h"
+#include "tandem/core/error.h"
+#include "tandem/jit/evaluator_access.h"
+#include "tandem/jit/evaluator_program.h"
+#include "tandem/jit/kernel.h"
+
+namespace tandem::jit {
+
+namespace {
+
+constexpr int64_t kChunkBytes = 24 * 1024;  // of all chunks together: half of a first-level cache
+constexpr int64_t kWholeRow = 4096;         // elements: longer rows are walked in pieces
+constexpr int64_t kSkew = 192;              // between slots, so that equal positions do not share cache sets
+
+/// Memory for one run at a time, kept by each thread.
+class Scratch {
+ public:
+  ~Scratch() { std::free(data_); }
+  char* get(size_t n) {
+    if (n > size_) [[unlikely]] grow(n);
+    return data_;
+  }
+
+ private:
+  void grow(size_t n) {
+    std::free(data_);
+    size_ = 0;
+    n = (n + 16383) / 16384 * 16384;
+    data_ = static_cast<char*>(std::aligned_alloc(64, n));
+    if (data_ == nullptr) throw std::bad_alloc();
+    size_ = n;
+  }
+  char* data_ = nullptr;
+  size_t size_ = 0;
+};
+thread_local Scratch scratch;
+
+struct Access {
+  int32_t buffer;
+  uint8_t itemsize;
+  bool row_level;
+  int32_t strides;  // where they begin
+};
+
+int64_t product(const int64_t* dims, int n) {
+  int64_t p = 1;
+  for (int d = 0; d < n; ++d) p *= dims[d];
+  return p;
+}
+
+int64_t choose_chunk(const Program& p) {
+  int64_t chunk = 2048;
+  while (chunk > 256 && chunk * p.slot_bytes > kChunkBytes) chunk /= 2;
+  return chunk;
+}
+
+}  // namespace
+
+struct Evaluator::Program {
+  KernelKind kind;
+  int kept_rank, reduced_rank;
+  size_t reductions;
+  const ChunkFunctions* functions;
+  std::vector<Access> accesses;  // loads, then stores
+  jit::Program whole;            // pointwise; row: one row at a time; column: all reduced positions in one chunk
+  jit::Program pieces;           // row and column: in pieces
+  jit::Program group;            // row: several rows at a time
+  int64_t chunk = 0, whole_chunk = 0, group_chunk = 0;
+
+  class Run;
+};
+
+/// One call of a kernel.
+class Evaluator::Program::Run {
+ public:
+  Run(const Program& e, const KernelArgs& args) : e_(e), args_(args) {}
+
+  void pointwise() {
+    if (e_.whole.passes.empty()) return;
+    start(e_.whole, e_.whole_chunk);
+    linear_walks(e_.kept_rank);
+    execute(p_->once);
+    for (at_ = args_.begin; at_ < args_.end; at_ += count_[2]) {
+      count_[2] = std::min(capacity_, args_.end - at_);
+      execute(p_->passes[0].full);
+    }
+  }
+
+  void row() {
+    reduced_ = product(args_.dims + e_.kept_rank, e_.reduced_rank);
+    const int64_t rows = args_.end - args_.begin;
+    if (reduced_ > 0 && rows > 1 && 2 * reduced_ <= e_.group_chunk) {
+      start(e_.group, e_.group_chunk);
+      row_groups(capacity_ / reduced_);
+    } else if (reduced_ > 0 && reduced_ <= kWholeRow) {
+      start(e_.whole, std::max(e_.whole_chunk, (reduced_ + 63) / 64 * 64));
+      row_groups(1);
+    } else {
+      start(e_.pieces, e_.chunk);
+      row_pieces();
+    }
+  }
+
+  void column() {
+    reduced_ = product(args_.dims + e_.kept_rank, e_.reduced_rank);
+    const int64_t columns = args_.end - args_.begin;
+    const int64_t fit = e_.whole_chunk / std::min(columns, e_.whole_chunk);
+    const bool whole = reduced_ <= std::min(fit, kColumnBlock);
+    start(whole ? e_.whole : e_.pieces, whole ? e_.whole_chunk : e_.chunk);
+    column_walks();
+    execute(p_->once);
+    for (at_ = args_.begin; at_ < args_.end; at_ += count_[1]) {
+      count_[1] = std::min(capacity_, args_.end - at_);
+      column_chunk(std::min({capacity_ / count_[1], kColumnBlock, std::max<int64_t>(reduced_, 1)}));
+    }
+  }
+
+ private:
+  // --- Memory ---
+
+  void start(const jit::Program& p, int64_t capacity) {
+    p_ = &p;
+    capacity_ = capacity;
+    const size_t registers = p.registers.size(), slots = p.slot_offsets.size(), accesses = e_.accesses.size();
+    size_t bytes = 0;
+    const auto part = [&](size_t n) {
+      const size_t at = bytes;
+      bytes += (n + 63) / 64 * 64;
+      return at;
+    };
+    const size_t ptr = part(registers * sizeof(void*)), cells = part(static_cast<size_t>(p.cells) * 8);
+    const size_t walks = part(accesses * sizeof(Walk) * (e_.kind == KernelKind::column ? 2 : 1));
+    const size_t chunks = part(static_cast<size_t>(p.slot_bytes * capacity + kSkew * static_cast<int64_t>(slots)) + 64);
+    // Of each reduction: lanes and a total, or values and indices of this block and values of all.
+    state_bytes_ = e_.kind == KernelKind::row ? kLaneState + 64 : e_.kind == KernelKind::column ? capacity * 24 : 0;
+    const size_t states = part(e_.reductions * static_cast<size_t>(state_bytes_));
+    char* const base = scratch.get(bytes);
+    ptr_ = reinterpret_cast<char**>(base + ptr);
+    walks_ = reinterpret_cast<Walk*>(base + walks);
+    chunks_ = base + chunks;
+    states_ = base + states;
+    for (size_t r = 0; r < registers; ++r) {
+      const Register& reg = p.registers[r];
+      switch (reg.place) {
+        case Place::constant:
+          ptr_[r] = reinterpret_cast<char*>(const_cast<int64_t*>(p.constants.data() + reg.slot));
+          break;
+        case Place::number:
+          ptr_[r] = reinterpret_cast<char*>(const_cast<int64_t*>(args_.numbers + reg.slot));
+          break;
+        case Place::cell: ptr_[r] = base + cells + static_cast<size_t>(reg.slot) * 8; break;
+        case Place::chunk: ptr_[r] = slot(reg); break;
+      }
+    }
+  }
+  char* slot(const Register& r) const {
+    return chunks_ + p_->slot_offsets[static_cast<size_t>(r.slot)] * capacity_ + r.slot * kSkew;
+  }
+  char* slot(int32_t reg) const { return slot(p_->registers[static_cast<size_t>(reg)]); }
+  char*& ptr(int32_t reg) const { return ptr_[reg]; }
+
+  const int64_t* strides(const Access& a) const { return args_.strides + a.strides; }
+  void set_base(Walk& w, const Access& a) const {
+    w.base = static_cast<char*>(args_.buffers[a.buffer]);
+    w.itemsize = a.itemsize;
+  }
+  void linear_walks(int full_rank) {
+    for (size_t i = 0; i < e_.accesses.size(); ++i) {
+      const Access& a = e_.accesses[i];
+      set_base(walks_[i], a);
+      set_walk(walks_[i], args_.dims, strides(a), a.row_level ? e_.kept_rank : full_rank);
+    }
+  }
+  // Two walks for each access: over the kept dimensions, then over the reduced ones.
+  void column_walks() {
+    for (size_t i = 0; i < e_.accesses.size(); ++i) {
+      const Access& a = e_.accesses[i];
+      set_base(walks_[2 * i], a);
+      set_base(walks_[2 * i + 1], a);
+      set_walk(walks_[2 * i], args_.dims, strides(a), e_.kept_rank);
+      set_walk(walks_[2 * i + 1], args_.dims + e_.kept_rank, strides(a) + e_.kept_rank, a.row_level ? 0 : e_.reduced_rank);
+    }
+  }
+
+  // --- Walking ---
+
+  void row_groups(int64_t group) {
+    linear_walks(e_.kept_rank + e_.reduced_rank);
+    execute(p_->once);
+    for (row_ = args_.begin; row_ < args_.end; row_ += count_[1]) {
+      count_[1] = std::min(group, args_.end - row_);
+      count_[2] = count_[1] * reduced_;
+      at_ = row_ * reduced_;
+      for (const Section& s : p_->passes) {
+        execute(s.before);
+        execute(s.full);
+        for (const ReduceStep& r : s.reductions) r.reducer->rows(ptr(r.result), ptr(r.input), count_[1], reduced_);
+      }
+      execute(p_->finish);
+    }
+  }
+
+  void row_pieces() {
+    linear_walks(e_.kept_rank + e_.reduced_rank);
+    execute(p_->once);
+    for (row_ = args_.begin; row_ < args_.end; ++row_) {
+      for (const Section& s : p_->passes) {
+        execute(s.before);
+        int64_t block = 0;
+        do {
+          const int64_t end = std::min(block + kRowBlock, reduced_);
+          for (const ReduceStep& r : s.reductions) r.reducer->lanes_begin(state(r));
+          for (int64_t i = block; i < end; i += capacity_) {
+            at_ = row_ * reduced_ + i;
+            count_[2] = std::min(capacity_, end - i);
+            execute(s.full);
+            for (const ReduceStep& r : s.reductions) r.reducer->lanes_add(state(r), ptr(r.input), count_[2], i);
+          }
+          for (const ReduceStep& r : s.reductions) {
+            char* const total = state(r) + kLaneState;
+            if (r.index) r.reducer->lanes_end(total, reinterpret_cast<int64_t*>(ptr(r.result)), state(r), block == 0);
+            else r.reducer->lanes_end(ptr(r.result), nullptr, state(r), block == 0);
+          }
+          block = end;
+        } while (block < reduced_);
+      }
+      execute(p_->finish);
+    }
+  }
+
+  void column_chunk(int64_t most) {
+    const int64_t columns = count_[1];
+    for (const Section& s : p_->passes) {
+      execute(s.before);
+      for (const ReduceStep& r : s.reductions) {
+        auto* const indices = r.index ? reinterpret_cast<int64_t*>(ptr(r.result)) : nullptr;
+        r.reducer->columns_begin(r.index ? total_values(r) : ptr(r.result), indices, columns);
+      }
+      for (int64_t block = 0; block < reduced_; block += kColumnBlock) {
+        const int64_t end = std::min(block + kColumnBlock, reduced_);
+        if (block > 0)
+          for (const ReduceStep& r : s.reductions) r.reducer->columns_begin(state(r), block_indices(r), columns);
+        for (row_ = block; row_ < end; row_ += rows_) {
+          rows_ = std::min(most, end - row_);
+          count_[2] = rows_ * columns;
+          execute(s.full);
+          for (const ReduceStep& r : s.reductions) {
+            if (block > 0) r.reducer->columns_add(state(r), block_indices(r), ptr(r.input), rows_, columns, row_);
+            else if (r.index)
+              r.reducer->columns_add(total_values(r), reinterpret_cast<int64_t*>(ptr(r.result)), ptr(r.input), rows_, columns, row_);
+            else r.reducer->columns_add(ptr(r.result), nullptr, ptr(r.input), rows_, columns, row_);
+          }
+        }
+        if (block == 0) continue;
+        for (const ReduceStep& r : s.reductions) {
+          auto* const indices = r.index ? reinterpret_cast<int64_t*>(ptr(r.result)) : nullptr;
+          r.reducer->columns_join(r.index ? total_values(r) : ptr(r.result), indices, state(r), block_indices(r), columns);
+        }
+      }
+    }
+    execute(p_->finish);
+  }
+
+  char* state(const ReduceStep& r) const { return states_ + r.reduction * state_bytes_; }
+  int64_t* block_indices(const ReduceStep& r) const { return reinterpret_cast<int64_t*>(state(r) + 8 * capacity_); }
+  char* total_values(const ReduceStep& r) const { return state(r) + 16 * capacity_; }
+
+  // --- Steps ---
+
+  void execute(const std::vector<Step>& steps) {
+    for (const Step& s : steps) {
+      const int64_t n = count_[static_cast<int>(s.level)];
+      switch (s.kind) {
+        case StepKind::unary: s.unary(ptr(s.out), ptr(s.a), n); break;
+        case StepKind::binary: s.binary(ptr(s.out), ptr(s.a), ptr(s.b), n); break;
+        case StepKind::ternary: s.ternary(ptr(s.out), ptr(s.a), ptr(s.b), ptr(s.c), n); break;
+        case StepKind::fill: s.unary(ptr(s.out), ptr(s.a), n); break;
+        case StepKind::iota: iota(reinterpret_cast<int64_t*>(ptr(s.out)), n); break;
+        case StepKind::load: load(s, n); break;
+        case StepKind::pick: pick(s, n); break;
+        case StepKind::expand: expand(s); break;
+        case StepKind::aim:
+          ptr(s.out) = direct(s, n);
+          if (ptr(s.out) == nullptr) ptr(s.out) = slot(s.out);
+          break;
+        case StepKind::store: store(s, n); break;
+      }
+    }
+  }
+
+  bool blocks(const Step& s) const { return e_.kind == KernelKind::column && s.level == Level::full; }
+  const Walk& walk(const Step& s) const { return walks_[e_.kind == KernelKind::column ? 2 * s.access : s.access]; }
+  const Walk& outer(const Step& s) const { return walks_[2 * s.access + 1]; }
+  /// First position of the step's range in its walk.
+  int64_t first(const Step& s) const {
+    if (s.level == Level::uniform) return 0;
+    return e_.kind == KernelKind::row && s.level == Level::row ? row_ : at_;
+  }
+  /// The elements of an access where they lie, if they are contiguous there.
+  char* direct(const Step& s, int64_t n) const {
+    const Walk& w = walk(s);
+    if (!blocks(s)) return walk_direct(w, first(s), n);
+    const Walk& o = outer(s);
+    if (rows_ > 1 && (o.rank != 1 || o.strides[0] != count_[1])) return nullptr;
+    char* const p = walk_direct(w, at_, count_[1]);
+    return p == nullptr ? nullptr : p + walk_offset(o, row_) * o.itemsize;
+  }
+  /// f(walk shifted to a reduced position, elements before it in the chunk) for each position in the chunk.
+  template <class F>
+  void for_rows(const Step& s, const F& f) const {
+    Walk w = walk(s);
+    for (int64_t r = 0; r < rows_; ++r) {
+      w.base = walk(s).base + walk_offset(outer(s), row_ + r) * w.itemsize;
+      f(w, r * count_[1]);
+    }
+  }
+
+  void load(const Step& s, int64_t n) {
+    char*& p = ptr(s.out);
+    const bool chunk = p_->registers[static_cast<size_t>(s.out)].place == Place::chunk;
+    if (chunk && !s.copy) {
+      p = direct(s, n);
+      if (p != nullptr) return;
+      p = slot(s.out);
+    }
+    if (!blocks(s)) return walk_read(walk(s), first(s), n, p);
+    for_rows(s, [&](const Walk& w, int64_t i) { walk_read(w, at_, count_[1], p + i * w.itemsize); });
+  }
+
+  void pick(const Step& s, int64_t n) {
+    const Access& a = e_.accesses[static_cast<size_t>(s.access)];
+    const int64_t* more = strides(a) + e_.kept_rank + e_.reduced_rank;
+    const Pick pick{more[0], more[1], args_.error, s.access + 1};
+    const auto* index = reinterpret_cast<const int64_t*>(ptr(s.a));
+    char* const to = ptr(s.out);
+    const auto read = [&](const Walk& w, int64_t at, int64_t i, int64_t count) {
+      if (!s.uniform) return walk_pick(w, at, count, index + i, pick, to + i * w.itemsize);
+      Walk shifted = w;
+      shifted.base += pick.offset(*index) * w.itemsize;
+      if (pick.extent > 0) walk_read(shifted, at, count, to + i * w.itemsize);
+      else std::memset(to + i * w.itemsize, 0, static_cast<size_t>(count * w.itemsize));
+    };
+    if (!blocks(s)) return read(walk(s), first(s), 0, n);
+    for_rows(s, [&](const Walk& w, int64_t i) { read(w, at_, i, count_[1]); });
+  }
+
+  void store(const Step& s, int64_t n) {
+    const char* from = ptr(s.a);
+    char* const to = direct(s, n);
+    if (to == from) return;
+    if (to != nullptr) {
+      std::memcpy(to, from, static_cast<size_t>(n * walk(s).itemsize));
+    } else if (!blocks(s)) {
+      walk_write(walk(s), first(s), n, from);
+    } else {
+      for_rows(s, [&](const Walk& w, int64_t i) { walk_write(w, at_, count_[1], from + i * w.itemsize); });
+    }
+  }
+
+  void expand(const Step& s) {
+    const int64_t size = p_->registers[static_cast<size_t>(s.out)].itemsize, rows = count_[1];
+    char* to = slot(s.out);
+    const char* from = ptr(s.a);
+    ptr(s.out) = to;
+    if (e_.kind == KernelKind::row) {
+      const Unary fill = e_.functions->fill(size);
+      for (int64_t r = 0; r < rows; ++r) fill(to + r * reduced_ * size, from + r * size, reduced_);
+    } else if (rows_ == 1) {
+      ptr(s.out) = const_cast<char*>(from);
+    } else {
+      for (int64_t r = 0; r < rows_; ++r) std::memcpy(to + r * rows * size, from, static_cast<size_t>(rows * size));
+    }
+  }
+
+  // Row-major over the kept dimensions, then the reduced ones; in a column kernel the last kept dimension comes last.
+  void iota(int64_t* to, int64_t n) const {
+    if (e_.kind != KernelKind::column) return e_.functions->iota(to, at_, n);
+    const int64_t inner = args_.dims[e_.kept_rank - 1];
+    for (int64_t r = row_; r < row_ + rows_; ++r)
+      for (int64_t c = at_; c < at_ + count_[1];) {
+        const int64_t run = std::min(at_ + count_[1] - c, inner - c % inner);
+        e_.functions->iota(to, (c / inner * reduced_ + r) * inner + c % inner, run);
+        to += run;
+        c += run;
+      }
+  }
+
+  const Program& e_;
+  const KernelArgs& args_;
+  const jit::Program* p_ = nullptr;
+  int64_t capacity_ = 0, reduced_ = 1, state_bytes_ = 0;
+  int64_t at_ = 0;                  // position of the chunk: linear index; of a column kernel: the first column
+  int64_t row_ = 0, rows_ = 1;      // row kernel: the row; column kernel: reduced positions in the chunk
+  int64_t count_[3] = {1, 1, 0};    // elements at each level
+  char** ptr_ = nullptr;
+  Walk* walks_ = nullptr;
+  char *chunks_ = nullptr, *states_ = nullptr;
+};
+
+Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions) : program_(std::make_unique<Program>()) {
+  Program& e = *program_;
+  TANDEM_INTERNAL(k.kept_rank + k.reduced_rank <= kMaxWalkRank, "a kernel of too many dimensions");
+  TANDEM_INTERNAL(k.kind != KernelKind::column || k.kept_rank > 0, "a column kernel without columns");
+  TANDEM_INTERNAL(k.kind != KernelKind::pointwise || k.reduced_rank == 0, "a pointwise kernel with reduced dimensions");
+  e.kind = k.kind;
+  e.kept_rank = k.kept_rank;
+  e.reduced_rank = k.reduced_rank;
+  e.reductions = k.reductions.size();
+  e.functions = functions != nullptr ? functions : &chunk_functions();
+  int32_t at = 0;
+  const auto access = [&](int32_t buffer, DType type, bool row_level, bool indexed) {
+    e.accesses.push_back({buffer, static_cast<uint8_t>(itemsize(type)), row_level && k.kind != KernelKind::pointwise, at});
+    at += k.kept_rank + k.reduced_rank + (indexed ? 2 : 0);
+  };
+  for (const Load& l : k.loads) access(l.buffer, l.dtype, l.row_level, l.index >= 0);
+  for (const Store& s : k.stores) access(s.buffer, s.dtype, s.row_level, false);
+  switch (k.kind) {
+    case KernelKind::pointwise: e.whole = make_program(k, *e.functions, {true, true}); break;
+    case KernelKind::row:
+      e.whole = make_program(k, *e.functions, {true, true});
+      e.pieces = make_program(k, *e.functions, {true, false});
+      e.group = make_program(k, *e.functions, {false, true});
+      e.group_chunk = choose_chunk(e.group);
+      break;
+    case KernelKind::column:
+      e.whole = make_program(k, *e.functions, {false, true});
+      e.pieces = make_program(k, *e.functions, {false, false});
+      break;
+  }
+  e.whole_chunk = choose_chunk(e.whole);
+  e.chunk = choose_chunk(e.pieces);
+}
+
+Evaluator::~Evaluator() = default;
+Evaluator::Evaluator(Evaluator&&) noexcept = default;
+
+void Evaluator::run(const KernelArgs& args) const {
+  if (args.begin >= args.end) return;
+  Program::Run run(*program_, args);
+  switch (program_->kind) {
+    case KernelKind::pointwise: return run.pointwise();
+    case KernelKind::row: return run.row();
+    case KernelKind::column: return run.column();
+  }
+}
+
+}  // namespace tandem::jit

@@ -1,0 +1,314 @@
+// Walks over the reduced dimensions. A row has 64 lanes: four vectors, taken in turn. Columns are walked in
+// panels whose accumulators stay in L1; in a panel, tiles of a few rows by 64 columns, so that memory is read
+// along its rows.
+#include <bit>
+#include <limits>
+
+#include "tandem/jit/print_c_printer.h"
+
+namespace tandem::jit {
+
+using ops::ScalarOp;
+
+namespace {
+
+constexpr int64_t kRowBuffer = 4096;  // elements: longer rows compute again
+constexpr int kUnrolledCost = 12;     // cheaper walks over rows get a body per accumulator
+constexpr int64_t kPanel = 1024;      // columns; fewer where many accumulators would leave L1
+constexpr int64_t kManyPanel = 256;
+constexpr size_t kManyReductions = 4;
+constexpr int kTileRows = 8;
+
+const Place kColumns{"j + 16 * u", "", "n", "", true};
+
+size_t at(int32_t i) { return static_cast<size_t>(i); }
+std::string num(int64_t v) { return std::to_string(v); }
+const char* op_name(ReduceOp op) {
+  static constexpr const char* kNames[] = {"sum", "prod", "max", "min", "argmax", "argmin"};
+  return kNames[static_cast<int>(op)];
+}
+
+}  // namespace
+
+// What accumulation starts from: for lanes, or for the total of a row.
+std::string CPrinter::identity(const Reduction& r, bool vector) const {
+  const DType type = k_.scalars[r.input].type;
+  const std::string t = vector ? c_vector(type) : c_scalar(type);
+  if (finds_index(r.op)) return "td_none<" + t + ">()";
+  std::string value;
+  const auto text = [&](double floating, int64_t integer) {
+    const int64_t bits = is_floating(type) ? std::bit_cast<int64_t>(floating) : integer;
+    return CText::constant({ScalarOp::constant, type, {-1, -1, -1}, bits});
+  };
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  switch (r.op) {
+    case ReduceOp::sum:
+      value = text(0, 0);
+      break;
+    case ReduceOp::prod:
+      value = text(1, 1);
+      break;
+    case ReduceOp::max:
+      value = text(-kInf, std::numeric_limits<int64_t>::min());
+      break;
+    case ReduceOp::min:
+      value = text(kInf, std::numeric_limits<int64_t>::max());
+      break;
+    case ReduceOp::argmax:
+    case ReduceOp::argmin:
+      break;
+  }
+  return vector ? std::string("td_splat_") + c_suffix(type) + "(" + value + ")" : value;
+}
+
+std::string CPrinter::accumulator(const Reduction& r, bool vector) const {
+  const DType t = k_.scalars[r.input].type;
+  const std::string type = vector ? c_vector(t) : c_scalar(t);
+  return finds_index(r.op) ? "td_best<" + type + ">" : type;
+}
+
+// acc = acc joined with another value.
+std::string CPrinter::combine(const Reduction& r, const std::string& a, const std::string& b) const {
+  switch (r.op) {
+    case ReduceOp::sum:
+      return is_floating(r.type) ? a + " + " + b : "td_add(" + a + ", " + b + ")";
+    case ReduceOp::prod:
+      return is_floating(r.type) ? a + " * " + b : "td_mul(" + a + ", " + b + ")";
+    case ReduceOp::max:
+      return "td_max(" + a + ", " + b + ")";
+    case ReduceOp::min:
+      return "td_min(" + a + ", " + b + ")";
+    case ReduceOp::argmax:
+      return "td_join_argmax(" + a + ", " + b + ")";
+    case ReduceOp::argmin:
+      return "td_join_argmin(" + a + ", " + b + ")";
+  }
+  return {};
+}
+
+// `masked`: only the first n lanes take part.
+void CPrinter::accumulate(int32_t r, const std::string& acc, const std::string& position, bool masked) {
+  const Reduction& red = k_.reductions[at(r)];
+  const std::string value = t_.name(red.input, true);
+  const std::string next = finds_index(red.op) ? std::string("td_") + op_name(red.op) + "(" + acc + ", " +
+                                                     value + ", " + position + ")"
+                                               : combine(red, acc, value);
+  t_.line(acc + " = " + (masked ? "td_first(n, " + next + ", " + acc + ")" : next) + ";");
+}
+
+void CPrinter::row() {
+  for (const int32_t i : plan_.buffered)
+    t_.line(std::string(c_vector(k_.scalars[i].type)) + " k" + num(i) + "[" + num(kRowBuffer / 16) + "];");
+  const std::string d = "d" + num(k_.kept_rank);
+  if (!plan_.buffered.empty()) t_.line("const bool keep = " + d + " <= " + num(kRowBuffer) + ";");
+  counters(k_.kept_rank, "a->begin");
+  t_.line("for (td_i64 at = a->begin; at < a->end; ++at) {");
+  pointers(k_.kept_rank, "");
+  for (const Pass& pass : plan_.passes) {
+    for (const int32_t i : pass.before) t_.node(i, {});
+    if (pass.walks()) row_walk(pass);
+  }
+  for (const int32_t s : plan_.row_stores) t_.store(s, {});
+  advance(k_.kept_rank);
+  t_.line("}");
+}
+
+void CPrinter::row_walk(const Pass& pass) {
+  const std::string d = "d" + num(k_.kept_rank);
+  const std::string body = "walk" + num(&pass - plan_.passes.data());
+  std::string parameters;
+  for (const int32_t r : pass.reductions)
+    parameters += ", " + accumulator(k_.reductions[at(r)]) + "& a" + num(r);
+  t_.line("const auto " + body + " = [&](const td_i64 r, const td_i64 n" + parameters + ") TD_INLINE {");
+  row_body(pass);
+  t_.line("};");
+  if (pass.reductions.empty()) {
+    t_.line("for (td_i64 r = 0; r + 16 <= " + d + "; r += 16) " + body + "(r, 16);");
+    t_.line("if (" + d + " % 16 != 0) " + body + "(" + d + " / 16 * 16, " + d + " % 16);");
+    return;
+  }
+  const bool by_hand = cost(pass) <= kUnrolledCost;
+  for (const int32_t r : pass.reductions)
+    t_.line(accumulator(k_.reductions[at(r)], false) + " t" + num(r) + " = " +
+            identity(k_.reductions[at(r)], false) + ";");
+  t_.line("for (td_i64 b = 0; b < " + d + "; b += " + num(kRowBlock) + ") {");
+  t_.line("const td_i64 e = td_least(b + " + num(kRowBlock) + ", " + d + ");");
+  t_.line("td_i64 r = b;");
+  const auto lanes = [&](const std::string& u) {
+    std::string text;
+    for (const int32_t r : pass.reductions) text += ", a" + num(r) + u;
+    return text;
+  };
+  if (by_hand) {
+    for (const int32_t r : pass.reductions) {
+      const std::string a = "a" + num(r), id = identity(k_.reductions[at(r)]);
+      t_.line(accumulator(k_.reductions[at(r)]) + " " + a + "_0 = " + id + ", " + a + "_1 = " + id + ", " +
+              a + "_2 = " + id + ", " + a + "_3 = " + id + ";");
+    }
+    t_.line("for (; r + 64 <= e; r += 64) {");
+    for (int u = 0; u < 4; ++u) t_.line(body + "(r + " + num(16 * u) + ", 16" + lanes("_" + num(u)) + ");");
+    t_.line("}");
+    for (const int32_t r : pass.reductions) {
+      const std::string a = "a" + num(r);
+      t_.line(accumulator(k_.reductions[at(r)]) + " " + a + "[4] = {" + a + "_0, " + a + "_1, " + a + "_2, " +
+              a + "_3};");
+    }
+  } else {
+    for (const int32_t r : pass.reductions) {
+      const std::string id = identity(k_.reductions[at(r)]);
+      t_.line(accumulator(k_.reductions[at(r)]) + " a" + num(r) + "[4] = {" + id + ", " + id + ", " + id +
+              ", " + id + "};");
+    }
+    t_.line("for (; r + 64 <= e; r += 64) {");
+    t_.line("TD_ROLLED");
+    t_.line("for (int u = 0; u < 4; ++u) " + body + "(r + 16 * u, 16" + lanes("[u]") + ");");
+    t_.line("}");
+  }
+  t_.line("TD_ROLLED");
+  t_.line("for (int u = 0; r < e; r += 16, ++u) " + body + "(r, td_least(16, e - r)" + lanes("[u]") + ");");
+  for (const int32_t r : pass.reductions) {
+    const Reduction& red = k_.reductions[at(r)];
+    const std::string total = "t" + num(r),
+                      lane_total = std::string("td_lanes_") + op_name(red.op) + "(a" + num(r) + ")";
+    t_.line("t" + num(r) + " = b == 0 ? " + lane_total + " : " + combine(red, total, lane_total) + ";");
+  }
+  t_.line("}");
+}
+
+int CPrinter::cost(const Pass& pass) const {
+  int sum = 0;
+  for (const int32_t i : pass.nodes) sum += is_costly(k_.scalars[i].op) ? 20 : 1;
+  return sum;
+}
+
+void CPrinter::row_body(const Pass& pass) {
+  const Place place{"r", "", "n", "at * d" + num(k_.kept_rank) + " + r"};
+  size_t next_reread = 0, next_written = 0;
+  for (const int32_t i : pass.nodes) {
+    const std::string label = num(i);
+    if (next_reread < pass.rereads.size() && pass.rereads[next_reread].node == i) {
+      t_.line(std::string(c_vector(k_.scalars[i].type)) + " v" + label + ";");
+      t_.line("if (keep) {");
+      t_.line("v" + label + " = k" + label + "[r / 16];");
+      t_.line("} else {");
+      for (const int32_t again : pass.rereads[next_reread].again) t_.node(again, place);
+      t_.line("v" + label + " = " + t_.value(i, place) + ";");
+      t_.line("}");
+      ++next_reread;
+    } else {
+      t_.node(i, place);
+    }
+    if (next_written < pass.written.size() && pass.written[next_written] == i) {
+      t_.line("if (keep) k" + label + "[r / 16] = v" + label + ";");
+      ++next_written;
+    }
+  }
+  for (const int32_t s : pass.stores) t_.store(s, place);
+  for (const int32_t r : pass.reductions) accumulate(r, "a" + num(r), "td_iota(r)", true);
+}
+
+// Panels of columns, whose accumulators stay in L1; in a panel, tiles of a few rows by 64 columns, so that
+// memory is read along its rows.
+void CPrinter::column() {
+  const int64_t panel = k_.reductions.size() > kManyReductions ? kManyPanel : kPanel;
+  open_segments(panel);
+  std::string rows = "d" + num(k_.kept_rank);
+  for (int d = k_.kept_rank + 1; d < rank(); ++d) rows += " * d" + num(d);
+  t_.line("const td_i64 rows = " + rows + ";");
+  for (const Pass& pass : plan_.passes)
+    for (const int32_t r : pass.reductions) {
+      const Reduction& red = k_.reductions[at(r)];
+      const std::string size = "[" + num(panel / 16) + "]";
+      t_.line(accumulator(red) + " t" + num(r) + size + ", a" + num(r) + size + ";");
+      t_.line("for (td_i64 x = 0; x * 16 < count; ++x) t" + num(r) + "[x] = " + identity(red) + ";");
+    }
+  for (const Pass& pass : plan_.passes)
+    if (pass.walks()) column_walk(pass);
+  if (!plan_.row_stores.empty()) {
+    t_.line("for (td_i64 j = 0, u = 0; j < count; j += 16) {");
+    t_.line("const td_i64 n = td_least(16, count - j);");
+    column_values(plan_.row_values, "1");
+    for (const int32_t s : plan_.row_stores) t_.store(s, kColumns);
+    t_.line("}");
+  }
+  close_segments();
+}
+
+void CPrinter::column_values(const std::vector<int32_t>& values, const std::string& size) {
+  for (const int32_t i : values) {
+    t_.line(std::string(c_vector(k_.scalars[i].type)) + " v" + num(i) + "[" + size + "];");
+    t_.set_array(i);
+  }
+  if (values.empty()) return;
+  const bool loop = size != "1";
+  if (loop) t_.line("for (int u = 0; u < m; ++u) {");
+  for (const int32_t i : values) t_.node(i, kColumns);
+  if (loop) t_.line("}");
+}
+
+void CPrinter::column_walk(const Pass& pass) {
+  const auto for_reductions = [&](const auto& f) {
+    for (const int32_t r : pass.reductions) f(k_.reductions[at(r)], num(r));
+  };
+  t_.line("for (td_i64 b = 0; b < rows; b += " + num(kColumnBlock) + ") {");
+  t_.line("const td_i64 e = td_least(b + " + num(kColumnBlock) + ", rows);");
+  for_reductions([&](const Reduction& red, const std::string& r) {
+    t_.line("for (td_i64 x = 0; x * 16 < count; ++x) a" + r + "[x] = " + identity(red) + ";");
+  });
+  t_.line("for (td_i64 g = b; g < e; g += " + num(kTileRows) + ") {");
+  t_.line("const td_i64 h = td_least(g + " + num(kTileRows) + ", e);");
+  t_.line("const auto tile = [&](const td_i64 j, const int m, const td_i64 n) TD_INLINE {");
+  column_values(pass.before, "4");
+  for_reductions([&](const Reduction& red, const std::string& r) {
+    t_.line(accumulator(red) + " l" + r + "[4];");
+    t_.line("for (int u = 0; u < m; ++u) l" + r + "[u] = a" + r + "[j / 16 + u];");
+  });
+  if (k_.reduced_rank > 1) reduced_counters();
+  t_.line("for (td_i64 r = g; r < h; ++r) {");
+  column_body(pass);
+  t_.line("}");
+  for_reductions([&](const Reduction&, const std::string& r) {
+    t_.line("for (int u = 0; u < m; ++u) a" + r + "[j / 16 + u] = l" + r + "[u];");
+  });
+  t_.line("};");
+  t_.line("td_i64 j = 0;");
+  t_.line("for (; j + 64 <= count; j += 64) tile(j, 4, 16);");
+  t_.line("for (; j < count; j += 16) tile(j, 1, td_least(16, count - j));");
+  t_.line("}");
+  for_reductions([&](const Reduction& red, const std::string& r) {
+    t_.line("for (td_i64 x = 0; x * 16 < count; ++x) t" + r + "[x] = b == 0 ? a" + r +
+            "[x] : " + combine(red, "t" + r + "[x]", "a" + r + "[x]") + ";");
+  });
+  t_.line("}");
+}
+
+void CPrinter::reduced_counters() {
+  std::string from = "g";
+  for (int d = rank() - 1; d >= k_.kept_rank; --d) {
+    t_.line("td_i64 e" + num(d) + " = " + (d == k_.kept_rank ? from : from + " % d" + num(d)) + ";");
+    from += " / d" + num(d);
+  }
+}
+
+void CPrinter::column_body(const Pass& pass) {
+  for (size_t s = 0; s < slots(); ++s) {
+    if (!slot_used(s) || slot_row_level(s)) continue;
+    std::string text;
+    for (int d = k_.kept_rank; d < rank(); ++d)
+      text += (text.empty() ? "" : " + ") + ((k_.reduced_rank > 1 ? "e" + num(d) : "r") + " * ") +
+              t_.stride(s, d);
+    t_.line("const td_i64 q" + num(static_cast<int64_t>(s)) + " = " + text + ";");
+  }
+  for (const int32_t i : pass.nodes)
+    if (!plan_.is_vector(i)) t_.node(i, {"", "q", "n", "", false});
+  t_.line("for (int u = 0; u < m; ++u) {");
+  const Place place{"j + 16 * u", "q", "n", "", false};
+  for (const int32_t i : pass.nodes)
+    if (plan_.is_vector(i)) t_.node(i, place);
+  for (const int32_t s : pass.stores) t_.store(s, place);
+  for (const int32_t r : pass.reductions) accumulate(r, "l" + num(r) + "[u]", "td_splat_i64(r)", false);
+  t_.line("}");
+  if (k_.reduced_rank > 1) t_.raw(c_step("e", k_.kept_rank, rank()));
+}
+
+}  // namespace tandem::jit

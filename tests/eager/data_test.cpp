@@ -1,0 +1,227 @@
+#include "tandem/eager/data/data.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "tests/catch.h"
+#include "tests/core/scratch_folder.h"
+
+using namespace tandem;
+
+namespace {
+
+std::string message(auto f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+std::string gzipped(const std::string& bytes) {
+  z_stream z{};
+  REQUIRE(deflateInit2(&z, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+  std::string out(bytes.size() + 100, '\0');
+  z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
+  z.avail_in = static_cast<uInt>(bytes.size());
+  z.next_out = reinterpret_cast<Bytef*>(out.data());
+  z.avail_out = static_cast<uInt>(out.size());
+  REQUIRE(deflate(&z, Z_FINISH) == Z_STREAM_END);
+  out.resize(z.total_out);
+  deflateEnd(&z);
+  return out;
+}
+
+data::TensorDataset numbers(int64_t n) {
+  return {arange(0, static_cast<double>(2 * n)).view({n, 2}), arange(0, static_cast<double>(n), 1, {.dtype = int64})};
+}
+
+/// The labels of one epoch, batch by batch.
+std::vector<std::vector<int64_t>> epoch(data::DataLoader& loader) {
+  std::vector<std::vector<int64_t>> out;
+  for (auto [x, y] : loader) {
+    out.push_back(y.to_vector<int64_t>());
+    const std::vector<float> pixels = x.to_vector<float>();
+    REQUIRE(x.sizes() == Dims{y.size(0), 2});
+    for (size_t i = 0; i < out.back().size(); ++i) REQUIRE(pixels[2 * i] == static_cast<float>(2 * out.back()[i]));
+  }
+  return out;
+}
+
+std::vector<int64_t> flat(const std::vector<std::vector<int64_t>>& batches) {
+  std::vector<int64_t> out;
+  for (const auto& b : batches) out.insert(out.end(), b.begin(), b.end());
+  return out;
+}
+
+/// Squares, one example at a time.
+struct Squares : data::Dataset {
+  int64_t size() const override { return 5; }
+  data::Example get(int64_t i) const override {
+    return {full({2}, static_cast<double>(i)), scalar_tensor(i * i)};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a loader makes batches in order", "[data]") {
+  const data::TensorDataset d = numbers(7);
+  data::DataLoader loader(d, {.batch_size = 3});
+  CHECK(loader.size() == 3);
+  CHECK(epoch(loader) == std::vector<std::vector<int64_t>>{{0, 1, 2}, {3, 4, 5}, {6}});
+  data::DataLoader full(d, {.batch_size = 3, .drop_last = true});
+  CHECK(full.size() == 2);
+  CHECK(epoch(full) == std::vector<std::vector<int64_t>>{{0, 1, 2}, {3, 4, 5}});
+  data::DataLoader large(d, {.batch_size = 100});
+  CHECK(epoch(large).size() == 1);
+  data::DataLoader none(numbers(0), {.batch_size = 3});
+  CHECK(none.size() == 0);
+  CHECK(epoch(none).empty());
+}
+
+TEST_CASE("shuffling visits each example once, in a new order each epoch, from its own generator", "[data]") {
+  const uint64_t offset = default_generator().offset();
+  data::DataLoader loader(numbers(50), {.batch_size = 8, .shuffle = true, .seed = 3});
+  data::DataLoader same(numbers(50), {.batch_size = 8, .shuffle = true, .seed = 3});
+  data::DataLoader other(numbers(50), {.batch_size = 8, .shuffle = true, .seed = 4});
+  std::vector<int64_t> all(50);
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<int64_t> first = flat(epoch(loader));
+  CHECK(first != all);
+  CHECK(std::is_permutation(first.begin(), first.end(), all.begin()));
+  CHECK(first == flat(epoch(same)));
+  CHECK(first != flat(epoch(other)));
+  const uint64_t resume = loader.generator().offset();
+  const std::vector<int64_t> second = flat(epoch(loader));
+  CHECK(second != first);
+  loader.generator().set_offset(resume);
+  CHECK(flat(epoch(loader)) == second);
+  CHECK(default_generator().offset() == offset);
+}
+
+TEST_CASE("a user's data set is stacked; references and temporaries both work", "[data]") {
+  const Squares squares;
+  data::DataLoader loader(squares, {.batch_size = 2});
+  CHECK(&loader.dataset() == &squares);
+  std::vector<int64_t> seen;
+  for (auto [x, y] : loader) {
+    CHECK(x.sizes() == Dims{y.size(0), 2});
+    for (const int64_t v : y.to_vector<int64_t>()) seen.push_back(v);
+  }
+  CHECK(seen == std::vector<int64_t>{0, 1, 4, 9, 16});
+  data::DataLoader owner(Squares{}, {.batch_size = 5});
+  CHECK((*owner.begin()).second.to_vector<int64_t>() == seen);
+}
+
+TEST_CASE("impossible loaders and data sets are refused", "[data]") {
+  CHECK_THAT(message([] { data::DataLoader(numbers(3), {.batch_size = 0}); }), Contains("at least 1, found 0") && Contains("data_test.cpp"));
+  CHECK_THAT(message([] { data::TensorDataset(ones({3, 2}), ones({4})); }), Contains("(3, 2) and (4,)"));
+  CHECK_THROWS_AS(data::TensorDataset(ones({}), ones({})), Error);
+  CHECK_THROWS_AS(data::TensorDataset(Tensor(), ones({1})), Error);
+}
+
+TEST_CASE("CSV is read with or without a header, plain or gzipped", "[data]") {
+  const ScratchFolder folder;
+  const std::string text = "1,2.5,-3e2\n 4 ,+5,\t6\r\n";
+  for (const std::string& bytes : {text, gzipped(text)}) {
+    const data::Csv csv = data::read_csv(folder.put("a.csv", bytes));
+    CHECK(csv.columns.empty());
+    CHECK(csv.values.sizes() == Dims{2, 3});
+    CHECK(csv.values.dtype() == float32);
+    CHECK(csv.values.to_vector<double>() == std::vector<double>{1, 2.5, -300, 4, 5, 6});
+  }
+  const data::Csv named = data::parse_csv("\xef\xbb\xbf\"a b\"; c\n1;9007199254740993\n\n\n",
+                                          {.header = true, .delimiter = ';', .dtype = int64});
+  CHECK(named.columns == std::vector<std::string>{"a b", "c"});
+  CHECK(named.values.to_vector<int64_t>() == std::vector<int64_t>{1, 9007199254740993});
+  CHECK(data::parse_csv("0.1", {.dtype = float64}).values.to_vector<double>() == std::vector<double>{0.1});
+  CHECK(data::parse_csv("1\n2").values.sizes() == Dims{2, 1});
+}
+
+TEST_CASE("CSV mistakes are named with line and column", "[data]") {
+  const auto parse = [](const std::string& text, data::CsvOptions options = {}) {
+    return message([&] { data::parse_csv(text, options, "t.csv"); });
+  };
+  CHECK_THAT(parse("1,2\n3,x\n"), Contains("\"t.csv\", line 2: column 2: \"x\" is no number"));
+  CHECK_THAT(parse("a,b\n1,2\n"), Contains("line 1") && Contains(".header = true"));
+  CHECK_THAT(parse("1,2\n3\n"), Contains("line 2: 1 fields, but 2 are expected"));
+  CHECK_THAT(parse("1,2\n3,4,5\n"), Contains("line 2: more than 2 fields"));
+  CHECK_THAT(parse("a,b\n1\n", {.header = true}), Contains("line 2: 1 fields, but 2 are expected"));
+  CHECK_THAT(parse("1,\n"), Contains("column 2: an empty field is no number"));
+  CHECK_THAT(parse("1\n\n2\n"), Contains("line 2: an empty line between rows"));
+  CHECK_THAT(parse("1e999\n"), Contains("out of the range of float32"));
+  CHECK_THAT(parse("1.5\n", {.dtype = int64}), Contains("\"1.5\" is no number"));
+  CHECK_THAT(parse("99999999999999999999\n", {.dtype = int64}), Contains("out of the range of int64"));
+  CHECK_THAT(parse(""), Contains("no rows"));
+  CHECK_THAT(parse("a\n", {.header = true}), Contains("no rows"));
+  CHECK_THAT(parse("1\x01\x02\n"), Contains("\"1\?\?\" is no number"));
+  CHECK_THAT(parse(std::string(500, '7') + "x"), Contains("...\""));
+  CHECK_THAT(parse("1", {.dtype = int32}), Contains("asked for int32"));
+  CHECK_THAT(parse("1", {.delimiter = '5'}), Contains("delimiter"));
+  CHECK_THAT(message([] { data::read_csv("/no/such/file.csv"); }), Contains("/no/such/file.csv"));
+  CHECK_THAT(parse("+-1"), Contains("no number"));
+  CHECK_THAT(parse("--1"), Contains("no number"));
+}
+
+TEST_CASE("IDX of every type is read, plain or gzipped", "[data]") {
+  const ScratchFolder folder;
+  using namespace std::string_literals;
+  const std::string bytes = "\0\0\x08\x02\0\0\0\x02\0\0\0\x03"s + "\x01\x02\x03\x04\x05\xff"s;
+  for (const std::string& b : {bytes, gzipped(bytes)}) {
+    const Tensor t = data::read_idx(folder.put("a.idx", b));
+    CHECK(t.dtype() == uint8);
+    CHECK(t.sizes() == Dims{2, 3});
+    CHECK(t.to_vector<int64_t>() == std::vector<int64_t>{1, 2, 3, 4, 5, 255});
+  }
+  const auto one = [](uint8_t code, const std::string& element) {
+    return data::parse_idx("\0\0"s + static_cast<char>(code) + "\x01\0\0\0\x01"s + element);
+  };
+  CHECK(one(0x09, "\xfe"s).item<int>() == -2);
+  CHECK(one(0x09, "\xfe"s).dtype() == int32);
+  CHECK(one(0x0b, "\xff\x01"s).item<int>() == -255);
+  CHECK(one(0x0c, "\x80\0\0\x01"s).item<int>() == -2147483647);
+  CHECK(one(0x0d, "\x3f\xc0\0\0"s).item<float>() == 1.5f);
+  CHECK(one(0x0e, "\xbf\xf8\0\0\0\0\0\0"s).item<double>() == -1.5);
+  CHECK(data::parse_idx("\0\0\x08\x01\0\0\0\0"s).sizes() == Dims{0});
+}
+
+TEST_CASE("damaged IDX files are refused", "[data]") {
+  using namespace std::string_literals;
+  const auto parse = [](const std::string& bytes) { return message([&] { data::parse_idx(bytes, "t.idx"); }); };
+  CHECK_THAT(parse("\0\0\x08"s), Contains("\"t.idx\"") && Contains("3 bytes"));
+  CHECK_THAT(parse("\x01\0\x08\x01\0\0\0\0"s), Contains("not an IDX file"));
+  CHECK_THAT(parse("\0\0\x0a\x01\0\0\0\0"s), Contains("unknown element type 10"));
+  CHECK_THAT(parse("\0\0\x08\0"s), Contains("0 axes"));
+  CHECK_THAT(parse("\0\0\x08\x09"s), Contains("9 axes"));
+  CHECK_THAT(parse("\0\0\x08\x02\0\0\0\x01"s), Contains("cut off"));
+  CHECK_THAT(parse("\0\0\x08\x01\0\0\0\x02\x01"s), Contains("needs 2 bytes, found 1"));
+  CHECK_THAT(parse("\0\0\x08\x01\0\0\0\x01\x01\x01"s), Contains("needs 1 bytes, found 2"));
+  CHECK_THAT(parse("\0\0\x0e\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"s), Contains("too large"));
+}
+
+TEST_CASE("no bytes crash the readers", "[data]") {
+  std::mt19937 random(5);
+  const std::string csv_letters = "0123456789,,,\n\n\r.-+eEinfxa\" \t\xff";
+  int read = 0;
+  for (int round = 0; round < 3000; ++round) {
+    std::string text(random() % 40, '\0'), idx(random() % 40, '\0');
+    for (char& c : text) c = csv_letters[random() % csv_letters.size()];
+    for (char& c : idx) c = static_cast<char>(random() % 3 ? random() % 4 : random());
+    if (idx.size() > 3) idx[0] = idx[1] = 0, idx[2] = static_cast<char>(8 + random() % 7), idx[3] = static_cast<char>(random() % 4);
+    try {
+      data::parse_csv(text, {.header = random() % 2 == 0, .dtype = random() % 2 ? float32 : int64});
+      ++read;
+    } catch (const Error&) {
+    }
+    try {
+      data::parse_idx(idx);
+      ++read;
+    } catch (const Error&) {
+    }
+  }
+  CHECK(read > 10);  // some of them are whole files
+}

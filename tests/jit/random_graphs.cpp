@@ -1,0 +1,566 @@
+// A graph is grown op by op. A kind is drawn first, so that rare kinds are met often, then an op of it. Operands are values
+// that exist, seen through a view where that makes them fit, new inputs with odd layouts, or numbers. Index operands are
+// new inputs in range, or computed ones brought into range. Some calls get twins on other tensors, which a plan may
+// launch together; some inputs are overwritten, often early values while later nodes still read the old ones.
+#include "tests/jit/random_graphs.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <random>
+
+#include "tandem/core/error.h"
+#include "tests/jit/program.h"
+
+namespace tandem::test {
+
+using jit::Graph;
+using jit::GraphEmitter;
+using ops::OpDef;
+using ops::OpId;
+using ops::OpKind;
+using ops::TensorType;
+using ops::Value;
+
+namespace {
+
+constexpr int64_t kSizes[] = {0, 1, 2, 3, 3, 4, 5, 7, 7, 31, 32, 33, 64, 65, 127, 1000};
+constexpr OpKind kKinds[] = {OpKind::pointwise, OpKind::pointwise, OpKind::pointwise, OpKind::pointwise, OpKind::reduction,
+                             OpKind::reduction, OpKind::view,      OpKind::view,      OpKind::piecewise, OpKind::gather,
+                             OpKind::scatter,   OpKind::scan,      OpKind::random,    OpKind::fill,      OpKind::contraction,
+                             OpKind::composite, OpKind::composite};
+
+class Generator {
+ public:
+  explicit Generator(uint64_t seed) : random_(seed), emitter_(r_.graph, false) { r_.seed = seed; }
+
+  RandomGraph run() {
+    static constexpr DType kTypes[] = {DType::float32, DType::float32, DType::float32, DType::float32, DType::float64, DType::bfloat16, DType::float16};
+    main_type_ = kTypes[below(std::size(kTypes))];
+    largest_ = one_in(25) ? 70000 : one_in(3) ? 6000 : 600;
+    for (int64_t& d : dims_) d = kSizes[below(std::size(kSizes))];
+    if (!one_in(12))
+      for (int64_t& d : dims_) d = std::max<int64_t>(d, 1);  // empty tensors are rare
+    do base_ = sizes(1 + static_cast<int>(below(4)));
+    while (numel(base_) > largest_);
+    input(floating_type(), base_);
+    const int calls = 3 + static_cast<int>(below(11));
+    for (int i = 0; i < calls; ++i) call();
+    finish();
+    return std::move(r_);
+  }
+
+ private:
+  // --- Chance ---
+
+  uint64_t below(uint64_t n) { return random_() % n; }
+  bool one_in(uint64_t n) { return below(n) == 0; }
+  int64_t between(int64_t low, int64_t high) { return low + static_cast<int64_t>(below(static_cast<uint64_t>(high - low + 1))); }
+
+  DType floating_type() {
+    static constexpr DType kTypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
+    return one_in(8) ? kTypes[below(std::size(kTypes))] : main_type_;
+  }
+  DType any_type() { return one_in(4) ? static_cast<DType>(below(kDTypeCount)) : floating_type(); }
+  Dims sizes(int rank) {
+    Dims d;
+    for (int i = 0; i < rank; ++i) d.push_back(one_in(6) ? 1 : dims_[below(std::size(dims_))]);
+    return d;
+  }
+
+  // --- Values ---
+
+  const TensorType& type(Value v) { return r_.graph.type(v.id); }
+  Value pick() {
+    // Young values are likely, so that chains grow.
+    const size_t n = pool_.size();
+    return pool_[one_in(2) ? n - 1 - below(std::min<size_t>(n, 3)) : below(n)];
+  }
+  Value keep(Value v) {
+    if (!type(v).number) pool_.push_back(v);
+    return v;
+  }
+
+  /// A new input with values in range: integers in [low, high), floating ones about [-2, 2].
+  Value input(DType t, const Dims& sizes, int64_t low = -3, int64_t high = 9) {
+    Dims strides = contiguous_strides(sizes);
+    const int rank = sizes.rank();
+    switch (below(8)) {
+      case 0: {  // permuted
+        std::vector<int> order;
+        for (int i = 0; i < rank; ++i) order.insert(order.begin() + static_cast<std::ptrdiff_t>(below(order.size() + 1)), i);
+        int64_t step = 1;
+        for (const int i : order) {
+          strides[i] = step;
+          step *= std::max<int64_t>(1, sizes[i]);
+        }
+        break;
+      }
+      case 1: {  // with gaps, as a slice of something larger
+        int64_t step = between(1, 2);
+        for (int i = rank - 1; i >= 0; --i) {
+          strides[i] = step;
+          step *= std::max<int64_t>(1, sizes[i] + between(0, 1));
+        }
+        break;
+      }
+      case 2:  // repeated along an axis
+        if (rank > 0 && one_in(2)) {
+          const int axis = static_cast<int>(below(static_cast<uint64_t>(rank)));
+          for (int i = 0; i < axis; ++i) strides[i] /= std::max<int64_t>(1, sizes[axis]);
+          strides[axis] = 0;
+        }
+        break;
+      default: break;
+    }
+    const int32_t v = r_.graph.add_input({t, cpu, false, sizes}, strides, "x" + std::to_string(r_.graph.inputs.size()));
+    GuardedBytes bytes(static_cast<size_t>(span_of(sizes, strides) * itemsize(t)), 0);
+    if (t == DType::bool_) low = 0, high = 2;
+    if (t == DType::uint8) low = std::max<int64_t>(low, 0);
+    const int64_t n = static_cast<int64_t>(bytes.size()) / itemsize(t);
+    const bool coarse = one_in(4);  // equal values, for ties
+    for (int64_t i = 0; i < n; ++i) {
+      double x = static_cast<double>(low + static_cast<int64_t>(below(static_cast<uint64_t>(std::max<int64_t>(1, high - low)))));
+      if (is_floating(t)) x = coarse ? static_cast<double>(between(-4, 4)) / 2 : static_cast<double>(between(-(1 << 24), 1 << 24)) * 0x1p-23;
+      write_element(bytes.data(), t, i, x);
+    }
+    r_.arguments.inputs.push_back(std::move(bytes));
+    return keep({v});
+  }
+
+  /// Sixteenths: exact in every floating type.
+  double some_double() { return static_cast<double>(between(-40, 40)) / 16; }
+  Value number(bool integral = false) {
+    if (!integral) switch (below(6)) {
+        case 0: return emitter_.number(some_double());
+        case 1: return emitter_.number(one_in(2) ? 0 : 1);
+        case 2:
+          if (!pool_.empty()) {
+            const Value v = pick();
+            Dims axes;
+            for (int i = 0; i < type(v).sizes.rank(); ++i)
+              if (one_in(2)) axes.push_back(i);
+            const Value n = emitter_.count(v, axes);
+            return one_in(2) ? n : emitter_.number_op(ops::ScalarOp::sqrt, n, {});
+          }
+          break;
+        case 3: {
+          static constexpr ops::ScalarOp kOps[] = {ops::ScalarOp::add, ops::ScalarOp::sub, ops::ScalarOp::mul, ops::ScalarOp::max};
+          const Value a = run_time(some_double());
+          const Value b = one_in(2) ? emitter_.number(some_double()) : run_time(some_double());
+          return emitter_.number_op(kOps[below(std::size(kOps))], a, b);
+        }
+        default: break;
+      }
+    if (!numbers_.empty() && one_in(4)) {
+      const Value n = numbers_[below(numbers_.size())];
+      if ((type(n).dtype == DType::int64) == integral) return n;
+    }
+    if (integral) return run_time_int(between(0, 5));
+    return run_time(some_double());
+  }
+  Value run_time(double v) {
+    r_.arguments.numbers.push_back(std::bit_cast<int64_t>(v));
+    numbers_.push_back({r_.graph.add_number(DType::float64)});
+    return numbers_.back();
+  }
+  Value run_time_int(int64_t v) {
+    r_.arguments.numbers.push_back(v);
+    numbers_.push_back({r_.graph.add_number(DType::int64)});
+    return numbers_.back();
+  }
+
+  // --- Calls ---
+
+  struct Call {
+    const OpDef* op = nullptr;
+    std::vector<Value> in;
+    std::vector<int64_t> words;
+  };
+
+  /// Tries to emit; on refusal the graph is as before.
+  bool emit(const Call& c) {
+    ops::Value out[ops::kMaxOutputs];
+    emitter_.location = {"random", 1 + static_cast<int>(c.op->id)};
+    try {
+      emitter_.emit(c.op->id, c.in, c.words, out);
+    } catch (const Error&) {
+      return false;
+    }
+    for (int j = 0; j < c.op->n_out; ++j) {
+      if (numel(type(out[j]).sizes) > 4 * largest_) continue;
+      keep(out[j]);
+    }
+    return true;
+  }
+
+  void call() {
+    const OpKind kind = kKinds[below(std::size(kKinds))];
+    std::vector<const OpDef*> of_kind;
+    for (int id = 0; id < ops::kOpCount; ++id)
+      if (ops::def(static_cast<OpId>(id)).kind == kind) of_kind.push_back(&ops::def(static_cast<OpId>(id)));
+    for (int trial = 0; trial < 40; ++trial) {
+      Call c;
+      c.op = of_kind[below(of_kind.size())];
+      // What a refused trial leaves behind is taken away, so that graphs hold few unused inputs.
+      const Graph before = r_.graph;
+      const size_t inputs = r_.arguments.inputs.size(), words = r_.arguments.numbers.size(), known = pool_.size(), n_numbers = numbers_.size();
+      if (draw(c) && small_enough(c) && emit(c)) {
+        if (one_in(6)) twins(c);
+        return;
+      }
+      r_.graph = before;
+      while (r_.arguments.inputs.size() > inputs) r_.arguments.inputs.pop_back();
+      r_.arguments.numbers.resize(words);
+      pool_.resize(known);
+      numbers_.resize(n_numbers);
+    }
+  }
+
+  /// The same call on new tensors, of other sizes where that is allowed.
+  void twins(const Call& c) {
+    for (int64_t n = between(1, 3); n > 0; --n) {
+      Call twin = c;
+      std::map<int32_t, Value> fresh;
+      const bool other_sizes = one_in(2);
+      for (Value& v : twin.in) {
+        if (!v || type(v).number) continue;
+        const TensorType t = type(v);
+        if (!is_floating(t.dtype)) return;  // may be indices
+        Dims s = t.sizes;
+        if (other_sizes && s.rank() > 0 && s[0] > 1) s[0] = 1 + s[0] / 2;
+        Value& f = fresh[v.id];
+        if (!f) f = input(t.dtype, s);
+        v = f;
+      }
+      if (twin.op->kind == OpKind::random || twin.op->kind == OpKind::fill)
+        for (Value& v : twin.in)
+          if (type(v).number && type(v).dtype == DType::int64) v = run_time_int(between(0, 50));
+      if (!emit(twin)) return;
+    }
+  }
+
+  bool small_enough(const Call& c) {
+    double work = 1;
+    for (const Value v : c.in)
+      if (v) work += static_cast<double>(numel(type(v).sizes));
+    return work < 4.0 * static_cast<double>(largest_);
+  }
+
+  bool draw(Call& c) {
+    const OpDef& d = *c.op;
+    emitter_.location = {};
+    switch (d.kind) {
+      case OpKind::pointwise: pointwise(c); break;
+      case OpKind::reduction:
+      case OpKind::view:
+      case OpKind::scan: c.in = {operand_for(d)}; break;
+      case OpKind::piecewise: piecewise(c); break;
+      case OpKind::gather:
+      case OpKind::scatter: return indexed(c);
+      case OpKind::random:
+      case OpKind::fill: break;
+      case OpKind::contraction: contraction(c); break;
+      case OpKind::composite: composite(c); break;
+    }
+    attributes(c);
+    return true;
+  }
+
+  Value operand_for(const OpDef& d) {
+    if (d.kind == OpKind::reduction && one_in(3)) {
+      // A permuted operand: the reduction walks in logical order, not in that of memory.
+      const Value v = pick();
+      if (type(v).sizes.rank() > 1) return emitter_.permute(v, permutation(type(v).sizes.rank()));
+    }
+    return pick();
+  }
+  Dims permutation(int rank) {
+    std::vector<int64_t> axes;
+    for (int i = 0; i < rank; ++i) axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(below(axes.size() + 1)), i);
+    return Dims(axes.data(), rank);
+  }
+
+  void pointwise(Call& c) {
+    c.in.push_back(pick());
+    const Dims first = type(c.in[0]).sizes;
+    for (int k = 1; k < c.op->n_in; ++k) {
+      switch (below(5)) {
+        case 0: c.in.push_back(number(one_in(8))); break;
+        case 1: {  // a new input that broadcasts
+          Dims s = first;
+          for (int i = 0; i < s.rank(); ++i)
+            if (one_in(3)) s[i] = 1;
+          while (s.rank() > 0 && one_in(3)) s.erase(0);
+          c.in.push_back(input(one_in(3) ? any_type() : type(c.in[0]).dtype, s));
+          break;
+        }
+        default: c.in.push_back(fitted(first)); break;
+      }
+    }
+    if (c.op->n_in > 1 && one_in(4)) std::swap(c.in[0], c.in[1]);
+  }
+
+  /// A value that broadcasts with `sizes`: the first found among some, perhaps transposed or reduced.
+  Value fitted(const Dims& sizes) {
+    for (int trial = 0; trial < 8; ++trial) {
+      Value v = pick();
+      const Dims s = type(v).sizes;
+      if (broadcasts(s, sizes)) return v;
+      if (s.rank() > 1) {
+        Dims axes;
+        for (int i = s.rank() - 1; i >= 0; --i) axes.push_back(i);
+        Dims reversed;
+        for (const int64_t a : axes) reversed.push_back(s[static_cast<int>(a)]);
+        if (broadcasts(reversed, sizes)) return emitter_.permute(v, axes);
+      }
+      if (numel(s) == numel(sizes) && one_in(2)) return emitter_.reshape(v, sizes);
+    }
+    return input(floating_type(), sizes);
+  }
+  static bool broadcasts(const Dims& a, const Dims& b) {
+    for (int i = 1; i <= std::min(a.rank(), b.rank()); ++i) {
+      const int64_t x = a[a.rank() - i], y = b[b.rank() - i];
+      if (x != y && x != 1 && y != 1) return false;
+    }
+    return true;
+  }
+
+  void piecewise(Call& c) {
+    const Value x = pick();
+    c.in = {x};
+    if (c.op->n_in > 0) return;
+    for (int64_t n = between(0, 2); n > 0; --n) {
+      Dims s = type(x).sizes;
+      if (s.rank() > 0 && one_in(2)) s[s.rank() - 1] = between(0, 5);
+      c.in.push_back(one_in(2) ? input(one_in(4) ? any_type() : type(x).dtype, s) : pick());
+    }
+  }
+
+  /// Indices in [0, n) with the given sizes: an input, or something computed that is brought into range.
+  Value indices(const Dims& sizes, int64_t n) {
+    if (one_in(3)) {
+      const Value raw = input(one_in(2) ? DType::int64 : DType::int32, sizes, -5, 50);
+      const Value index = emitter_.remainder(raw, run_time_int(n));
+      return index;
+    }
+    return input(one_in(2) ? DType::int64 : DType::int32, sizes, 0, n);
+  }
+
+  bool indexed(Call& c) {
+    const Value x = pick();
+    const Dims s = type(x).sizes;
+    if (s.empty()) return false;
+    const int axis = static_cast<int>(below(static_cast<uint64_t>(s.rank())));
+    if (s[axis] == 0) return false;
+    c.words = {one_in(2) ? axis : axis - s.rank()};
+    c.in = {x};
+    const int64_t n = one_in(4) ? 1 : between(0, 9);
+    for (const bool list : {true, false}) {  // one index for all, or one for each element of the result
+      Dims index_sizes{n};
+      if (!list) {
+        index_sizes = s;
+        for (int i = 0; i < s.rank(); ++i)
+          if (i == axis)
+            index_sizes[i] = n;
+          else if (one_in(3))
+            index_sizes[i] = std::min<int64_t>(s[i], between(1, 4));
+      }
+      c.in.resize(1);
+      c.in.push_back(indices(index_sizes, s[axis]));
+      if (c.op->n_in == 3) {
+        Dims src = index_sizes;
+        if (list) {
+          src = s;
+          src[axis] = n;
+        }
+        Value source = {};
+        for (int trial = 0; trial < 4 && !source; ++trial)
+          if (const Value v = pick(); type(v).dtype == type(x).dtype && type(v).sizes == src) source = v;
+        c.in.push_back(source ? source : input(type(x).dtype, src));
+      }
+      if (accepted(c)) return true;
+    }
+    return false;
+  }
+
+  bool accepted(const Call& c) {
+    std::vector<TensorType> types, results;
+    const auto present = std::make_unique<bool[]>(c.in.size() + 1);
+    for (size_t i = 0; i < c.in.size(); ++i) {
+      present[i] = static_cast<bool>(c.in[i]);
+      types.push_back(present[i] ? type(c.in[i]) : TensorType{});
+    }
+    try {
+      ops::infer({*c.op, types, {present.get(), c.in.size()}, c.words, {}}, results);
+    } catch (const Error&) {
+      return false;
+    }
+    return true;
+  }
+
+  void contraction(Call& c) {
+    const Value a = pick();
+    const DType t = type(a).dtype;
+    const int64_t k = type(a).sizes.empty() ? 1 : type(a).sizes.back();
+    const int64_t n = one_in(3) ? 1 : between(2, 20);
+    Dims b{n, k};
+    if (!one_in(3)) b = {k, n};
+    if (one_in(5)) b = {k};
+    if (one_in(4) && type(a).sizes.rank() > 2) b.insert(0, type(a).sizes[type(a).sizes.rank() - 3]);
+    c.in = {a, one_in(4) ? pick() : input(t, b)};
+    if (c.op->n_in == 3) c.in.push_back(one_in(2) ? input(t, {n}) : Value{});
+  }
+
+  void composite(Call& c) {
+    const Value x = pick();
+    const Dims s = type(x).sizes;
+    int64_t least = 5;  // indices below it are good along any axis
+    for (const int64_t d : s) least = std::min(least, std::max<int64_t>(1, d));
+    const bool optional_left_out = one_in(3);
+    const uint64_t family = below(4);  // operands of an op tend to be of one sort
+    c.in = {x};
+    for (int k = 1; k < c.op->n_in; ++k) {
+      const bool may_miss = k >= c.op->n_in - c.op->n_optional;
+      if (may_miss && (optional_left_out || one_in(4))) {
+        c.in.push_back({});
+        continue;
+      }
+      switch (one_in(5) ? below(6) : family) {
+        case 0:
+        case 1: c.in.push_back(input(type(x).dtype, s)); break;
+        case 2: {  // the last axes, or the first
+          Dims tail = s;
+          while (tail.rank() > 1 && one_in(2)) tail.erase(0);
+          c.in.push_back(input(type(x).dtype, tail));
+          break;
+        }
+        case 3: c.in.push_back(input(DType::int64, s.empty() ? s : one_in(2) ? Dims{s[0]} : sizes(2), 0, least)); break;
+        case 4: c.in.push_back(input(DType::bool_, s)); break;
+        default: c.in.push_back(number()); break;
+      }
+    }
+  }
+
+  void attributes(Call& c) {
+    const Dims s = c.in.empty() ? base_ : type(c.in[0]).sizes;
+    const int rank = s.rank();
+    for (int k = 0; k < c.op->n_attrs; ++k) {
+      const std::string name = c.op->attrs[k].name;
+      switch (c.op->attrs[k].type) {
+        case ops::AttrType::floating:
+          c.in.push_back(run_time(static_cast<double>(between(1, 15)) / 16));
+          break;
+        case ops::AttrType::dynamic: c.in.push_back(number(true)); break;
+        case ops::AttrType::boolean: c.words.push_back(static_cast<int64_t>(below(2))); break;
+        case ops::AttrType::dtype: c.words.push_back(static_cast<int64_t>(one_in(3) ? any_type() : floating_type())); break;
+        case ops::AttrType::integer:
+          if (name == "axis")
+            c.words.push_back(rank == 0 ? 0 : between(-rank, rank - 1));
+          else if (name == "start" || name == "index")
+            c.words.push_back(between(-3, 3));
+          else if (name == "end")
+            c.words.push_back(one_in(3) ? between(-3, 6) : 1 << 20);
+          else if (name == "step")
+            c.words.push_back(between(1, 3));
+          else
+            c.words.push_back(between(0, 2));
+          break;
+        case ops::AttrType::list: list(c, name, s); break;
+      }
+    }
+  }
+
+  void list(Call& c, const std::string& name, const Dims& s) {
+    Dims l;
+    if (c.op->kind == OpKind::random || c.op->kind == OpKind::fill) {
+      l = s;
+    } else if (name == "sizes") {
+      l = c.op->id == OpId::expand ? expanded(s) : reshaped(s);
+    } else if (c.op->id == OpId::permute) {
+      l = permutation(s.rank());
+    } else if (!one_in(4)) {
+      for (int i = 0; i < s.rank(); ++i)
+        if (one_in(2)) l.push_back(one_in(3) ? i - s.rank() : i);
+    }
+    c.words.push_back(l.rank());
+    c.words.insert(c.words.end(), l.begin(), l.end());
+  }
+  Dims expanded(const Dims& s) {
+    Dims l = s;
+    for (int i = 0; i < l.rank(); ++i)
+      if (l[i] == 1 && one_in(2)) l[i] = between(1, 5);
+    if (l.rank() < kMaxRank && one_in(2)) l.insert(0, between(1, 3));
+    return l;
+  }
+  Dims reshaped(const Dims& s) {
+    Dims l = s;
+    if (l.rank() > 0 && one_in(3)) {
+      l = {-1};
+    } else if (l.rank() > 1 && one_in(2)) {
+      const int i = static_cast<int>(below(static_cast<uint64_t>(l.rank() - 1)));
+      l[i] *= l[i + 1];
+      l.erase(i + 1);
+    } else if (l.rank() > 0 && l.rank() < kMaxRank) {
+      const int i = static_cast<int>(below(static_cast<uint64_t>(l.rank())));
+      for (const int64_t f : {7, 5, 3, 2, 1})
+        if (l[i] % f == 0) {
+          l.insert(i, f);
+          l[i + 1] /= f;
+          break;
+        }
+    }
+    return l;
+  }
+
+  // --- Outputs and writes ---
+
+  void finish() {
+    Graph& g = r_.graph;
+    std::vector<char> used(g.values.size(), 0);
+    for (const jit::Node& n : g.nodes)
+      for (const int32_t v : n.in)
+        if (v >= 0) used[static_cast<size_t>(v)] = 1;
+    for (size_t i = 0; i < g.inputs.size(); ++i) {
+      if (!one_in(3) || !writable(g.type(g.inputs[i].value).sizes, g.inputs[i].strides)) continue;
+      std::vector<int32_t> values;
+      for (const Value v : pool_)
+        if (v.id != g.inputs[i].value && g.type(v.id) == g.type(g.inputs[i].value)) values.push_back(v.id);
+      if (values.empty()) continue;
+      const int32_t v = values[one_in(2) ? 0 : below(values.size())];
+      used[static_cast<size_t>(v)] = 1;
+      g.writes.push_back({static_cast<int32_t>(i), v});
+    }
+    for (const Value v : pool_) {
+      const bool leaf = g.node_of(v.id).leaf != jit::Leaf::op;
+      if (leaf ? one_in(20) : (!used[static_cast<size_t>(v.id)] || one_in(6))) g.outputs.push_back(v.id);
+    }
+    if (g.outputs.empty()) g.outputs.push_back(pool_.back().id);
+    if (one_in(8)) g.outputs.push_back(g.outputs[0]);
+  }
+  static bool writable(const Dims& sizes, const Dims& strides) {
+    for (int i = 0; i < sizes.rank(); ++i)
+      if (sizes[i] > 1 && strides[i] == 0) return false;
+    return true;
+  }
+
+  std::mt19937_64 random_;
+  RandomGraph r_;
+  GraphEmitter emitter_;
+  DType main_type_ = DType::float32;
+  int64_t largest_ = 0;
+  int64_t dims_[3] = {};
+  Dims base_;
+  std::vector<Value> pool_, numbers_;
+};
+
+}  // namespace
+
+RandomGraph random_graph(uint64_t seed) { return Generator(seed).run(); }
+
+const OpDef& drawn_op(const jit::Node& n) {
+  return n.where.known() ? ops::def(static_cast<OpId>(n.where.line - 1)) : ops::def(n.op);
+}
+
+}  // namespace tandem::test

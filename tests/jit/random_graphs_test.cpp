@@ -1,0 +1,243 @@
+// Random graphs: one kernel per node, fused by the evaluator, fused and compiled must agree bit for bit, whatever passes are
+// left out, and each node with the float64 reference. The same run finds ten bugs that are planted on purpose.
+#include <cstdio>
+#include <map>
+#include <random>
+
+#include "tandem/core/error.h"
+#include "tandem/jit/expand.h"
+#include "tandem/jit/kernel_table.h"
+#include "tandem/jit/plan.h"
+#include "tandem/jit/planted_bugs.h"
+#include "tests/catch.h"
+#include "tests/jit/random_graphs.h"
+
+using namespace tandem;
+using namespace tandem::jit;
+using namespace tandem::test;
+
+namespace {
+
+constexpr uint64_t kFirstSeed = 1;
+constexpr int kGraphs = 300;
+constexpr int kCompiledEvery = 6;  // the host compiler takes about a second for a dozen kernels
+
+struct Tally {
+  int nodes = 0, checked = 0, skipped = 0, compiled = 0, interpreted = 0;
+};
+
+/// Empty if all ways to run the graph agree; else what was found.
+std::string judge(const RandomGraph& r, bool compile, Tally& tally) {
+  try {
+    check(r.graph, "generating");
+    const Graph& g = r.graph;
+    const Judgement judgement = judge_nodes(expand_composites(g), r.arguments);
+    tally.checked += judgement.checked;
+    tally.skipped += judgement.skipped;
+    if (!judgement.mismatch.empty()) return "against the reference: " + judgement.mismatch;
+
+    const auto run = [&](const ExecutableOptions& options) {
+      const auto x = Executable::make(g, options);
+      GraphRun result = run_graph(*x, g, r.arguments);
+      if (result.failed) return std::pair(std::move(result), "an index out of range in " + x->entry_name(result.failed - 1));
+      std::string text = result.guards_hold() ? "" : "memory around inputs or outputs was overwritten";
+      if (options.compile) tally.compiled += x->stats().compiled, tally.interpreted += x->stats().interpreted;
+      return std::pair(std::move(result), std::move(text));
+    };
+    const auto [plain, plain_error] = run({.compile = false, .optimize = false, .disabled_passes = {}});
+    if (!plain_error.empty()) return "one kernel per node: " + plain_error;
+
+    std::vector<std::pair<std::string, ExecutableOptions>> variants;
+    variants.push_back({"fused", {.compile = false, .optimize = true, .disabled_passes = {}}});
+    std::mt19937_64 random(r.seed);
+    ExecutableOptions some{.compile = false, .optimize = true, .disabled_passes = {}};
+    std::string names;
+    for (const Pass& p : passes())
+      if (std::string(p.name) != "expand" && random() % 2) some.disabled_passes.push_back(p.name), names += std::string(" ") + p.name;
+    variants.push_back({"fused without passes" + names, some});
+    if (compile) variants.push_back({"compiled", {.compile = true, .optimize = true, .disabled_passes = {}}});
+    for (const auto& [what, options] : variants) {
+      const auto [result, error] = run(options);
+      if (!error.empty()) return what + ": " + error;
+      if (std::string d = difference(g, plain, result); !d.empty()) return what + ", against one kernel per node: " + d;
+    }
+    return {};
+  } catch (const InternalError& e) {
+    return e.what();
+  } catch (const Error& e) {
+    return std::string("an Error: ") + e.what();
+  }
+}
+
+/// Compiles the kernels of many graphs in few translation units.
+void compile_together(const std::vector<const Graph*>& graphs) {
+  std::vector<std::unique_ptr<Plan>> plans;
+  std::vector<const Kernel*> kernels;
+  std::vector<const std::string*> texts;
+  std::vector<KnownKernel*> known;
+  for (const Graph* g : graphs) {
+    const Prepared p = prepare(optimize(*g));
+    plans.push_back(std::make_unique<Plan>(build_plan(p, group(p, true), true)));
+    for (size_t i = 0; i < plans.back()->kernels.size(); ++i) {
+      KnownKernel* const k = &known_kernel(plans.back()->kernels[i], plans.back()->kernel_texts[i]);
+      if (std::find(known.begin(), known.end(), k) != known.end()) continue;
+      kernels.push_back(&plans.back()->kernels[i]);
+      texts.push_back(&plans.back()->kernel_texts[i]);
+      known.push_back(k);
+    }
+  }
+  const double ms = compile_kernels(kernels, texts, known);
+  std::printf("random graphs: %zu kernels compiled in %.1f s\n", kernels.size(), ms / 1000);
+}
+
+// --- Coverage ---
+
+constexpr const char* kKindNames[] = {"pointwise", "reduction", "view", "piecewise", "gather", "scatter", "scan", "random", "fill", "contraction", "composite"};
+constexpr const char* kGroupNames[] = {"pointwise", "row", "column", "product", "native", "horizontal"};
+constexpr int kKinds = 11, kGroupKinds = 6, kHorizontal = 5;
+using Coverage = std::array<std::array<int, kGroupKinds>, kKinds>;
+
+void cover(const Graph& graph, Coverage& c) {
+  const Prepared p = prepare(optimize(graph));
+  const Grouping grouping = group(p, true);
+  const auto note = [&](ops::OpKind kind, int group_kind) { ++c[static_cast<size_t>(kind)][static_cast<size_t>(group_kind)]; };
+  for (const Group& g : grouping.groups)
+    for (const int32_t i : g.nodes) {
+      const Node& n = p.g.nodes[static_cast<size_t>(i)];
+      const int kind = static_cast<int>(g.kind);
+      note(ops::def(n.op).kind, kind);
+      if (drawn_op(n).kind == ops::OpKind::composite) note(ops::OpKind::composite, kind);
+      for (const int32_t v : n.in)
+        if (v >= 0 && p.value_class(v) == ValueClass::memory && p.root(v) != v) note(ops::OpKind::view, kind);
+    }
+  const Plan plan = build_plan(p, grouping, true);
+  for (const Entry& e : plan.entries) {
+    if (e.kind != EntryKind::kernel || e.count < 2) continue;
+    if (e.where.known() && ops::def(static_cast<OpId>(e.where.line - 1)).kind == ops::OpKind::composite) note(ops::OpKind::composite, kHorizontal);
+    for (size_t at = 0; at < e.name.size();) {
+      const size_t end = std::min(e.name.find('+', at), e.name.size());
+      if (const ops::OpDef* d = ops::find_op(e.name.substr(at, end - at).c_str())) note(d->kind, kHorizontal);
+      at = end + 1;
+    }
+  }
+}
+
+/// What can meet: products and natives are groups of their own, gathers may fail and are not joined, what asks for its
+/// position is never in a column kernel.
+bool possible(ops::OpKind kind, int group_kind) {
+  using ops::OpKind;
+  const auto g = static_cast<GroupKind>(group_kind);
+  switch (kind) {
+    case OpKind::pointwise:
+    case OpKind::composite: return group_kind == kHorizontal || (g != GroupKind::product && g != GroupKind::native);
+    case OpKind::view: return group_kind != kHorizontal && g != GroupKind::native;
+    case OpKind::reduction: return group_kind == kHorizontal || g == GroupKind::row || g == GroupKind::column;
+    case OpKind::gather: return group_kind != kHorizontal && g != GroupKind::product && g != GroupKind::native;
+    case OpKind::random:
+    case OpKind::fill: return group_kind == kHorizontal || g == GroupKind::pointwise || g == GroupKind::row;
+    case OpKind::contraction: return group_kind != kHorizontal && g == GroupKind::product;
+    case OpKind::piecewise:
+    case OpKind::scatter:
+    case OpKind::scan: return group_kind != kHorizontal && g == GroupKind::native;
+  }
+  return false;
+}
+
+class Plant {
+ public:
+  explicit Plant(PlantedBug bug) { planted_bug = bug; }
+  ~Plant() { planted_bug = PlantedBug::none; }
+};
+
+}  // namespace
+
+TEST_CASE("random graphs give the same bits fused, compiled and node by node", "[random]") {
+  std::printf("random graphs: seeds %llu to %llu, every %dth compiled\n", static_cast<unsigned long long>(kFirstSeed),
+              static_cast<unsigned long long>(kFirstSeed + kGraphs - 1), kCompiledEvery);
+  std::vector<RandomGraph> graphs;
+  std::vector<const Graph*> to_compile;
+  Coverage coverage{};
+  std::map<std::string, int> drawn;
+  Tally tally;
+  for (int i = 0; i < kGraphs; ++i) {
+    graphs.push_back(random_graph(kFirstSeed + static_cast<uint64_t>(i)));
+    for (const Node& n : graphs.back().graph.nodes) {
+      tally.nodes += n.leaf == Leaf::op;
+      if (n.leaf == Leaf::op) ++drawn[ops::def(n.op).name];
+    }
+    cover(graphs.back().graph, coverage);
+  }
+  for (int i = 0; i < kGraphs; i += kCompiledEvery) to_compile.push_back(&graphs[static_cast<size_t>(i)].graph);
+  compile_together(to_compile);
+  for (int i = 0; i < kGraphs; ++i) {
+    const RandomGraph& r = graphs[static_cast<size_t>(i)];
+    const std::string found = judge(r, i % kCompiledEvery == 0, tally);
+    if (!found.empty()) {
+      UNSCOPED_INFO("seed " << r.seed << "\n" << to_string(r.graph));
+      CHECK(found == "");
+    }
+  }
+  std::printf("random graphs: %d ops drawn, %d nodes against float64 (%d left out for integers beyond 2^52), %d kernels ran compiled, %d interpreted\n",
+              tally.nodes, tally.checked, tally.skipped, tally.compiled, tally.interpreted);
+  CHECK(tally.compiled > 50);
+  CHECK(tally.skipped * 20 < tally.checked);
+
+  std::printf("%-12s", "");
+  for (const char* name : kGroupNames) std::printf("%11s", name);
+  for (int k = 0; k < kKinds; ++k) {
+    std::printf("\n%-12s", kKindNames[k]);
+    for (int g = 0; g < kGroupKinds; ++g) {
+      const bool wanted = possible(static_cast<ops::OpKind>(k), g);
+      const int n = coverage[static_cast<size_t>(k)][static_cast<size_t>(g)];
+      std::printf("%11s", wanted || n ? std::to_string(n).c_str() : "-");
+      CAPTURE(kKindNames[k], kGroupNames[g]);
+      if (wanted) CHECK(n > 0);
+    }
+  }
+  std::printf("\n");
+  for (int id = 0; id < ops::kOpCount; ++id) {
+    const char* name = ops::def(static_cast<OpId>(id)).name;
+    CAPTURE(name);
+    CHECK(drawn[name] > 0);
+  }
+}
+
+TEST_CASE("random graphs find ten planted bugs", "[random]") {
+  struct Planted {
+    PlantedBug bug;
+    const char* name;
+  };
+  const Planted bugs[] = {
+      {PlantedBug::attributes_ignored, "attributes_ignored"},   {PlantedBug::writes_dropped, "writes_dropped"},
+      {PlantedBug::times_zero, "times_zero"},                   {PlantedBug::reduction_order, "reduction_order"},
+      {PlantedBug::broadcast_axis, "broadcast_axis"},           {PlantedBug::arena_overlap, "arena_overlap"},
+      {PlantedBug::write_before_read, "write_before_read"},     {PlantedBug::permutation_ignored, "permutation_ignored"},
+      {PlantedBug::numbers_swapped, "numbers_swapped"},         {PlantedBug::rounding_skipped, "rounding_skipped"},
+  };
+  static_assert(std::size(bugs) + 1 == static_cast<size_t>(PlantedBug::count_));
+  for (const Planted& b : bugs) {
+    std::string found;
+    uint64_t seed = kFirstSeed;
+    for (; seed < kFirstSeed + kGraphs; ++seed) {
+      const RandomGraph r = random_graph(seed);
+      Tally tally;
+      const Plant plant(b.bug);
+      found = judge(r, false, tally);
+      if (!found.empty()) break;
+    }
+    std::printf("planted bug %s: seed %llu, %s\n", b.name, static_cast<unsigned long long>(seed), found.substr(0, found.find('\n')).c_str());
+    CAPTURE(b.name);
+    REQUIRE(found != "");
+  }
+}
+
+TEST_CASE("three thousand more random graphs", "[random][full]") {
+  Tally tally;
+  for (uint64_t seed = 1000001; seed < 1003001; ++seed) {
+    const RandomGraph r = random_graph(seed);
+    const std::string found = judge(r, false, tally);
+    if (found.empty()) continue;
+    UNSCOPED_INFO("seed " << seed << "\n" << to_string(r.graph));
+    CHECK(found == "");
+  }
+}
