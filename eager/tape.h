@@ -112,7 +112,8 @@ GradientValues gradient_values(const Node& n, std::span<const Ref<TensorImpl>> g
     }
   }
   ops::SplitWords split = ops::split_words(ops::def(n.op), {n.words.data(), n.words.size()}, word / 2);
-  for (const int w : split.run_time) v.operands.push_back(number(w));
+  for (const int w : split.run_time)
+    if (w >= word) v.operands.push_back(number(w));
   v.structural = std::move(split.structural);
   for (size_t j = 0; j < n.out.size(); ++j) {
     v.outputs.push_back(n.out[j].saved.value ? result(static_cast<int>(j)) : ops::Value{});

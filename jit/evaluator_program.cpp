@@ -262,7 +262,7 @@ class Builder {
     steps_->push_back(step);
   }
 
-  void call(Step& step, const ScalarNode& n) {
+  void call(Step& step, ScalarNode n) {
     const int arity = ops::arity(n.op);
     const DType in = type(n.in[0]);
     const auto missing = [&] {
@@ -270,6 +270,11 @@ class Builder {
     };
     if (is_random(n.op))
       TANDEM_INTERNAL(element(level_[at(n.in[1])]) && element(level_[at(n.in[2])]), "random draws with a seed per element");
+    // a > b is b < a, for which there are more loops.
+    if (n.op == ScalarOp::gt || n.op == ScalarOp::ge) {
+      n.op = n.op == ScalarOp::gt ? ScalarOp::lt : ScalarOp::le;
+      std::swap(n.in[0], n.in[1]);
+    }
     unsigned uniform = 0;
     if (!element(step.level))
       for (int j = 0; j < arity; ++j) uniform |= static_cast<unsigned>(element(level_[at(n.in[j])])) << j;

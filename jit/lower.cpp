@@ -267,7 +267,7 @@ class Lowering {
     std::vector<S> in;
     for (size_t k = 0; k < n.in.size(); ++k) {
       if (k >= n_in) {
-        in.push_back(inline_value(n.in[k]));
+        in.push_back(run_time_attribute(n, d, k - n_in));
         continue;
       }
       const DType wanted = d.types == TypeRule::select && k == 0 ? DType::bool_ : compute;
@@ -283,10 +283,20 @@ class Lowering {
     const ops::OpDef& d = ops::def(n.op);
     if (d.kind == OpKind::pointwise) return pointwise(-1, n, d);
     std::vector<S> in = {graph().node(ScalarOp::index, DType::int64)};
-    for (const int32_t v : n.in) in.push_back(inline_value(v));
+    const size_t n_in = n.in.size() - static_cast<size_t>(d.n_numbers());
+    for (size_t k = n_in; k < n.in.size(); ++k) in.push_back(run_time_attribute(n, d, k - n_in));
     S out[ops::kMaxOutputs];
     d.formula(graph(), in.data(), out);
     return convert(out[0], p_.g.type(n.out[0]).dtype);
+  }
+
+  /// The `i`-th run-time attribute as formulas expect it: float64, or int64 where it is dynamic.
+  S run_time_attribute(const Node& n, const ops::OpDef& d, size_t i) {
+    int attr = 0;
+    for (size_t seen = 0;; ++attr)
+      if (d.attrs[attr].run_time() && seen++ == i) break;
+    const size_t n_in = n.in.size() - static_cast<size_t>(d.n_numbers());
+    return convert(inline_value(n.in[n_in + i]), d.attrs[attr].type == ops::AttrType::dynamic ? DType::int64 : DType::float64);
   }
 
   S reduction(int32_t i, const Node& n, const ops::OpDef& d) {

@@ -423,9 +423,10 @@ class Planner {
         if (v >= 0 && p_.value_class(v) == ValueClass::memory) f(p_.root(v));
   }
 
-  /// A result of a pointwise kernel takes the memory of an operand that dies there, if both are walked alike.
+  /// A result takes the memory of an operand that dies in its kernel, if both are walked alike: kernels store in their last
+  /// pass, after all they read of an element.
   void take_over(const Unit& u, int32_t e, std::vector<ArenaBlock>& blocks) {
-    if (!is_kernel(u) || u.alike.size() != 1 || u.lowered.kernel.kind != KernelKind::pointwise) return;
+    if (!is_kernel(u) || u.alike.size() != 1) return;
     const auto& slots = u.lowered.slots;
     const size_t loads = u.lowered.kernel.loads.size();
     const size_t rank = u.lowered.dims.size();

@@ -140,21 +140,33 @@ TD_T2 TD_FN T td_lane0(TD_V a) {
   else return td_lane0(a.lo);
 }
 TD_FN bool td_lane0(td_mask a) { return td_lane0(a.m) != 0; }
+// From and to memory without alignment, register by register: copies of whole structures go through the stack.
+template <class T, int N = 16> TD_FN TD_V td_get(const void* p) {
+  if constexpr (td_whole<T, N>) {
+    TD_V r;
+    __builtin_memcpy(&r.v, p, sizeof r.v);
+    return r;
+  } else {
+    return {td_get<T, N / 2>(p), td_get<T, N / 2>((const char*)p + sizeof(TD_V) / 2)};
+  }
+}
+TD_T2 TD_FN void td_put(void* p, TD_V a) {
+  if constexpr (td_whole<T, N>) __builtin_memcpy(p, &a.v, sizeof a.v);
+  else td_put(p, a.lo), td_put((char*)p + sizeof(TD_V) / 2, a.hi);
+}
 // f of each lane, one after another: for what only the C library computes.
 template <class F, class T> TD_FN td_vec<T, 16> td_each(F f, td_vec<T, 16> a) {
   T x[16];
-  __builtin_memcpy(x, &a, sizeof x);
+  td_put(x, a);
   TD_ROLLED for (int i = 0; i < 16; ++i) x[i] = f(x[i]);
-  __builtin_memcpy(&a, x, sizeof x);
-  return a;
+  return td_get<T>(x);
 }
 template <class F, class T> TD_FN td_vec<T, 16> td_each(F f, td_vec<T, 16> a, td_vec<T, 16> b) {
   T x[16], y[16];
-  __builtin_memcpy(x, &a, sizeof x);
-  __builtin_memcpy(y, &b, sizeof y);
+  td_put(x, a);
+  td_put(y, b);
   TD_ROLLED for (int i = 0; i < 16; ++i) x[i] = f(x[i], y[i]);
-  __builtin_memcpy(&a, x, sizeof x);
-  return a;
+  return td_get<T>(x);
 }
 TD_T2 TD_FN bool td_any(td_vec<T, N> m) {
   if constexpr (N > 2) return td_any(td_low(m) | td_high(m));
@@ -162,9 +174,7 @@ TD_T2 TD_FN bool td_any(td_vec<T, N> m) {
 }
 template <class T> TD_FN td_vec<T, 16> td_lane_numbers() {
   constexpr T k[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  td_vec<T, 16> r;
-  __builtin_memcpy(&r, k, sizeof r);
-  return r;
+  return td_get<T>(k);
 }
 TD_FN td_i64 td_least(td_i64 a, td_i64 b) { return a < b ? a : b; }
 
@@ -181,14 +191,13 @@ TD_T2 TD_FN TD_V td_fma(TD_V a, TD_V b, TD_V c) {
   else return {__builtin_ia32_vfmaddpd256(a.v, b.v, c.v)};
 #else
   T x[N], y[N], z[N];
-  __builtin_memcpy(x, &a, sizeof x);
-  __builtin_memcpy(y, &b, sizeof y);
-  __builtin_memcpy(z, &c, sizeof z);
+  td_put(x, a);
+  td_put(y, b);
+  td_put(z, c);
   TD_ROLLED for (int i = 0; i < N; ++i)
     if constexpr (sizeof(T) == 4) x[i] = __builtin_fmaf(x[i], y[i], z[i]);
     else x[i] = __builtin_fma(x[i], y[i], z[i]);
-  __builtin_memcpy(&a, x, sizeof x);
-  return a;
+  return td_get<T, N>(x);
 #endif
 }
 TD_FN td_f32 td_fma(td_f32 a, td_f32 b, td_f32 c) { return __builtin_fmaf(a, b, c); }
@@ -598,12 +607,9 @@ typedef short td_p2;
 #endif
 #endif
 template <class T> TD_FN td_vec<T, 16> td_load_(const T* p, td_i64 n) {
-  td_vec<T, 16> r = {};
-  if (n >= 16) {
-    __builtin_memcpy(&r, p, sizeof r);
-    return r;
-  }
+  if (n >= 16) return td_get<T>(p);
 #if TD_BYTES == 64
+  td_vec<T, 16> r;
   const unsigned m = (1u << n) - 1;
   if constexpr (sizeof(T) == 1) r.v = (decltype(r.v))__builtin_ia32_loaddquqi128_mask((const td_p1*)p, td_q1{}, m);
   else if constexpr (sizeof(T) == 2) r.v = (decltype(r.v))__builtin_ia32_loaddquhi256_mask((const td_p2*)p, td_q2{}, m);
@@ -612,18 +618,15 @@ template <class T> TD_FN td_vec<T, 16> td_load_(const T* p, td_i64 n) {
     r.lo.v = (decltype(r.lo.v))__builtin_ia32_loaddqudi512_mask((const long long*)p, td_q8{}, m & 255);
     r.hi.v = (decltype(r.hi.v))__builtin_ia32_loaddqudi512_mask((const long long*)(p + 8), td_q8{}, m >> 8);
   }
+  return r;
 #else
   T t[16] = {};
   TD_ROLLED for (td_i64 i = 0; i < n; ++i) t[i] = p[i];
-  __builtin_memcpy(&r, t, sizeof r);
+  return td_get<T>(t);
 #endif
-  return r;
 }
 template <class T> TD_FN void td_store_(T* p, td_vec<T, 16> x, td_i64 n) {
-  if (n >= 16) {
-    __builtin_memcpy(p, &x, sizeof x);
-    return;
-  }
+  if (n >= 16) return td_put(p, x);
 #if TD_BYTES == 64
   const unsigned m = (1u << n) - 1;
   if constexpr (sizeof(T) == 1) __builtin_ia32_storedquqi128_mask((td_p1*)p, (td_q1)x.v, m);
@@ -635,20 +638,18 @@ template <class T> TD_FN void td_store_(T* p, td_vec<T, 16> x, td_i64 n) {
   }
 #else
   T t[16];
-  __builtin_memcpy(t, &x, sizeof t);
+  td_put(t, x);
   TD_ROLLED for (td_i64 i = 0; i < n; ++i) p[i] = t[i];
 #endif
 }
 template <class T> TD_FN td_vec<T, 16> td_gather_(const T* p, td_i64 step, td_i64 n) {
   T t[16] = {};
   for (td_i64 i = 0; i < n; ++i) t[i] = p[i * step];
-  td_vec<T, 16> r;
-  __builtin_memcpy(&r, t, sizeof r);
-  return r;
+  return td_get<T>(t);
 }
 template <class T> TD_FN void td_scatter_(T* p, td_i64 step, td_vec<T, 16> x, td_i64 n) {
   T t[16];
-  __builtin_memcpy(t, &x, sizeof t);
+  td_put(t, x);
   for (td_i64 i = 0; i < n; ++i) p[i * step] = t[i];
 }
 // The offset of position `i` along an indexed axis; outside of it the error word is set and the offset is 0.
@@ -661,14 +662,12 @@ template <class T>
 TD_FN td_vec<T, 16> td_pick_(const T* p, td_i64 step, td_i64v index, td_i64 extent, td_i64 stride, td_i64 n, td_i64* error, td_i64 code) {
   T t[16] = {};
   td_i64 k[16];
-  __builtin_memcpy(k, &index, sizeof k);
+  td_put(k, index);
   for (td_i64 i = 0; i < n; ++i) {
     const td_i64 offset = td_at(k[i], extent, stride, error, code);
     if (extent > 0) t[i] = p[i * step + offset];
   }
-  td_vec<T, 16> r;
-  __builtin_memcpy(&r, t, sizeof r);
-  return r;
+  return td_get<T>(t);
 }
 #define TD_MEMORY(name, V, T, from, to)                                                                                          \
   TD_FN V td_load_##name(const T* p, td_i64 n) { return from(td_load_(p, n)); }                                                  \
@@ -753,23 +752,19 @@ template <class W, int per> TD_FN void td_random_lanes(W (&w)[18], td_i64v index
   if (__builtin_expect(!td_any(td_ne_(index, td_iota(first))), 1)) {
     const auto words = td_random_words((td_u64)seed, (td_u64)offset + (td_u64)first / per);
     all[0] = 0;
-    __builtin_memcpy(all + 1, &words, sizeof words);
+    td_put(all + 1, words);
     __builtin_memcpy(w, all + (td_u64)first % per, sizeof w);
     return;
   }
   td_i64 i[16];
-  __builtin_memcpy(i, &index, sizeof i);
+  td_put(i, index);
   for (int l = 0; l < 16; ++l) {
     const auto words = td_random_words((td_u64)seed, (td_u64)offset + (td_u64)i[l] / per);
-    __builtin_memcpy(all + 1, &words, sizeof words);
+    td_put(all + 1, words);
     w[l + 1] = all[1 + (td_u64)i[l] % per];
   }
 }
-template <class W> TD_FN td_vec<W, 16> td_words(const W* w) {
-  td_vec<W, 16> r;
-  __builtin_memcpy(&r, w, sizeof r);
-  return r;
-}
+template <class W> TD_FN td_vec<W, 16> td_words(const W* w) { return td_get<W>(w); }
 TD_FN td_f32v td_uniform_of(td_vec<td_u32, 16> word) { return td_convert<td_f32>(td_bits<td_i32>(word >> 8)) * td_c(0x1p-24f); }
 TD_FN td_f32v td_uniform16_of(td_u16v word) { return td_convert<td_f32>(td_convert<td_i32>(word)) * td_c(0x1p-16f); }
 TD_FN td_f32v td_uniform(td_i64v index, td_i64 seed, td_i64 offset) {
@@ -894,7 +889,7 @@ template <class W> struct td_draws {
 template <class W> TD_FN const W* td_drawn(td_draws<W>& d, td_i64 i, td_i64 seed, td_i64 offset) {
   if ((td_u64)(i - d.first) > (td_u64)(d.size - 16)) {
     const auto words = td_random_words((td_u64)seed, (td_u64)offset + (td_u64)i / d.per);
-    __builtin_memcpy(d.words + 1, &words, sizeof words);
+    td_put(d.words + 1, words);
     d.first = i - i % d.per;
   }
   return d.words + 1 + (i - d.first);

@@ -219,8 +219,11 @@ class Preparer {
     ops::ScalarGraph scratch;
     std::vector<ops::S> in = {scratch.node(ops::ScalarOp::index, DType::int64)};
     int64_t k = 0;
-    for (const int32_t v : node.in)
-      in.push_back(scratch.node(ops::ScalarOp::number, p_.g.type(v).dtype, {}, {}, {}, k++));
+    for (int a = 0; a < d.n_attrs; ++a) {
+      if (!d.attrs[a].run_time()) continue;
+      const DType type = d.attrs[a].type == ops::AttrType::dynamic ? DType::int64 : DType::float64;
+      in.push_back(scratch.node(ops::ScalarOp::number, type, {}, {}, {}, k++));
+    }
     ops::S out[ops::kMaxOutputs];
     d.formula(scratch, in.data(), out);
     std::vector<int32_t> open = {out[0].id};

@@ -1,4 +1,4 @@
-// What the files of this folder share: each provider's entry, and the helpers for libraries that must see one
+// What the files of this folder share: each provider's entry, and the way for libraries that must see one
 // layout. Calls arrive checked: sizes of at least 1 and the strides of sizes below 2 normalised. Any thread.
 #pragma once
 

@@ -202,13 +202,26 @@ TEST_CASE("fills and random ops number their elements in logical order", "[jit]"
   const Program p{{{DType::float32, {6, 9}}},
                   {0.25},
                   [](Emitter& e, const Values& in, const Values& n) {
-                    const Value seed = e.number(3), offset = e.number(5);
-                    (void)offset;
-                    (void)seed;
                     const Value steps = e.call(OpId::arange, {e.number(2), e.number(0.5)}, {static_cast<int64_t>(DType::float32), 9});
                     const Value hot = e.eq(in[0], steps);
                     const Value full = e.full({6, 9}, DType::float32, 0.5);
                     return Values{e.add(in[0], steps), steps, hot, full, e.mul(full, n[0]), e.sum(e.add(full, in[0]), {1}, false)};
+                  },
+                  {}};
+  check_program(p);
+}
+
+TEST_CASE("random ops", "[jit]") {
+  const Program p{{{DType::float32, {7, 9}}},
+                  {0.3},
+                  [](Emitter& e, const Values& in, const Values& n) {
+                    const Value seed = e.number(3), offset = e.number(5);
+                    const Value noise = e.call(OpId::rand, {seed, offset}, {static_cast<int64_t>(DType::float32), 2, 7, 9});
+                    const Value normal = e.call(OpId::randn, {seed, offset}, {static_cast<int64_t>(DType::float64), 1, 9});
+                    const Value dropped = e.call(OpId::dropout, {e.mul(in[0], 2.0), n[0], seed, offset});
+                    const Value turned = e.add(e.transpose(noise, 0, 1), 1.0);
+                    return Values{e.add(noise, in[0]), normal, dropped, turned, e.sum(e.add(noise, in[0]), {0}, false),
+                                  e.sum(dropped, {1}, false), e.sum(dropped, {0}, false)};
                   },
                   {}};
   check_program(p);
@@ -347,6 +360,7 @@ TEST_CASE("a training step of an MLP", "[jit]") {
   for (int i = 0; i < 18; ++i) p.writes.emplace_back(2 + i, 1 + i);
   const RunResult r = check_program(p, 1e-4);
   INFO(r.plan);
+  if (std::getenv("SHOW_PLAN")) puts(r.plan.c_str());
   CHECK(r.stats.entries <= 16);
   CHECK(r.stats.products == 8);
 }

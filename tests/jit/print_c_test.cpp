@@ -86,6 +86,11 @@ TEST_CASE("a column kernel stores its elements in the walk that sums them", "[ji
   CHECK(text.find("td_store_f32(o0") < text.find("td_store_f32(o1"));
 }
 
+TEST_CASE("draws in logical order share their words between vectors", "[jit]") {
+  const std::string text = print_c(samples::dropout(), "f");
+  CHECK_THAT(text, Contains("td_draws<td_u16> g") && Contains("td_uniform16_run(g"));
+}
+
 TEST_CASE("what the printer does not cover is refused with a reason", "[jit]") {
   std::string why;
   Kernel k = samples::softmax();
