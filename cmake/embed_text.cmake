@@ -1,7 +1,12 @@
 # cmake -DINPUT=.. -DOUTPUT=.. -DNAMESPACE=.. -DSYMBOL=.. -P embed_text.cmake
 # Writes a .cpp that defines SYMBOL as INPUT's text, in raw string pieces of at most 8,000 characters that end with a line
-# (compilers limit the length of one literal).
+# (compilers limit the length of one literal). Lines of INPUT that include a file of the tree are replaced by that file.
 file(READ ${INPUT} text)
+while(text MATCHES "#include \"tandem/([^\"\n]+)\"\n")
+  set(line "${CMAKE_MATCH_0}")
+  file(READ ${CMAKE_CURRENT_LIST_DIR}/../${CMAKE_MATCH_1} part)
+  string(REPLACE "${line}" "${part}" text "${text}")
+endwhile()
 set(pieces "")
 string(LENGTH "${text}" left)
 while(left GREATER 0)

@@ -33,10 +33,12 @@ endmacro()
 # Compiles the text file `file` into `target` as `extern const char <symbol>[]` in `namespace`.
 function(tandem_embed_text target file namespace symbol)
   set(output ${PROJECT_BINARY_DIR}/generated/${target}_${symbol}.cpp)
+  string(REGEX REPLACE "[.]h$" "_*.inc" parts ${file})
+  file(GLOB parts CONFIGURE_DEPENDS ${parts})
   add_custom_command(OUTPUT ${output}
     COMMAND ${CMAKE_COMMAND} -DINPUT=${file} -DOUTPUT=${output} -DNAMESPACE=${namespace} -DSYMBOL=${symbol}
             -P ${PROJECT_SOURCE_DIR}/cmake/embed_text.cmake
-    DEPENDS ${file} ${PROJECT_SOURCE_DIR}/cmake/embed_text.cmake
+    DEPENDS ${file} ${parts} ${PROJECT_SOURCE_DIR}/cmake/embed_text.cmake
     COMMENT "Embedding ${symbol}" VERBATIM)
   target_sources(${target} PRIVATE ${output})
 endfunction()

@@ -165,7 +165,7 @@ const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>
   int64_t needed = 0;
   for (size_t i = 0; i < n.in.size(); ++i) {
     const Node::In& in = n.in[i];
-    if (in.edge) needed |= int64_t{1} << (i & 62);
+    if (in.edge) needed |= int64_t{1} << std::min<size_t>(i, 62);
     push_type(local.key, in.saved.value.get());
     // A rule may look at the types of operands that are not saved.
     local.key.push_back(static_cast<int64_t>(in.type.dtype) | in.type.sizes.rank() << 8);

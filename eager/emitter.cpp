@@ -4,6 +4,18 @@
 
 namespace tandem::eager {
 
+double NumberSource::value(const int64_t* words) const {
+  if (word >= 0) return kind == NumberKind::floating ? std::bit_cast<double>(words[word]) : static_cast<double>(words[word]);
+  if (op == ops::ScalarOp::count_) return constant;
+  return ops::number_arithmetic(op, a->value(words), b ? b->value(words) : 0);
+}
+
+int64_t NumberSource::bits(const int64_t* words, NumberKind as) const {
+  if (word >= 0 && (kind == NumberKind::floating) == (as == NumberKind::floating)) return words[word];
+  const double v = value(words);
+  return as == NumberKind::floating ? std::bit_cast<int64_t>(v) : static_cast<int64_t>(v);
+}
+
 ops::Value EagerEmitter::add(Ref<TensorImpl> tensor) {
   Item item;
   item.type = {tensor->dtype, tensor->device, false, tensor->sizes};
@@ -12,10 +24,11 @@ ops::Value EagerEmitter::add(Ref<TensorImpl> tensor) {
   return {static_cast<int32_t>(items_.size()) - 1};
 }
 
-ops::Value EagerEmitter::number_bits(int64_t bits, NumberKind kind) {
+ops::Value EagerEmitter::number_bits(int64_t bits, NumberKind kind, std::shared_ptr<const NumberSource> source) {
   Item item;
   item.bits = bits;
   item.kind = kind;
+  item.source = std::move(source);
   item.type.number = true;
   item.type.dtype = kind == NumberKind::bool_ ? DType::bool_ : kind == NumberKind::integer ? DType::int64 : DType::float64;
   items_.push_back(std::move(item));
@@ -34,7 +47,21 @@ ops::Value EagerEmitter::number_op(ops::ScalarOp op, ops::Value a, ops::Value b)
     const Item& item = at(v);
     return item.kind == NumberKind::floating ? std::bit_cast<double>(item.bits) : static_cast<double>(item.bits);
   };
-  return number(ops::number_arithmetic(op, value(a), b ? value(b) : 0));
+  const double result = ops::number_arithmetic(op, value(a), b ? value(b) : 0);
+  std::shared_ptr<NumberSource> source;
+  if (at(a).source || (b && at(b).source)) {
+    const auto operand = [&](ops::Value v) {
+      if (!v || at(v).source) return v ? at(v).source : nullptr;
+      auto constant = std::make_shared<NumberSource>();
+      constant->constant = value(v);
+      return std::shared_ptr<const NumberSource>(std::move(constant));
+    };
+    source = std::make_shared<NumberSource>();
+    source->op = op;
+    source->a = operand(a);
+    source->b = operand(b);
+  }
+  return number_bits(std::bit_cast<int64_t>(result), NumberKind::floating, std::move(source));
 }
 
 void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words structural, ops::Value* out) {
@@ -42,13 +69,20 @@ void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words
   const size_t n_in = in.size() - static_cast<size_t>(op.n_numbers());
   std::vector<TensorImpl*> operands;
   std::vector<int64_t> words;
+  std::vector<std::shared_ptr<const NumberSource>> sources;
+  bool follows = false;
+  const auto push = [&](int64_t word, const std::shared_ptr<const NumberSource>& source = {}) {
+    words.push_back(word);
+    sources.push_back(source);
+    follows |= source != nullptr;
+  };
   Call call{.op = id, .where = location};
   for (size_t i = 0; i < n_in; ++i) {
     operands.push_back(in[i] ? at(in[i]).tensor.get() : nullptr);
     if (in[i] && !operands.back()) {
       call.numbers |= 1u << i;
-      words.push_back(static_cast<int64_t>(at(in[i]).kind));
-      words.push_back(at(in[i]).bits);
+      push(static_cast<int64_t>(at(in[i]).kind));
+      push(at(in[i]).bits, at(in[i]).source);
     }
   }
   // Words in declared order: structural ones from the caller, run-time ones from the numbers behind the operands.
@@ -60,11 +94,10 @@ void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words
       int64_t bits = item.bits;
       if (floating && item.kind != NumberKind::floating) bits = std::bit_cast<int64_t>(static_cast<double>(item.bits));
       if (!floating && item.kind == NumberKind::floating) bits = static_cast<int64_t>(std::bit_cast<double>(item.bits));
-      words.push_back(bits);
+      push(bits, item.source);
     } else {
       const size_t n = op.attrs[k].type == ops::AttrType::list ? static_cast<size_t>(structural[next_structural]) + 1 : 1;
-      words.insert(words.end(), structural.begin() + static_cast<std::ptrdiff_t>(next_structural),
-                   structural.begin() + static_cast<std::ptrdiff_t>(next_structural + n));
+      for (size_t w = next_structural; w < next_structural + n; ++w) push(structural[w]);
       next_structural += n;
     }
   }
@@ -72,9 +105,13 @@ void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words
   call.in = operands.data();
   call.n_words = static_cast<uint32_t>(words.size());
   call.words = words.data();
+  if (follows) call.sources = sources.data();
   Ref<TensorImpl> results[ops::kMaxOutputs];
   call_into(call, results);
-  for (int j = 0; j < op.n_out; ++j) out[j] = add(std::move(results[j]));
+  for (int j = 0; j < op.n_out; ++j) {
+    out[j] = add(std::move(results[j]));
+    items_.back().view = op.kind == ops::OpKind::view;
+  }
 }
 
 }  // namespace tandem::eager

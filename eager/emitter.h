@@ -17,8 +17,11 @@ class EagerEmitter final : public ops::Emitter {
   ops::Value number_op(ops::ScalarOp op, ops::Value a, ops::Value b) override;
 
   ops::Value add(Ref<TensorImpl> tensor);
-  ops::Value number_bits(int64_t bits, NumberKind kind);
+  ops::Value number_bits(int64_t bits, NumberKind kind, std::shared_ptr<const NumberSource> source = {});
   const Ref<TensorImpl>& tensor(ops::Value v) { return at(v).tensor; }
+  int32_t size() const { return static_cast<int32_t>(items_.size()); }
+  /// True if the value was made by a view op: its memory is another value's.
+  bool is_view(ops::Value v) const { return at(v).view; }
 
   using ops::Emitter::add;
 
@@ -28,6 +31,8 @@ class EagerEmitter final : public ops::Emitter {
     int64_t bits = 0;
     NumberKind kind = NumberKind::floating;
     ops::TensorType type;
+    bool view = false;
+    std::shared_ptr<const NumberSource> source;  // of numbers that follow a recorded word
   };
   const Item& at(ops::Value v) const { return items_[static_cast<size_t>(v.id)]; }
   std::vector<Item> items_;

@@ -37,14 +37,26 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
         n, grads, [&](int i) { return e.add(n.in[static_cast<size_t>(i)].saved.value); },
         [&](int j) { return e.add(n.out[static_cast<size_t>(j)].saved.value); },
         [&](int k) { return e.add(grads[static_cast<size_t>(k)]); },
-        [&](int w) { return e.number_bits(n.words[static_cast<size_t>(w)], number_kind(ops::def(n.op), n_numbers, n.words, w)); });
+        [&](int w) {
+          const NumberKind kind = number_kind(ops::def(n.op), n_numbers, n.words, w);
+          std::shared_ptr<NumberSource> source;
+          if (n.trace_words >= 0) {
+            source = std::make_shared<NumberSource>();
+            source->word = n.trace_words + w;
+            source->kind = kind;
+          }
+          return e.number_bits(n.words[static_cast<size_t>(w)], kind, std::move(source));
+        });
+    const int32_t given = e.size();
     values.run(e);
+    bool views = false;
+    for (const ops::Value r : values.results) views |= r && e.is_view(r);
     for (size_t i = 0; i < out.size(); ++i) {
       const ops::Value r = values.results[i];
       if (!r) continue;
       out[i] = e.tensor(r);
-      fresh[i] = std::count(values.results.begin(), values.results.end(), r) == 1 &&
-                 std::find(values.grads.begin(), values.grads.end(), r) == values.grads.end();
+      // Memory of its own: computed here, and no other result shows it.
+      fresh[i] = r.id >= given && !views && std::count(values.results.begin(), values.results.end(), r) == 1;
     }
     return;
   }

@@ -4,12 +4,28 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "tandem/core/tensor_impl.h"
 #include "tandem/ops/op.h"
 
 namespace tandem::eager {
+
+/// Where a run-time number of a gradient's op came from: a word of the recorded op whose gradient it is, or arithmetic on such.
+/// A replayed backward computes its numbers anew from these.
+struct NumberSource {
+  int64_t word = -1;                     // >= 0: index of the tracer's word
+  NumberKind kind = NumberKind::floating;
+  ops::ScalarOp op = ops::ScalarOp::count_;
+  double constant = 0;                   // neither a word nor arithmetic
+  std::shared_ptr<const NumberSource> a, b;
+
+  bool follows() const { return word >= 0 || (a && a->follows()) || (b && b->follows()); }
+  double value(const int64_t* words) const;
+  /// The word to store, for a number of the given kind.
+  int64_t bits(const int64_t* words, NumberKind as) const;
+};
 
 /// One call of an op. Words: for each number operand its (NumberKind, bits), then the attributes in declared order.
 struct Call {
@@ -19,6 +35,7 @@ struct Call {
   uint32_t n_in = 0, n_words = 0;
   core::TensorImpl* const* in = nullptr;  // null: a number or an absent optional operand
   const int64_t* words = nullptr;
+  const std::shared_ptr<const NumberSource>* sources = nullptr;  // per word, or null: in gradients that run under an interceptor
   Location where;
 };
 

@@ -30,8 +30,9 @@ std::string type_text(const Tensor& t) { return name(t.dtype()) + to_string(t.si
 
 }  // namespace
 
-std::vector<int64_t> match_names(const std::vector<NamedTensor>& expected, const std::vector<NamedTensor>& given, bool strict,
-                                 const std::string& who, Location where) {
+std::vector<int64_t> match_names(const std::vector<NamedTensor>& expected,
+                                 const std::vector<NamedTensor>& given, bool strict, const std::string& who,
+                                 Location where) {
   std::unordered_map<std::string_view, int64_t> index;
   NameList missing, unexpected, twice, wrong;
   for (size_t i = 0; i < given.size(); ++i)
@@ -55,8 +56,8 @@ std::vector<int64_t> match_names(const std::vector<NamedTensor>& expected, const
   if (strict)
     for (const NamedTensor& g : given)
       if (index.contains(g.name)) unexpected.add(g.name);
-  const std::string problems = missing.text("missing") + unexpected.text("unexpected") + twice.text("given twice") +
-                               wrong.text("wrong shape or type");
+  const std::string problems = missing.text("missing") + unexpected.text("unexpected") +
+                               twice.text("given twice") + wrong.text("wrong shape or type");
   if (!problems.empty()) fail(who + ": the state does not fit" + problems, where);
   return found;
 }

@@ -1,5 +1,5 @@
-// A checkpoint is one file whose names begin with their part: "model.", "optimizer.", "scheduler.", "generator.". A generator is
-// two int64: the bits of its seed and of its offset.
+// A checkpoint is one file whose names begin with their part: "model.", "optimizer.", "scheduler.",
+// "generator.". A generator is two int64: the bits of its seed and of its offset.
 #include "tandem/eager/save.h"
 
 #include <bit>
@@ -15,14 +15,17 @@ namespace {
 
 constexpr std::string_view kReserved = "tandem.";
 constexpr const char *kVersionKey = "tandem.version", *kKindKey = "tandem.kind", *kVersion = "1";
-constexpr std::string_view kModel = "model.", kOptimizer = "optimizer.", kScheduler = "scheduler.", kGenerator = "generator.";
+constexpr std::string_view kModel = "model.", kOptimizer = "optimizer.", kScheduler = "scheduler.",
+                           kGenerator = "generator.";
 
-void write(const std::string& path, const char* kind, const std::vector<NamedTensor>& tensors, const Metadata& metadata,
-           Location where) {
+void write(const std::string& path, const char* kind, const std::vector<NamedTensor>& tensors,
+           const Metadata& metadata, Location where) {
   std::map<std::string, std::string> texts = {{kVersionKey, kVersion}, {kKindKey, kind}};
   for (const auto& [key, value] : metadata) {
-    if (key.starts_with(kReserved)) fail("save: the metadata's key \"" + key + "\" begins with \"tandem.\", which is reserved", where);
-    if (!texts.emplace(key, value).second) fail("save: the metadata's key \"" + key + "\" is given twice", where);
+    if (key.starts_with(kReserved))
+      fail("save: the metadata's key \"" + key + "\" begins with \"tandem.\", which is reserved", where);
+    if (!texts.emplace(key, value).second)
+      fail("save: the metadata's key \"" + key + "\" is given twice", where);
   }
   const NoGrad no_grad;
   std::vector<Tensor> packed;
@@ -42,8 +45,8 @@ LoadedFile read(const std::string& path, Location where) {
   const core::SafeTensors file = core::SafeTensors::read(path, where);
   const auto version = file.metadata().find(kVersionKey);
   if (version != file.metadata().end() && version->second != kVersion)
-    fail("load: \"" + path + "\" has version " + version->second.substr(0, 20) + " of the format, this Tandem reads version " +
-             kVersion,
+    fail("load: \"" + path + "\" has version " + version->second.substr(0, 20) +
+             " of the format, this Tandem reads version " + kVersion,
          where);
   LoadedFile out;
   for (const core::SafeTensor& e : file.entries()) {
@@ -125,13 +128,15 @@ std::string find_metadata(const Metadata& metadata, const std::string& key, cons
   return otherwise;
 }
 
-void save(const std::string& path, const std::vector<NamedTensor>& tensors, const Metadata& metadata, Location where) {
+void save(const std::string& path, const std::vector<NamedTensor>& tensors, const Metadata& metadata,
+          Location where) {
   write(path, "tensors", tensors, metadata, where);
 }
 void save(const std::string& path, const nn::Module& module, const Metadata& metadata, Location where) {
   write(path, "module", module.state(), metadata, where);
 }
-void save(const std::string& path, const optim::Optimizer& optimizer, const Metadata& metadata, Location where) {
+void save(const std::string& path, const optim::Optimizer& optimizer, const Metadata& metadata,
+          Location where) {
   write(path, "optimizer", optimizer.state(), metadata, where);
 }
 void save(const std::string& path, const Generator& generator, const Metadata& metadata, Location where) {
@@ -152,7 +157,8 @@ Metadata load(const std::string& path, optim::Optimizer& optimizer, Location whe
 }
 Metadata load(const std::string& path, Generator& generator, Location where) {
   LoadedFile file = read(path, where);
-  naming(path, where, [&] { eager::match_names(generator_state(generator), file.tensors, true, "Generator", where); });
+  naming(path, where,
+         [&] { eager::match_names(generator_state(generator), file.tensors, true, "Generator", where); });
   load_generator(generator, file.tensors[0].tensor);
   return std::move(file.metadata);
 }
@@ -168,8 +174,10 @@ void save_checkpoint(const std::string& path, const Checkpoint& c, Location wher
 
 Metadata load_checkpoint(const std::string& path, const Checkpoint& c, Location where) {
   LoadedFile file = read(path, where);
-  const std::vector<NamedTensor> model = part_of(file.tensors, kModel), optimizer = part_of(file.tensors, kOptimizer),
-                                 scheduler = part_of(file.tensors, kScheduler), generators = part_of(file.tensors, kGenerator);
+  const std::vector<NamedTensor> model = part_of(file.tensors, kModel),
+                                 optimizer = part_of(file.tensors, kOptimizer),
+                                 scheduler = part_of(file.tensors, kScheduler),
+                                 generators = part_of(file.tensors, kGenerator);
   std::vector<int64_t> found;
   naming(path, where, [&] {
     check_parts(file, c);

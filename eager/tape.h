@@ -67,6 +67,7 @@ struct Node : core::TapeNode {
   };
   std::unique_ptr<Extras> extras;
   void* walk = nullptr;     // the engine's, during a walk
+  int64_t trace_words = -1; // where a tracer keeps the words of this op, while its call runs
 };
 inline Node* as_node(core::TapeNode* n) { return static_cast<Node*>(n); }
 

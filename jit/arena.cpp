@@ -1,5 +1,5 @@
-// Blocks are placed in the order in which they begin: into the smallest gap that holds them, else at the end. A gap comes
-// back when its block's last reader has run, and neighbouring gaps are joined.
+// Blocks are placed in the order in which they begin: into the smallest gap that holds them, else at the end.
+// A gap comes back when its block's last reader has run, and neighbouring gaps are joined.
 #include <algorithm>
 #include <functional>
 #include <map>

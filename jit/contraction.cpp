@@ -29,7 +29,8 @@ bool fold(const Layout& l, int count, int64_t& size, int64_t& stride) {
 }
 }  // namespace
 
-int plan_contraction(OpId op, const Layout& a, const Layout& b, const Layout* bias, DType dtype, Contraction& result) {
+int plan_contraction(OpId op, const Layout& a, const Layout& b, const Layout* bias, DType dtype,
+                     Contraction& result) {
   TANDEM_INTERNAL(op == OpId::matmul || op == OpId::linear, "a contraction that the planner does not know");
   result = {};
   ops::ProductCall& c = result.call;

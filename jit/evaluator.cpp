@@ -1,8 +1,8 @@
-// Running programs. A kernel is walked in chunks of a few hundred to a few thousand elements, each step of its program over
-// the whole chunk, so that what passes between steps stays in the first-level cache.
+// Running programs. A kernel is walked in chunks of a few hundred to a few thousand elements, each step of
+// its program over the whole chunk, so that what passes between steps stays in the first-level cache.
 //   pointwise: chunks of the linear index.
-//   row:       several short rows at once, a row at once, or a long row in chunks (then later passes compute again).
-//   column:    chunks of columns, with as many reduced positions at once as fit.
+//   row:       several short rows at once, a row at once, or a long row in chunks (then later passes compute
+//   again). column:    chunks of columns, with as many reduced positions at once as fit.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -27,7 +27,8 @@ class Scratch {
  public:
   ~Scratch() { std::free(data_); }
   char* get(size_t n) {
-    if (n > size_) [[unlikely]] grow(n);
+    if (n > size_) [[unlikely]]
+      grow(n);
     return data_;
   }
 
@@ -72,9 +73,9 @@ struct Evaluator::Program {
   size_t reductions;
   const ChunkFunctions* functions;
   std::vector<Access> accesses;  // loads, then stores
-  jit::Program whole;            // pointwise; row: one row at a time; column: all reduced positions in one chunk
-  jit::Program pieces;           // row and column: in pieces
-  jit::Program group;            // row: several rows at a time
+  jit::Program whole;   // pointwise; row: one row at a time; column: all reduced positions in one chunk
+  jit::Program pieces;  // row and column: in pieces
+  jit::Program group;   // row: several rows at a time
   int64_t chunk = 0, whole_chunk = 0, group_chunk = 0;
 
   class Run;
@@ -121,7 +122,7 @@ class Evaluator::Program::Run {
     execute(p_->once);
     for (at_ = args_.begin; at_ < args_.end; at_ += count_[1]) {
       count_[1] = std::min(capacity_, args_.end - at_);
-      column_chunk(std::min({capacity_ / count_[1], kColumnBlock, std::max<int64_t>(reduced_, 1)}));
+      column_chunk(capacity_ / count_[1]);
     }
   }
 
@@ -140,9 +141,12 @@ class Evaluator::Program::Run {
     };
     const size_t ptr = part(registers * sizeof(void*)), cells = part(static_cast<size_t>(p.cells) * 8);
     const size_t walks = part(accesses * sizeof(Walk) * (e_.kind == KernelKind::column ? 2 : 1));
-    const size_t chunks = part(static_cast<size_t>(p.slot_bytes * capacity + kSkew * static_cast<int64_t>(slots)) + 64);
+    const size_t chunks =
+        part(static_cast<size_t>(p.slot_bytes * capacity + kSkew * static_cast<int64_t>(slots)) + 64);
     // Of each reduction: lanes and a total, or values and indices of this block and values of all.
-    state_bytes_ = e_.kind == KernelKind::row ? kLaneState + 64 : e_.kind == KernelKind::column ? capacity * 24 : 0;
+    state_bytes_ = e_.kind == KernelKind::row      ? kLaneState + 64
+                   : e_.kind == KernelKind::column ? capacity * 24
+                                                   : 0;
     const size_t states = part(e_.reductions * static_cast<size_t>(state_bytes_));
     char* const base = scratch.get(bytes);
     ptr_ = reinterpret_cast<char**>(base + ptr);
@@ -158,8 +162,12 @@ class Evaluator::Program::Run {
         case Place::number:
           ptr_[r] = reinterpret_cast<char*>(const_cast<int64_t*>(args_.numbers + reg.slot));
           break;
-        case Place::cell: ptr_[r] = base + cells + static_cast<size_t>(reg.slot) * 8; break;
-        case Place::chunk: ptr_[r] = slot(reg); break;
+        case Place::cell:
+          ptr_[r] = base + cells + static_cast<size_t>(reg.slot) * 8;
+          break;
+        case Place::chunk:
+          ptr_[r] = slot(reg);
+          break;
       }
     }
   }
@@ -188,7 +196,8 @@ class Evaluator::Program::Run {
       set_base(walks_[2 * i], a);
       set_base(walks_[2 * i + 1], a);
       set_walk(walks_[2 * i], args_.dims, strides(a), e_.kept_rank);
-      set_walk(walks_[2 * i + 1], args_.dims + e_.kept_rank, strides(a) + e_.kept_rank, a.row_level ? 0 : e_.reduced_rank);
+      set_walk(walks_[2 * i + 1], args_.dims + e_.kept_rank, strides(a) + e_.kept_rank,
+               a.row_level ? 0 : e_.reduced_rank);
     }
   }
 
@@ -204,7 +213,8 @@ class Evaluator::Program::Run {
       for (const Section& s : p_->passes) {
         execute(s.before);
         execute(s.full);
-        for (const ReduceStep& r : s.reductions) r.reducer->rows(ptr(r.result), ptr(r.input), count_[1], reduced_);
+        for (const ReduceStep& r : s.reductions)
+          r.reducer->rows(ptr(r.result), ptr(r.input), count_[1], reduced_);
       }
       execute(p_->finish);
     }
@@ -224,12 +234,15 @@ class Evaluator::Program::Run {
             at_ = row_ * reduced_ + i;
             count_[2] = std::min(capacity_, end - i);
             execute(s.full);
-            for (const ReduceStep& r : s.reductions) r.reducer->lanes_add(state(r), ptr(r.input), count_[2], i);
+            for (const ReduceStep& r : s.reductions)
+              r.reducer->lanes_add(state(r), ptr(r.input), count_[2], i);
           }
           for (const ReduceStep& r : s.reductions) {
             char* const total = state(r) + kLaneState;
-            if (r.index) r.reducer->lanes_end(total, reinterpret_cast<int64_t*>(ptr(r.result)), state(r), block == 0);
-            else r.reducer->lanes_end(ptr(r.result), nullptr, state(r), block == 0);
+            if (r.index)
+              r.reducer->lanes_end(total, reinterpret_cast<int64_t*>(ptr(r.result)), state(r), block == 0);
+            else
+              r.reducer->lanes_end(ptr(r.result), nullptr, state(r), block == 0);
           }
           block = end;
         } while (block < reduced_);
@@ -249,22 +262,27 @@ class Evaluator::Program::Run {
       for (int64_t block = 0; block < reduced_; block += kColumnBlock) {
         const int64_t end = std::min(block + kColumnBlock, reduced_);
         if (block > 0)
-          for (const ReduceStep& r : s.reductions) r.reducer->columns_begin(state(r), block_indices(r), columns);
+          for (const ReduceStep& r : s.reductions)
+            r.reducer->columns_begin(state(r), block_indices(r), columns);
         for (row_ = block; row_ < end; row_ += rows_) {
           rows_ = std::min(most, end - row_);
           count_[2] = rows_ * columns;
           execute(s.full);
           for (const ReduceStep& r : s.reductions) {
-            if (block > 0) r.reducer->columns_add(state(r), block_indices(r), ptr(r.input), rows_, columns, row_);
+            if (block > 0)
+              r.reducer->columns_add(state(r), block_indices(r), ptr(r.input), rows_, columns, row_);
             else if (r.index)
-              r.reducer->columns_add(total_values(r), reinterpret_cast<int64_t*>(ptr(r.result)), ptr(r.input), rows_, columns, row_);
-            else r.reducer->columns_add(ptr(r.result), nullptr, ptr(r.input), rows_, columns, row_);
+              r.reducer->columns_add(total_values(r), reinterpret_cast<int64_t*>(ptr(r.result)), ptr(r.input),
+                                     rows_, columns, row_);
+            else
+              r.reducer->columns_add(ptr(r.result), nullptr, ptr(r.input), rows_, columns, row_);
           }
         }
         if (block == 0) continue;
         for (const ReduceStep& r : s.reductions) {
           auto* const indices = r.index ? reinterpret_cast<int64_t*>(ptr(r.result)) : nullptr;
-          r.reducer->columns_join(r.index ? total_values(r) : ptr(r.result), indices, state(r), block_indices(r), columns);
+          r.reducer->columns_join(r.index ? total_values(r) : ptr(r.result), indices, state(r),
+                                  block_indices(r), columns);
         }
       }
     }
@@ -272,7 +290,9 @@ class Evaluator::Program::Run {
   }
 
   char* state(const ReduceStep& r) const { return states_ + r.reduction * state_bytes_; }
-  int64_t* block_indices(const ReduceStep& r) const { return reinterpret_cast<int64_t*>(state(r) + 8 * capacity_); }
+  int64_t* block_indices(const ReduceStep& r) const {
+    return reinterpret_cast<int64_t*>(state(r) + 8 * capacity_);
+  }
   char* total_values(const ReduceStep& r) const { return state(r) + 16 * capacity_; }
 
   // --- Steps ---
@@ -281,25 +301,45 @@ class Evaluator::Program::Run {
     for (const Step& s : steps) {
       const int64_t n = count_[static_cast<int>(s.level)];
       switch (s.kind) {
-        case StepKind::unary: s.unary(ptr(s.out), ptr(s.a), n); break;
-        case StepKind::binary: s.binary(ptr(s.out), ptr(s.a), ptr(s.b), n); break;
-        case StepKind::ternary: s.ternary(ptr(s.out), ptr(s.a), ptr(s.b), ptr(s.c), n); break;
-        case StepKind::fill: s.unary(ptr(s.out), ptr(s.a), n); break;
-        case StepKind::iota: iota(reinterpret_cast<int64_t*>(ptr(s.out)), n); break;
-        case StepKind::load: load(s, n); break;
-        case StepKind::pick: pick(s, n); break;
-        case StepKind::expand: expand(s); break;
+        case StepKind::unary:
+          s.unary(ptr(s.out), ptr(s.a), n);
+          break;
+        case StepKind::binary:
+          s.binary(ptr(s.out), ptr(s.a), ptr(s.b), n);
+          break;
+        case StepKind::ternary:
+          s.ternary(ptr(s.out), ptr(s.a), ptr(s.b), ptr(s.c), n);
+          break;
+        case StepKind::fill:
+          s.unary(ptr(s.out), ptr(s.a), n);
+          break;
+        case StepKind::iota:
+          iota(reinterpret_cast<int64_t*>(ptr(s.out)), n);
+          break;
+        case StepKind::load:
+          load(s, n);
+          break;
+        case StepKind::pick:
+          pick(s, n);
+          break;
+        case StepKind::expand:
+          expand(s);
+          break;
         case StepKind::aim:
           ptr(s.out) = direct(s, n);
           if (ptr(s.out) == nullptr) ptr(s.out) = slot(s.out);
           break;
-        case StepKind::store: store(s, n); break;
+        case StepKind::store:
+          store(s, n);
+          break;
       }
     }
   }
 
   bool blocks(const Step& s) const { return e_.kind == KernelKind::column && s.level == Level::full; }
-  const Walk& walk(const Step& s) const { return walks_[e_.kind == KernelKind::column ? 2 * s.access : s.access]; }
+  const Walk& walk(const Step& s) const {
+    return walks_[e_.kind == KernelKind::column ? 2 * s.access : s.access];
+  }
   const Walk& outer(const Step& s) const { return walks_[2 * s.access + 1]; }
   /// First position of the step's range in its walk.
   int64_t first(const Step& s) const {
@@ -347,8 +387,10 @@ class Evaluator::Program::Run {
       if (!s.uniform) return walk_pick(w, at, count, index + i, pick, to + i * w.itemsize);
       Walk shifted = w;
       shifted.base += pick.offset(*index) * w.itemsize;
-      if (pick.extent > 0) walk_read(shifted, at, count, to + i * w.itemsize);
-      else std::memset(to + i * w.itemsize, 0, static_cast<size_t>(count * w.itemsize));
+      if (pick.extent > 0)
+        walk_read(shifted, at, count, to + i * w.itemsize);
+      else
+        std::memset(to + i * w.itemsize, 0, static_cast<size_t>(count * w.itemsize));
     };
     if (!blocks(s)) return read(walk(s), first(s), 0, n);
     for_rows(s, [&](const Walk& w, int64_t i) { read(w, at_, i, count_[1]); });
@@ -378,11 +420,13 @@ class Evaluator::Program::Run {
     } else if (rows_ == 1) {
       ptr(s.out) = const_cast<char*>(from);
     } else {
-      for (int64_t r = 0; r < rows_; ++r) std::memcpy(to + r * rows * size, from, static_cast<size_t>(rows * size));
+      for (int64_t r = 0; r < rows_; ++r)
+        std::memcpy(to + r * rows * size, from, static_cast<size_t>(rows * size));
     }
   }
 
-  // Row-major over the kept dimensions, then the reduced ones; in a column kernel the last kept dimension comes last.
+  // Row-major over the kept dimensions, then the reduced ones; in a column kernel the last kept dimension
+  // comes last.
   void iota(int64_t* to, int64_t n) const {
     if (e_.kind != KernelKind::column) return e_.functions->iota(to, at_, n);
     const int64_t inner = args_.dims[e_.kept_rank - 1];
@@ -399,19 +443,21 @@ class Evaluator::Program::Run {
   const KernelArgs& args_;
   const jit::Program* p_ = nullptr;
   int64_t capacity_ = 0, reduced_ = 1, state_bytes_ = 0;
-  int64_t at_ = 0;                  // position of the chunk: linear index; of a column kernel: the first column
-  int64_t row_ = 0, rows_ = 1;      // row kernel: the row; column kernel: reduced positions in the chunk
-  int64_t count_[3] = {1, 1, 0};    // elements at each level
+  int64_t at_ = 0;                // position of the chunk: linear index; of a column kernel: the first column
+  int64_t row_ = 0, rows_ = 1;    // row kernel: the row; column kernel: reduced positions in the chunk
+  int64_t count_[3] = {1, 1, 0};  // elements at each level
   char** ptr_ = nullptr;
   Walk* walks_ = nullptr;
   char *chunks_ = nullptr, *states_ = nullptr;
 };
 
-Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions) : program_(std::make_unique<Program>()) {
+Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions)
+    : program_(std::make_unique<Program>()) {
   Program& e = *program_;
   TANDEM_INTERNAL(k.kept_rank + k.reduced_rank <= kMaxWalkRank, "a kernel of too many dimensions");
   TANDEM_INTERNAL(k.kind != KernelKind::column || k.kept_rank > 0, "a column kernel without columns");
-  TANDEM_INTERNAL(k.kind != KernelKind::pointwise || k.reduced_rank == 0, "a pointwise kernel with reduced dimensions");
+  TANDEM_INTERNAL(k.kind != KernelKind::pointwise || k.reduced_rank == 0,
+                  "a pointwise kernel with reduced dimensions");
   e.kind = k.kind;
   e.kept_rank = k.kept_rank;
   e.reduced_rank = k.reduced_rank;
@@ -419,13 +465,16 @@ Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions) : program
   e.functions = functions != nullptr ? functions : &chunk_functions();
   int32_t at = 0;
   const auto access = [&](int32_t buffer, DType type, bool row_level, bool indexed) {
-    e.accesses.push_back({buffer, static_cast<uint8_t>(itemsize(type)), row_level && k.kind != KernelKind::pointwise, at});
+    e.accesses.push_back(
+        {buffer, static_cast<uint8_t>(itemsize(type)), row_level && k.kind != KernelKind::pointwise, at});
     at += k.kept_rank + k.reduced_rank + (indexed ? 2 : 0);
   };
   for (const Load& l : k.loads) access(l.buffer, l.dtype, l.row_level, l.index >= 0);
   for (const Store& s : k.stores) access(s.buffer, s.dtype, s.row_level, false);
   switch (k.kind) {
-    case KernelKind::pointwise: e.whole = make_program(k, *e.functions, {true, true}); break;
+    case KernelKind::pointwise:
+      e.whole = make_program(k, *e.functions, {true, true});
+      break;
     case KernelKind::row:
       e.whole = make_program(k, *e.functions, {true, true});
       e.pieces = make_program(k, *e.functions, {true, false});
@@ -448,9 +497,12 @@ void Evaluator::run(const KernelArgs& args) const {
   if (args.begin >= args.end) return;
   Program::Run run(*program_, args);
   switch (program_->kind) {
-    case KernelKind::pointwise: return run.pointwise();
-    case KernelKind::row: return run.row();
-    case KernelKind::column: return run.column();
+    case KernelKind::pointwise:
+      return run.pointwise();
+    case KernelKind::row:
+      return run.row();
+    case KernelKind::column:
+      return run.column();
   }
 }
 

@@ -1,5 +1,6 @@
-// Ranges of a strided access. The position is taken apart once; then runs along the innermost merged dimension are copied,
-// with an odometer between them. A range that repeats (outer stride 0) is copied from its own first period.
+// Ranges of a strided access. The position is taken apart once; then runs along the innermost merged
+// dimension are copied, with an odometer between them. A range that repeats (outer stride 0) is copied from
+// its own first period.
 #include "tandem/jit/evaluator_access.h"
 
 #include <algorithm>
@@ -75,7 +76,8 @@ void read(const Walk& w, int64_t at, int64_t n, T* to) {
   const int64_t stride = inner_stride(w);
   const bool repeats = w.rank == 2 && w.strides[0] == 0 && n > w.dims[1];
   const int64_t first = repeats ? w.dims[1] : n;
-  for_runs(w, at, first, [&](int64_t i, int64_t offset, int64_t run) { copy_run(to + i, base + offset, stride, run); });
+  for_runs(w, at, first,
+           [&](int64_t i, int64_t offset, int64_t run) { copy_run(to + i, base + offset, stride, run); });
   for (int64_t done = first; done < n;) {
     const int64_t more = std::min(done, n - done);
     std::memcpy(to + done, to, static_cast<size_t>(more) * sizeof(T));
@@ -157,28 +159,40 @@ char* walk_direct(const Walk& w, int64_t at, int64_t n) {
 
 void walk_read(const Walk& w, int64_t at, int64_t n, void* to) {
   switch (w.itemsize) {
-    case 1: return read(w, at, n, static_cast<uint8_t*>(to));
-    case 2: return read(w, at, n, static_cast<uint16_t*>(to));
-    case 4: return read(w, at, n, static_cast<uint32_t*>(to));
-    default: return read(w, at, n, static_cast<uint64_t*>(to));
+    case 1:
+      return read(w, at, n, static_cast<uint8_t*>(to));
+    case 2:
+      return read(w, at, n, static_cast<uint16_t*>(to));
+    case 4:
+      return read(w, at, n, static_cast<uint32_t*>(to));
+    default:
+      return read(w, at, n, static_cast<uint64_t*>(to));
   }
 }
 
 void walk_write(const Walk& w, int64_t at, int64_t n, const void* from) {
   switch (w.itemsize) {
-    case 1: return write(w, at, n, static_cast<const uint8_t*>(from));
-    case 2: return write(w, at, n, static_cast<const uint16_t*>(from));
-    case 4: return write(w, at, n, static_cast<const uint32_t*>(from));
-    default: return write(w, at, n, static_cast<const uint64_t*>(from));
+    case 1:
+      return write(w, at, n, static_cast<const uint8_t*>(from));
+    case 2:
+      return write(w, at, n, static_cast<const uint16_t*>(from));
+    case 4:
+      return write(w, at, n, static_cast<const uint32_t*>(from));
+    default:
+      return write(w, at, n, static_cast<const uint64_t*>(from));
   }
 }
 
 void walk_pick(const Walk& w, int64_t at, int64_t n, const int64_t* index, const Pick& pick, void* to) {
   switch (w.itemsize) {
-    case 1: return picked(w, at, n, index, pick, static_cast<uint8_t*>(to));
-    case 2: return picked(w, at, n, index, pick, static_cast<uint16_t*>(to));
-    case 4: return picked(w, at, n, index, pick, static_cast<uint32_t*>(to));
-    default: return picked(w, at, n, index, pick, static_cast<uint64_t*>(to));
+    case 1:
+      return picked(w, at, n, index, pick, static_cast<uint8_t*>(to));
+    case 2:
+      return picked(w, at, n, index, pick, static_cast<uint16_t*>(to));
+    case 4:
+      return picked(w, at, n, index, pick, static_cast<uint32_t*>(to));
+    default:
+      return picked(w, at, n, index, pick, static_cast<uint64_t*>(to));
   }
 }
 

@@ -1,5 +1,5 @@
-// Strided memory read and written in ranges of a linear index: a range that is contiguous is used where it lies, any
-// other is gathered into (or scattered from) a buffer of the caller. Values; any thread.
+// Strided memory read and written in ranges of a linear index: a range that is contiguous is used where it
+// lies, any other is gathered into (or scattered from) a buffer of the caller. Values; any thread.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ inline constexpr int kMaxWalkRank = 16;
 struct Walk {
   char* base;
   int64_t itemsize;
-  int rank;  // 0: one element everywhere
+  int rank;                                           // 0: one element everywhere
   int64_t dims[kMaxWalkRank], strides[kMaxWalkRank];  // elements
 };
 
@@ -20,7 +20,8 @@ struct Walk {
 void set_walk(Walk& w, const int64_t* dims, const int64_t* strides, int rank);
 /// Elements between the base and position `at`.
 int64_t walk_offset(const Walk& w, int64_t at);
-/// Where elements [at, at + n) lie one after another; null if they do not. A stride of 0 does for n = 1 alone.
+/// Where elements [at, at + n) lie one after another; null if they do not. A stride of 0 does for n = 1
+/// alone.
 char* walk_direct(const Walk& w, int64_t at, int64_t n);
 void walk_read(const Walk& w, int64_t at, int64_t n, void* to);
 void walk_write(const Walk& w, int64_t at, int64_t n, const void* from);
@@ -32,7 +33,8 @@ struct Pick {
   int64_t code;  // what *error becomes when an index is out of range
   /// The offset of `index`; element 0's if it is out of range.
   int64_t offset(int64_t index) const {
-    if (static_cast<uint64_t>(index) < static_cast<uint64_t>(extent)) [[likely]] return index * stride;
+    if (static_cast<uint64_t>(index) < static_cast<uint64_t>(extent)) [[likely]]
+      return index * stride;
     __atomic_store_n(error, code, __ATOMIC_RELAXED);
     return 0;
   }

@@ -1,5 +1,5 @@
-// The evaluator's loops by themselves, for contiguous operands of one type: what eager calls for the smallest tensors.
-// Pure functions, any thread; `dst` may be an operand.
+// The evaluator's loops by themselves, for contiguous operands of one type: what eager calls for the smallest
+// tensors. Pure functions, any thread; `dst` may be an operand.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@ namespace tandem::jit {
 using DirectUnary = void (*)(void* dst, const void* a, int64_t n);
 using DirectBinary = void (*)(void* dst, const void* a, const void* b, int64_t n);
 
-/// dst[i] = op(a[i]) and op(a[i], b[i]), operands of type `t`; comparisons give bool. Null where there is no such loop.
+/// dst[i] = op(a[i]) and op(a[i], b[i]), operands of type `t`; comparisons give bool. Null where there is no
+/// such loop.
 DirectUnary direct_unary(ops::ScalarOp op, DType t);
 DirectBinary direct_binary(ops::ScalarOp op, DType t);
 

@@ -1,10 +1,11 @@
-// Building a program. Every value has a level and a phase: how many walks over the reduced dimensions must be over
-// before it can be computed (a reduction's result has the phase of its input plus one). Pass p computes what the
-// reductions of phase p read; full-level stores wait for the last pass, because they may replace operands in memory.
-// A value of an earlier pass is computed again, unless the mode keeps it.
+// Building a program. Every value has a level and a phase: how many walks over the reduced dimensions must be
+// over before it can be computed (a reduction's result has the phase of its input plus one). Pass p computes
+// what the reductions of phase p read; full-level stores wait for the last pass, because they may replace
+// operands in memory. A value of an earlier pass is computed again, unless the mode keeps it.
 //
-// Afterwards chunks are given slots of scratch memory by a scan over the steps in order, and a step whose result a
-// store writes is aimed at that memory directly if no load is read after it: the two may be the same memory.
+// Afterwards chunks are given slots of scratch memory by a scan over the steps in order, and a step whose
+// result a store writes is aimed at that memory directly if no load is read after it: the two may be the same
+// memory.
 #include "tandem/jit/evaluator_program.h"
 
 #include <algorithm>
@@ -25,21 +26,39 @@ namespace {
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 bool finds_index(ReduceOp op) { return op == ReduceOp::argmax || op == ReduceOp::argmin; }
-bool is_random(ScalarOp op) { return op == ScalarOp::uniform || op == ScalarOp::uniform16 || op == ScalarOp::normal; }
+bool is_random(ScalarOp op) {
+  return op == ScalarOp::uniform || op == ScalarOp::uniform16 || op == ScalarOp::normal;
+}
 
 int64_t constant_bits(const ScalarNode& n) {
   const double value = std::bit_cast<double>(n.bits);
   int64_t word = 0;
   const auto set = [&](auto x) { __builtin_memcpy(&word, &x, sizeof x); };
   switch (n.type) {
-    case DType::bool_: set(static_cast<uint8_t>(n.bits != 0)); break;
-    case DType::uint8: set(static_cast<uint8_t>(n.bits)); break;
-    case DType::int32: set(static_cast<int32_t>(n.bits)); break;
-    case DType::int64: set(n.bits); break;
-    case DType::float16: set(float_to_half(static_cast<float>(value))); break;
-    case DType::bfloat16: set(float_to_bfloat(static_cast<float>(value))); break;
-    case DType::float32: set(static_cast<float>(value)); break;
-    case DType::float64: set(value); break;
+    case DType::bool_:
+      set(static_cast<uint8_t>(n.bits != 0));
+      break;
+    case DType::uint8:
+      set(static_cast<uint8_t>(n.bits));
+      break;
+    case DType::int32:
+      set(static_cast<int32_t>(n.bits));
+      break;
+    case DType::int64:
+      set(n.bits);
+      break;
+    case DType::float16:
+      set(float_to_half(static_cast<float>(value)));
+      break;
+    case DType::bfloat16:
+      set(float_to_bfloat(static_cast<float>(value)));
+      break;
+    case DType::float32:
+      set(static_cast<float>(value));
+      break;
+    case DType::float64:
+      set(value);
+      break;
   }
   return word;
 }
@@ -57,7 +76,8 @@ class Builder {
     for (int32_t i = 0; i < k_.scalars.size(); ++i) classify(i);
     for (const Store& s : k_.stores) {
       TANDEM_INTERNAL(s.dtype == type(s.value), "a store of another type than its value");
-      TANDEM_INTERNAL(!row_store(s) || level_[at(s.value)] != Level::full, "a row-level store of a full-level value");
+      TANDEM_INTERNAL(!row_store(s) || level_[at(s.value)] != Level::full,
+                      "a row-level store of a full-level value");
       mark_live(s.value);
     }
     sections();
@@ -87,7 +107,9 @@ class Builder {
     if (n.op == ScalarOp::load) {
       const Load& l = k_.loads[at(n.bits)];
       const bool element = pointwise() && k_.kept_rank <= 1 && l.inner == Inner::constant;
-      level = std::max(level, !pointwise() && l.row_level ? Level::row : element ? Level::uniform : Level::full);
+      level = std::max(level, !pointwise() && l.row_level ? Level::row
+                              : element                   ? Level::uniform
+                                                          : Level::full);
     } else if (n.op == ScalarOp::index) {
       level = Level::full;
     } else if (n.op == ScalarOp::reduced) {
@@ -137,7 +159,8 @@ class Builder {
   /// Row-level nodes of phases [from, to].
   void rows(int from, int to) {
     for (int32_t i = 0; i < k_.scalars.size(); ++i)
-      if (live_[at(i)] && level_[at(i)] == Level::row && phase_[at(i)] >= from && phase_[at(i)] <= to) emit(i);
+      if (live_[at(i)] && level_[at(i)] == Level::row && phase_[at(i)] >= from && phase_[at(i)] <= to)
+        emit(i);
   }
 
   void pass(int p, bool is_last, const std::vector<bool>& used) {
@@ -168,9 +191,13 @@ class Builder {
       if (needed[at(i)]) emit(i);
     for (size_t r = 0; r < used.size(); ++r)
       if (used[r] && phase_[at(k_.reductions[r].input)] == p) reduce(r);
-    if (is_last)
-      for (size_t s = 0; s < k_.stores.size(); ++s)
-        if (!row_store(k_.stores[s])) store(s, Level::full);
+    if (!is_last) return;
+    for (size_t s = 0; s < k_.stores.size(); ++s) {
+      if (row_store(k_.stores[s])) continue;
+      store(s, Level::full);
+      // Reductions run after the steps, when this store may have replaced the memory that they would read.
+      for (const ReduceStep& r : section.reductions) copy_load(r.input);
+    }
   }
 
   void reduce(size_t r) {
@@ -189,15 +216,19 @@ class Builder {
   void store(size_t s, Level level) {
     const Store& o = k_.stores[s];
     // A stored load would read memory that an earlier store may have replaced: it is copied first.
-    if (k_.stores.size() > 1)
-      for_steps([&](Step& step, int32_t) {
-        if (step.kind == StepKind::load && step.out == reg_[at(o.value)]) step.copy = true;
-      });
+    if (k_.stores.size() > 1) copy_load(reg_[at(o.value)]);
     const bool one = level == Level::row && mode_.row_is_element;
     Step step(StepKind::store, level, -1);
     step.a = spread(o.value, level, !one);
     step.access = static_cast<int32_t>(k_.loads.size() + s);
     steps_->push_back(step);
+  }
+
+  /// If `reg` is a load, it becomes a copy instead of a pointer into memory.
+  void copy_load(int32_t reg) {
+    for_steps([&](Step& step, int32_t) {
+      if (step.kind == StepKind::load && step.out == reg) step.copy = true;
+    });
   }
 
   // --- Registers ---
@@ -206,12 +237,15 @@ class Builder {
     p_.registers.push_back({place, static_cast<uint8_t>(itemsize(t)), slot});
     return static_cast<int32_t>(p_.registers.size()) - 1;
   }
-  bool element(Level level) const { return level == Level::uniform || (level == Level::row && mode_.row_is_element); }
+  bool element(Level level) const {
+    return level == Level::uniform || (level == Level::row && mode_.row_is_element);
+  }
   int32_t chunk_or_cell(Level level, DType t) {
     return element(level) ? add_register(Place::cell, t, p_.cells++) : add_register(Place::chunk, t);
   }
 
-  /// The register of a node for use at `level`, as elements of that level: `whole` turns single elements into chunks.
+  /// The register of a node for use at `level`, as elements of that level: `whole` turns single elements into
+  /// chunks.
   int32_t spread(int32_t node, Level level, bool whole) {
     const Level own = level_[at(node)];
     const int32_t reg = reg_[at(node)];
@@ -237,12 +271,15 @@ class Builder {
         reg = add_register(Place::constant, n.type, static_cast<int32_t>(p_.constants.size()));
         p_.constants.push_back(constant_bits(n));
         return;
-      case ScalarOp::number: reg = add_register(Place::number, n.type, static_cast<int32_t>(n.bits)); return;
+      case ScalarOp::number:
+        reg = add_register(Place::number, n.type, static_cast<int32_t>(n.bits));
+        return;
       case ScalarOp::reduced:
         reg = result_[at(n.bits)];
         TANDEM_INTERNAL(reg >= 0, "a reduction that is read before its operand");
         return;
-      default: break;
+      default:
+        break;
     }
     Step step(StepKind::unary, level, chunk_or_cell(level, n.type));
     reg = step.out;
@@ -269,7 +306,8 @@ class Builder {
       internal_error(std::string("no scalar function ") + ops::name(n.op) + " of " + tandem::name(in));
     };
     if (is_random(n.op))
-      TANDEM_INTERNAL(element(level_[at(n.in[1])]) && element(level_[at(n.in[2])]), "random draws with a seed per element");
+      TANDEM_INTERNAL(element(level_[at(n.in[1])]) && element(level_[at(n.in[2])]),
+                      "random draws with a seed per element");
     // a > b is b < a, for which there are more loops.
     if (n.op == ScalarOp::gt || n.op == ScalarOp::ge) {
       n.op = n.op == ScalarOp::gt ? ScalarOp::lt : ScalarOp::le;
@@ -341,7 +379,8 @@ class Builder {
     }
     // Row-level chunks, and results of reductions, keep a slot to themselves.
     for (size_t r = 0; r < n; ++r)
-      if (p_.registers[r].place == Place::chunk && !full[r]) p_.registers[r].slot = new_slot(p_.registers[r].itemsize);
+      if (p_.registers[r].place == Place::chunk && !full[r])
+        p_.registers[r].slot = new_slot(p_.registers[r].itemsize);
     std::vector<std::pair<int32_t, int32_t>> busy;  // last use, register
     for_steps([&](const Step& s, int32_t now) {
       if (s.out < 0 || !full[at(s.out)]) return;
@@ -378,16 +417,19 @@ class Builder {
     for (size_t i = 0; i < steps.size(); ++i) {
       const Step& s = steps[i];
       const auto reads = [&](int32_t reg) { return reg >= 0 && loaded[at(reg)]; };
-      if (s.kind == StepKind::load || s.kind == StepKind::pick) first = i + 1;
-      else if (reads(s.a) || reads(s.b) || reads(s.c)) first = i;
+      if (s.kind == StepKind::load || s.kind == StepKind::pick)
+        first = i + 1;
+      else if (reads(s.a) || reads(s.b) || reads(s.c))
+        first = i;
     }
     for (const ReduceStep& r : p_.passes.back().reductions)
       if (loaded[at(r.input)]) return;
     for (size_t i = first; i < steps.size(); ++i) {
       const Step s = steps[i];
       if (s.kind == StepKind::store || s.out < 0 || loaded[at(s.out)]) continue;
-      const auto store = std::find_if(steps.begin(), steps.end(),
-                                      [&](const Step& o) { return o.kind == StepKind::store && o.a == s.out; });
+      const auto store = std::find_if(steps.begin(), steps.end(), [&](const Step& o) {
+        return o.kind == StepKind::store && o.a == s.out;
+      });
       if (store == steps.end()) continue;
       Step aim(StepKind::aim, Level::full, s.out);
       aim.access = store->access;

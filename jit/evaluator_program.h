@@ -1,6 +1,6 @@
-// A kernel flattened for interpretation: steps over registers, in sections. A register is one element (a constant, a
-// run-time number, a value that is the same everywhere), or a chunk of elements in scratch memory or, for a load that is
-// contiguous, the kernel's own memory. Built once, immutable, any thread.
+// A kernel flattened for interpretation: steps over registers, in sections. A register is one element (a
+// constant, a run-time number, a value that is the same everywhere), or a chunk of elements in scratch memory
+// or, for a load that is contiguous, the kernel's own memory. Built once, immutable, any thread.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 
 namespace tandem::jit {
 
-/// On what a value depends: nothing in the space, the kept dimensions, all of them. Pointwise kernels have no rows.
+/// On what a value depends: nothing in the space, the kept dimensions, all of them. Pointwise kernels have no
+/// rows.
 enum class Level : uint8_t { uniform, row, full };
 
 enum class StepKind : uint8_t {
@@ -29,9 +30,10 @@ enum class StepKind : uint8_t {
 
 struct Step {
   StepKind kind;
-  Level level;         // how many elements `out` has
+  Level level;           // how many elements `out` has
   bool uniform = false;  // pick: one index for all elements
-  bool copy = false;     // load: never the kernel's own memory, which a store of the same step list may overwrite
+  bool copy =
+      false;  // load: never the kernel's own memory, which a store of the same step list may overwrite
   int32_t out = -1, a = -1, b = -1, c = -1;
   int32_t access = -1;  // loads, then stores
   union {
@@ -69,14 +71,14 @@ struct Mode {
 };
 
 struct Program {
-  std::vector<int64_t> constants;     // one element each
+  std::vector<int64_t> constants;  // one element each
   std::vector<Register> registers;
   int32_t cells = 0;
   std::vector<int64_t> slot_offsets;  // bytes before a slot, per element of capacity
   int64_t slot_bytes = 0;             // bytes of all slots, per element of capacity
   std::vector<Step> once;             // uniform level
   std::vector<Section> passes;
-  std::vector<Step> finish;           // row level, after the last pass
+  std::vector<Step> finish;  // row level, after the last pass
 };
 
 Program make_program(const Kernel& k, const ChunkFunctions& functions, Mode mode);

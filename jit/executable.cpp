@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kGrain = 32768;  // elements that are worth a thread
 
-/// Arenas that wait for the next run. A run takes one and gives it back; runs at the same time take different ones.
+/// Arenas that wait for the next run. A run takes one and gives it back; runs at the same time take different
+/// ones.
 class ArenaPool {
  public:
   ~ArenaPool() {
@@ -35,7 +36,8 @@ class ArenaPool {
     if (!arena) return;
     for (auto& s : slots_) {
       void* expected = nullptr;
-      if (s.compare_exchange_strong(expected, arena, std::memory_order_release, std::memory_order_relaxed)) return;
+      if (s.compare_exchange_strong(expected, arena, std::memory_order_release, std::memory_order_relaxed))
+        return;
     }
     core::deallocate(arena, bytes_);
   }
@@ -53,11 +55,16 @@ struct Memory {
 
   void* at(const Address& a) const {
     switch (a.base) {
-      case Base::arena: return arena + a.offset;
-      case Base::input: return static_cast<char*>(inputs[a.index]) + a.offset;
-      case Base::output: return static_cast<char*>(outputs[a.index]) + a.offset;
-      case Base::constant: return const_cast<char*>(static_cast<const char*>(constants)) + a.offset;
-      case Base::none: break;
+      case Base::arena:
+        return arena + a.offset;
+      case Base::input:
+        return static_cast<char*>(inputs[a.index]) + a.offset;
+      case Base::output:
+        return static_cast<char*>(outputs[a.index]) + a.offset;
+      case Base::constant:
+        return const_cast<char*>(static_cast<const char*>(constants)) + a.offset;
+      case Base::none:
+        break;
     }
     return nullptr;
   }
@@ -77,15 +84,17 @@ struct Executable::Impl {
   ExecutableStats stats;
   mutable ArenaPool arenas;
 
-  void run_call(const Runner& runner, const Kernel& kernel, const KernelCall& call, int64_t begin, int64_t end,
-                const Memory& memory, const int64_t* numbers, int64_t* error) const {
+  void run_call(const Runner& runner, const Kernel& kernel, const KernelCall& call, int64_t begin,
+                int64_t end, const Memory& memory, const int64_t* numbers, int64_t* error) const {
     void* buffers[kMaxKernelBuffers];
     int64_t values[kMaxKernelNumbers];
     const Address* const addresses = plan.buffers.data() + call.buffers;
     for (int i = 0; i < kernel.buffers; ++i) buffers[i] = memory.at(addresses[i]);
     const NumberWord* const words = plan.numbers.data() + call.numbers;
-    for (int i = 0; i < kernel.numbers; ++i) values[i] = words[i].index >= 0 ? numbers[words[i].index] : words[i].bits;
-    const KernelArgs args{buffers, plan.words.data() + call.dims, plan.words.data() + call.strides, values, begin, end, error};
+    for (int i = 0; i < kernel.numbers; ++i)
+      values[i] = words[i].index >= 0 ? numbers[words[i].index] : words[i].bits;
+    const KernelArgs args{
+        buffers, plan.words.data() + call.dims, plan.words.data() + call.strides, values, begin, end, error};
     if (runner.function)
       runner.function(&args);
     else
@@ -93,7 +102,8 @@ struct Executable::Impl {
   }
 
   /// The part of an entry's calls that lies in [begin, end), counted in elements over all of them.
-  void run_part(const Entry& e, int64_t begin, int64_t end, const Memory& memory, const int64_t* numbers, int64_t* error) const {
+  void run_part(const Entry& e, int64_t begin, int64_t end, const Memory& memory, const int64_t* numbers,
+                int64_t* error) const {
     const Runner& runner = runners[static_cast<size_t>(e.index)];
     const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
     for (int32_t i = e.first; i < e.first + e.count; ++i) {
@@ -181,9 +191,15 @@ struct Executable::Impl {
       const Entry& e = plan.entries[i];
       bool good = true;
       switch (e.kind) {
-        case EntryKind::kernel: good = run_kernel(e, memory, numbers); break;
-        case EntryKind::product: run_product(plan.products[static_cast<size_t>(e.index)], memory); break;
-        case EntryKind::native: good = run_native(plan.natives[static_cast<size_t>(e.index)], memory); break;
+        case EntryKind::kernel:
+          good = run_kernel(e, memory, numbers);
+          break;
+        case EntryKind::product:
+          run_product(plan.products[static_cast<size_t>(e.index)], memory);
+          break;
+        case EntryKind::native:
+          good = run_native(plan.natives[static_cast<size_t>(e.index)], memory);
+          break;
       }
       if (!good) return static_cast<int>(i) + 1;
     }
@@ -211,8 +227,12 @@ struct Executable::Impl {
           ++stats.kernels;
           ++(runners[static_cast<size_t>(e.index)].function ? stats.compiled : stats.interpreted);
           break;
-        case EntryKind::product: ++stats.products; break;
-        case EntryKind::native: ++stats.natives; break;
+        case EntryKind::product:
+          ++stats.products;
+          break;
+        case EntryKind::native:
+          ++stats.natives;
+          break;
       }
     stats.arena_bytes = plan.arena_bytes;
     stats.bytes_moved = plan.bytes_moved;
@@ -244,11 +264,16 @@ int Executable::run(void* const* inputs, const int64_t* numbers, void* const* ou
     ~Lease() { pool.give(arena); }
   };
   const Lease lease{impl_->arenas, impl_->arenas.take()};
-  return impl_->run({static_cast<char*>(lease.arena), inputs, outputs, impl_->plan.constants.data()}, numbers);
+  return impl_->run({static_cast<char*>(lease.arena), inputs, outputs, impl_->plan.constants.data()},
+                    numbers);
 }
 
-Location Executable::entry_where(int entry) const { return impl_->plan.entries.at(static_cast<size_t>(entry)).where; }
-std::string Executable::entry_name(int entry) const { return impl_->plan.entries.at(static_cast<size_t>(entry)).op; }
+Location Executable::entry_where(int entry) const {
+  return impl_->plan.entries.at(static_cast<size_t>(entry)).where;
+}
+std::string Executable::entry_name(int entry) const {
+  return impl_->plan.entries.at(static_cast<size_t>(entry)).op;
+}
 const ExecutableStats& Executable::stats() const { return impl_->stats; }
 const Graph& Executable::graph() const { return impl_->graph; }
 std::string Executable::plan_text() const { return to_string(impl_->plan); }
@@ -257,8 +282,10 @@ std::string Executable::code() const {
   std::string text;
   for (size_t i = 0; i < impl_->plan.kernels.size(); ++i) {
     std::string why;
-    const std::string printed = print_c(impl_->plan.kernels[i], kernel_symbol(impl_->plan.kernel_texts[i]), &why);
-    text += printed.empty() ? "// " + impl_->plan.kernels[i].name + " is interpreted: " + why + "\n" : printed;
+    const std::string printed =
+        print_c(impl_->plan.kernels[i], kernel_symbol(impl_->plan.kernel_texts[i]), &why);
+    text +=
+        printed.empty() ? "// " + impl_->plan.kernels[i].name + " is interpreted: " + why + "\n" : printed;
     text += "\n";
   }
   return text;

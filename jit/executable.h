@@ -1,5 +1,5 @@
-// A graph made runnable: groups, kernels, products, a static memory plan. Immutable after `make`, shared; `run` may be
-// called from several threads, each with an arena of its own (taken from a small pool inside).
+// A graph made runnable: groups, kernels, products, a static memory plan. Immutable after `make`, shared;
+// `run` may be called from several threads, each with an arena of its own (taken from a small pool inside).
 #pragma once
 
 #include <memory>
@@ -11,31 +11,33 @@
 namespace tandem::jit {
 
 struct ExecutableOptions {
-  bool compile = true;    // print, compile and load kernels; false: the chunk evaluator (eager mode)
-  bool optimize = true;   // run the passes and fuse; false: one group per node (tests)
+  bool compile = true;   // print, compile and load kernels; false: the chunk evaluator (eager mode)
+  bool optimize = true;  // run the passes and fuse; false: one group per node (tests)
   std::vector<std::string> disabled_passes = {};
 };
 
 struct ExecutableStats {
-  int entries = 0;           // plan entries: kernels, products, natives
-  int kernels = 0;           // entries that are kernels
-  int compiled = 0;          // kernels that run compiled code
-  int interpreted = 0;       // kernels that run in the evaluator
+  int entries = 0;      // plan entries: kernels, products, natives
+  int kernels = 0;      // entries that are kernels
+  int compiled = 0;     // kernels that run compiled code
+  int interpreted = 0;  // kernels that run in the evaluator
   int products = 0, natives = 0;
-  int64_t arena_bytes = 0;   // peak of intermediate values
+  int64_t arena_bytes = 0;                     // peak of intermediate values
   int64_t bytes_moved = 0, bytes_unfused = 0;  // by the kernels as planned; by one kernel per op
   double compile_ms = 0;
 };
 
 class Executable {
  public:
-  /// Builds the plan. Throws InternalError on our defects only; a kernel that does not compile runs in the evaluator.
+  /// Builds the plan. Throws InternalError on our defects only; a kernel that does not compile runs in the
+  /// evaluator.
   static std::shared_ptr<const Executable> make(const Graph& g, const ExecutableOptions& options = {});
   ~Executable();
 
-  /// `inputs`: addresses in the order of Graph::inputs; `numbers`: 8-byte words (bits of float64, int64) in the order of
-  /// the run-time numbers; `outputs`: addresses of fresh contiguous memory in the order of Graph::outputs.
-  /// Writes happen in place. Returns 0, or 1 + the plan entry at which an index was out of range (later entries did not run).
+  /// `inputs`: addresses in the order of Graph::inputs; `numbers`: 8-byte words (bits of float64, int64) in
+  /// the order of the run-time numbers; `outputs`: addresses of fresh contiguous memory in the order of
+  /// Graph::outputs. Writes happen in place. Returns 0, or 1 + the plan entry at which an index was out of
+  /// range (later entries did not run).
   int run(void* const* inputs, const int64_t* numbers, void* const* outputs) const;
   /// The op line of a failed entry, and what it was.
   Location entry_where(int entry) const;

@@ -1,15 +1,15 @@
-// Greedy fusion in program order. A node joins the group of one of its operands if its elements correspond one to one
-// with the group's space (or, in a group that reduces, with its kept axes) and if no other operand depends on that
-// group, for then the two would wait for each other. The groups of its other operands are merged in under the same
-// conditions. Two more rounds merge producers with consumers that a conversion made compatible, and groups that read
-// the same memory. Dependence between groups is kept as bit sets over a window of recent groups; older groups are
-// closed, so the work stays linear in the size of the graph.
+// Greedy fusion in program order. A node joins the group of one of its operands if its elements correspond
+// one to one with the group's space (or, in a group that reduces, with its kept axes) and if no other operand
+// depends on that group, for then the two would wait for each other. The groups of its other operands are
+// merged in under the same conditions. Two more rounds merge producers with consumers that a conversion made
+// compatible, and groups that read the same memory.
 #include "tandem/jit/grouping.h"
 
 #include <algorithm>
 #include <bit>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/group_order.h"
 #include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
@@ -21,81 +21,10 @@ constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr Axes kNoAxes = {-1, -1, -1, -1, -1, -1, -1, -1};
 }  // namespace
 
-const Dims& walked_sizes(const Graph& g, const Node& n) {
-  const bool reduction = ops::def(n.op).kind == OpKind::reduction;
-  return g.type(reduction ? n.in[0] : n.out[0]).sizes;
-}
-
-int gather_axis(const Graph& g, const Node& n) {
-  const ops::OpDef& d = ops::def(n.op);
-  return normalize_axis(n.words[at(d.structural_index(0))], g.type(n.in[0]).sizes.rank(), d.name, n.where);
-}
-
-int walked_axis(const Graph& g, const Node& n, int k, int d) {
-  switch (ops::def(n.op).kind) {
-    case OpKind::reduction: return d;
-    case OpKind::gather:
-      // A rank-1 index runs along the axis of the result; otherwise the operands' axes are the result's.
-      if (k == 1 && n.op == OpId::index_select) return gather_axis(g, n);
-      return d;
-    default: {
-      const Dims &to = g.type(n.out[0]).sizes, &from = g.type(n.in[at(k)]).sizes;
-      if (planted(PlantedBug::broadcast_axis) && std::equal(from.begin(), from.end(), to.begin())) return d;
-      return d + to.rank() - from.rank();
-    }
-  }
-}
-
-Dims reduced_axes(const Graph& g, const Node& n) {
-  const ops::OpDef& d = ops::def(n.op);
-  for (int a = 0; a < d.n_attrs; ++a) {
-    if (d.attrs[a].type != ops::AttrType::list) continue;
-    const size_t i = at(d.structural_index(a));
-    return ops::normalize_axes(Dims(n.words.data() + i + 1, n.words[i]), g.type(n.in[0]).sizes.rank(), d.name, n.where);
-  }
-  internal_error(std::string("a reduction without axes: ") + d.name);
-}
-
-bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes& axes) {
-  const int32_t root = p.root(v);
-  const Node& n = p.g.node_of(root);
-  const Axes& walked = grouping.axes[at(p.g.values[at(root)].node)];
-  const Dims& sizes = p.g.type(root).sizes;
-  Axes own = walked;
-  if (ops::def(n.op).kind == OpKind::reduction) {
-    const Dims& in = p.g.type(n.in[0]).sizes;
-    const Dims gone = reduced_axes(p.g, n);
-    const bool keeps = sizes.rank() == in.rank();
-    int o = 0;
-    for (int d = 0; d < in.rank(); ++d) {
-      const bool reduced = std::find(gone.begin(), gone.end(), d) != gone.end();
-      if (!reduced)
-        own[at(o++)] = walked[at(d)];
-      else if (keeps)
-        own[at(o++)] = -1;
-    }
-  }
-  AxisMap map;
-  axes = kNoAxes;
-  if (!axes_of_root(sizes, p.layout(v), map)) return false;
-  for (int d = 0; d < p.layout(v).sizes.rank(); ++d)
-    if (map[d] >= 0) axes[at(d)] = own[at(map[d])];
-  return true;
-}
-
 namespace {
 
-constexpr int kWindow = 1024;
 constexpr size_t kMaxNodes = 64;
 constexpr size_t kMaxReads = 20;
-using Bits = std::array<uint64_t, kWindow / 64>;
-
-bool test(const Bits& b, int i) { return b[at(i / 64)] >> (i % 64) & 1; }
-void set(Bits& b, int i) { b[at(i / 64)] |= uint64_t{1} << (i % 64); }
-void clear(Bits& b, int i) { b[at(i / 64)] &= ~(uint64_t{1} << (i % 64)); }
-void add(Bits& b, const Bits& other) {
-  for (size_t i = 0; i < b.size(); ++i) b[i] |= other[i];
-}
 
 class Grouper {
  public:
@@ -116,12 +45,6 @@ class Grouper {
   }
 
  private:
-  struct Facts {
-    Bits before{};               // groups of the window that this one depends on
-    bool has_users = false;
-    std::vector<int32_t> reads;  // roots that it reads from memory
-  };
-
   bool computes(int32_t i) const {
     const Node& n = p_.g.nodes[at(i)];
     return n.leaf == Leaf::op && ops::def(n.op).kind != OpKind::view &&
@@ -129,7 +52,7 @@ class Grouper {
   }
   Group& group(int g) { return r_.groups[at(g)]; }
   bool alive(int g) const { return !r_.groups[at(g)].nodes.empty(); }
-  bool open(int g) const { return g >= window_ && r_.groups[at(g)].is_kernel(); }
+  bool open(int g) const { return order_.open(g) && r_.groups[at(g)].is_kernel(); }
   /// The group that computes an operand; -1 if it comes from outside or is no memory.
   int maker(int32_t v) const {
     if (v < 0 || p_.value_class(v) != ValueClass::memory) return -1;
@@ -144,11 +67,16 @@ class Grouper {
     const OpKind kind = ops::def(n.op).kind;
     int home = -1;
     switch (kind) {
-      case OpKind::contraction: home = fresh(GroupKind::product); break;
+      case OpKind::contraction:
+        home = fresh(GroupKind::product);
+        break;
       case OpKind::piecewise:
       case OpKind::scatter:
-      case OpKind::scan: home = fresh(GroupKind::native); break;
-      default: break;
+      case OpKind::scan:
+        home = fresh(GroupKind::native);
+        break;
+      default:
+        break;
     }
     if (home >= 0) {
       group(home).may_fail = kind == OpKind::scatter;
@@ -159,9 +87,14 @@ class Grouper {
     if (fuse_)
       for (const int32_t v : n.in) {
         const int g = maker(v);
-        if (g >= 0 && open(g) && std::find(candidates.begin(), candidates.end(), g) == candidates.end()) candidates.push_back(g);
+        if (g >= 0 && open(g) && std::find(candidates.begin(), candidates.end(), g) == candidates.end())
+          candidates.push_back(g);
       }
     std::sort(candidates.rbegin(), candidates.rend());
+    if (kind == OpKind::gather) {  // only the group of what it looks up can save it from going through memory
+      const auto base = std::find(candidates.begin(), candidates.end(), maker(n.in[0]));
+      if (base != candidates.end()) std::rotate(candidates.begin(), base, base + 1);
+    }
     Shape shape;
     for (const int g : candidates)
       if (home < 0 && fits(g, i, shape)) home = g;
@@ -181,11 +114,10 @@ class Grouper {
   }
 
   int fresh(GroupKind kind) {
-    if (static_cast<int>(r_.groups.size()) - window_ == kWindow) window_ = static_cast<int>(r_.groups.size());
     r_.groups.emplace_back();
     r_.groups.back().kind = kind;
-    facts_.emplace_back();
-    return static_cast<int>(r_.groups.size()) - 1;
+    reads_.emplace_back();
+    return order_.add();
   }
 
   void enter(int g, int32_t i) {
@@ -199,22 +131,10 @@ class Grouper {
         after_[at(i)] |= after_[at(p_.values_node(p_.root(v)))];
         continue;
       }
-      auto& reads = facts_[at(g)].reads;
+      auto& reads = reads_[at(g)];
       if (std::find(reads.begin(), reads.end(), p_.root(v)) == reads.end()) reads.push_back(p_.root(v));
-      if (from >= window_) depend(g, from);
+      if (from >= 0) order_.depend(g, from);
     }
-  }
-
-  /// `g` runs after `from`.
-  void depend(int g, int from) {
-    facts_[at(from)].has_users = true;
-    if (test(facts_[at(g)].before, from - window_)) return;
-    Bits more = facts_[at(from)].before;
-    set(more, from - window_);
-    add(facts_[at(g)].before, more);
-    if (!facts_[at(g)].has_users) return;
-    for (int h = window_; h < static_cast<int>(r_.groups.size()); ++h)
-      if (test(facts_[at(h)].before, g - window_)) add(facts_[at(h)].before, more);
   }
 
   // --- How a node lies in a group's space ---
@@ -255,19 +175,20 @@ class Grouper {
       g.space.push_back(sizes[d]);
     }
     shape.ordered = kind == OpKind::random || kind == OpKind::fill;
-    if (reduces(i) && !reduction_shape(i, shape.axes, shape.kind, shape.reduced)) shape.kind = GroupKind::pointwise;
+    if (reduces(i) && !reduction_shape(i, shape.axes, shape.kind, shape.reduced))
+      shape.kind = GroupKind::pointwise;
   }
 
   /// Whether node `i` may join group `gi`, and how both then lie.
   bool fits(int gi, int32_t i, Shape& shape) {
     const Group& g = group(gi);
     const Node& n = p_.g.nodes[at(i)];
-    if (g.nodes.size() >= kMaxNodes || facts_[at(gi)].reads.size() + n.in.size() > kMaxReads) return false;
+    if (g.nodes.size() >= kMaxNodes || reads_[at(gi)].size() + n.in.size() > kMaxReads) return false;
     shape = {g.kind, g.reduced, false, kNoAxes};
     bool after = false;
     for (size_t k = 0; k < n.in.size(); ++k) {
       const int from = maker(n.in[k]);
-      if (from >= window_ && from != gi && test(facts_[at(from)].before, gi - window_)) return false;
+      if (from >= 0 && from != gi && order_.after(from, gi)) return false;
       if (from != gi) continue;
       Axes in;
       if (!axes_of_value(p_, r_, n.in[k], in)) return false;
@@ -276,7 +197,7 @@ class Grouper {
       after = after || after_[at(p_.values_node(p_.root(n.in[k])))];
     }
     bool full = false;
-    if (!complete(g, walked_sizes(p_.g, n), shape.axes, full)) return false;
+    if (!complete_axes(g, walked_sizes(p_.g, n), shape.axes, full)) return false;
     GroupKind kind;
     uint32_t reduced;
     if (!reduces(i) || !reduction_shape(i, shape.axes, kind, reduced))
@@ -291,9 +212,9 @@ class Grouper {
     return kind == g.kind && reduced == g.reduced && !(after && kind == GroupKind::column);
   }
 
-  /// Whether a gather from a value of its own group, one element a row, may compute that element anew: from memory, at
-  /// the index, by the nodes between (none of them a reduction, a gather or bound to its place). Then the looked-up axis
-  /// of `axes` is set free.
+  /// Whether a gather from a value of its own group, one element a row, may compute that element anew: from
+  /// memory, at the index, by the nodes between (none of them a reduction, a gather or bound to its place).
+  /// Then the looked-up axis of `axes` is set free.
   bool looked_up_again(const Node& n, int gi, Axes& axes) const {
     const Group& g = r_.groups[at(gi)];
     const int axis = gather_axis(p_.g, n);
@@ -311,7 +232,9 @@ class Grouper {
       if (std::find(seen.begin(), seen.end(), i) != seen.end()) continue;
       seen.push_back(i);
       const Node& m = p_.g.nodes[at(i)];
-      if (std::find(r_.axes[at(i)].begin(), r_.axes[at(i)].end(), looked) == r_.axes[at(i)].end() || reduces(i)) continue;
+      if (std::find(r_.axes[at(i)].begin(), r_.axes[at(i)].end(), looked) == r_.axes[at(i)].end() ||
+          reduces(i))
+        continue;
       if (ops::def(m.op).kind != OpKind::pointwise) return false;
       for (size_t k = 0; k < m.in.size(); ++k) {
         const int32_t v = m.in[k];
@@ -341,38 +264,6 @@ class Grouper {
     return true;
   }
 
-  /// Gives the axes that nothing determines the space's remaining ones in order: all of the space (`full`) or its kept
-  /// axes.
-  static bool complete(const Group& g, const Dims& sizes, Axes& axes, bool& full) {
-    const uint32_t all = (1u << g.space.rank()) - 1;
-    uint32_t used = 0;
-    for (int d = 0; d < sizes.rank(); ++d) {
-      if (axes[at(d)] < 0) continue;
-      if (used >> axes[at(d)] & 1) return false;
-      used |= 1u << axes[at(d)];
-    }
-    for (const bool whole : {true, false}) {
-      if (!whole && g.reduced == 0) return false;
-      uint32_t rest = (whole ? all : all & ~g.reduced) & ~used;
-      if (!whole && (used & g.reduced)) return false;
-      Axes result = axes;
-      bool good = true;
-      for (int d = 0; d < sizes.rank() && good; ++d) {
-        if (sizes[d] == 1 || axes[at(d)] >= 0) continue;
-        const int a = std::countr_zero(rest);
-        good = rest != 0 && g.space[a] == sizes[d];
-        if (!good) break;
-        result[at(d)] = static_cast<int8_t>(a);
-        rest &= rest - 1;
-      }
-      if (!good || rest != 0) continue;
-      axes = result;
-      full = whole;
-      return true;
-    }
-    return false;
-  }
-
   bool reduced_in_order(int32_t i, const Axes& axes) const {
     if (planted(PlantedBug::reduction_order)) return true;
     int last = -1;
@@ -386,16 +277,6 @@ class Grouper {
   }
 
   // --- Merging ---
-
-  bool waits_on_each_other(int a, int b) const {
-    for (int h = window_; h < static_cast<int>(r_.groups.size()); ++h) {
-      if (h == a || h == b || !alive(h)) continue;
-      const Bits& before = facts_[at(h)].before;
-      if (test(before, a - window_) && test(facts_[at(b)].before, h - window_)) return true;
-      if (test(before, b - window_) && test(facts_[at(a)].before, h - window_)) return true;
-    }
-    return false;
-  }
 
   /// Collects how `b`'s axes lie in `a`'s space from the values of one that the other reads.
   bool relate(int a, int b, Axes& sigma) const {
@@ -426,15 +307,15 @@ class Grouper {
     return true;
   }
 
-  /// Merges `b` into `a` or the other way round if that is possible; returns the group that `a` is then in. `sigma`:
-  /// what is known of how b's axes lie in a's space.
+  /// Merges `b` into `a` or the other way round if that is possible; returns the group that `a` is then in.
+  /// `sigma`: what is known of how b's axes lie in a's space.
   int merge(int a, int b, Axes sigma) {
     const int asked = a;
     if (!alive(a) || !alive(b) || !open(a) || !open(b)) return asked;
     const Group* ga = &group(a);
     const Group* gb = &group(b);
     if (ga->nodes.size() + gb->nodes.size() > kMaxNodes) return asked;
-    if (facts_[at(a)].reads.size() + facts_[at(b)].reads.size() > kMaxReads) return asked;
+    if (reads_[at(a)].size() + reads_[at(b)].size() > kMaxReads) return asked;
     const bool b_leads = gb->space.rank() > ga->space.rank() ||
                          (gb->space.rank() == ga->space.rank() && gb->reduced != 0 && ga->reduced == 0);
     if (b_leads) {
@@ -446,7 +327,7 @@ class Grouper {
       std::swap(ga, gb);
     }
     if (!relate(a, b, sigma) || !embeds(*ga, *gb, sigma)) return asked;
-    if (waits_on_each_other(a, b) || !full_walk_allowed(a, b, sigma)) return asked;
+    if (order_.would_wait(a, b) || !full_walk_allowed(a, b, sigma)) return asked;
     absorb(a, b, sigma);
     return a;
   }
@@ -454,7 +335,7 @@ class Grouper {
   /// Completes `sigma`: b's space is a's, or a's kept axes.
   bool embeds(const Group& a, const Group& b, Axes& sigma) const {
     bool full = false;
-    if (!complete(a, b.space, sigma, full)) return false;
+    if (!complete_axes(a, b.space, sigma, full)) return false;
     if (!full) return b.reduced == 0 && !b.ordered;
     uint32_t reduced = 0;
     int last = -1;
@@ -485,7 +366,8 @@ class Grouper {
         const int from = maker(v);
         if (from != a && from != b) continue;
         const int32_t m = p_.values_node(p_.root(v));
-        after = after || late[static_cast<size_t>(std::lower_bound(nodes.begin(), nodes.end(), m) - nodes.begin())];
+        after = after ||
+                late[static_cast<size_t>(std::lower_bound(nodes.begin(), nodes.end(), m) - nodes.begin())];
       }
       bool full = false;
       for (int8_t axis : r_.axes[at(i)]) {
@@ -511,30 +393,18 @@ class Grouper {
     ga.ordered = ga.ordered || gb.ordered;
     ga.may_fail = ga.may_fail || gb.may_fail;
     gb.nodes.clear();
-    Facts& fa = facts_[at(a)];
-    Facts& fb = facts_[at(b)];
-    for (const int32_t v : fb.reads)
-      if (std::find(fa.reads.begin(), fa.reads.end(), v) == fa.reads.end()) fa.reads.push_back(v);
-    std::erase_if(fa.reads, [&](int32_t v) { return maker(v) == a; });
-    fb.reads.clear();
-    fa.has_users = fa.has_users || fb.has_users;
-    add(fa.before, fb.before);
-    clear(fa.before, a - window_);
-    clear(fa.before, b - window_);
-    Bits more = fa.before;
-    set(more, a - window_);
-    for (int h = window_; h < static_cast<int>(r_.groups.size()); ++h) {
-      Bits& before = facts_[at(h)].before;
-      if (h == a || h == b || !(test(before, a - window_) || test(before, b - window_))) continue;
-      add(before, more);
-      clear(before, b - window_);
-    }
+    auto& reads = reads_[at(a)];
+    for (const int32_t v : reads_[at(b)])
+      if (std::find(reads.begin(), reads.end(), v) == reads.end()) reads.push_back(v);
+    std::erase_if(reads, [&](int32_t v) { return maker(v) == a; });
+    reads_[at(b)].clear();
+    order_.merge(a, b);
   }
 
   void merge_producers() {
-    for (int g = window_; g < static_cast<int>(r_.groups.size()); ++g) {
+    for (int g = order_.first_open(); g < static_cast<int>(r_.groups.size()); ++g) {
       if (!alive(g) || !open(g)) continue;
-      const std::vector<int32_t> reads = facts_[at(g)].reads;
+      const std::vector<int32_t> reads = reads_[at(g)];
       int home = g;
       for (const int32_t v : reads) {
         const int from = maker(v);
@@ -569,11 +439,19 @@ class Grouper {
     for (size_t i = 0; i < n.in.size(); ++i)
       for (size_t k = 0; k < m.in.size(); ++k) {
         const int32_t v = n.in[i], w = m.in[k];
-        if (v < 0 || w < 0 || p_.value_class(v) != ValueClass::memory || p_.value_class(w) != ValueClass::memory) continue;
+        if (v < 0 || w < 0 || p_.value_class(v) != ValueClass::memory ||
+            p_.value_class(w) != ValueClass::memory)
+          continue;
         const ops::Layout &lv = p_.layout(v), &lw = p_.layout(w);
-        if (p_.root(v) != p_.root(w) || !(lv.sizes == lw.sizes) || !(lv.strides == lw.strides) || lv.offset != lw.offset) continue;
-        if (numel(lv.sizes) != numel(walked_sizes(p_.g, n)) || numel(lw.sizes) != numel(walked_sizes(p_.g, m))) continue;
-        if ((i == 0 && ops::def(n.op).kind == OpKind::gather) || (k == 0 && ops::def(m.op).kind == OpKind::gather)) continue;
+        if (p_.root(v) != p_.root(w) || !(lv.sizes == lw.sizes) || !(lv.strides == lw.strides) ||
+            lv.offset != lw.offset)
+          continue;
+        if (numel(lv.sizes) != numel(walked_sizes(p_.g, n)) ||
+            numel(lw.sizes) != numel(walked_sizes(p_.g, m)))
+          continue;
+        if ((i == 0 && ops::def(n.op).kind == OpKind::gather) ||
+            (k == 0 && ops::def(m.op).kind == OpKind::gather))
+          continue;
         sigma = kNoAxes;
         for (int d = 0; d < lv.sizes.rank(); ++d) {
           const int a = r_.axes[at(first)][at(walked_axis(p_.g, n, static_cast<int>(i), d))];
@@ -592,7 +470,8 @@ class Grouper {
       std::sort(group(g).nodes.begin(), group(g).nodes.end());
       order.push_back(g);
     }
-    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return group(a).nodes[0] < group(b).nodes[0]; });
+    std::sort(order.begin(), order.end(),
+              [&](int32_t a, int32_t b) { return group(a).nodes[0] < group(b).nodes[0]; });
     std::vector<Group> groups;
     for (const int32_t g : order) {
       for (const int32_t i : group(g).nodes) r_.group_of[at(i)] = static_cast<int32_t>(groups.size());
@@ -605,9 +484,9 @@ class Grouper {
   const Prepared& p_;
   const bool fuse_;
   Grouping r_;
-  std::vector<Facts> facts_;
-  std::vector<char> after_;  // per node: it waits for a reduction of its own group, or is one
-  int window_ = 0;  // older groups are closed
+  GroupOrder order_;
+  std::vector<std::vector<int32_t>> reads_;  // per group: the roots that it reads from memory
+  std::vector<char> after_;                  // per node: it waits for a reduction of its own group, or is one
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Which nodes run together: each group becomes one kernel, product or native call. Groups never depend on each other in
-// a circle. Values; built on one thread.
+// Which nodes run together: each group becomes one kernel, product or native call. Groups never depend on
+// each other in a circle. Values; built on one thread.
 #pragma once
 
 #include <array>
@@ -42,8 +42,13 @@ int walked_axis(const Graph& g, const Node& n, int k, int d);
 Dims reduced_axes(const Graph& g, const Node& n);
 /// The axis along which a gather looks up.
 int gather_axis(const Graph& g, const Node& n);
-/// Axes of the group's space for `v`, a value or a view of one that a kernel of the grouping computes; false when its
-/// elements do not correspond one to one with the space's.
+/// Axes of the group's space for `v`, a value or a view of one that a kernel of the grouping computes; false
+/// when its elements do not correspond one to one with the space's.
 bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes& axes);
+
+/// Gives the axes that nothing determines (-1, size not 1) the space's remaining ones in order: all of the
+/// space
+/// (`full`) or its kept axes. False if neither fits.
+bool complete_axes(const Group& g, const Dims& sizes, Axes& axes, bool& full);
 
 }  // namespace tandem::jit

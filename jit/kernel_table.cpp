@@ -64,12 +64,14 @@ std::string kernel_symbol(const std::string& text) {
   return symbol;
 }
 
-double compile_kernels(const std::vector<const Kernel*>& kernels, const std::vector<const std::string*>& texts,
-                       const std::vector<KnownKernel*>& known) {
+double compile_kernels(const std::vector<const Kernel*>& kernels,
+                       const std::vector<const std::string*>& texts, const std::vector<KnownKernel*>& known) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<Printed> all;
   for (size_t i = 0; i < kernels.size(); ++i) {
-    if (known[i]->function.load(std::memory_order_acquire) || known[i]->refused.load(std::memory_order_relaxed)) continue;
+    if (known[i]->function.load(std::memory_order_acquire) ||
+        known[i]->refused.load(std::memory_order_relaxed))
+      continue;
     Printed p{known[i], kernel_symbol(*texts[i]), {}};
     p.text = print_c(*kernels[i], p.symbol);
     if (p.text.empty())

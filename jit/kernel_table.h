@@ -1,5 +1,5 @@
-// The kernels of this process by their structure: each has an evaluator and, once some plan asked for it, compiled code.
-// Entries live to the process's end, so plans keep plain pointers. Any thread.
+// The kernels of this process by their structure: each has an evaluator and, once some plan asked for it,
+// compiled code. Entries live to the process's end, so plans keep plain pointers. Any thread.
 #pragma once
 
 #include <atomic>
@@ -21,10 +21,10 @@ struct KnownKernel {
 /// The kernel whose text is `text`.
 KnownKernel& known_kernel(const Kernel& k, const std::string& text);
 
-/// Prints those of the kernels that have no code yet into one program (several, side by side, when they are many) and
-/// compiles them. Where that fails the evaluator stays. Returns the time in milliseconds.
-double compile_kernels(const std::vector<const Kernel*>& kernels, const std::vector<const std::string*>& texts,
-                       const std::vector<KnownKernel*>& known);
+/// Prints those of the kernels that have no code yet into one program (several, side by side, when they are
+/// many) and compiles them. Where that fails the evaluator stays. Returns the time in milliseconds.
+double compile_kernels(const std::vector<const Kernel*>& kernels,
+                       const std::vector<const std::string*>& texts, const std::vector<KnownKernel*>& known);
 
 /// The name of the function printed for a kernel, from its text.
 std::string kernel_symbol(const std::string& text);

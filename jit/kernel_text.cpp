@@ -1,5 +1,5 @@
-// The text of a kernel: the space, then a line for each load, node, reduction and store. Constants are printed by their
-// bits, so that equal text means equal structure.
+// The text of a kernel: the space, then a line for each load, node, reduction and store. Constants are
+// printed by their bits, so that equal text means equal structure.
 #include <cstdio>
 
 #include "tandem/jit/kernel.h"
@@ -10,30 +10,42 @@ namespace {
 
 const char* name(KernelKind kind) {
   switch (kind) {
-    case KernelKind::pointwise: return "pointwise";
-    case KernelKind::row: return "row";
-    case KernelKind::column: return "column";
+    case KernelKind::pointwise:
+      return "pointwise";
+    case KernelKind::row:
+      return "row";
+    case KernelKind::column:
+      return "column";
   }
   return "?";
 }
 
 const char* name(Inner inner) {
   switch (inner) {
-    case Inner::constant: return "constant";
-    case Inner::contiguous: return "contiguous";
-    case Inner::strided: return "strided";
+    case Inner::constant:
+      return "constant";
+    case Inner::contiguous:
+      return "contiguous";
+    case Inner::strided:
+      return "strided";
   }
   return "?";
 }
 
 const char* name(ReduceOp op) {
   switch (op) {
-    case ReduceOp::sum: return "sum";
-    case ReduceOp::prod: return "prod";
-    case ReduceOp::max: return "max";
-    case ReduceOp::min: return "min";
-    case ReduceOp::argmax: return "argmax";
-    case ReduceOp::argmin: return "argmin";
+    case ReduceOp::sum:
+      return "sum";
+    case ReduceOp::prod:
+      return "prod";
+    case ReduceOp::max:
+      return "max";
+    case ReduceOp::min:
+      return "min";
+    case ReduceOp::argmax:
+      return "argmax";
+    case ReduceOp::argmin:
+      return "argmin";
   }
   return "?";
 }
@@ -49,8 +61,9 @@ std::string hex(int64_t bits) {
 std::string to_string(const Kernel& k) {
   using ops::ScalarOp;
   const auto number = [](auto i) { return std::to_string(i); };
-  std::string s = std::string(name(k.kind)) + " kernel, kept " + number(k.kept_rank) + ", reduced " + number(k.reduced_rank) +
-                  ", numbers " + number(k.numbers) + ", buffers " + number(k.buffers) + "\n";
+  std::string s = std::string(name(k.kind)) + " kernel, kept " + number(k.kept_rank) + ", reduced " +
+                  number(k.reduced_rank) + ", numbers " + number(k.numbers) + ", buffers " +
+                  number(k.buffers) + "\n";
   const auto access = [&](int32_t buffer, DType type, Inner inner, bool row_level) {
     return "b" + number(buffer) + " " + tandem::name(type) + " " + name(inner) + (row_level ? " row" : "");
   };
@@ -66,8 +79,12 @@ std::string to_string(const Kernel& k) {
     switch (n.op) {
       case ScalarOp::load:
       case ScalarOp::number:
-      case ScalarOp::reduced: s += " " + number(n.bits); break;
-      case ScalarOp::constant: s += " " + hex(n.bits); break;
+      case ScalarOp::reduced:
+        s += " " + number(n.bits);
+        break;
+      case ScalarOp::constant:
+        s += " " + hex(n.bits);
+        break;
       default:
         for (int j = 0; j < ops::arity(n.op); ++j) s += (j == 0 ? " %" : ", %") + number(n.in[j]);
     }
@@ -75,11 +92,13 @@ std::string to_string(const Kernel& k) {
   }
   for (size_t i = 0; i < k.reductions.size(); ++i) {
     const Reduction& r = k.reductions[i];
-    s += "reduce " + number(i) + ": " + name(r.op) + " %" + number(r.input) + " : " + tandem::name(r.type) + "\n";
+    s += "reduce " + number(i) + ": " + name(r.op) + " %" + number(r.input) + " : " + tandem::name(r.type) +
+         "\n";
   }
   for (size_t i = 0; i < k.stores.size(); ++i) {
     const Store& o = k.stores[i];
-    s += "store " + number(i) + ": " + access(o.buffer, o.dtype, o.inner, o.row_level) + " = %" + number(o.value) + "\n";
+    s += "store " + number(i) + ": " + access(o.buffer, o.dtype, o.inner, o.row_level) + " = %" +
+         number(o.value) + "\n";
   }
   return s;
 }

@@ -1,7 +1,7 @@
-// Nodes become scalar expressions in program order: an operand made in the group is an expression, any other a load
-// whose strides follow from where the node's axes lie in the space. Halves are computed in float32 and rounded after
-// every node, so that fusing changes no bit. At the end neighbouring dimensions that every access walks as one are
-// merged.
+// Nodes become scalar expressions in program order: an operand made in the group is an expression, any other
+// a load whose strides follow from where the node's axes lie in the space. Halves are computed in float32 and
+// rounded after every node, so that fusing changes no bit. At the end neighbouring dimensions that every
+// access walks as one are merged.
 #include "tandem/jit/lower.h"
 
 #include <algorithm>
@@ -27,26 +27,6 @@ namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr bool is_half(DType t) { return t == DType::float16 || t == DType::bfloat16; }
 constexpr DType wide(DType t) { return is_half(t) ? DType::float32 : t; }
-
-SpaceStrides walk(const Axes& axes, const Layout& layout) {
-  SpaceStrides s{};
-  for (int d = 0; d < layout.sizes.rank(); ++d)
-    if (axes[at(d)] >= 0 && layout.sizes[d] != 1) s[at(axes[at(d)])] += layout.strides[d];
-  return s;
-}
-
-Layout contiguous_layout(const Dims& sizes) { return {sizes, contiguous_strides(sizes), 0}; }
-
-/// How the memory that a store goes to lies, with the sizes of the value.
-Layout target_layout(const Prepared& p, const StoreTarget& target) {
-  const Dims& sizes = p.g.type(target.value).sizes;
-  if (target.destination < 0) return contiguous_layout(sizes);
-  const Destination& d = p.destinations[at(target.value)][at(target.destination)];
-  if (d.output) return contiguous_layout(sizes);
-  const Layout& input = p.layout(p.g.inputs[at(d.index)].value);
-  // A value of another shape goes to contiguous memory only.
-  return input.sizes == sizes ? Layout{sizes, input.strides, 0} : contiguous_layout(sizes);
-}
 
 S convert(S s, DType type) {
   if (s.type() == type) return s;
@@ -90,7 +70,8 @@ class Lowering {
   }
 
   /// Instead of `run`: a plain copy of a value to a destination.
-  LoweredKernel copy(const StoreTarget& to, const SpaceStrides& from_strides, const SpaceStrides& to_strides) {
+  LoweredKernel copy(const StoreTarget& to, const SpaceStrides& from_strides,
+                     const SpaceStrides& to_strides) {
     r_.kernel.name = "copy";
     store(to, load(to.value, 0, from_strides, -1, 0, 0), to_strides);
     return finish();
@@ -104,7 +85,9 @@ class Lowering {
     const Node& n = p_.g.node_of(v);
     S s;
     switch (n.leaf) {
-      case Leaf::constant: s = graph().constant(DType::float64, std::bit_cast<double>(n.bits)); break;
+      case Leaf::constant:
+        s = graph().constant(DType::float64, std::bit_cast<double>(n.bits));
+        break;
       case Leaf::number:
       case Leaf::count: {
         const DType type = p_.g.type(v).dtype;
@@ -120,8 +103,11 @@ class Lowering {
         s = arithmetic(op, in);
         break;
       }
-      case Leaf::op: s = formula(n); break;
-      case Leaf::input: internal_error("a tensor used as a number");
+      case Leaf::op:
+        s = formula(n);
+        break;
+      case Leaf::input:
+        internal_error("a tensor used as a number");
     }
     scalars_.emplace(v, s);
     return s;
@@ -130,7 +116,8 @@ class Lowering {
   S arithmetic(ScalarOp op, const S* in) {
     switch (op) {
 #define TANDEM_SCALAR(name, arity, result) \
-  case ScalarOp::name: return convert(TANDEM_SCALAR_##arity(name), DType::float64);
+  case ScalarOp::name:                     \
+    return convert(TANDEM_SCALAR_##arity(name), DType::float64);
 #define TANDEM_SCALAR_1(name) ops::s_##name(in[0])
 #define TANDEM_SCALAR_2(name) ops::s_##name(in[0], in[1])
 #define TANDEM_SCALAR_3(name) ops::s_##name(in[0], in[1], in[2])
@@ -144,7 +131,8 @@ class Lowering {
       case ScalarOp::constant:
       case ScalarOp::index:
       case ScalarOp::reduced:
-      case ScalarOp::count_: break;
+      case ScalarOp::count_:
+        break;
     }
     internal_error("no arithmetic on numbers: " + std::string(ops::name(op)));
   }
@@ -168,16 +156,19 @@ class Lowering {
   S made_here(int32_t root) {
     const S s = scalars_.at(root);
     const ops::ScalarNode& n = graph()[s.id];
-    if (planted(PlantedBug::rounding_skipped) && n.op == ScalarOp::cast && is_half(n.type)) return {s.graph, n.in[0]};
+    if (planted(PlantedBug::rounding_skipped) && n.op == ScalarOp::cast && is_half(n.type))
+      return {s.graph, n.in[0]};
     return s;
   }
 
   bool walks(int32_t i, int axis) const {
     const Axes& axes = grouping_.axes[at(i)];
-    return ops::def(p_.g.nodes[at(i)].op).kind != OpKind::reduction && std::find(axes.begin(), axes.end(), axis) != axes.end();
+    return ops::def(p_.g.nodes[at(i)].op).kind != OpKind::reduction &&
+           std::find(axes.begin(), axes.end(), axis) != axes.end();
   }
 
-  /// A full-level node's value at the position that a gather asks for: its expression once more, over indexed loads.
+  /// A full-level node's value at the position that a gather asks for: its expression once more, over indexed
+  /// loads.
   S looked_up(int32_t i) {
     const Node& n = p_.g.nodes[at(i)];
     if (const auto it = lookup_->values.find(i); it != lookup_->values.end()) return it->second;
@@ -189,7 +180,8 @@ class Lowering {
   S inline_value(int32_t v) {
     if (p_.value_class(v) == ValueClass::number) return number(v);
     int32_t u = v;
-    while (p_.g.node_of(u).leaf == Leaf::op && ops::def(p_.g.node_of(u).op).kind == OpKind::view) u = p_.g.node_of(u).in[0];
+    while (p_.g.node_of(u).leaf == Leaf::op && ops::def(p_.g.node_of(u).op).kind == OpKind::view)
+      u = p_.g.node_of(u).in[0];
     if (p_.value_class(u) == ValueClass::number) return number(u);
     if (const auto it = scalars_.find(u); it != scalars_.end()) return it->second;
     const S s = formula(p_.g.node_of(u));
@@ -197,7 +189,8 @@ class Lowering {
     return s;
   }
 
-  S load(int32_t v, int64_t offset, const SpaceStrides& strides, int32_t index, int64_t extent, int64_t step) {
+  S load(int32_t v, int64_t offset, const SpaceStrides& strides, int32_t index, int64_t extent,
+         int64_t step) {
     const int32_t root = p_.root(v);
     const DType type = p_.g.type(v).dtype;
     for (size_t l = 0; l < r_.kernel.loads.size(); ++l)
@@ -237,17 +230,22 @@ class Lowering {
   S node(int32_t i, const Node& n) {
     const ops::OpDef& d = ops::def(n.op);
     switch (d.kind) {
-      case OpKind::pointwise: return pointwise(i, n, d);
-      case OpKind::reduction: return reduction(i, n, d);
-      case OpKind::gather: return gather(i, n);
+      case OpKind::pointwise:
+        return pointwise(i, n, d);
+      case OpKind::reduction:
+        return reduction(i, n, d);
+      case OpKind::gather:
+        return gather(i, n);
       case OpKind::random:
-      case OpKind::fill: return formula(n);
+      case OpKind::fill:
+        return formula(n);
       case OpKind::view:
       case OpKind::piecewise:
       case OpKind::scatter:
       case OpKind::scan:
       case OpKind::contraction:
-      case OpKind::composite: break;
+      case OpKind::composite:
+        break;
     }
     internal_error(std::string("not the work of a kernel: ") + d.name);
   }
@@ -260,10 +258,9 @@ class Lowering {
     const auto present = std::make_unique<bool[]>(n_in);
     for (size_t k = 0; k < n_in; ++k)
       if ((present[k] = n.in[k] >= 0)) types[k] = p_.g.type(n.in[k]);
-    const DType compute =
-        d.types == TypeRule::logical
-            ? DType::bool_
-            : wide(ops::compute_type({d, types, {present.get(), n_in}, n.words, n.where}));
+    const DType compute = d.types == TypeRule::logical
+                              ? DType::bool_
+                              : wide(ops::compute_type({d, types, {present.get(), n_in}, n.words, n.where}));
     std::vector<S> in;
     for (size_t k = 0; k < n.in.size(); ++k) {
       if (k >= n_in) {
@@ -296,7 +293,8 @@ class Lowering {
     for (size_t seen = 0;; ++attr)
       if (d.attrs[attr].run_time() && seen++ == i) break;
     const size_t n_in = n.in.size() - static_cast<size_t>(d.n_numbers());
-    return convert(inline_value(n.in[n_in + i]), d.attrs[attr].type == ops::AttrType::dynamic ? DType::int64 : DType::float64);
+    return convert(inline_value(n.in[n_in + i]),
+                   d.attrs[attr].type == ops::AttrType::dynamic ? DType::int64 : DType::float64);
   }
 
   S reduction(int32_t i, const Node& n, const ops::OpDef& d) {
@@ -307,7 +305,8 @@ class Lowering {
     const S input = convert(operand_value, carrier);
     const bool finds_index = d.reduce == ReduceOp::argmax || d.reduce == ReduceOp::argmin;
     bool any = false;
-    for (const int64_t a : reduced_axes(p_.g, n)) any = any || grouping_.axes[at(i)][static_cast<size_t>(a)] >= 0;
+    for (const int64_t a : reduced_axes(p_.g, n))
+      any = any || grouping_.axes[at(i)][static_cast<size_t>(a)] >= 0;
     if (!any) return finds_index ? graph().constant(DType::int64, 0) : convert(input, result);
     const Reduction reduction{d.reduce, input.id, finds_index ? DType::int64 : carrier};
     auto& all = r_.kernel.reductions;
@@ -329,7 +328,8 @@ class Lowering {
     }
     Layout others = x;
     others.sizes[axis] = 1;
-    return load(n.in[0], x.offset, walk(grouping_.axes[at(i)], others), index.id, x.sizes[axis], x.strides[axis]);
+    return load(n.in[0], x.offset, walk(grouping_.axes[at(i)], others), index.id, x.sizes[axis],
+                x.strides[axis]);
   }
 
   // --- The kernel ---
@@ -380,7 +380,8 @@ class Lowering {
       bool row_level = k.kind != KernelKind::pointwise;
       for (size_t d = 0; d < dims.size(); ++d) {
         // The only position of a scalar space may be walked like any other.
-        const int64_t stride = dims[d].axis >= 0 ? access[s][at(dims[d].axis)] : k.kind == KernelKind::pointwise;
+        const int64_t stride =
+            dims[d].axis >= 0 ? access[s][at(dims[d].axis)] : k.kind == KernelKind::pointwise;
         r_.strides.push_back(stride);
         if (static_cast<int>(d) >= kept && stride != 0) row_level = false;
       }
@@ -423,8 +424,8 @@ class Lowering {
 
   /// While a gather from the group itself is lowered.
   struct Lookup {
-    int32_t index;  // scalar node
-    int axis;       // of the space
+    int32_t index;                          // scalar node
+    int axis;                               // of the space
     std::unordered_map<int32_t, S> values;  // by node
   };
 
@@ -446,24 +447,8 @@ class Lowering {
 
 }  // namespace
 
-SpaceStrides read_strides(const Prepared& p, const Grouping& grouping, int32_t node, int k) {
-  const Node& n = p.g.nodes[at(node)];
-  const Layout& layout = p.layout(n.in[at(k)]);
-  const Axes& own = grouping.axes[at(node)];
-  Axes axes;
-  axes.fill(-1);
-  for (int d = 0; d < layout.sizes.rank(); ++d)
-    if (layout.sizes[d] != 1) axes[at(d)] = own[at(walked_axis(p.g, n, k, d))];
-  return walk(axes, layout);
-}
-
-SpaceStrides store_strides(const Prepared& p, const Grouping& grouping, const StoreTarget& target) {
-  Axes axes;
-  axes_of_value(p, grouping, target.value, axes);
-  return walk(axes, target_layout(p, target));
-}
-
-LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group, const std::vector<StoreTarget>& stores) {
+LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group,
+                    const std::vector<StoreTarget>& stores) {
   return Lowering(p, grouping, grouping.groups[at(group)], group).run(stores);
 }
 

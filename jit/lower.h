@@ -1,5 +1,5 @@
-// From a group to a Kernel and what binds it to memory: which value each buffer holds, sizes, strides, numbers.
-// Values; built on one thread.
+// From a group to a Kernel and what binds it to memory: which value each buffer holds, sizes, strides,
+// numbers. Values; built on one thread.
 #pragma once
 
 #include <string>
@@ -18,9 +18,9 @@ struct StoreTarget {
 
 /// One buffer of a kernel, in the order of loads, then stores.
 struct Slot {
-  int32_t value;              // a root
-  int32_t destination = -1;   // as in StoreTarget
-  int64_t offset = 0;         // elements
+  int32_t value;             // a root
+  int32_t destination = -1;  // as in StoreTarget
+  int64_t offset = 0;        // elements
   bool store = false;
 };
 
@@ -28,14 +28,15 @@ struct LoweredKernel {
   Kernel kernel;
   std::vector<int64_t> dims, strides;  // KernelArgs
   std::vector<Slot> slots;             // one per buffer
-  std::vector<int32_t> numbers;        // values of leaf `number` or `count`, in the order of the kernel's numbers
-  int64_t range = 0;                   // of the kept dimensions
-  int64_t work = 1;                    // elements per index of `range`
-  int64_t bytes = 0;                   // loaded and stored, each access counted once
+  std::vector<int32_t> numbers;  // values of leaf `number` or `count`, in the order of the kernel's numbers
+  int64_t range = 0;             // of the kept dimensions
+  int64_t work = 1;              // elements per index of `range`
+  int64_t bytes = 0;             // loaded and stored, each access counted once
 };
 
 /// `stores`: what the group must put into memory.
-LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group, const std::vector<StoreTarget>& stores);
+LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group,
+                    const std::vector<StoreTarget>& stores);
 
 /// A kernel for one fill of constants.
 LoweredKernel lower_fill(const Prepared& p, int32_t node);
@@ -47,5 +48,9 @@ LoweredKernel lower_copy(const Prepared& p, const StoreTarget& to);
 using SpaceStrides = std::array<int64_t, kMaxRank>;
 SpaceStrides read_strides(const Prepared& p, const Grouping& grouping, int32_t node, int k);
 SpaceStrides store_strides(const Prepared& p, const Grouping& grouping, const StoreTarget& target);
+/// How the memory that a store goes to lies, with the sizes of the value.
+ops::Layout target_layout(const Prepared& p, const StoreTarget& target);
+/// Strides per axis of a space for a layout whose axes lie at `axes`.
+SpaceStrides walk(const Axes& axes, const ops::Layout& layout);
 
 }  // namespace tandem::jit

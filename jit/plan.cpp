@@ -1,14 +1,14 @@
-// Groups become *units*, one future entry each, with the units that must run before. Then, in this order: values that are
-// written to an input's memory go there at once where no later reader of the old value is harmed (else a copy unit does
-// it at the end); every other value gets a home; groups are lowered; alike kernels that do not depend on each other
-// become one unit; units are ordered close to program order; the arena is laid out; addresses are written down.
+// The second half of planning: groups are lowered; alike kernels that do not depend on each other become one
+// unit; units are ordered close to program order; the arena is laid out; addresses are written down.
 #include "tandem/jit/plan.h"
 
 #include <algorithm>
+#include <numeric>
 #include <queue>
 #include <unordered_map>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/placement.h"
 #include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
@@ -21,31 +21,18 @@ namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr int64_t kSmallResult = 4096;  // bytes that a merged kernel may keep waiting
 
-struct Unit {
-  int32_t group = -1;           // -1: `copy`
-  StoreTarget copy{-1, -1};
-  int32_t position = 0;         // program order
-  std::vector<int32_t> before;  // units that run earlier
-  LoweredKernel lowered;        // kernels
-  std::string text;
-  std::vector<int32_t> alike;   // units whose calls this one makes, itself first; empty if another one makes its calls
-};
-
-struct Home {
-  Base base = Base::none;
-  int32_t index = 0;
-  int32_t block = -1;  // arena
-};
-
 class Planner {
  public:
-  Planner(const Prepared& p, const Grouping& grouping, bool join) : p_(p), g_(grouping), join_(join) {}
+  Planner(const Prepared& p, const Grouping& grouping, bool join)
+      : p_(p),
+        g_(grouping),
+        join_(join),
+        placed_(place(p, grouping)),
+        units_(placed_.units),
+        homes_(placed_.homes) {}
 
   Plan build() {
     fill_constants();
-    make_units();
-    place_writes();
-    place_values();
     lower_units();
     if (join_) join_alike();
     order_units();
@@ -57,19 +44,17 @@ class Planner {
 
  private:
   const Group& group(int32_t i) const { return g_.groups[at(i)]; }
-  int32_t group_of_value(int32_t root) const { return g_.group_of[at(p_.g.values[at(root)].node)]; }
   bool is_kernel(const Unit& u) const { return u.group < 0 || group(u.group).is_kernel(); }
-  int32_t node_of(int32_t v) const { return p_.g.values[at(v)].node; }
 
   void fill_constants() {
-    homes_.resize(p_.g.values.size());
     for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
       if (!p_.constant[i]) continue;
       const int32_t v = p_.g.nodes[i].out[0];
       const TensorType& t = p_.g.type(v);
       const size_t first = plan_.constants.size();
       homes_[at(v)] = {Base::constant, static_cast<int32_t>(first), -1};
-      plan_.constants.resize(first + static_cast<size_t>(numel(t.sizes) * itemsize(t.dtype) + 63) / sizeof(Line));
+      plan_.constants.resize(first +
+                             static_cast<size_t>(numel(t.sizes) * itemsize(t.dtype) + 63) / sizeof(Line));
       const LoweredKernel k = lower_fill(p_, static_cast<int32_t>(i));
       if (k.range == 0) continue;
       void* const to = plan_.constants.data() + first;
@@ -78,209 +63,15 @@ class Planner {
     }
   }
 
-  void make_units() {
-    units_.resize(g_.groups.size());
-    for (size_t i = 0; i < units_.size(); ++i) {
-      Unit& u = units_[i];
-      u.group = static_cast<int32_t>(i);
-      u.position = g_.groups[i].nodes[0];
-      for (const int32_t n : g_.groups[i].nodes)
-        for (const int32_t v : p_.g.nodes[at(n)].in)
-          if (v >= 0 && p_.value_class(v) == ValueClass::memory) add_before(u, group_of_value(p_.root(v)));
-      if (g_.groups[i].may_fail) failing_.push_back(static_cast<int32_t>(i));
-    }
-  }
-
-  void add_before(Unit& u, int32_t other) {
-    if (other < 0 || &units_[at(other)] == &u) return;
-    if (std::find(u.before.begin(), u.before.end(), other) == u.before.end()) u.before.push_back(other);
-  }
-
-  /// The node of a unit that may fail; the first one if none does.
-  int32_t notable_node(int32_t group_index) const {
-    const Group& g = group(group_index);
-    if (g.may_fail)
-      for (const int32_t n : g.nodes) {
-        const OpKind k = ops::def(p_.g.nodes[at(n)].op).kind;
-        if (k == OpKind::gather || k == OpKind::scatter) return n;
-      }
-    return g.nodes[0];
-  }
-
-  // --- Writes ---
-
-  struct DirectWrite {
-    int32_t value, destination, unit;
-    std::vector<std::pair<int32_t, int32_t>> edges;  // (earlier, later)
-  };
-
-  void place_writes() {
-    direct_.assign(p_.g.values.size(), -1);
-    std::vector<DirectWrite> wishes;
-    for (const Write& w : p_.g.writes) {
-      const auto& list = p_.destinations[at(w.value)];
-      for (size_t k = 0; k < list.size(); ++k) {
-        if (list[k].output || list[k].index != w.input) continue;
-        DirectWrite wish{w.value, static_cast<int32_t>(k), group_of_value(w.value), {}};
-        if (direct_[at(w.value)] < 0 && may_write(wish, w.input)) {
-          direct_[at(w.value)] = wish.destination;
-          wishes.push_back(std::move(wish));
-        }
-      }
-    }
-    if (wishes.empty()) return;
-    const std::vector<Unit> units = units_;
-    for (const DirectWrite& w : wishes)
-      for (const auto& [earlier, later] : w.edges) add_before(units_[at(later)], earlier);
-    if (!circular()) return;
-    // Some would wait for themselves: take them one by one.
-    units_ = units;
-    for (const DirectWrite& w : wishes) {
-      const bool harmless =
-          std::none_of(w.edges.begin(), w.edges.end(), [&](const auto& e) { return depends(e.first, e.second); });
-      if (!harmless) {
-        direct_[at(w.value)] = -1;
-        continue;
-      }
-      // Edges of one write may close a circle together, too.
-      const std::vector<Unit> saved = w.edges.size() > 1 ? units_ : std::vector<Unit>();
-      for (const auto& [earlier, later] : w.edges) add_before(units_[at(later)], earlier);
-      if (w.edges.size() > 1 && circular()) {
-        units_ = saved;
-        direct_[at(w.value)] = -1;
-      }
-    }
-  }
-
-  /// Whether the unit that computes the value may store it into the input at once, and what must then be in order.
-  bool may_write(DirectWrite& w, int32_t input) const {
-    const int32_t old = p_.g.inputs[at(input)].value;
-    const Group& g = group(w.unit);
-    if (g.may_fail) return false;
-    const Layout& target = p_.layout(old);
-    if (!g.is_kernel() &&
-        !(target.sizes == p_.g.type(w.value).sizes && is_contiguous(target.sizes, target.strides)))
-      return false;
-    for (const int32_t n : p_.users[at(old)]) {
-      const int32_t reader = g_.group_of[at(n)];
-      if (reader < 0) continue;
-      if (reader != w.unit) {
-        if (!planted(PlantedBug::write_before_read)) w.edges.emplace_back(reader, w.unit);
-        continue;
-      }
-      if (!g.is_kernel()) return false;
-      const SpaceStrides store = store_strides(p_, g_, {w.value, w.destination});
-      const Node& node = p_.g.nodes[at(n)];
-      for (size_t k = 0; k < node.in.size(); ++k) {
-        const int32_t v = node.in[k];
-        if (v < 0 || p_.value_class(v) != ValueClass::memory || p_.root(v) != old) continue;
-        if (p_.layout(v).offset != 0 || read_strides(p_, g_, n, static_cast<int>(k)) != store) return false;
-      }
-    }
-    for (const int32_t f : failing_) {
-      if (notable_node(f) < node_of(w.value))
-        w.edges.emplace_back(f, w.unit);
-      else
-        w.edges.emplace_back(w.unit, f);
-    }
-    return true;
-  }
-
-  bool circular() const {
-    std::vector<int32_t> waiting(units_.size(), 0);
-    std::vector<std::vector<int32_t>> after(units_.size());
-    for (size_t u = 0; u < units_.size(); ++u) {
-      waiting[u] = static_cast<int32_t>(units_[u].before.size());
-      for (const int32_t b : units_[u].before) after[at(b)].push_back(static_cast<int32_t>(u));
-    }
-    std::vector<int32_t> ready;
-    for (size_t u = 0; u < units_.size(); ++u)
-      if (waiting[u] == 0) ready.push_back(static_cast<int32_t>(u));
-    size_t done = 0;
-    for (; !ready.empty(); ++done) {
-      const int32_t u = ready.back();
-      ready.pop_back();
-      for (const int32_t a : after[at(u)])
-        if (--waiting[at(a)] == 0) ready.push_back(a);
-    }
-    return done != units_.size();
-  }
-
-  /// Whether unit `a` runs after `b` by what is known.
-  bool depends(int32_t a, int32_t b) const {
-    std::vector<char> seen(units_.size(), 0);
-    std::vector<int32_t> todo = {a};
-    while (!todo.empty()) {
-      const int32_t u = todo.back();
-      todo.pop_back();
-      if (u == b) return true;
-      for (const int32_t x : units_[at(u)].before)
-        if (!seen[at(x)]) {
-          seen[at(x)] = 1;
-          todo.push_back(x);
-        }
-    }
-    return false;
-  }
-
-  // --- Homes and stores ---
-
-  void place_values() {
-    stores_.resize(g_.groups.size());
-    for (size_t gi = 0; gi < g_.groups.size(); ++gi)
-      for (const int32_t n : g_.groups[gi].nodes)
-        for (const int32_t v : p_.g.nodes[at(n)].out) place_value(v, static_cast<int32_t>(gi));
-    for (Unit& u : units_)
-      if (u.group < 0) {
-        for (const int32_t f : failing_)
-          if (notable_node(f) < node_of(u.copy.value)) add_before(u, f);
-      }
-  }
-
-  void place_value(int32_t v, int32_t gi) {
-    Home& home = homes_[at(v)];
-    const bool kernel = group(gi).is_kernel();
-    bool needed = !kernel;
-    for (const int32_t n : p_.users[at(v)]) needed = needed || g_.group_of[at(n)] != gi;
-    const auto& list = p_.destinations[at(v)];
-    std::vector<int32_t> copies;
-    for (size_t k = 0; k < list.size(); ++k) {
-      const auto d = static_cast<int32_t>(k);
-      if (list[k].output) {
-        if (home.base == Base::none) home = {Base::output, list[k].index, -1};
-        if (kernel) stores_[at(gi)].push_back({v, d});
-      } else if (direct_[at(v)] == d) {
-        const Layout& target = p_.layout(p_.g.inputs[at(list[k].index)].value);
-        if (home.base == Base::none && is_contiguous(target.sizes, target.strides)) home = {Base::input, list[k].index, -1};
-        if (kernel) stores_[at(gi)].push_back({v, d});
-      } else {
-        copies.push_back(d);
-        needed = true;
-      }
-    }
-    if (needed && home.base == Base::none) {
-      home = {Base::arena, 0, -1};
-      if (kernel) stores_[at(gi)].push_back({v, -1});
-    }
-    for (const int32_t d : copies) {
-      Unit u;
-      u.copy = {v, d};
-      u.position = static_cast<int32_t>(p_.g.nodes.size());
-      u.before.push_back(gi);
-      for (const int32_t n : p_.users[at(p_.g.inputs[at(list[at(d)].index)].value)])
-        if (g_.group_of[at(n)] >= 0 && g_.group_of[at(n)] != gi) u.before.push_back(g_.group_of[at(n)]);
-      units_.push_back(std::move(u));
-    }
-  }
-
   void lower_units() {
     for (size_t i = 0; i < units_.size(); ++i) {
       Unit& u = units_[i];
       u.alike = {static_cast<int32_t>(i)};
       if (!is_kernel(u)) continue;
-      u.lowered = u.group < 0 ? lower_copy(p_, u.copy) : lower(p_, g_, u.group, stores_[at(u.group)]);
-      TANDEM_INTERNAL(u.lowered.kernel.buffers <= kMaxKernelBuffers && u.lowered.kernel.numbers <= kMaxKernelNumbers,
-                      "a kernel with too many operands");
+      u.lowered = u.group < 0 ? lower_copy(p_, u.copy) : lower(p_, g_, u.group, placed_.stores[at(u.group)]);
+      TANDEM_INTERNAL(
+          u.lowered.kernel.buffers <= kMaxKernelBuffers && u.lowered.kernel.numbers <= kMaxKernelNumbers,
+          "a kernel with too many operands");
       u.text = to_string(u.lowered.kernel);
     }
   }
@@ -294,8 +85,8 @@ class Planner {
       for (const int32_t b : u.before) awaited[at(b)] = 1;
     std::unordered_map<std::string_view, int32_t> first;
     std::vector<int32_t> renamed(units_.size());
+    std::iota(renamed.begin(), renamed.end(), 0);
     for (size_t i = 0; i < units_.size(); ++i) {
-      renamed[i] = static_cast<int32_t>(i);
       Unit& u = units_[i];
       if (!is_kernel(u) || u.lowered.range == 0 || (u.group >= 0 && group(u.group).may_fail)) continue;
       if (awaited[i] && result_bytes(u) > kSmallResult) continue;
@@ -304,13 +95,14 @@ class Planner {
       const int32_t other = it->second;
       Unit& o = units_[at(other)];
       const auto mine = static_cast<int32_t>(i);
-      if ((awaited[i] && depends_joined(other, mine, renamed)) || (awaited[at(other)] && depends_joined(mine, other, renamed))) {
+      if ((awaited[i] && depends_joined(other, mine, renamed)) ||
+          (awaited[at(other)] && depends_joined(mine, other, renamed))) {
         it->second = mine;  // later ones may still join this one
         continue;
       }
       o.alike.push_back(mine);
       u.alike.clear();
-      for (const int32_t b : u.before) add_before(o, b);
+      for (const int32_t b : u.before) add_before(units_, o, b);
       renamed[i] = other;
       awaited[at(other)] = awaited[at(other)] || awaited[i];
     }
@@ -423,8 +215,8 @@ class Planner {
         if (v >= 0 && p_.value_class(v) == ValueClass::memory) f(p_.root(v));
   }
 
-  /// A result takes the memory of an operand that dies in its kernel, if both are walked alike: kernels store in their last
-  /// pass, after all they read of an element.
+  /// A result takes the memory of an operand that dies in its kernel, if both are walked alike: kernels store
+  /// in their last pass, after all they read of an element.
   void take_over(const Unit& u, int32_t e, std::vector<ArenaBlock>& blocks) {
     if (!is_kernel(u) || u.alike.size() != 1) return;
     const auto& slots = u.lowered.slots;
@@ -443,14 +235,17 @@ class Planner {
       ArenaBlock& mine = blocks[at(h.block)];
       for (size_t l = 0; l < loads && mine.takes_over < 0; ++l) {
         const Home& dying = homes_[at(slots[l].value)];
-        if (dying.base != Base::arena || blocks[at(dying.block)].last != e || blocks[at(dying.block)].bytes != mine.bytes) continue;
+        if (dying.base != Base::arena || blocks[at(dying.block)].last != e ||
+            blocks[at(dying.block)].bytes != mine.bytes)
+          continue;
         bool good = dying.block != h.block && !taken_[dying.block];
         for (size_t x = 0; x < loads && good; ++x) {
           if (slots[x].value != slots[l].value) continue;
           good = slots[x].offset == 0 && u.lowered.kernel.loads[x].index < 0 &&
                  std::equal(&strides[start[x]], &strides[start[x]] + rank, &strides[start[s]]);
         }
-        const bool same_size = itemsize(p_.g.type(slots[l].value).dtype) == itemsize(p_.g.type(slots[s].value).dtype);
+        const bool same_size =
+            itemsize(p_.g.type(slots[l].value).dtype) == itemsize(p_.g.type(slots[s].value).dtype);
         if (!good || !same_size) continue;
         mine.takes_over = dying.block;
         taken_[dying.block] = true;
@@ -482,7 +277,7 @@ class Planner {
     const Unit& u = units_[at(unit)];
     Entry e;
     if (u.group >= 0) {
-      const Node& n = p_.g.nodes[at(notable_node(u.group))];
+      const Node& n = p_.g.nodes[at(notable_node(p_, group(u.group)))];
       e.may_fail = group(u.group).may_fail;
       e.op = ops::def(n.op).name;
       e.where = n.where;
@@ -514,7 +309,8 @@ class Planner {
         const Node& n = p_.g.node_of(v);
         plan_.numbers.push_back(n.leaf == Leaf::number ? NumberWord{n.index, 0} : NumberWord{-1, n.bits});
       }
-      if (planted(PlantedBug::numbers_swapped)) std::reverse(plan_.numbers.begin() + c.numbers, plan_.numbers.end());
+      if (planted(PlantedBug::numbers_swapped))
+        std::reverse(plan_.numbers.begin() + c.numbers, plan_.numbers.end());
       c.dims = static_cast<int32_t>(plan_.words.size());
       plan_.words.insert(plan_.words.end(), k.dims.begin(), k.dims.end());
       c.strides = static_cast<int32_t>(plan_.words.size());
@@ -544,8 +340,9 @@ class Planner {
     e.index = static_cast<int32_t>(plan_.products.size());
     ProductCallPlan c;
     const bool biased = n.in.size() > 2 && n.in[2] >= 0;
-    const int awkward = plan_contraction(n.op, p_.layout(n.in[0]), p_.layout(n.in[1]), biased ? &p_.layout(n.in[2]) : nullptr,
-                                         p_.g.type(n.out[0]).dtype, c.shape);
+    const int awkward =
+        plan_contraction(n.op, p_.layout(n.in[0]), p_.layout(n.in[1]), biased ? &p_.layout(n.in[2]) : nullptr,
+                         p_.g.type(n.out[0]).dtype, c.shape);
     TANDEM_INTERNAL(awkward < 0, "a product's operand was not made ready");
     c.a = operand_address(n.in[0]);
     c.b = operand_address(n.in[1]);
@@ -591,88 +388,20 @@ class Planner {
   const Prepared& p_;
   const Grouping& g_;
   const bool join_;
-  std::vector<Unit> units_;
-  std::vector<int32_t> failing_;                   // groups
-  std::vector<int32_t> direct_;                    // per value: the destination among its inputs that it is stored to at once
-  std::vector<Home> homes_;                        // per value
-  std::vector<std::vector<StoreTarget>> stores_;   // per group
+  Placement placed_;
+  std::vector<Unit>& units_;
+  std::vector<Home>& homes_;
   std::vector<int32_t> order_;
-  std::vector<int64_t> offsets_;                   // of arena blocks
-  std::unordered_map<int32_t, bool> taken_;        // arena blocks whose memory goes on in another
+  std::vector<int64_t> offsets_;             // of arena blocks
+  std::unordered_map<int32_t, bool> taken_;  // arena blocks whose memory goes on in another
   std::unordered_map<std::string, int32_t> kernel_ids_;
   Plan plan_;
 };
 
-std::string to_string(const Address& a) {
-  switch (a.base) {
-    case Base::none: return "-";
-    case Base::arena: return "arena+" + std::to_string(a.offset);
-    case Base::constant: return "constant+" + std::to_string(a.offset);
-    case Base::input:
-    case Base::output: break;
-  }
-  std::string text = (a.base == Base::input ? "in" : "out") + std::to_string(a.index);
-  return a.offset == 0 ? text : text + "+" + std::to_string(a.offset);
-}
-
 }  // namespace
 
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join) { return Planner(p, grouping, join).build(); }
-
-std::string to_string(const Plan& plan) {
-  std::string text;
-  for (size_t i = 0; i < plan.entries.size(); ++i) {
-    const Entry& e = plan.entries[i];
-    text += std::to_string(i) + ": ";
-    const auto list = [&](const Address* first, size_t n) {
-      for (size_t k = 0; k < n; ++k) text += (k ? ", " : "") + to_string(first[k]);
-    };
-    switch (e.kind) {
-      case EntryKind::kernel: {
-        const Kernel& k = plan.kernels[at(e.index)];
-        static constexpr const char* kNames[] = {"pointwise", "row", "column"};
-        text += std::string(kNames[static_cast<int>(k.kind)]) + " kernel " + std::to_string(e.index) + " " + e.name + "\n";
-        for (int32_t c = e.first; c < e.first + e.count; ++c) {
-          const KernelCall& call = plan.calls[at(c)];
-          const size_t rank = static_cast<size_t>(k.kept_rank + k.reduced_rank);
-          text += "   (";
-          for (size_t d = 0; d < rank; ++d)
-            text += (d == 0 ? "" : d == static_cast<size_t>(k.kept_rank) ? " | " : ", ") + std::to_string(plan.words[at(call.dims) + d]);
-          text += ") loads ";
-          list(&plan.buffers[at(call.buffers)], k.loads.size());
-          text += " stores ";
-          list(&plan.buffers[at(call.buffers)] + k.loads.size(), k.stores.size());
-          text += "\n";
-        }
-        break;
-      }
-      case EntryKind::product: {
-        const ProductCallPlan& c = plan.products[at(e.index)];
-        const auto& s = c.shape.call;
-        text += "product " + e.name + " (" + std::to_string(s.batch) + ", " + std::to_string(s.m) + ", " + std::to_string(s.n) + ", " +
-                std::to_string(s.k) + ") by " + ops::name(c.shape.provider) + " ";
-        list(&c.a, 1);
-        text += ", ";
-        list(&c.b, 1);
-        text += ", ";
-        list(&c.bias, 1);
-        text += " -> ";
-        list(&c.c, 1);
-        text += "\n";
-        break;
-      }
-      case EntryKind::native: {
-        const NativeCallPlan& c = plan.natives[at(e.index)];
-        text += "native " + e.name + " ";
-        list(c.in.data(), c.in.size());
-        text += " -> ";
-        list(c.out.data(), c.out.size());
-        text += "\n";
-        break;
-      }
-    }
-  }
-  return text;
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join) {
+  return Planner(p, grouping, join).build();
 }
 
 }  // namespace tandem::jit

@@ -1,5 +1,5 @@
-// What an executable runs: entries in order, with every address reduced to a base and an offset. Flat vectors; a value,
-// immutable once built.
+// What an executable runs: entries in order, with every address reduced to a base and an offset. Flat
+// vectors; a value, immutable once built.
 #pragma once
 
 #include <string>
@@ -28,8 +28,8 @@ struct NumberWord {
 struct KernelCall {
   int32_t buffers = 0, numbers = 0;  // first of Kernel::buffers, Kernel::numbers
   int32_t dims = 0, strides = 0;
-  int64_t range = 0, work = 1;       // of the kept dimensions; elements per index
-  int64_t start = 0;                 // elements of the entry's calls before this one
+  int64_t range = 0, work = 1;  // of the kept dimensions; elements per index
+  int64_t start = 0;            // elements of the entry's calls before this one
 };
 
 struct ProductCallPlan {
@@ -49,11 +49,11 @@ enum class EntryKind : uint8_t { kernel, product, native };
 struct Entry {
   EntryKind kind = EntryKind::kernel;
   bool may_fail = false;
-  int32_t index = 0;              // of the kernel, product or native
-  int32_t first = 0, count = 0;   // kernel: its calls (several in a horizontal group)
-  int64_t work = 0;               // elements over all calls
-  std::string name, op;           // the kernel's name; the op that may fail, or the first
-  Location where;                 // of that op
+  int32_t index = 0;             // of the kernel, product or native
+  int32_t first = 0, count = 0;  // kernel: its calls (several in a horizontal group)
+  int64_t work = 0;              // elements over all calls
+  std::string name, op;          // the kernel's name; the op that may fail, or the first
+  Location where;                // of that op
 };
 
 struct alignas(64) Line {
@@ -62,14 +62,14 @@ struct alignas(64) Line {
 
 struct Plan {
   std::vector<Entry> entries;
-  std::vector<Kernel> kernels;         // distinct ones
+  std::vector<Kernel> kernels;  // distinct ones
   std::vector<std::string> kernel_texts;
   std::vector<KernelCall> calls;
   std::vector<ProductCallPlan> products;
   std::vector<NativeCallPlan> natives;
   std::vector<Address> buffers;
   std::vector<NumberWord> numbers;
-  std::vector<int64_t> words;          // dims and strides
+  std::vector<int64_t> words;  // dims and strides
   std::vector<Line> constants;
   int64_t arena_bytes = 0;
   int64_t bytes_moved = 0, bytes_unfused = 0;
@@ -85,7 +85,7 @@ struct ArenaBlock {
   int64_t bytes = 0;
   int32_t first = 0, last = 0;  // entries
   int32_t takes_over = -1;
-  int64_t offset = 0;           // the result
+  int64_t offset = 0;  // the result
 };
 /// Gives every block an offset, a multiple of 64; returns the bytes needed. `blocks` ascend by `first`.
 int64_t place_blocks(std::vector<ArenaBlock>& blocks);

@@ -160,7 +160,8 @@ class Preparer {
           const Layout* bias = node.in.size() > 2 && node.in[2] >= 0 ? &p_.layout(node.in[2]) : nullptr;
           const int awkward = plan_contraction(node.op, p_.layout(node.in[0]), p_.layout(node.in[1]), bias,
                                                from_.type(source.out[0]).dtype, c);
-          if (awkward >= 0) node.in[static_cast<size_t>(awkward)] = copy(node.in[static_cast<size_t>(awkward)], node.where);
+          if (awkward >= 0)
+            node.in[static_cast<size_t>(awkward)] = copy(node.in[static_cast<size_t>(awkward)], node.where);
           break;
         }
         case OpKind::reduction:
@@ -281,8 +282,11 @@ class Preparer {
     p_.constant.assign(p_.g.nodes.size(), 0);
     for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
       const Node& n = p_.g.nodes[i];
-      if (n.leaf != Leaf::op || ops::def(n.op).kind != OpKind::fill || p_.value_class(n.out[0]) != ValueClass::memory) continue;
-      bool known = p_.destinations[static_cast<size_t>(n.out[0])].empty() && numel(p_.g.type(n.out[0]).sizes) <= kMaxElements;
+      if (n.leaf != Leaf::op || ops::def(n.op).kind != OpKind::fill ||
+          p_.value_class(n.out[0]) != ValueClass::memory)
+        continue;
+      bool known = p_.destinations[static_cast<size_t>(n.out[0])].empty() &&
+                   numel(p_.g.type(n.out[0]).sizes) <= kMaxElements;
       for (const int32_t v : n.in) known = known && p_.g.node_of(v).leaf == Leaf::constant;
       p_.constant[i] = known;
     }

@@ -28,7 +28,7 @@ struct Prepared {
   std::vector<ops::Layout> layouts;  // per value of class memory: relative to its root's memory
   std::vector<std::vector<Destination>> destinations;  // per value; roots only
   std::vector<std::vector<int32_t>> users;  // per root: nodes that read it or a view of it, ascending
-  std::vector<char> constant;               // per node: a small fill of constants, computed once when the plan is made
+  std::vector<char> constant;  // per node: a small fill of constants, computed once when the plan is made
 
   const ops::Layout& layout(int32_t v) const { return layouts[static_cast<size_t>(v)]; }
   int32_t root(int32_t v) const { return roots[static_cast<size_t>(v)]; }

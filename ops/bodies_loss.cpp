@@ -22,7 +22,7 @@ Value counted_rows(Emitter& e, Value ignored, DType type) {
 Value ignored_rows(Emitter& e, Value labels, Value ignore_index) { return e.eq(labels, ignore_index); }
 
 /// x - max(x) per row: all that follows is free of overflow.
-Value shifted_rows(Emitter& e, Value x) { return e.sub(x, e.amax(x, {1}, true)); }
+Value shifted_rows(Emitter& e, Value x) { return below_max(e, x, {1}); }
 
 }  // namespace
 

@@ -64,6 +64,12 @@ Value widen(Emitter& e, Value a) {
   return t == DType::float16 || t == DType::bfloat16 ? e.cast(a, DType::float32) : a;
 }
 
+Value below_max(Emitter& e, Value x, const Dims& axes) {
+  for (const int64_t a : axes)
+    if (e.type(x).sizes[static_cast<int>(a)] == 0) return x;
+  return e.sub(x, e.amax(x, axes, true));
+}
+
 void body::mean(Body& b) {
   const Dims axes = all_axes_of(b, 1);
   const Value x = widen(b.e, b.in(0));
@@ -99,7 +105,7 @@ void body::softmax(Body& b) {
   Emitter& e = b.e;
   const Dims axis = one_axis(e, b.integer(0), b.type(0), b.op.name);
   const Value x = widen(e, b.in(0));
-  const Value shifted = e.sub(x, e.amax(x, axis, true));
+  const Value shifted = below_max(e, x, axis);
   const Value powers = e.exp(shifted);
   const Value y = e.div(powers, e.sum(powers, axis, true));
   b.set(e.cast(y, b.type(0).dtype));
@@ -120,7 +126,7 @@ void body::log_softmax(Body& b) {
   Emitter& e = b.e;
   const Dims axis = one_axis(e, b.integer(0), b.type(0), b.op.name);
   const Value x = widen(e, b.in(0));
-  const Value shifted = e.sub(x, e.amax(x, axis, true));
+  const Value shifted = below_max(e, x, axis);
   const Value total = e.sum(e.exp(shifted), axis, true);
   b.set(e.cast(e.sub(shifted, e.log(total)), b.type(0).dtype));
 }

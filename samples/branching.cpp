@@ -1,5 +1,5 @@
-// A traced function that branches on a value: y**3 if the sum of y is above 3, else y / 3. The trace runs what is pending when
-// `if` reads the condition, and follows whichever way the program goes.
+// A traced function that branches on a value: y**3 if the sum of y is above 3, else y / 3. The trace runs
+// what is pending when `if` reads the condition, and follows whichever way the program goes.
 #include <tandem/tandem.h>
 
 #include <cstdio>
@@ -22,7 +22,8 @@ bool same_bits(const td::Tensor& a, const td::Tensor& b) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  samples::Options options(argc, argv, "Runs a function that branches on a value eagerly and traced, on both branches.");
+  samples::Options options(argc, argv,
+                           "Runs a function that branches on a value eagerly and traced, on both branches.");
   options.done();
 
   auto traced = td::trace(cube_or_third, {.name = "cube_or_third"});
@@ -40,12 +41,13 @@ int main(int argc, char** argv) {
     const bool same = same_bits(eager, replayed);
     equal = equal && same;
     const std::vector<float> e = eager.to_vector<float>(), t = replayed.to_vector<float>();
-    std::printf("%-22s eager (%g, %g, %g)  traced (%g, %g, %g)  %s\n", name, e[0], e[1], e[2], t[0], t[1], t[2],
-                same ? "equal" : "DIFFERENT");
+    std::printf("%-22s eager (%g, %g, %g)  traced (%g, %g, %g)  %s\n", name, e[0], e[1], e[2], t[0], t[1],
+                t[2], same ? "equal" : "DIFFERENT");
   }
   const td::TraceReport r = traced.report();
   std::printf("calls %lld, recorded %lld, segments %lld, plans %lld\n", static_cast<long long>(r.calls),
-              static_cast<long long>(r.recorded), static_cast<long long>(r.segments), static_cast<long long>(r.plans));
+              static_cast<long long>(r.recorded), static_cast<long long>(r.segments),
+              static_cast<long long>(r.plans));
   std::puts(equal ? "eager and traced results are equal bit for bit" : "eager and traced results differ");
   return equal ? 0 : 1;
 }

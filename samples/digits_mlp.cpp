@@ -1,5 +1,5 @@
-// Trains a 64-256-128-10 network with dropout on 8x8 handwritten digits, eagerly and with the same step traced, from the same
-// seed: losses, accuracy, time per step, and what the trace captured.
+// Trains a 64-256-128-10 network with dropout on 8x8 handwritten digits, eagerly and with the same step
+// traced, from the same seed: losses, accuracy, time per step, and what the trace captured.
 #include <tandem/tandem.h>
 
 #include <algorithm>
@@ -41,7 +41,8 @@ struct Digits {
 /// Every fifth row of a fixed permutation is test data, whatever the seed of the training.
 Digits load_digits(const std::string& path) {
   const td::Tensor table = td::data::read_csv(path).values;
-  if (table.size(1) != 65) td::fail("digits: 64 pixels and a label per line are expected, found " + std::to_string(table.size(1)));
+  if (table.size(1) != 65)
+    td::fail("digits: 64 pixels and a label per line are expected, found " + std::to_string(table.size(1)));
   td::Generator fixed(20);
   const td::Tensor order = td::randperm(table.size(0), &fixed);
   const td::Tensor rows = table.index_select(0, order);
@@ -70,16 +71,17 @@ struct Settings {
 };
 
 struct Result {
-  std::vector<float> losses;    // of every step
-  std::vector<double> epochs;   // mean loss of each epoch
+  std::vector<float> losses;   // of every step
+  std::vector<double> epochs;  // mean loss of each epoch
   double accuracy = 0, step_us = 0;
-  td::TraceReport report;       // of the traced step, with
-  std::string graph, code;      // what it captured
+  td::TraceReport report;   // of the traced step, with
+  std::string graph, code;  // what it captured
 };
 
 double median(std::vector<double> values) {
   if (values.empty()) return 0;
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
   return values[values.size() / 2];
 }
 
@@ -89,8 +91,9 @@ Result train(const char* name, Mlp& net, const Digits& d, const Settings& s, Wra
   Result result;
   td::optim::AdamW opt(net.parameters(), {.lr = s.lr, .weight_decay = 0.05});
   td::optim::CosineAnnealingLR schedule(opt, std::max(s.epochs, 1L));
-  td::data::DataLoader loader(td::data::TensorDataset(d.train_x, d.train_y),
-                              {.batch_size = s.batch, .shuffle = true, .drop_last = true, .seed = static_cast<uint64_t>(s.seed)});
+  td::data::DataLoader loader(
+      td::data::TensorDataset(d.train_x, d.train_y),
+      {.batch_size = s.batch, .shuffle = true, .drop_last = true, .seed = static_cast<uint64_t>(s.seed)});
   auto step = wrap([&](const td::Tensor& x, const td::Tensor& y) {
     td::Tensor loss = td::cross_entropy(net.forward(x), y);
     opt.zero_grad();
@@ -106,7 +109,8 @@ Result train(const char* name, Mlp& net, const Digits& d, const Settings& s, Wra
     for (auto [x, y] : loader) {
       const auto start = std::chrono::steady_clock::now();
       const td::Tensor loss = step(x, y);
-      times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+      times.push_back(
+          std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
       result.losses.push_back(loss.item<float>());
       sum += static_cast<double>(result.losses.back());
       progress.step();
@@ -128,7 +132,8 @@ Result train(const char* name, Mlp& net, const Digits& d, const Settings& s, Wra
 }
 
 std::string json_of(const Result& r) {
-  std::string text = "{\"accuracy\": " + std::to_string(r.accuracy) + ", \"step_us\": " + std::to_string(r.step_us) + ", \"losses\": [";
+  std::string text = "{\"accuracy\": " + std::to_string(r.accuracy) +
+                     ", \"step_us\": " + std::to_string(r.step_us) + ", \"losses\": [";
   for (size_t i = 0; i < r.losses.size(); ++i) {
     char number[32];
     std::snprintf(number, sizeof number, "%s%.9g", i ? ", " : "", static_cast<double>(r.losses[i]));
@@ -152,31 +157,34 @@ void print(const Result& eager, const Result& traced) {
               eager.losses == traced.losses ? "equal bit for bit" : "DIFFERENT");
   std::printf("             eager      traced\n");
   std::printf("accuracy     %.4f     %.4f\n", eager.accuracy, traced.accuracy);
-  std::printf("step         %.1f us   %.1f us   (median)   %.2f times faster\n", eager.step_us, traced.step_us,
-              eager.step_us / traced.step_us);
+  std::printf("step         %.1f us   %.1f us   (median)   %.2f times faster\n", eager.step_us,
+              traced.step_us, eager.step_us / traced.step_us);
   const td::TraceReport& r = traced.report;
   std::printf("traced step  %lld ops, %lld kernels, %lld products, %lld plan bytes, %.0f ms compiling\n",
-              static_cast<long long>(r.ops), static_cast<long long>(r.kernels), static_cast<long long>(r.products),
-              static_cast<long long>(r.arena_bytes), r.compile_ms);
+              static_cast<long long>(r.ops), static_cast<long long>(r.kernels),
+              static_cast<long long>(r.products), static_cast<long long>(r.arena_bytes), r.compile_ms);
 }
 
 int run(int argc, char** argv) {
-  samples::Options options(argc, argv, "Trains a network on handwritten digits, eagerly and traced, and compares the two.");
+  samples::Options options(
+      argc, argv, "Trains a network on handwritten digits, eagerly and traced, and compares the two.");
   Settings s{};
   s.epochs = options.integer("epochs", 30, "passes over the training set");
   s.batch = options.integer("batch", 64, "images a step");
   s.seed = options.integer("seed", 1, "of weights, dropout and shuffling");
-  s.lr = options.number("lr", 2e-3, "learning rate of the first epoch; it falls to 0 along a cosine");
+  s.lr = options.number("lr", 4e-3, "learning rate of the first epoch; it falls to 0 along a cosine");
   const std::string device = options.text("device", "cpu", "where to train");
   const std::string data = options.text("data", TANDEM_SAMPLE_DATA "/digits.csv.gz", "the digits");
   const std::string json = options.text("json", "", "also write the results to this file");
-  const std::string folder = options.text("out", "", "folder for graph, kernels and model (default: the program's)");
+  const std::string folder =
+      options.text("out", "", "folder for graph, kernels and model (default: the program's)");
   options.done();
   if (s.epochs < 1) options.stop("--epochs must be at least 1");
   if (s.batch < 1) options.stop("--batch must be at least 1");
 
   td::set_default_device(td::parse_device(device));
-  const std::string out = folder.empty() ? std::filesystem::read_symlink("/proc/self/exe").parent_path().string() : folder;
+  const std::string out =
+      folder.empty() ? std::filesystem::read_symlink("/proc/self/exe").parent_path().string() : folder;
   const Digits digits = load_digits(data);
   if (digits.train_x.size(0) < s.batch)
     options.stop("--batch is larger than the " + std::to_string(digits.train_x.size(0)) + " training images");
@@ -186,7 +194,8 @@ int run(int argc, char** argv) {
   const Result eager = train("eager ", eager_net, digits, s, [](auto body) { return body; });
   td::manual_seed(static_cast<uint64_t>(s.seed));
   Mlp net;
-  const Result traced = train("traced", net, digits, s, [](auto body) { return td::trace(body, {.name = "train_step"}); });
+  const Result traced =
+      train("traced", net, digits, s, [](auto body) { return td::trace(body, {.name = "train_step"}); });
   print(eager, traced);
 
   const std::string base = out + "/digits_mlp";

@@ -14,7 +14,8 @@ struct Mlp : td::nn::Module {
 };
 
 int main(int argc, char** argv) {
-  samples::Options options(argc, argv, "Trains a small network on one random batch with a traced step and prints the losses.");
+  samples::Options options(
+      argc, argv, "Trains a small network on one random batch with a traced step and prints the losses.");
   const long steps = options.integer("steps", 100, "training steps");
   options.done();
 

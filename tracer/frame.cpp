@@ -77,7 +77,7 @@ TensorImpl* Frame::lend(uint32_t handle) {
 
 void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
   ++position_;
-  if (e.in_place) {
+  if (call.in_place) {
     const ops::OpDef& op = ops::def(call.op);
     for (int j = 0; j < op.n_out; ++j)
       if (op.writes[j] >= 0 && on(Mechanism::versions)) eager::bump_version(call.in[op.writes[j]], call.where);
@@ -187,13 +187,13 @@ bool Frame::backward(const eager::BackwardCall& call) {
     if (find_event(accept)) {
       const uint32_t index = cursor().more;
       const BackwardRecord& b = r_.backwards[index];
-      ++position_;
       if (b.complete && b.skippable && !tape_live_) {
         skip_block(b);
         ++counters_.backward_skipped;
         return true;
       }
-      need_tape();
+      need_tape();  // of what came before this event
+      ++position_;
       backward_ = static_cast<int32_t>(index);
       backward_recording_ = false;
       ++counters_.backward_walked;

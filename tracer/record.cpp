@@ -182,6 +182,7 @@ void Frame::settle() {
     if (!t || t->handle != static_cast<int32_t>(e.out + j)) continue;
     r_.infos[e.out + j].requires_grad = t->has(core::kRequiresGrad);
     e.tape |= t->grad_fn != nullptr;
+    if (t->grad_fn) eager::as_node(t->grad_fn.get())->trace_words = e.words;
   }
   if (e.in_place) {
     const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
@@ -189,7 +190,9 @@ void Frame::settle() {
       if (op.writes[j] < 0) continue;
       const uint32_t h = operand(e, static_cast<uint32_t>(op.writes[j]));
       const TensorImpl* t = r_.handles[h];
-      if (t && t->grad_fn && eager::as_node(t->grad_fn.get())->in_place) e.tape = true;
+      if (!t || !t->grad_fn || !eager::as_node(t->grad_fn.get())->in_place) continue;
+      e.tape = true;
+      eager::as_node(t->grad_fn.get())->trace_words = e.words;
     }
   }
 }
@@ -272,7 +275,15 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
   }
   e.words = static_cast<uint32_t>(r_.words.size());
   r_.words.insert(r_.words.end(), call.words, call.words + call.n_words);
-  e.run_time = ops::run_time_mask(op, __builtin_popcount(call.numbers));
+  const int n_numbers = __builtin_popcount(call.numbers);
+  e.run_time = ops::run_time_mask(op, n_numbers);
+  if (call.sources && backward_ >= 0 && backward_recording_) {
+    for (uint32_t w = 0; w < call.n_words; ++w) {
+      if (!call.sources[w] || !call.sources[w]->follows()) continue;
+      const NumberKind kind = eager::number_kind(op, n_numbers, {call.words, call.n_words}, static_cast<int>(w));
+      r_.backwards[static_cast<size_t>(backward_)].followed.push_back({e.words + w, kind, call.sources[w]});
+    }
+  }
   if (!call.in_place) {
     e.n_out = static_cast<uint8_t>(op.n_out);
     e.out = static_cast<uint32_t>(r_.handles.size());

@@ -59,11 +59,19 @@ struct LeafGrad {
   bool in_place = false;
 };
 
+/// A run-time word of an op inside a backward that follows a word of an op before it.
+struct FollowedWord {
+  uint32_t word = 0;
+  NumberKind kind = NumberKind::floating;
+  std::shared_ptr<const eager::NumberSource> source;
+};
+
 struct BackwardRecord {
   std::vector<uint32_t> roots, gradients;
   bool retain_graph = false, create_graph = false;
   bool complete = false, skippable = true;
   std::vector<LeafGrad> leaves;
+  std::vector<FollowedWord> followed;  // in order
   int32_t end_branch = -1, end_position = -1;  // where the program goes on
 };
 

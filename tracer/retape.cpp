@@ -47,6 +47,8 @@ void Frame::skip_block(const BackwardRecord& b) {
       eager::make_autograd_state(leaf).grad = Ref<TensorImpl>(lend(g.after));
     }
   }
+  if (on(Mechanism::follow_numbers))
+    for (const FollowedWord& f : b.followed) r_.words[f.word] = f.source->bits(r_.words.data(), f.kind);
   jump(b.end_branch, b.end_position);
 }
 
@@ -92,6 +94,7 @@ void Frame::rebuild_tape() {
     eager::note(call, results);
     TensorImpl* noted = e.in_place ? operands[static_cast<size_t>(ops::def(call.op).writes[0])] : results[0].get();
     Node& n = *eager::as_node(noted->grad_fn.get());
+    n.trace_words = e.words;
     for (uint32_t i = 0; i < e.n_in; ++i)
       if (n.in[i].saved.value) set_version(n.in[i].saved, operand(e, i));
     for (uint32_t j = 0; j < n.out.size(); ++j) {

@@ -27,7 +27,10 @@ eager::Call Frame::call_of(const Entry& e, Location where, std::vector<TensorImp
 
 void Frame::give_storage(uint32_t handle, const Ref<core::Storage>& storage) {
   TensorImpl* t = r_.handles[handle];
-  core::set_storage(*t, storage, r_.infos[handle].offset);
+  const HandleInfo& info = r_.infos[handle];
+  // What the tape saved of the pending value was saved with the cell's version.
+  if (!r_.cells[info.cell].external && info.cell < versions_.size()) storage->version = versions_[info.cell];
+  core::set_storage(*t, storage, info.offset);
   t->set(kPending, false);
 }
 
@@ -42,8 +45,7 @@ void Frame::run_op_by_op(const SegmentEnd& segment) {
       const eager::Call call = call_of(e, where, operands);
       eager::run_op(call, results);
       for (uint32_t j = 0; j < e.n_out; ++j) {
-        core::set_storage(*r_.handles[e.out + j], results[j]->storage, results[j]->offset);
-        r_.handles[e.out + j]->set(kPending, false);
+        give_storage(e.out + j, results[j]->storage);
         results[j].reset();
       }
     });
@@ -102,7 +104,12 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
   };
   for (const std::unique_ptr<Plan>& plan : segment.plans)
     if (covers(*plan)) return plan.get();
-  // R10: the set of outputs only grows.
+  // R10: the set of outputs only grows. What the tape saves counts: a later difference may need it when this segment's values
+  // are gone.
+  if (!recording_ && !tape_live_) {
+    need_tape();
+    prune_tape(segment);
+  }
   std::vector<char> live(r_.cells.size(), 0);
   if (!segment.plans.empty())
     for (const uint32_t c : segment.plans.back()->outputs) live[c] = 1;

@@ -35,7 +35,8 @@ class Parser {
     Csv out;
     if (options_.header && !text_.empty()) {
       split(next_line(), [&](std::string_view field) {
-        if (field.size() >= 2 && field.front() == '"' && field.back() == '"') field = field.substr(1, field.size() - 2);
+        if (field.size() >= 2 && field.front() == '"' && field.back() == '"')
+          field = field.substr(1, field.size() - 2);
         out.columns.emplace_back(field);
       });
       columns_ = column_;
@@ -122,7 +123,9 @@ Csv parse_csv(std::string_view text, const CsvOptions& options, const std::strin
   if (d == '\n' || d == '\r' || d == '"' || d == '.' || d == '-' || d == '+' || (d >= '0' && d <= '9'))
     fail("csv: the delimiter cannot be part of a number, a quote or the end of a line", where);
   if (options.dtype != float32 && options.dtype != float64 && options.dtype != int64)
-    fail(std::string("csv: values are read as float32, float64 or int64, asked for ") + tandem::name(options.dtype), where);
+    fail(std::string("csv: values are read as float32, float64 or int64, asked for ") +
+             tandem::name(options.dtype),
+         where);
   return Parser(text, options, name, where).parse();
 }
 

@@ -34,7 +34,7 @@ struct Code {
   Tensor (*read)(const char*, const Dims&, Location);
 };
 constexpr Code kCodes[] = {
-    {0x08, 1, elements<uint8_t, uint8_t, uint8_t>}, {0x09, 1, elements<int32_t, int8_t, uint8_t>},
+    {0x08, 1, elements<uint8_t, uint8_t, uint8_t>},  {0x09, 1, elements<int32_t, int8_t, uint8_t>},
     {0x0b, 2, elements<int32_t, int16_t, uint16_t>}, {0x0c, 4, elements<int32_t, int32_t, uint32_t>},
     {0x0d, 4, elements<float, float, uint32_t>},     {0x0e, 8, elements<double, double, uint64_t>},
 };
@@ -63,7 +63,8 @@ Tensor parse_idx(std::string_view bytes, const std::string& name, Location where
     if (__builtin_mul_overflow(needed, n, &needed)) refuse("shape " + to_string(sizes) + " is too large");
   const auto found = static_cast<int64_t>(bytes.size() - header);
   if (found != needed)
-    refuse("shape " + to_string(sizes) + " needs " + std::to_string(needed) + " bytes, found " + std::to_string(found));
+    refuse("shape " + to_string(sizes) + " needs " + std::to_string(needed) + " bytes, found " +
+           std::to_string(found));
   return type->read(bytes.data() + header, sizes, where);
 }
 

@@ -28,7 +28,9 @@ Example Dataset::batch(std::span<const int64_t> indices) const {
 TensorDataset::TensorDataset(Tensor x, Tensor y, Location where) : x_(std::move(x)), y_(std::move(y)) {
   const Dims &a = x_.sizes(where), &b = y_.sizes(where);
   if (a.empty() || b.empty() || a[0] != b[0])
-    fail("TensorDataset: inputs and targets must have equally many rows, found shapes " + to_string(a) + " and " + to_string(b), where);
+    fail("TensorDataset: inputs and targets must have equally many rows, found shapes " + to_string(a) +
+             " and " + to_string(b),
+         where);
 }
 
 Example TensorDataset::get(int64_t i) const {

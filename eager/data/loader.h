@@ -1,5 +1,5 @@
-// Data sets and the loader that makes batches of them: `for (auto [x, y] : loader)`. A loader draws orders from a generator
-// of its own, so shuffling never moves the random numbers of a model. One thread at a time.
+// Data sets and the loader that makes batches of them: `for (auto [x, y] : loader)`. A loader draws orders
+// from a generator of its own, so shuffling never moves the random numbers of a model. One thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -46,14 +46,16 @@ struct LoaderOptions {
   uint64_t seed = 0;       // of the loader's generator
 };
 
-/// Batches of a data set. A data set given as an lvalue is referred to and must outlive the loader; a temporary is kept.
+/// Batches of a data set. A data set given as an lvalue is referred to and must outlive the loader; a
+/// temporary is kept.
 class DataLoader {
  public:
   template <class D>
-    requires std::is_base_of_v<Dataset, std::remove_cvref_t<D>>
+  requires std::is_base_of_v<Dataset, std::remove_cvref_t<D>>
   explicit DataLoader(D&& dataset, const LoaderOptions& options = {}, Location where = Location::here())
       : DataLoader(keep(std::forward<D>(dataset)), options, where) {}
-  explicit DataLoader(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options = {}, Location where = Location::here());
+  explicit DataLoader(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options = {},
+                      Location where = Location::here());
 
   /// Batches of one epoch.
   int64_t size() const;
@@ -74,8 +76,12 @@ class DataLoader {
 
    private:
     friend class DataLoader;
-    Iterator(std::shared_ptr<const Dataset> dataset, std::vector<int64_t> order, int64_t batch_size, int64_t batches)
-        : dataset_(std::move(dataset)), order_(std::move(order)), batch_size_(batch_size), batches_(batches) {}
+    Iterator(std::shared_ptr<const Dataset> dataset, std::vector<int64_t> order, int64_t batch_size,
+             int64_t batches)
+        : dataset_(std::move(dataset)),
+          order_(std::move(order)),
+          batch_size_(batch_size),
+          batches_(batches) {}
     std::shared_ptr<const Dataset> dataset_;
     std::vector<int64_t> order_;
     int64_t batch_size_, batches_, batch_ = 0;

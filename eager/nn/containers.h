@@ -1,5 +1,5 @@
-// Containers: Sequential calls its modules one after another, ModuleList only owns them. Both name them "0", "1", ... as
-// PyTorch does and own them on the heap, at addresses that stay. Threads as in module.h.
+// Containers: Sequential calls its modules one after another, ModuleList only owns them. Both name them "0",
+// "1", ... as PyTorch does and own them on the heap, at addresses that stay. Threads as in module.h.
 #pragma once
 
 #include "tandem/eager/nn/module.h"
@@ -12,7 +12,8 @@ class ModuleList : public Module {
  public:
   template <class... Args>
   M& emplace(Args&&... args) {
-    std::unique_ptr<M> m(new M(this->template child<M>(Name(std::to_string(list_.size()), made_at({})), std::forward<Args>(args)...)));
+    std::unique_ptr<M> m(new M(this->template child<M>(Name(std::to_string(list_.size()), made_at({})),
+                                                       std::forward<Args>(args)...)));
     list_.push_back(std::move(m));
     return *list_.back();
   }
@@ -31,18 +32,17 @@ class Sequential : public Module {
  public:
   Sequential() = default;
   template <class Build>
-    requires std::is_invocable_v<Build&, Sequential&>
-  explicit Sequential(Build&& build) {
-    build(*this);
-  }
+  requires std::is_invocable_v<Build&, Sequential&>
+  explicit Sequential(Build&& build) { build(*this); }
 
   /// Adds a module with `forward(const Tensor&)` and returns it.
   template <class M, class... Args>
   M& emplace(Args&&... args) {
-    std::unique_ptr<M> m(new M(child<M>(Name(std::to_string(steps_.size()), made_at({})), std::forward<Args>(args)...)));
+    std::unique_ptr<M> m(
+        new M(child<M>(Name(std::to_string(steps_.size()), made_at({})), std::forward<Args>(args)...)));
     M& added = *m;
     steps_.push_back({std::move(m), [](Module& module, const Tensor& x, Location where) {
-                        if constexpr (requires(M& m) { m.forward(x, where); }) {
+                        if constexpr (requires(M & m) { m.forward(x, where); }) {
                           return static_cast<M&>(module).forward(x, where);
                         } else {
                           return static_cast<M&>(module).forward(x);

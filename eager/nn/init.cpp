@@ -17,7 +17,8 @@ double both_fans(const Tensor& t, Location where) {
 
 int64_t fan(const Tensor& t, Fan which, Location where) {
   const Dims& d = t.sizes(where);
-  if (d.rank() < 2) fail("init: a fan needs at least two axes (out, in, ...), found shape " + to_string(d), where);
+  if (d.rank() < 2)
+    fail("init: a fan needs at least two axes (out, in, ...), found shape " + to_string(d), where);
   int64_t n = d[which == Fan::in ? 1 : 0];
   for (int i = 2; i < d.rank(); ++i) n *= d[i];
   return n;

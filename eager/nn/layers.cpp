@@ -34,25 +34,32 @@ Tensor initial_normal(const Dims& sizes, const TensorOptions& options, Location 
 
 }  // namespace
 
-Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias, TensorOptions options, Location where)
-    : weight(parameter("weight", initial_weight({out_features, in_features}, options, made_at(where)), made_at(where))),
-      bias(with_bias ? parameter("bias", initial_bias(in_features, out_features, options, made_at(where)), made_at(where))
+Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias, TensorOptions options,
+               Location where)
+    : weight(parameter("weight", initial_weight({out_features, in_features}, options, made_at(where)),
+                       made_at(where))),
+      bias(with_bias ? parameter("bias", initial_bias(in_features, out_features, options, made_at(where)),
+                                 made_at(where))
                      : Tensor()) {}
 
 Embedding::Embedding(int64_t num_embeddings, int64_t embedding_dim, TensorOptions options, Location where)
-    : weight(parameter("weight", initial_normal({num_embeddings, embedding_dim}, options, made_at(where)), made_at(where))) {}
+    : weight(parameter("weight", initial_normal({num_embeddings, embedding_dim}, options, made_at(where)),
+                       made_at(where))) {}
 
-LayerNorm::LayerNorm(const Dims& normalized_shape, double eps, bool elementwise_affine, bool with_bias, TensorOptions options,
-                     Location where)
+LayerNorm::LayerNorm(const Dims& normalized_shape, double eps, bool elementwise_affine, bool with_bias,
+                     TensorOptions options, Location where)
     : normalized_shape(normalized_shape),
       eps(eps),
       weight(elementwise_affine
-                 ? parameter("weight", ones(normalized_shape, untracked(options), made_at(where)), made_at(where))
+                 ? parameter("weight", ones(normalized_shape, untracked(options), made_at(where)),
+                             made_at(where))
                  : Tensor()),
-      bias(elementwise_affine && with_bias
-               ? parameter("bias", zeros(normalized_shape, untracked(options), made_at(where)), made_at(where))
-               : Tensor()) {
-  if (normalized_shape.empty()) fail("LayerNorm: at least one axis to normalise over is needed", made_at(where));
+      bias(
+          elementwise_affine && with_bias
+              ? parameter("bias", zeros(normalized_shape, untracked(options), made_at(where)), made_at(where))
+              : Tensor()) {
+  if (normalized_shape.empty())
+    fail("LayerNorm: at least one axis to normalise over is needed", made_at(where));
 }
 
 Tensor LayerNorm::forward(const Tensor& x, Location where) const {
@@ -61,7 +68,9 @@ Tensor LayerNorm::forward(const Tensor& x, Location where) const {
   bool fits = d.rank() >= rank;
   for (int i = 0; fits && i < rank; ++i) fits = d[d.rank() - rank + i] == normalized_shape[i];
   if (!fits)
-    fail("LayerNorm: the last axes must have sizes " + to_string(normalized_shape) + ", found shape " + to_string(d), where);
+    fail("LayerNorm: the last axes must have sizes " + to_string(normalized_shape) + ", found shape " +
+             to_string(d),
+         where);
   return layer_norm(x, rank, weight, bias, eps, where);
 }
 

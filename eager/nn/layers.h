@@ -1,18 +1,21 @@
-// Layers: Linear, Embedding, LayerNorm, Dropout and activations, with PyTorch's argument order, defaults, parameter names and
-// initialisation. Each is called like a function or through forward(). Ownership and threads as in module.h.
+// Layers: Linear, Embedding, LayerNorm, Dropout and activations, with PyTorch's argument order, defaults,
+// parameter names and initialisation. Each is called like a function or through forward(). Ownership and
+// threads as in module.h.
 #pragma once
 
 #include "tandem/eager/nn/module.h"
 
 namespace tandem::nn {
 
-/// x (..., in) -> (..., out): x times weight (out, in) transposed, plus bias (out). Both are drawn uniformly within
-/// 1 / sqrt(in).
+/// x (..., in) -> (..., out): x times weight (out, in) transposed, plus bias (out). Both are drawn uniformly
+/// within 1 / sqrt(in).
 class Linear : public Module {
  public:
   Linear(int64_t in_features, int64_t out_features, bool with_bias = true, TensorOptions options = {},
          Location where = Location::here());
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return linear(x, weight, bias, where); }
+  Tensor forward(const Tensor& x, Location where = Location::here()) const {
+    return linear(x, weight, bias, where);
+  }
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 
   const Tensor weight, bias;  // bias undefined: none
@@ -21,20 +24,26 @@ class Linear : public Module {
 /// Rows of weight (num_embeddings, embedding_dim), drawn normally, at indices of any shape.
 class Embedding : public Module {
  public:
-  Embedding(int64_t num_embeddings, int64_t embedding_dim, TensorOptions options = {}, Location where = Location::here());
-  Tensor forward(const Tensor& index, Location where = Location::here()) const { return embedding(index, weight, where); }
-  Tensor operator()(const Tensor& index, Location where = Location::here()) const { return forward(index, where); }
+  Embedding(int64_t num_embeddings, int64_t embedding_dim, TensorOptions options = {},
+            Location where = Location::here());
+  Tensor forward(const Tensor& index, Location where = Location::here()) const {
+    return embedding(index, weight, where);
+  }
+  Tensor operator()(const Tensor& index, Location where = Location::here()) const {
+    return forward(index, where);
+  }
 
   const Tensor weight;
 };
 
-/// Normalises over the last axes, which have sizes `normalized_shape`; weight starts as ones and bias as zeros.
+/// Normalises over the last axes, which have sizes `normalized_shape`; weight starts as ones and bias as
+/// zeros.
 class LayerNorm : public Module {
  public:
-  explicit LayerNorm(const Dims& normalized_shape, double eps = 1e-5, bool elementwise_affine = true, bool with_bias = true,
-                     TensorOptions options = {}, Location where = Location::here());
-  explicit LayerNorm(int64_t normalized_size, double eps = 1e-5, bool elementwise_affine = true, bool with_bias = true,
-                     TensorOptions options = {}, Location where = Location::here())
+  explicit LayerNorm(const Dims& normalized_shape, double eps = 1e-5, bool elementwise_affine = true,
+                     bool with_bias = true, TensorOptions options = {}, Location where = Location::here());
+  explicit LayerNorm(int64_t normalized_size, double eps = 1e-5, bool elementwise_affine = true,
+                     bool with_bias = true, TensorOptions options = {}, Location where = Location::here())
       : LayerNorm(Dims{normalized_size}, eps, elementwise_affine, with_bias, options, where) {}
   Tensor forward(const Tensor& x, Location where = Location::here()) const;
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
@@ -48,7 +57,9 @@ class LayerNorm : public Module {
 class Dropout : public Module {
  public:
   explicit Dropout(double p = 0.5, Location where = Location::here());
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return dropout(x, p, is_training(), where); }
+  Tensor forward(const Tensor& x, Location where = Location::here()) const {
+    return dropout(x, p, is_training(), where);
+  }
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 
   const double p;
@@ -82,7 +93,9 @@ class SiLU : public Module {
 class GELU : public Module {
  public:
   explicit GELU(bool tanh_approximation = false) : tanh_approximation(tanh_approximation) {}
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return gelu(x, tanh_approximation, where); }
+  Tensor forward(const Tensor& x, Location where = Location::here()) const {
+    return gelu(x, tanh_approximation, where);
+  }
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 
   const bool tanh_approximation;

@@ -1,6 +1,6 @@
-// Registration works through a thread-local pointer: child() sets it, and the base constructor of the module under
-// construction takes it, which is at its final address already, since a returned prvalue is built in place. Parent and
-// child know each other, and whichever dies first tells the other.
+// Registration works through a thread-local pointer: child() sets it, and the base constructor of the module
+// under construction takes it, which is at its final address already, since a returned prvalue is built in
+// place. Parent and child know each other, and whichever dies first tells the other.
 #include "tandem/eager/nn/module.h"
 
 #include <algorithm>
@@ -18,7 +18,8 @@ constinit thread_local Module::Registration* Module::pending_ = nullptr;
 
 namespace {
 
-/// Lets `t`, which its holders keep, show the values of `fresh`. What the tape saved of it is outdated by this.
+/// Lets `t`, which its holders keep, show the values of `fresh`. What the tape saved of it is outdated by
+/// this.
 void replace_values(TensorImpl& t, const TensorImpl& fresh, Location where) {
   const uint32_t version = t.storage->version + 1;
   t.dtype = fresh.dtype;
@@ -31,7 +32,8 @@ void replace_values(TensorImpl& t, const TensorImpl& fresh, Location where) {
 
 }  // namespace
 
-Module::Registration::Registration(Module& parent, const Name& name) : parent_(parent), name_(name), outer_(pending_) {
+Module::Registration::Registration(Module& parent, const Name& name)
+    : parent_(parent), name_(name), outer_(pending_) {
   pending_ = this;
 }
 Module::Registration::~Registration() { pending_ = outer_; }
@@ -52,11 +54,15 @@ Module::~Module() {
 
 void Module::check_name(const std::string& name, Location where) const {
   if (name.empty() || name.find('.') != std::string::npos)
-    fail("Module: the name \"" + name + "\" is empty or contains a dot, which separates the names of modules", where);
+    fail("Module: the name \"" + name + "\" is empty or contains a dot, which separates the names of modules",
+         where);
   bool taken = false;
   for (const Item& i : items_) taken |= i.name == name;
   for (const Child& c : children_) taken |= c.name == name;
-  if (taken) fail("Module: the name \"" + name + "\" is taken; parameters, buffers and children share one set of names", where);
+  if (taken)
+    fail(
+        "Module: the name \"" + name + "\" is taken; parameters, buffers and children share one set of names",
+        where);
 }
 
 Tensor Module::parameter(const std::string& name, Tensor initial, Location where) {
@@ -95,7 +101,8 @@ std::vector<NamedTensor> Module::named(Keep keep) const {
     // A module's parameters precede its buffers, whatever the order of registration.
     for (const bool parameters : {true, false})
       for (const Item& i : m.module->items_)
-        if (i.is_parameter == parameters && keep(i)) out.push_back({m.name.empty() ? i.name : m.name + '.' + i.name, i.tensor});
+        if (i.is_parameter == parameters && keep(i))
+          out.push_back({m.name.empty() ? i.name : m.name + '.' + i.name, i.tensor});
   }
   return out;
 }
@@ -144,8 +151,10 @@ void Module::convert(Convert convert, const char* who, Location where) {
     Tensor fresh = convert(n.tensor);
     if (fresh.impl() == n.tensor.impl()) continue;
     if (eager::interceptor())
-      fail(std::string(who) + ": \"" + n.name + "\" would change inside of a traced call; call it before", where);
-    changes.push_back({n.tensor, std::move(fresh), n.tensor.grad().defined() ? convert(n.tensor.grad()) : Tensor()});
+      fail(std::string(who) + ": \"" + n.name + "\" would change inside of a traced call; call it before",
+           where);
+    changes.push_back(
+        {n.tensor, std::move(fresh), n.tensor.grad().defined() ? convert(n.tensor.grad()) : Tensor()});
   }
   for (Change& c : changes) {
     c.old.set_grad({}, where);
@@ -159,8 +168,10 @@ void Module::to(Device device, Location where) {
 }
 
 void Module::to(DType dtype, Location where) {
-  if (!is_floating(dtype)) fail(std::string("Module::to: a floating type is needed, found ") + name(dtype), where);
-  convert([&](const Tensor& t) { return is_floating(t.dtype()) ? t.to(dtype, where) : t; }, "Module::to", where);
+  if (!is_floating(dtype))
+    fail(std::string("Module::to: a floating type is needed, found ") + name(dtype), where);
+  convert([&](const Tensor& t) { return is_floating(t.dtype()) ? t.to(dtype, where) : t; }, "Module::to",
+          where);
 }
 
 void Module::zero_grad() {
@@ -181,7 +192,8 @@ void fill_clone(const Module& from, Module& to) {
   const NoGrad no_grad;
   for (size_t i = 0; i < std::min(source.size(), target.size()); ++i) {
     const Tensor &s = source[i].tensor, &t = target[i].tensor;
-    if (s.dtype() != t.dtype() && s.sizes() == t.sizes()) replace_values(*t.impl(), *empty_like(s).impl(), {});
+    if (s.dtype() != t.dtype() && s.sizes() == t.sizes())
+      replace_values(*t.impl(), *empty_like(s).impl(), {});
   }
   const std::vector<int64_t> found = eager::match_names(target, source, true, "clone: another structure", {});
   for (size_t i = 0; i < target.size(); ++i) {

@@ -1,7 +1,8 @@
-// Module: the base of layers and models. A module owns its parameters, buffers and children by registration, in that order
-// and under PyTorch's names ("hidden.weight"). Modules neither move nor copy, so what is registered stays where it is;
-// clone() makes a second one. Members that hold a parameter are handles: assigning another tensor to such a member does not
-// replace the registered parameter. One thread at a time may change a module; forward may run on several.
+// Module: the base of layers and models. A module owns its parameters, buffers and children by registration,
+// in that order and under PyTorch's names ("hidden.weight"). Modules neither move nor copy, so what is
+// registered stays where it is; clone() makes a second one. Members that hold a parameter are handles:
+// assigning another tensor to such a member does not replace the registered parameter. One thread at a time
+// may change a module; forward may run on several.
 #pragma once
 
 #include <memory>
@@ -36,11 +37,13 @@ class Module {
   std::vector<NamedTensor> named_buffers() const;
   /// What is saved: parameters and persistent buffers. A tensor with two names is there twice.
   std::vector<NamedTensor> state() const;
-  /// Copies values in by name. An Error lists every missing and unexpected name (unless not `strict`), wrong shape and
-  /// wrong dtype; nothing is changed then.
-  void load_state(const std::vector<NamedTensor>& state, bool strict = true, Location where = Location::here());
+  /// Copies values in by name. An Error lists every missing and unexpected name (unless not `strict`), wrong
+  /// shape and wrong dtype; nothing is changed then.
+  void load_state(const std::vector<NamedTensor>& state, bool strict = true,
+                  Location where = Location::here());
   /// The Error that load_state would throw, and no change.
-  void check_state(const std::vector<NamedTensor>& state, bool strict = true, Location where = Location::here()) const;
+  void check_state(const std::vector<NamedTensor>& state, bool strict = true,
+                   Location where = Location::here()) const;
 
   /// This module and everything below it, parents first, in registration order.
   std::vector<NamedModule> named_modules();
@@ -68,14 +71,13 @@ class Module {
   struct Name {
     std::string text;
     Location where;
-    template <class T>
-      requires std::is_convertible_v<T, std::string>
-    Name(T&& text, Location where = Location::here())  // NOLINT: implicit by design
-        : text(std::forward<T>(text)), where(where) {}
+    Name(const char* text, Location where = Location::here()) : text(text), where(where) {}  // NOLINT
+    Name(std::string text, Location where = Location::here())                                // NOLINT
+        : text(std::move(text)), where(where) {}
   };
 
-  /// Makes a child at its final address and registers it: `Linear hidden = child<Linear>("hidden", 784, 256);`. M is any
-  /// type derived from Module, with any constructor.
+  /// Makes a child at its final address and registers it: `Linear hidden = child<Linear>("hidden", 784,
+  /// 256);`. M is any type derived from Module, with any constructor.
   template <class M, class... Args>
   M child(Name name, Args&&... args) {
     static_assert(std::is_base_of_v<Module, M>, "a child is a Module");
@@ -85,7 +87,8 @@ class Module {
   /// Registers a leaf that requires grad and returns it: `Tensor scale = parameter("scale", ones({n}));`.
   Tensor parameter(const std::string& name, Tensor initial, Location where = Location::here());
   /// Registers state that is not trained. Saved unless `persistent` is false.
-  Tensor buffer(const std::string& name, Tensor initial, bool persistent = true, Location where = Location::here());
+  Tensor buffer(const std::string& name, Tensor initial, bool persistent = true,
+                Location where = Location::here());
   /// Where this module was registered as a child, else `otherwise`: the line for a constructor's errors.
   Location made_at(Location otherwise) const { return parent_ ? made_at_ : otherwise; }
 
@@ -146,8 +149,9 @@ class KeepGenerator {
   Generator saved_;
 };
 
-/// A second module with the same values: M made from `args`, which are those that made `from`, then filled. The default
-/// generator is left as it was. Members that are no parameters, buffers or children come from the constructor.
+/// A second module with the same values: M made from `args`, which are those that made `from`, then filled.
+/// The default generator is left as it was. Members that are no parameters, buffers or children come from the
+/// constructor.
 template <class M, class... Args>
 std::unique_ptr<M> clone(const M& from, Args&&... args) {
   const KeepGenerator keep;

@@ -26,7 +26,9 @@ void Optimizer::add_group(const std::vector<Tensor>& parameters, const Numbers& 
   for (const Slot& s : slots_) seen.push_back(s.parameter.impl());
   for (size_t i = 0; i < parameters.size(); ++i) {
     const TensorImpl& p = parameters[i].checked(where);
-    const auto which = [&] { return "parameter " + std::to_string(i) + " of group " + std::to_string(groups_.size()); };
+    const auto which = [&] {
+      return "parameter " + std::to_string(i) + " of group " + std::to_string(groups_.size());
+    };
     if (p.grad_fn) refuse(which() + " is the result of an op, not a leaf", where);
     if (!is_floating(p.dtype)) refuse(which() + " is not floating but " + name(p.dtype), where);
     seen.push_back(&p);
@@ -117,7 +119,9 @@ Optimizer::Loaded Optimizer::read_state(const std::vector<NamedTensor>& state, L
   return out;
 }
 
-void Optimizer::check_state(const std::vector<NamedTensor>& state, Location where) const { read_state(state, where); }
+void Optimizer::check_state(const std::vector<NamedTensor>& state, Location where) const {
+  read_state(state, where);
+}
 
 void Optimizer::load_state(const std::vector<NamedTensor>& state, Location where) {
   Loaded loaded = read_state(state, where);

@@ -1,6 +1,6 @@
-// Optimizer: parameter groups with numbers of their own, and a state per parameter (moments, step count) that the constructor
-// makes. The caller keeps the parameters' owner alive or not: an optimizer holds handles. An optimizer neither moves nor
-// copies (schedulers point to it); one thread at a time.
+// Optimizer: parameter groups with numbers of their own, and a state per parameter (moments, step count) that
+// the constructor makes. It holds handles to the parameters, whose module may die first. An optimizer neither
+// moves nor copies (schedulers point to it); one thread at a time.
 #pragma once
 
 #include <array>
@@ -30,10 +30,11 @@ class Optimizer {
   double lr(size_t group = 0) const { return numbers(group)[0]; }
   void set_lr(double lr, size_t group = 0, Location where = Location::here());
 
-  /// Numbers of the groups ("group.0.lr"), step counts ("0.step") and moments ("0.exp_avg") by the parameters' indices.
+  /// Numbers of the groups ("group.0.lr"), step counts ("0.step") and moments ("0.exp_avg") by the
+  /// parameters' indices.
   std::vector<NamedTensor> state() const;
-  /// Takes back what state() gave. An Error lists missing and unexpected names, wrong shapes and dtypes, or names an
-  /// impossible number; nothing is changed then.
+  /// Takes back what state() gave. An Error lists missing and unexpected names, wrong shapes and dtypes, or
+  /// names an impossible number; nothing is changed then.
   void load_state(const std::vector<NamedTensor>& state, Location where = Location::here());
   /// The Error that load_state would throw, and no change.
   void check_state(const std::vector<NamedTensor>& state, Location where = Location::here()) const;
@@ -44,7 +45,7 @@ class Optimizer {
   /// What an optimizer calls its numbers and its moments.
   struct Names {
     const char* optimizer;
-    std::span<const char* const> numbers, moments;
+    std::span<const char*const> numbers, moments;
   };
   /// A parameter and what is kept for it.
   struct Slot {

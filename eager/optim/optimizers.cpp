@@ -37,7 +37,9 @@ struct Traits;
 template <>
 struct Traits<SGDOptions> {
   static constexpr Optimizer::Names names() { return {"SGD", kSgdNumbers, kSgdMoments}; }
-  static Numbers numbers(const SGDOptions& o) { return {o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov ? 1.0 : 0.0}; }
+  static Numbers numbers(const SGDOptions& o) {
+    return {o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov ? 1.0 : 0.0};
+  }
   static SGDOptions options(const Numbers& n) {
     return {.lr = n[kLr],
             .momentum = n[kMomentum],
@@ -48,7 +50,8 @@ struct Traits<SGDOptions> {
   static size_t moments(const Numbers& n) { return n[kMomentum] != 0 ? 1 : 0; }
   static std::string mistakes(const Numbers& n) {
     std::string text;
-    for (const size_t k : {size_t{kLr}, size_t{kMomentum}, size_t{kSgdDecay}}) text += unless_size(n, k, kSgdNumbers);
+    for (const size_t k : {size_t{kLr}, size_t{kMomentum}, size_t{kSgdDecay}})
+      text += unless_size(n, k, kSgdNumbers);
     text += unless(std::isfinite(n[kDampening]), "dampening", "be finite", n[kDampening]);
     text += unless(n[kNesterov] == 0 || n[kNesterov] == 1, "nesterov", "be 0 or 1", n[kNesterov]);
     if (n[kNesterov] != 0) {
@@ -61,14 +64,17 @@ struct Traits<SGDOptions> {
 
 template <class Options>
 struct AdamTraits {
-  static Numbers numbers(const Options& o) { return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay}; }
+  static Numbers numbers(const Options& o) {
+    return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay};
+  }
   static Options options(const Numbers& n) {
     return {.lr = n[kLr], .betas = {n[kBeta1], n[kBeta2]}, .eps = n[kEps], .weight_decay = n[kAdamDecay]};
   }
   static size_t moments(const Numbers&) { return 2; }
   static std::string mistakes(const Numbers& n) {
     std::string text;
-    for (const size_t k : {size_t{kLr}, size_t{kEps}, size_t{kAdamDecay}}) text += unless_size(n, k, kAdamNumbers);
+    for (const size_t k : {size_t{kLr}, size_t{kEps}, size_t{kAdamDecay}})
+      text += unless_size(n, k, kAdamNumbers);
     for (const size_t k : {size_t{kBeta1}, size_t{kBeta2}})
       text += unless(n[k] >= 0 && n[k] < 1, kAdamNumbers[k], "lie in [0, 1)", n[k]);
     return text;
@@ -88,10 +94,15 @@ struct Traits<AdamWOptions> : AdamTraits<AdamWOptions> {
 /// One SGD step of one parameter.
 void update_sgd(Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, Location where) {
   if (n[kMomentum] == 0) {
-    CallBuilder(OpId::sgd_update, where).in(s.parameter).in(gradient).floating(n[kLr]).floating(n[kSgdDecay]).run_in_place();
+    CallBuilder(OpId::sgd_update, where)
+        .in(s.parameter)
+        .in(gradient)
+        .floating(n[kLr])
+        .floating(n[kSgdDecay])
+        .run_in_place();
   } else {
-    // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does the same, and
-    // the first step is an op like the later ones.
+    // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does
+    // the same, and the first step is an op like the later ones.
     const bool first = s.step == 0 && n[kDampening] != 0;
     CallBuilder(OpId::sgd_momentum_update, where)
         .in(s.parameter)
@@ -108,7 +119,8 @@ void update_sgd(Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, Lo
   ++s.step;
 }
 
-/// The corrections 1 - beta^t, computed once for parameters in a row that share group and step count, as nearly all do.
+/// The corrections 1 - beta^t, computed once for parameters in a row that share group and step count, as
+/// nearly all do.
 struct Corrections {
   size_t group = 0;
   int64_t step = 0;  // 0: nothing computed yet
@@ -123,7 +135,8 @@ struct Corrections {
 };
 
 /// One step of Adam or AdamW of one parameter.
-void update_adam(OpId op, Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, const Corrections& c, Location where) {
+void update_adam(OpId op, Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, const Corrections& c,
+                 Location where) {
   CallBuilder(op, where)
       .in(s.parameter)
       .in(gradient)
@@ -148,11 +161,13 @@ OptimizerOf<O>::OptimizerOf(const std::vector<Tensor>& parameters, const Options
   add_group(parameters, options, where);
 }
 template <class O>
-OptimizerOf<O>::OptimizerOf(const std::vector<Group<Options>>& groups, Location where) : Optimizer(Traits<O>::names()) {
+OptimizerOf<O>::OptimizerOf(const std::vector<Group<Options>>& groups, Location where)
+    : Optimizer(Traits<O>::names()) {
   for (const Group<Options>& g : groups) add_group(g.parameters, g.options, where);
 }
 template <class O>
-void OptimizerOf<O>::add_group(const std::vector<Tensor>& parameters, const Options& options, Location where) {
+void OptimizerOf<O>::add_group(const std::vector<Tensor>& parameters, const Options& options,
+                               Location where) {
   Optimizer::add_group(parameters, Traits<O>::numbers(options), where);
 }
 template <class O>

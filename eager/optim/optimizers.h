@@ -1,5 +1,6 @@
-// SGD, Adam and AdamW with PyTorch's option names, defaults and formulas. step() calls one in-place op per parameter; every
-// option is a run-time number of it, so changing one never retraces. Ownership and threads as in optimizer.h.
+// SGD, Adam and AdamW with PyTorch's option names, defaults and formulas. step() calls one in-place op per
+// parameter; every option is a run-time number of it, so changing one never retraces. Ownership and threads
+// as in optimizer.h.
 #pragma once
 
 #include "tandem/eager/optim/optimizer.h"
@@ -34,15 +35,17 @@ struct Group {
 };
 
 /// An optimizer by its options: `AdamW opt(net.parameters(), {.lr = 1e-3})`, or with groups
-/// `AdamW opt({{head, {.lr = 1e-3}}, {body, {.lr = 1e-4}}})`. Errors: parameters that are no floating leaves or are given
-/// twice, and impossible numbers.
+/// `AdamW opt({{head, {.lr = 1e-3}}, {body, {.lr = 1e-4}}})`. Errors: parameters that are no floating leaves
+/// or are given twice, and impossible numbers.
 template <class O>
 class OptimizerOf final : public Optimizer {
  public:
   using Options = O;
-  explicit OptimizerOf(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
+  explicit OptimizerOf(const std::vector<Tensor>& parameters, const Options& options = {},
+                       Location where = Location::here());
   explicit OptimizerOf(const std::vector<Group<Options>>& groups, Location where = Location::here());
-  void add_group(const std::vector<Tensor>& parameters, const Options& options = {}, Location where = Location::here());
+  void add_group(const std::vector<Tensor>& parameters, const Options& options = {},
+                 Location where = Location::here());
   Options options(size_t group = 0, Location where = Location::here()) const;
   void set_options(const Options& options, size_t group = 0, Location where = Location::here());
 

@@ -1,5 +1,5 @@
-// Schedulers: a learning rate as a function of the epoch, PyTorch's formulas in closed form. A scheduler points to its
-// optimizer, which must outlive it; call step() after each epoch. One thread at a time.
+// Schedulers: a learning rate as a function of the epoch, PyTorch's formulas in closed form. A scheduler
+// points to its optimizer, which must outlive it; call step() after each epoch. One thread at a time.
 #pragma once
 
 #include "tandem/eager/optim/optimizer.h"
@@ -18,7 +18,8 @@ class Scheduler {
 
   /// Epoch ("last_epoch") and the groups' first learning rates ("base_lr.0").
   std::vector<NamedTensor> state() const;
-  /// Takes back what state() gave; the optimizer's own state holds the current rates. An Error changes nothing.
+  /// Takes back what state() gave; the optimizer's own state holds the current rates. An Error changes
+  /// nothing.
   void load_state(const std::vector<NamedTensor>& state, Location where = Location::here());
   void check_state(const std::vector<NamedTensor>& state, Location where = Location::here()) const;
 
@@ -28,7 +29,8 @@ class Scheduler {
   virtual double lr_at(double base_lr, int64_t epoch) const = 0;
 
  private:
-  std::pair<int64_t, std::vector<double>> read_state(const std::vector<NamedTensor>& state, Location where) const;
+  std::pair<int64_t, std::vector<double>> read_state(const std::vector<NamedTensor>& state,
+                                                     Location where) const;
   Optimizer& optimizer_;
   std::vector<double> base_;
   int64_t epoch_ = 0;
@@ -45,10 +47,12 @@ class StepLR : public Scheduler {
   double gamma_;
 };
 
-/// Half a cosine from the first rate down to eta_min after t_max epochs (Loshchilov and Hutter, 2017, without restarts).
+/// Half a cosine from the first rate down to eta_min after t_max epochs (Loshchilov and Hutter, 2017, without
+/// restarts).
 class CosineAnnealingLR : public Scheduler {
  public:
-  CosineAnnealingLR(Optimizer& optimizer, int64_t t_max, double eta_min = 0, Location where = Location::here());
+  CosineAnnealingLR(Optimizer& optimizer, int64_t t_max, double eta_min = 0,
+                    Location where = Location::here());
 
  private:
   double lr_at(double base_lr, int64_t epoch) const override;

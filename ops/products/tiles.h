@@ -16,6 +16,7 @@ namespace tandem::ops::tiles {
 template <class T>
 struct Block {
   int64_t m, n, k;
+  int64_t part;  // k_part(k)
   const T* a;
   int64_t a_row, a_col;
   const T* b;

@@ -117,8 +117,9 @@ void blocks(const TileSet& set, ProductCall call) {
           const T* b = static_cast<const T*>(call.b) + batch * call.b_batch + j * call.b_col;
           T* c = static_cast<T*>(call.c) + batch * call.c_batch + i * call.c_row + j * call.c_col;
           const T* own_bias = bias ? bias + (swapped ? i : j) : nullptr;
-          (set.*Functions<T>::block)({m, n, call.k, a, call.a_row, call.a_col, b, call.b_row, call.b_col,
-                                      own_bias, swapped, c, call.c_row, call.c_col, space.as<T>()});
+          (set.*Functions<T>::block)({m, n, call.k, k_part(call.k), a, call.a_row, call.a_col, b, call.b_row,
+                                      call.b_col, own_bias, swapped, c, call.c_row, call.c_col,
+                                      space.as<T>()});
         }
       });
 }

@@ -37,7 +37,8 @@ std::string gzipped(const std::string& bytes) {
 }
 
 data::TensorDataset numbers(int64_t n) {
-  return {arange(0, static_cast<double>(2 * n)).view({n, 2}), arange(0, static_cast<double>(n), 1, {.dtype = int64})};
+  return {arange(0, static_cast<double>(2 * n)).view({n, 2}),
+          arange(0, static_cast<double>(n), 1, {.dtype = int64})};
 }
 
 /// The labels of one epoch, batch by batch.
@@ -47,7 +48,8 @@ std::vector<std::vector<int64_t>> epoch(data::DataLoader& loader) {
     out.push_back(y.to_vector<int64_t>());
     const std::vector<float> pixels = x.to_vector<float>();
     REQUIRE(x.sizes() == Dims{y.size(0), 2});
-    for (size_t i = 0; i < out.back().size(); ++i) REQUIRE(pixels[2 * i] == static_cast<float>(2 * out.back()[i]));
+    for (size_t i = 0; i < out.back().size(); ++i)
+      REQUIRE(pixels[2 * i] == static_cast<float>(2 * out.back()[i]));
   }
   return out;
 }
@@ -118,7 +120,8 @@ TEST_CASE("a user's data set is stacked; references and temporaries both work", 
 }
 
 TEST_CASE("impossible loaders and data sets are refused", "[data]") {
-  CHECK_THAT(message([] { data::DataLoader(numbers(3), {.batch_size = 0}); }), Contains("at least 1, found 0") && Contains("data_test.cpp"));
+  CHECK_THAT(message([] { data::DataLoader(numbers(3), {.batch_size = 0}); }),
+             Contains("at least 1, found 0") && Contains("data_test.cpp"));
   CHECK_THAT(message([] { data::TensorDataset(ones({3, 2}), ones({4})); }), Contains("(3, 2) and (4,)"));
   CHECK_THROWS_AS(data::TensorDataset(ones({}), ones({})), Error);
   CHECK_THROWS_AS(data::TensorDataset(Tensor(), ones({1})), Error);
@@ -191,7 +194,9 @@ TEST_CASE("IDX of every type is read, plain or gzipped", "[data]") {
 
 TEST_CASE("damaged IDX files are refused", "[data]") {
   using namespace std::string_literals;
-  const auto parse = [](const std::string& bytes) { return message([&] { data::parse_idx(bytes, "t.idx"); }); };
+  const auto parse = [](const std::string& bytes) {
+    return message([&] { data::parse_idx(bytes, "t.idx"); });
+  };
   CHECK_THAT(parse("\0\0\x08"s), Contains("\"t.idx\"") && Contains("3 bytes"));
   CHECK_THAT(parse("\x01\0\x08\x01\0\0\0\0"s), Contains("not an IDX file"));
   CHECK_THAT(parse("\0\0\x0a\x01\0\0\0\0"s), Contains("unknown element type 10"));
@@ -211,7 +216,9 @@ TEST_CASE("no bytes crash the readers", "[data]") {
     std::string text(random() % 40, '\0'), idx(random() % 40, '\0');
     for (char& c : text) c = csv_letters[random() % csv_letters.size()];
     for (char& c : idx) c = static_cast<char>(random() % 3 ? random() % 4 : random());
-    if (idx.size() > 3) idx[0] = idx[1] = 0, idx[2] = static_cast<char>(8 + random() % 7), idx[3] = static_cast<char>(random() % 4);
+    if (idx.size() > 3)
+      idx[0] = idx[1] = 0, idx[2] = static_cast<char>(8 + random() % 7),
+      idx[3] = static_cast<char>(random() % 4);
     try {
       data::parse_csv(text, {.header = random() % 2 == 0, .dtype = random() % 2 ? float32 : int64});
       ++read;

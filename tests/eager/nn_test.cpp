@@ -53,15 +53,16 @@ std::string message(auto f) {
 TEST_CASE("children and parameters are registered in order under PyTorch's names", "[nn]") {
   Net net;
   CHECK(names(net.named_parameters()) ==
-        std::vector<std::string>{"block.scale", "block.layers.0.weight", "block.layers.0.bias", "block.layers.1.weight",
-                                 "block.layers.1.bias", "norm.weight", "norm.bias"});
+        std::vector<std::string>{"block.scale", "block.layers.0.weight", "block.layers.0.bias",
+                                 "block.layers.1.weight", "block.layers.1.bias", "norm.weight", "norm.bias"});
   CHECK(names(net.named_buffers()) == std::vector<std::string>{"block.running", "block.scratch"});
   CHECK(names(net.state())[1] == "block.running");
   CHECK(net.state().size() == 8);  // without the scratch buffer
   CHECK(net.num_parameters() == 3 + 2 * (9 + 3) + 6);
   std::vector<std::string> modules;
   for (const nn::NamedModule& m : net.named_modules()) modules.push_back(m.name);
-  CHECK(modules == std::vector<std::string>{"", "block", "block.layers", "block.layers.0", "block.layers.1", "norm"});
+  CHECK(modules ==
+        std::vector<std::string>{"", "block", "block.layers", "block.layers.0", "block.layers.1", "norm"});
   // Handles in members and in the registry are the same tensors, at final addresses.
   CHECK(net.parameters()[0].impl() == net.block.scale.impl());
   CHECK(net.named_modules()[1].module == &net.block);
@@ -158,7 +159,10 @@ TEST_CASE("Embedding, LayerNorm and Dropout", "[nn]") {
   const std::vector<float> y = values(norm(tensor({1.f, 2.f, 3.f, 4.f}).view({1, 4})));
   const double scale = 1 / std::sqrt(1.25 + 1e-5);
   for (int i = 0; i < 4; ++i) CHECK(y[static_cast<size_t>(i)] == Approx((i - 1.5) * scale).epsilon(1e-5));
-  CHECK_THAT(message([&] { norm(ones({2, 3})); }), Contains("(4,)") && Contains("(2, 3)") && Contains("nn_test.cpp"));
+  CHECK_THAT(message([&] {
+               norm(ones({2, 3}));
+             }),
+             Contains("(4,)") && Contains("(2, 3)") && Contains("nn_test.cpp"));
   CHECK(nn::LayerNorm({2, 3}, 1e-5, false).parameters().empty());
 
   nn::Dropout drop(0.5);
@@ -216,7 +220,8 @@ TEST_CASE("training mode, gradients and requires_grad go down the tree", "[nn]")
   CHECK(count == 4);
 }
 
-TEST_CASE("state moves between modules by name; a wrong state lists its mistakes and changes nothing", "[nn]") {
+TEST_CASE("state moves between modules by name; a wrong state lists its mistakes and changes nothing",
+          "[nn]") {
   manual_seed(7);
   Mlp a, b;
   b.load_state(a.state());
@@ -230,12 +235,14 @@ TEST_CASE("state moves between modules by name; a wrong state lists its mistakes
   wrong[2].tensor = zeros({2, 2});
   const std::string text = message([&] { c.load_state(wrong); });
   CHECK_THAT(text, Contains("missing: hidden.bias") && Contains("unexpected: hidden.offset") &&
-                       Contains("out.weight is float32(2, 3), given float32(2, 2)") && Contains("nn_test.cpp"));
+                       Contains("out.weight is float32(2, 3), given float32(2, 2)") &&
+                       Contains("nn_test.cpp"));
   CHECK(values(c.hidden.weight) == before);
 
   std::vector<NamedTensor> halves = a.state();
   halves[0].tensor = halves[0].tensor.detach().to(float64);
-  CHECK_THAT(message([&] { c.load_state(halves); }), Contains("hidden.weight is float32(3, 4), given float64(3, 4)"));
+  CHECK_THAT(message([&] { c.load_state(halves); }),
+             Contains("hidden.weight is float32(3, 4), given float64(3, 4)"));
   halves[0] = halves[1];
   CHECK_THAT(message([&] { c.load_state(halves); }), Contains("given twice: hidden.bias"));
   c.load_state({{"hidden.bias", full({3}, 9)}, {"other", ones({1})}}, false);

@@ -93,8 +93,8 @@ TEST_CASE("SGD follows PyTorch's formulas", "[optim]") {
     double momentum, dampening, decay;
     bool nesterov;
   };
-  for (const Case& c : {Case{0, 0, 0, false}, Case{0, 0, 0.1, false}, Case{0.9, 0, 0.1, false}, Case{0.9, 0.3, 0, false},
-                        Case{0.9, 0, 0.1, true}}) {
+  for (const Case& c : {Case{0, 0, 0, false}, Case{0, 0, 0.1, false}, Case{0.9, 0, 0.1, false},
+                        Case{0.9, 0.3, 0, false}, Case{0.9, 0, 0.1, true}}) {
     CAPTURE(c.momentum, c.dampening, c.decay, c.nesterov);
     Tensor p = leaf({1, -2, 3});
     optim::SGD opt({p}, {.lr = 0.1,
@@ -102,7 +102,8 @@ TEST_CASE("SGD follows PyTorch's formulas", "[optim]") {
                          .dampening = c.dampening,
                          .weight_decay = c.decay,
                          .nesterov = c.nesterov});
-    compare(opt, p, [&](Reference& r, int t) { r.sgd(t, 0.1, c.momentum, c.dampening, c.decay, c.nesterov); });
+    compare(opt, p,
+            [&](Reference& r, int t) { r.sgd(t, 0.1, c.momentum, c.dampening, c.decay, c.nesterov); });
   }
 }
 
@@ -168,12 +169,14 @@ TEST_CASE("float32 and half parameters keep their types", "[optim]") {
 TEST_CASE("impossible parameters and numbers are refused by name", "[optim]") {
   Tensor p = leaf({1});
   CHECK_THAT(message([&] { optim::AdamW({p, p}); }), Contains("given twice") && Contains("optim_test.cpp"));
-  CHECK_THAT(message([&] { optim::AdamW({p * 2}); }), Contains("parameter 0 of group 0") && Contains("not a leaf"));
+  CHECK_THAT(message([&] { optim::AdamW({p * 2}); }),
+             Contains("parameter 0 of group 0") && Contains("not a leaf"));
   CHECK_THAT(message([&] { optim::AdamW({tensor({int64_t{1}})}); }), Contains("int64"));
   CHECK_THAT(message([&] { optim::AdamW({p}, {.lr = -1}); }), Contains("AdamW: lr must be 0 or more"));
   CHECK_THAT(message([&] { optim::Adam({p}, {.betas = {0.9, 1}}); }), Contains("beta2 must lie in [0, 1)"));
   CHECK_THAT(message([&] { optim::SGD({p}, {.lr = std::nan("")}); }), Contains("lr must be 0 or more"));
-  CHECK_THAT(message([&] { optim::SGD({p}, {.nesterov = true}); }), Contains("momentum must be above 0 with nesterov"));
+  CHECK_THAT(message([&] { optim::SGD({p}, {.nesterov = true}); }),
+             Contains("momentum must be above 0 with nesterov"));
   CHECK_THROWS_AS(optim::AdamW({Tensor()}), Error);
   optim::AdamW opt({p});
   const double before = opt.lr();
@@ -188,8 +191,8 @@ TEST_CASE("the state names numbers, step counts and moments", "[optim]") {
   opt.step();
   std::vector<std::string> names;
   for (const NamedTensor& n : opt.state()) names.push_back(n.name);
-  CHECK(names == std::vector<std::string>{"group.0.lr", "group.0.beta1", "group.0.beta2", "group.0.eps", "group.0.weight_decay",
-                                          "0.step", "0.exp_avg", "0.exp_avg_sq"});
+  CHECK(names == std::vector<std::string>{"group.0.lr", "group.0.beta1", "group.0.beta2", "group.0.eps",
+                                          "group.0.weight_decay", "0.step", "0.exp_avg", "0.exp_avg_sq"});
   CHECK(opt.state()[5].tensor.item<int64_t>() == 1);
   CHECK(optim::SGD({p}).state().size() == 6);
   CHECK(optim::SGD({p}, {.momentum = 0.9}).state().back().name == "0.momentum_buffer");
@@ -230,8 +233,10 @@ TEST_CASE("a wrong state is refused and changes nothing", "[optim]") {
   };
   CHECK_THAT(message([&] { opt.load_state(with("0.exp_avg", zeros({4}, {.dtype = float64}))); }),
              Contains("0.exp_avg is float64(3,), given float64(4,)"));
-  CHECK_THAT(message([&] { opt.load_state(with("0.step", scalar_tensor(int64_t{-1}))); }), Contains("0.step is negative"));
-  CHECK_THAT(message([&] { opt.load_state(with("group.0.lr", scalar_tensor(-1.0))); }), Contains("lr must be"));
+  CHECK_THAT(message([&] { opt.load_state(with("0.step", scalar_tensor(int64_t{-1}))); }),
+             Contains("0.step is negative"));
+  CHECK_THAT(message([&] { opt.load_state(with("group.0.lr", scalar_tensor(-1.0))); }),
+             Contains("lr must be"));
   std::vector<NamedTensor> changed = with("group.0.lr", scalar_tensor(0.5));
   changed.pop_back();
   CHECK_THAT(message([&] { opt.load_state(changed); }), Contains("missing: 0.exp_avg_sq"));

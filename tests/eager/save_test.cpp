@@ -140,13 +140,16 @@ TEST_CASE("a module is saved under PyTorch's names and loaded into another", "[s
 
   Mlp wide(9);
   const std::vector<float> before = values(wide.out.bias);
-  CHECK_THAT(message([&] { load(path, wide); }), Contains(path) && Contains("hidden.weight is float32(9, 4), given float32(6, 4)") &&
-                                                     Contains("save_test.cpp"));
+  CHECK_THAT(message([&] { load(path, wide); }),
+             Contains(path) && Contains("hidden.weight is float32(9, 4), given float32(6, 4)") &&
+                 Contains("save_test.cpp"));
   CHECK(values(wide.out.bias) == before);
   nn::Linear linear(4, 6);
-  CHECK_THAT(message([&] { load(path, linear); }), Contains("missing: weight, bias") && Contains("unexpected: hidden.weight"));
+  CHECK_THAT(message([&] { load(path, linear); }),
+             Contains("missing: weight, bias") && Contains("unexpected: steps, hidden.weight"));
   a.to(float64);
-  CHECK_THAT(message([&] { load(path, a); }), Contains("hidden.weight is float64(6, 4), given float32(6, 4)"));
+  CHECK_THAT(message([&] { load(path, a); }),
+             Contains("hidden.weight is float64(6, 4), given float32(6, 4)"));
   CHECK_THAT(message([&] { load(folder / "none", a); }), Contains("none"));
 }
 
@@ -212,12 +215,14 @@ TEST_CASE("a checkpoint that does not fit changes nothing", "[save]") {
   const uint64_t offset = default_generator().offset();
   const double lr = run.opt.lr();
   const auto unchanged = [&] {
-    return values(run.net.hidden.weight) == weights && default_generator().offset() == offset && run.opt.lr() == lr;
+    return values(run.net.hidden.weight) == weights && default_generator().offset() == offset &&
+           run.opt.lr() == lr;
   };
 
   Checkpoint parts = run.parts();
   parts.generators[1].first = "shuffle";
-  CHECK_THAT(message([&] { load_checkpoint(path, parts); }), Contains("missing: shuffle") && Contains("unexpected: loader"));
+  CHECK_THAT(message([&] { load_checkpoint(path, parts); }),
+             Contains("missing: shuffle") && Contains("unexpected: loader"));
   CHECK(unchanged());
   parts = run.parts();
   parts.scheduler = nullptr;

@@ -1,4 +1,7 @@
 // Executables: each kind of group against one kernel per op, bit for bit, and against the float64 reference.
+#include <thread>
+
+#include "tandem/core/thread_pool.h"
 #include "tests/jit/program.h"
 
 using namespace tandem;
@@ -19,7 +22,9 @@ TEST_CASE("one pointwise op with broadcasting", "[jit]") {
 }
 
 TEST_CASE("a chain of pointwise ops over strided inputs is one kernel", "[jit]") {
-  const Program p{{{DType::float32, {6, 7}, -1, 1, {1, 6}}, {DType::float32, {6, 7}, 0.5, 2, {14, 2}}, {DType::float32, {7}}},
+  const Program p{{{DType::float32, {6, 7}, -1, 1, {1, 6}},
+                   {DType::float32, {6, 7}, 0.5, 2, {14, 2}},
+                   {DType::float32, {7}}},
                   {0.75},
                   [](Emitter& e, const Values& in, const Values& n) {
                     const Value a = e.mul(in[0], n[0]);
@@ -32,30 +37,40 @@ TEST_CASE("a chain of pointwise ops over strided inputs is one kernel", "[jit]")
 }
 
 TEST_CASE("integers, bools and casts", "[jit]") {
-  const Program p{{{DType::int64, {3, 5}, -9, 9}, {DType::int32, {5}, 1, 4}, {DType::uint8, {3, 1}, 0, 200}, {DType::bool_, {5}, 0, 2}},
+  const Program p{{{DType::int64, {3, 5}, -9, 9},
+                   {DType::int32, {5}, 1, 4},
+                   {DType::uint8, {3, 1}, 0, 200},
+                   {DType::bool_, {5}, 0, 2}},
                   {},
                   [](Emitter& e, const Values& in, const Values&) {
                     const Value q = e.floor_divide(in[0], in[1]);
                     const Value m = e.remainder(in[0], in[1]);
                     const Value s = e.add(q, in[2]);
                     const Value f = e.mul(s, 0.5);
-                    return Values{q, m, s, f, e.where(in[3], q, m), e.cast(e.cast(f, DType::float16), DType::int32),
-                                  e.sum(in[3], {}, false), e.sum(in[1], {0}, true)};
+                    return Values{q,
+                                  m,
+                                  s,
+                                  f,
+                                  e.where(in[3], q, m),
+                                  e.cast(e.cast(f, DType::float16), DType::int32),
+                                  e.sum(in[3], {}, false),
+                                  e.sum(in[1], {0}, true)};
                   },
                   {}};
   check_program(p, 1e-3);
 }
 
 TEST_CASE("views are never executed", "[jit]") {
-  const Program p{{{DType::float32, {4, 6}}},
-                  {},
-                  [](Emitter& e, const Values& in, const Values&) {
-                    const Value t = e.transpose(in[0], 0, 1);
-                    const Value s = e.slice(t, 0, 1, 6, 2);                     // (3, 4)
-                    const Value r = e.reshape(e.expand(e.unsqueeze(s, 0), {2, 3, 4}), {6, 4});  // needs a copy
-                    return Values{e.neg(s), e.mul(r, 2.0), s, in[0], e.reshape(in[0], {24})};
-                  },
-                  {}};
+  const Program p{
+      {{DType::float32, {4, 6}}},
+      {},
+      [](Emitter& e, const Values& in, const Values&) {
+        const Value t = e.transpose(in[0], 0, 1);
+        const Value s = e.slice(t, 0, 1, 6, 2);                                     // (3, 4)
+        const Value r = e.reshape(e.expand(e.unsqueeze(s, 0), {2, 3, 4}), {6, 4});  // needs a copy
+        return Values{e.neg(s), e.mul(r, 2.0), s, in[0], e.reshape(in[0], {24})};
+      },
+      {}};
   check_program(p);
 }
 
@@ -76,7 +91,9 @@ TEST_CASE("row reductions with pointwise ops before and after are one kernel", "
     for (const int64_t columns : {1, 10, 64, 1000}) {
       const Program p{{{DType::float32, {6, columns}, -5, 5}},
                       {},
-                      [](Emitter& e, const Values& in, const Values&) { return Values{e.call(OpId::softmax, {in[0]}, {1})}; },
+                      [](Emitter& e, const Values& in, const Values&) {
+                        return Values{e.call(OpId::softmax, {in[0]}, {1})};
+                      },
                       {}};
       CHECK(check_program(p).stats.entries == 1);
     }
@@ -89,7 +106,8 @@ TEST_CASE("row reductions with pointwise ops before and after are one kernel", "
                         return Values{e.call(OpId::layer_norm, {in[0], in[1], in[2], n[0]}, {1})};
                       },
                       {}};
-      CHECK(check_program(p, t == DType::float32 ? 1e-5 : 3e-2).stats.kernels == (t == DType::float32 ? 1 : 2));  // the weights' casts come first
+      CHECK(check_program(p, t == DType::float32 ? 1e-5 : 3e-2).stats.kernels ==
+            (t == DType::float32 ? 1 : 2));  // the weights' casts come first
     }
   }
   SECTION("statistics of all elements") {
@@ -121,7 +139,8 @@ TEST_CASE("column reductions keep the full-level results of their producers", "[
 }
 
 TEST_CASE("reductions over any axes", "[jit]") {
-  for (const Dims& axes : {Dims{0}, Dims{1}, Dims{2}, Dims{0, 2}, Dims{0, 1}, Dims{1, 2}, Dims{0, 1, 2}, Dims{1, 3}, Dims{0, 2, 3}}) {
+  for (const Dims& axes : {Dims{0}, Dims{1}, Dims{2}, Dims{0, 2}, Dims{0, 1}, Dims{1, 2}, Dims{0, 1, 2},
+                           Dims{1, 3}, Dims{0, 2, 3}}) {
     const Program p{{{DType::float32, {3, 4, 5, 2}}, {DType::float32, {3, 4, 5, 2}, 0.5, 1, {1, 3, 12, 60}}},
                     {},
                     [&](Emitter& e, const Values& in, const Values&) {
@@ -145,13 +164,18 @@ TEST_CASE("empty tensors and empty reductions", "[jit]") {
 }
 
 TEST_CASE("products take views as strides, bias inside", "[jit]") {
-  const Program p{{{DType::float32, {6, 5}}, {DType::float32, {7, 5}}, {DType::float32, {7}}, {DType::float32, {2, 3, 4, 5}}, {DType::float32, {3, 6, 5}}},
+  const Program p{{{DType::float32, {6, 5}},
+                   {DType::float32, {7, 5}},
+                   {DType::float32, {7}},
+                   {DType::float32, {2, 3, 4, 5}},
+                   {DType::float32, {3, 6, 5}}},
                   {},
                   [](Emitter& e, const Values& in, const Values&) {
-                    const Value y = e.call(OpId::linear, {in[0], in[1], in[2]});   // (6, 7)
-                    const Value g = e.matmul(e.transpose(y, 0, 1), in[0]);         // (7, 5)
-                    const Value b = e.matmul(in[3], e.transpose(in[4], 1, 2));     // (2, 3, 4, 6)
-                    const Value f = e.matmul(e.permute(in[3], {1, 0, 2, 3}), e.transpose(in[1], 0, 1));  // rows without a common stride
+                    const Value y = e.call(OpId::linear, {in[0], in[1], in[2]});  // (6, 7)
+                    const Value g = e.matmul(e.transpose(y, 0, 1), in[0]);        // (7, 5)
+                    const Value b = e.matmul(in[3], e.transpose(in[4], 1, 2));    // (2, 3, 4, 6)
+                    const Value f = e.matmul(e.permute(in[3], {1, 0, 2, 3}),
+                                             e.transpose(in[1], 0, 1));  // rows without a common stride
                     const Value v = e.matmul(in[0], e.slice(in[2], 0, 1, 6));
                     return Values{y, g, b, f, v, e.call(OpId::linear, {in[3], in[1], Value{}})};
                   },
@@ -162,30 +186,35 @@ TEST_CASE("products take views as strides, bias inside", "[jit]") {
 }
 
 TEST_CASE("natives and gathers", "[jit]") {
-  const Program p{{{DType::float32, {5, 4}}, {DType::int64, {7}, 0, 5}, {DType::int32, {5, 1}, 0, 4}, {DType::float32, {7, 4}}},
-                  {},
-                  [](Emitter& e, const Values& in, const Values&) {
-                    const Value rows = e.call(OpId::index_select, {in[0], in[1]}, {0});
-                    const Value picked = e.call(OpId::gather, {in[0], in[2]}, {1});
-                    const Value back = e.call(OpId::index_add, {in[0], in[1], e.mul(rows, in[3])}, {0});
-                    const Value joined = e.call(OpId::cat, {rows, e.transpose(e.transpose(in[3], 0, 1), 0, 1)}, {0});
-                    const Value sums = e.call(OpId::cumsum, {e.transpose(joined, 0, 1)}, {1, 0});
-                    return Values{rows, picked, back, joined, sums, e.pad(picked, 0, 1, 2)};
-                  },
-                  {}};
+  const Program p{
+      {{DType::float32, {5, 4}},
+       {DType::int64, {7}, 0, 5},
+       {DType::int32, {5, 1}, 0, 4},
+       {DType::float32, {7, 4}}},
+      {},
+      [](Emitter& e, const Values& in, const Values&) {
+        const Value rows = e.call(OpId::index_select, {in[0], in[1]}, {0});
+        const Value picked = e.call(OpId::gather, {in[0], in[2]}, {1});
+        const Value back = e.call(OpId::index_add, {in[0], in[1], e.mul(rows, in[3])}, {0});
+        const Value joined = e.call(OpId::cat, {rows, e.transpose(e.transpose(in[3], 0, 1), 0, 1)}, {0});
+        const Value sums = e.call(OpId::cumsum, {e.transpose(joined, 0, 1)}, {1, 0});
+        return Values{rows, picked, back, joined, sums, e.pad(picked, 0, 1, 2)};
+      },
+      {}};
   check_program(p);
 }
 
 TEST_CASE("an index out of range stops the run at its entry", "[jit]") {
-  const Program p{{{DType::float32, {5, 4}}, {DType::int64, {3}, 5, 6}, {DType::float32, {2}}},
-                  {},
-                  [](Emitter& e, const Values& in, const Values&) {
-                    e.location = {"embedding.cpp", 7};
-                    const Value rows = e.call(OpId::index_select, {in[0], in[1]}, {0});
-                    e.location = {"after.cpp", 8};
-                    return Values{rows, e.matmul(e.sum(rows, {1}, false), e.sum(rows, {1}, false)), e.add(in[2], 1.0)};
-                  },
-                  {{2, 2}}};
+  const Program p{
+      {{DType::float32, {5, 4}}, {DType::int64, {3}, 5, 6}, {DType::float32, {2}}},
+      {},
+      [](Emitter& e, const Values& in, const Values&) {
+        e.location = {"embedding.cpp", 7};
+        const Value rows = e.call(OpId::index_select, {in[0], in[1]}, {0});
+        e.location = {"after.cpp", 8};
+        return Values{rows, e.matmul(e.sum(rows, {1}, false), e.sum(rows, {1}, false)), e.add(in[2], 1.0)};
+      },
+      {{2, 2}}};
   for (const auto& options : {kUnfused, kFused, kCompiled}) {
     const jit::Graph g = graph_of(p);
     const auto x = Executable::make(g, options);
@@ -199,15 +228,18 @@ TEST_CASE("an index out of range stops the run at its entry", "[jit]") {
 }
 
 TEST_CASE("fills and random ops number their elements in logical order", "[jit]") {
-  const Program p{{{DType::float32, {6, 9}}},
-                  {0.25},
-                  [](Emitter& e, const Values& in, const Values& n) {
-                    const Value steps = e.call(OpId::arange, {e.number(2), e.number(0.5)}, {static_cast<int64_t>(DType::float32), 9});
-                    const Value hot = e.eq(in[0], steps);
-                    const Value full = e.full({6, 9}, DType::float32, 0.5);
-                    return Values{e.add(in[0], steps), steps, hot, full, e.mul(full, n[0]), e.sum(e.add(full, in[0]), {1}, false)};
-                  },
-                  {}};
+  const Program p{
+      {{DType::float32, {6, 9}}},
+      {0.25},
+      [](Emitter& e, const Values& in, const Values& n) {
+        const Value steps =
+            e.call(OpId::arange, {e.number(2), e.number(0.5)}, {static_cast<int64_t>(DType::float32), 9});
+        const Value hot = e.eq(in[0], steps);
+        const Value full = e.full({6, 9}, DType::float32, 0.5);
+        return Values{
+            e.add(in[0], steps), steps, hot, full, e.mul(full, n[0]), e.sum(e.add(full, in[0]), {1}, false)};
+      },
+      {}};
   check_program(p);
 }
 
@@ -216,12 +248,19 @@ TEST_CASE("random ops", "[jit]") {
                   {0.3},
                   [](Emitter& e, const Values& in, const Values& n) {
                     const Value seed = e.number(3), offset = e.number(5);
-                    const Value noise = e.call(OpId::rand, {seed, offset}, {static_cast<int64_t>(DType::float32), 2, 7, 9});
-                    const Value normal = e.call(OpId::randn, {seed, offset}, {static_cast<int64_t>(DType::float64), 1, 9});
+                    const Value noise =
+                        e.call(OpId::rand, {seed, offset}, {static_cast<int64_t>(DType::float32), 2, 7, 9});
+                    const Value normal =
+                        e.call(OpId::randn, {seed, offset}, {static_cast<int64_t>(DType::float64), 1, 9});
                     const Value dropped = e.call(OpId::dropout, {e.mul(in[0], 2.0), n[0], seed, offset});
                     const Value turned = e.add(e.transpose(noise, 0, 1), 1.0);
-                    return Values{e.add(noise, in[0]), normal, dropped, turned, e.sum(e.add(noise, in[0]), {0}, false),
-                                  e.sum(dropped, {1}, false), e.sum(dropped, {0}, false)};
+                    return Values{e.add(noise, in[0]),
+                                  normal,
+                                  dropped,
+                                  turned,
+                                  e.sum(e.add(noise, in[0]), {0}, false),
+                                  e.sum(dropped, {1}, false),
+                                  e.sum(dropped, {0}, false)};
                   },
                   {}};
   check_program(p);
@@ -243,7 +282,9 @@ TEST_CASE("writes go to the input at once where no reader of the old value is ha
   SECTION("a swap needs copies") {
     const Program p{{{DType::float32, {5}}, {DType::float32, {5}}},
                     {},
-                    [](Emitter& e, const Values& in, const Values&) { return Values{e.add(in[0], in[1]), in[1], in[0]}; },
+                    [](Emitter& e, const Values& in, const Values&) {
+                      return Values{e.add(in[0], in[1]), in[1], in[0]};
+                    },
                     {{0, 1}, {1, 2}}};
     const RunResult r = check_program(p);
     CHECK(r.inputs[0] == input_bytes(p.inputs[1], 2));
@@ -252,7 +293,9 @@ TEST_CASE("writes go to the input at once where no reader of the old value is ha
   SECTION("a value that its own kernel reads elsewhere") {
     const Program p{{{DType::float32, {6, 6}}},
                     {},
-                    [](Emitter& e, const Values& in, const Values&) { return Values{e.add(in[0], e.transpose(in[0], 0, 1))}; },
+                    [](Emitter& e, const Values& in, const Values&) {
+                      return Values{e.add(in[0], e.transpose(in[0], 0, 1))};
+                    },
                     {{0, 0}}};
     check_program(p);
   }
@@ -271,11 +314,17 @@ TEST_CASE("writes go to the input at once where no reader of the old value is ha
 }
 
 TEST_CASE("alike independent kernels are one entry", "[jit]") {
-  const Program p{{{DType::float32, {8, 4}}, {DType::float32, {8, 4}}, {DType::float32, {4}}, {DType::float32, {4}}, {DType::float32, {3, 5}}, {DType::float32, {3, 5}}},
+  const Program p{{{DType::float32, {8, 4}},
+                   {DType::float32, {8, 4}},
+                   {DType::float32, {4}},
+                   {DType::float32, {4}},
+                   {DType::float32, {3, 5}},
+                   {DType::float32, {3, 5}}},
                   {0.1, 0.2},
                   [](Emitter& e, const Values& in, const Values& n) {
                     Values updated;
-                    for (size_t i = 0; i < 6; i += 2) updated.push_back(e.sub(in[i], e.mul(in[i + 1], n[i == 2])));
+                    for (size_t i = 0; i < 6; i += 2)
+                      updated.push_back(e.sub(in[i], e.mul(in[i + 1], n[i == 2])));
                     return updated;
                   },
                   {{0, 0}, {2, 1}, {4, 2}}};
@@ -289,7 +338,9 @@ TEST_CASE("run-time numbers, counts and arithmetic on numbers", "[jit]") {
                     const Value power = e.number_op(ops::ScalarOp::mul, n[0], n[0]);
                     const Value correction = e.number_op(ops::ScalarOp::sub, e.number(1), power);
                     const Value scaled = e.div(in[0], correction);
-                    return Values{scaled, e.mul(e.sum(scaled, {1}, false), e.number_op(ops::ScalarOp::div, e.number(1), e.count(in[0], {1})))};
+                    return Values{scaled,
+                                  e.mul(e.sum(scaled, {1}, false),
+                                        e.number_op(ops::ScalarOp::div, e.number(1), e.count(in[0], {1})))};
                   },
                   {}};
   CHECK(check_program(p).stats.entries == 1);
@@ -319,7 +370,8 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
     for (size_t i = 0; i < operands.size(); ++i) flags[i] = is_floating(types[i].dtype) && !types[i].number;
     const ops::OpDef& d = ops::def(op);
     types.resize(operands.size() - static_cast<size_t>(d.n_numbers()));
-    ops::Gradient gradient{e, d, operands, types, outputs, {&g, 1}, words, {flags.get(), types.size()}, results.data()};
+    ops::Gradient gradient{
+        e, d, operands, types, outputs, {&g, 1}, words, {flags.get(), types.size()}, results.data()};
     ops::emit_gradient(gradient);
     return results;
   };
@@ -335,7 +387,8 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
   for (size_t l = 0; l < 3; ++l)
     for (size_t k = 0; k < 2; ++k) {
       const size_t at = 2 + l * 6 + k * 3;
-      const Value operands[] = {in[at], grads[2 * l + k], in[at + 1], in[at + 2], n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
+      const Value operands[] = {
+          in[at], grads[2 * l + k], in[at + 1], in[at + 2], n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
       Value updated[ops::kMaxOutputs];
       e.emit(OpId::adamw_update, operands, {}, updated);
       results.insert(results.end(), updated, updated + 3);
@@ -360,7 +413,83 @@ TEST_CASE("a training step of an MLP", "[jit]") {
   for (int i = 0; i < 18; ++i) p.writes.emplace_back(2 + i, 1 + i);
   const RunResult r = check_program(p, 1e-4);
   INFO(r.plan);
-  if (std::getenv("SHOW_PLAN")) puts(r.plan.c_str());
   CHECK(r.stats.entries <= 16);
   CHECK(r.stats.products == 8);
+}
+
+TEST_CASE("large kernels are split over threads, and executables may run on several at once", "[jit]") {
+  const Program p{{{DType::float32, {300, 700}},
+                   {DType::float32, {300, 700}},
+                   {DType::float32, {900, 300}},
+                   {DType::float32, {900, 300}},
+                   {DType::float32, {11}}},
+                  {0.5},
+                  [](Emitter& e, const Values& in, const Values& n) {
+                    const Value a = e.mul(e.exp(in[0]), in[1]);
+                    const Value product = e.matmul(in[2], a);
+                    return Values{a,
+                                  e.call(OpId::softmax, {a}, {1}),
+                                  e.sum(a, {0}, false),
+                                  e.sum(product, {}, false),
+                                  e.sub(in[0], e.mul(in[1], n[0])),
+                                  e.sub(in[2], e.mul(in[3], n[0])),
+                                  e.sub(in[4], e.mul(in[4], n[0]))};
+                  },
+                  {}};
+  const int threads = num_threads();
+  set_num_threads(1);
+  const RunResult one = run(p, kFused);
+  set_num_threads(4);
+  const RunResult four = run(p, kFused);
+  set_num_threads(threads);
+  CHECK(one.outputs == four.outputs);
+
+  const jit::Graph g = graph_of(p);
+  const auto x = Executable::make(g, kFused);
+  std::vector<std::string> inputs;
+  std::vector<void*> in;
+  for (size_t i = 0; i < p.inputs.size(); ++i) inputs.push_back(input_bytes(p.inputs[i], 1 + i));
+  for (std::string& s : inputs) in.push_back(s.data());
+  const int64_t half = std::bit_cast<int64_t>(0.5);
+  std::vector<std::vector<std::string>> results(4);
+  std::vector<std::thread> runners;
+  for (auto& mine : results)
+    runners.emplace_back([&] {
+      std::vector<void*> out;
+      for (const std::string& s : one.outputs) mine.emplace_back(s.size(), '\0');
+      for (std::string& s : mine) out.push_back(s.data());
+      for (int k = 0; k < 3; ++k) x->run(in.data(), &half, out.data());
+    });
+  for (std::thread& t : runners) t.join();
+  for (const auto& mine : results) CHECK(mine == one.outputs);
+}
+
+TEST_CASE("a new batch size needs no new code", "[jit]") {
+  const auto program = [](int64_t batch) {
+    return Program{
+        {{DType::float32, {batch, 40}}, {DType::int64, {batch}, 0, 40}, {DType::float32, {40}}},
+        {},
+        [](Emitter& e, const Values& in, const Values&) {
+          const Value x = e.mul(in[0], in[2]);
+          return Values{e.call(OpId::cross_entropy, {x, in[1], e.number(-100)}, {1}), e.mean(x, {0}, false)};
+        },
+        {}};
+  };
+  CHECK(run(program(8), kCompiled).stats.interpreted == 0);
+  CHECK(run(program(24), kCompiled).stats.compile_ms == 0);
+}
+
+TEST_CASE("cross entropy looks its label up inside the row's kernel and checks it", "[jit]") {
+  Program p{{{DType::float32, {6, 5}, -3, 3}, {DType::int64, {6}, 0, 5}},
+            {-100},
+            [](Emitter& e, const Values& in, const Values& n) {
+              const Value scaled = e.mul(in[0], 2.0);
+              return Values{e.call(OpId::cross_entropy, {scaled, in[1], n[0]}, {0})};
+            },
+            {}};
+  CHECK(check_program(p).stats.entries == 1);
+  p.inputs[1].low = 5, p.inputs[1].high = 6;
+  CHECK(run(p, kFused).failed == 1);
+  CHECK(run(p, kUnfused).failed > 0);
+  CHECK(run(p, kCompiled).failed == 1);
 }

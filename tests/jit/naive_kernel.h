@@ -1,6 +1,7 @@
-// A kernel read literally: each element of the space by itself, straight from the definitions in jit/kernel.h, slowly.
-// The scalar functions are those of the oldest instruction set (their own tests compare them with the C library); all
-// else (addressing, levels, reduction trees) is written here a second time. Test support; one thread.
+// A kernel read literally: each element of the space by itself, straight from the definitions in
+// jit/kernel.h, slowly. The scalar functions are those of the oldest instruction set (their own tests compare
+// them with the C library); all else (addressing, levels, reduction trees) is written here a second time.
+// Test support; one thread.
 #pragma once
 
 #include <algorithm>
@@ -67,7 +68,8 @@ class Interpreter {
     for (size_t s = 0; s < k_.stores.size(); ++s) {
       const Store& o = k_.stores[s];
       if (k_.kind != KernelKind::pointwise && o.row_level != rows) continue;
-      char* to = static_cast<char*>(a_.buffers[o.buffer]) + offset(k_.loads.size() + s, o.row_level) * itemsize(o.dtype);
+      char* to = static_cast<char*>(a_.buffers[o.buffer]) +
+                 offset(k_.loads.size() + s, o.row_level) * itemsize(o.dtype);
       writes_.push_back({to, value(o.value), static_cast<size_t>(itemsize(o.dtype))});
     }
   }
@@ -94,13 +96,17 @@ class Interpreter {
     const ScalarNode& n = k_.scalars[id];
     Word out = 0;
     switch (n.op) {
-      case ScalarOp::load: return load(static_cast<size_t>(n.bits));
-      case ScalarOp::number: return a_.numbers[n.bits];
+      case ScalarOp::load:
+        return load(static_cast<size_t>(n.bits));
+      case ScalarOp::number:
+        return a_.numbers[n.bits];
       case ScalarOp::constant: {
         double d;
         std::memcpy(&d, &n.bits, sizeof d);
-        if (is_floating(n.type)) kChunksV1.cast(DType::float64, n.type)(&out, &d, 1);
-        else kChunksV1.cast(DType::int64, n.type)(&out, &n.bits, 1);
+        if (is_floating(n.type))
+          kChunksV1.cast(DType::float64, n.type)(&out, &d, 1);
+        else
+          kChunksV1.cast(DType::int64, n.type)(&out, &n.bits, 1);
         return out;
       }
       case ScalarOp::index: {
@@ -108,16 +114,22 @@ class Interpreter {
         const int64_t inner = a_.dims[k_.kept_rank - 1];
         return (column_ / inner * reduced_ + position_) * inner + column_ % inner;
       }
-      case ScalarOp::reduced: return reduction(static_cast<size_t>(n.bits));
-      default: break;
+      case ScalarOp::reduced:
+        return reduction(static_cast<size_t>(n.bits));
+      default:
+        break;
     }
     Word in[3] = {};
     for (int j = 0; j < ops::arity(n.op); ++j) in[j] = value(n.in[j]);
     const DType t = k_.scalars[n.in[0]].type;
-    if (n.op == ScalarOp::cast) kChunksV1.cast(t, n.type)(&out, &in[0], 1);
-    else if (ops::arity(n.op) == 1) kChunksV1.unary(n.op, t)(&out, &in[0], 1);
-    else if (ops::arity(n.op) == 2) kChunksV1.binary(n.op, t, 0)(&out, &in[0], &in[1], 1);
-    else kChunksV1.ternary(n.op, n.type, 0)(&out, &in[0], &in[1], &in[2], 1);
+    if (n.op == ScalarOp::cast)
+      kChunksV1.cast(t, n.type)(&out, &in[0], 1);
+    else if (ops::arity(n.op) == 1)
+      kChunksV1.unary(n.op, t)(&out, &in[0], 1);
+    else if (ops::arity(n.op) == 2)
+      kChunksV1.binary(n.op, t, 0)(&out, &in[0], &in[1], 1);
+    else
+      kChunksV1.ternary(n.op, n.type, 0)(&out, &in[0], &in[1], &in[2], 1);
     return out;
   }
 
@@ -128,12 +140,15 @@ class Interpreter {
       const int64_t* s = a_.strides;
       for (size_t i = 0; i <= l; ++i) s += rank() + (i < l && k_.loads[i].index >= 0 ? 2 : 0);
       const int64_t i = value(load.index);
-      if (i >= 0 && i < s[0]) at += i * s[1];
-      else *a_.error = static_cast<int64_t>(l) + 1;
+      if (i >= 0 && i < s[0])
+        at += i * s[1];
+      else
+        *a_.error = static_cast<int64_t>(l) + 1;
     }
     Word w = 0;
     const auto size = static_cast<size_t>(itemsize(load.dtype));
-    std::memcpy(&w, static_cast<const char*>(a_.buffers[load.buffer]) + static_cast<int64_t>(size) * at, size);
+    std::memcpy(&w, static_cast<const char*>(a_.buffers[load.buffer]) + static_cast<int64_t>(size) * at,
+                size);
     return w;
   }
 
@@ -143,14 +158,23 @@ class Interpreter {
     double f = 0;
     int64_t i = 0;
     switch (op) {
-      case ReduceOp::prod: f = 1, i = 1; break;
-      case ReduceOp::max: f = -__builtin_inf(), i = INT64_MIN; break;
-      case ReduceOp::min: f = __builtin_inf(), i = INT64_MAX; break;
-      default: break;
+      case ReduceOp::prod:
+        f = 1, i = 1;
+        break;
+      case ReduceOp::max:
+        f = -__builtin_inf(), i = INT64_MIN;
+        break;
+      case ReduceOp::min:
+        f = __builtin_inf(), i = INT64_MAX;
+        break;
+      default:
+        break;
     }
     Word w = 0;
-    if (is_floating(t)) kChunksV1.cast(DType::float64, t)(&w, &f, 1);
-    else w = i;
+    if (is_floating(t))
+      kChunksV1.cast(DType::float64, t)(&w, &f, 1);
+    else
+      w = i;
     return w;
   }
   bool test(ScalarOp op, DType t, Word a, Word b) {
@@ -162,14 +186,24 @@ class Interpreter {
     Best out;
     const auto apply = [&](ScalarOp f) { kChunksV1.binary(f, t, 0)(&out.value, &a.value, &b.value, 1); };
     switch (op) {
-      case ReduceOp::sum: apply(ScalarOp::add); return out;
-      case ReduceOp::prod: apply(ScalarOp::mul); return out;
-      case ReduceOp::max: apply(ScalarOp::max); return out;
-      case ReduceOp::min: apply(ScalarOp::min); return out;
-      default: break;
+      case ReduceOp::sum:
+        apply(ScalarOp::add);
+        return out;
+      case ReduceOp::prod:
+        apply(ScalarOp::mul);
+        return out;
+      case ReduceOp::max:
+        apply(ScalarOp::max);
+        return out;
+      case ReduceOp::min:
+        apply(ScalarOp::min);
+        return out;
+      default:
+        break;
     }
     if (a.index < 0 || b.index < 0) return a.index < 0 ? b : a;
-    const bool nan_a = test(ScalarOp::ne, t, a.value, a.value), nan_b = test(ScalarOp::ne, t, b.value, b.value);
+    const bool nan_a = test(ScalarOp::ne, t, a.value, a.value),
+               nan_b = test(ScalarOp::ne, t, b.value, b.value);
     if (nan_a || nan_b) {
       if (nan_a && nan_b) return a.index < b.index ? a : b;
       return nan_a ? a : b;

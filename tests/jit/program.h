@@ -1,5 +1,6 @@
-// A small program for tests of executables: tensors in, ops on any Emitter, values out. It can run through the planner
-// under any options, with every byte compared, and on the float64 reference. Inputs come from a seed; one thread.
+// A small program for tests of executables: tensors in, ops on any Emitter, values out. It can run through
+// the planner under any options, with every byte compared, and on the float64 reference. Inputs come from a
+// seed; one thread.
 #pragma once
 
 #include <bit>
@@ -31,8 +32,11 @@ struct Program {
   std::vector<InputSpec> inputs;
   std::vector<double> numbers;  // float64 run-time numbers
   /// Appends ops; gets the inputs and the numbers, returns the outputs.
-  std::function<std::vector<Value>(ops::Emitter&, const std::vector<Value>& in, const std::vector<Value>& numbers)> body;
-  std::vector<std::pair<int, int>> writes;  // (input, position among the results of body); those come last, after the outputs
+  std::function<std::vector<Value>(ops::Emitter&, const std::vector<Value>& in,
+                                   const std::vector<Value>& numbers)>
+      body;
+  std::vector<std::pair<int, int>>
+      writes;  // (input, position among the results of body); those come last, after the outputs
 
   size_t n_outputs(size_t results) const { return results - writes.size(); }
 };
@@ -58,13 +62,20 @@ inline double read_element(const char* bytes, DType t, int64_t i) {
   };
   switch (t) {
     case DType::bool_:
-    case DType::uint8: return get(uint8_t{});
-    case DType::int32: return get(int32_t{});
-    case DType::int64: return static_cast<double>(get(int64_t{}));
-    case DType::float16: return half_to_float(get(uint16_t{}));
-    case DType::bfloat16: return bfloat_to_float(get(uint16_t{}));
-    case DType::float32: return get(float{});
-    case DType::float64: return get(double{});
+    case DType::uint8:
+      return get(uint8_t{});
+    case DType::int32:
+      return get(int32_t{});
+    case DType::int64:
+      return static_cast<double>(get(int64_t{}));
+    case DType::float16:
+      return half_to_float(get(uint16_t{}));
+    case DType::bfloat16:
+      return bfloat_to_float(get(uint16_t{}));
+    case DType::float32:
+      return get(float{});
+    case DType::float64:
+      return get(double{});
   }
   return 0;
 }
@@ -72,14 +83,22 @@ inline double read_element(const char* bytes, DType t, int64_t i) {
 inline void write_element(char* bytes, DType t, int64_t i, double v) {
   const auto put = [&](auto x) { std::memcpy(bytes + i * static_cast<int64_t>(sizeof(x)), &x, sizeof(x)); };
   switch (t) {
-    case DType::bool_: return put(static_cast<uint8_t>(v != 0));
-    case DType::uint8: return put(static_cast<uint8_t>(v));
-    case DType::int32: return put(static_cast<int32_t>(v));
-    case DType::int64: return put(static_cast<int64_t>(v));
-    case DType::float16: return put(float_to_half(static_cast<float>(v)));
-    case DType::bfloat16: return put(float_to_bfloat(static_cast<float>(v)));
-    case DType::float32: return put(static_cast<float>(v));
-    case DType::float64: return put(v);
+    case DType::bool_:
+      return put(static_cast<uint8_t>(v != 0));
+    case DType::uint8:
+      return put(static_cast<uint8_t>(v));
+    case DType::int32:
+      return put(static_cast<int32_t>(v));
+    case DType::int64:
+      return put(static_cast<int64_t>(v));
+    case DType::float16:
+      return put(float_to_half(static_cast<float>(v)));
+    case DType::bfloat16:
+      return put(float_to_bfloat(static_cast<float>(v)));
+    case DType::float32:
+      return put(static_cast<float>(v));
+    case DType::float64:
+      return put(v);
   }
 }
 

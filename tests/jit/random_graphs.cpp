@@ -200,14 +200,19 @@ class Generator {
     std::vector<const OpDef*> of_kind;
     for (int id = 0; id < ops::kOpCount; ++id)
       if (ops::def(static_cast<OpId>(id)).kind == kind) of_kind.push_back(&ops::def(static_cast<OpId>(id)));
-    for (int trial = 0; trial < 40; ++trial) {
+    const OpDef* op = nullptr;
+    for (int trial = 0; trial < 60; ++trial) {
       Call c;
-      c.op = of_kind[below(of_kind.size())];
+      if (trial % 20 == 0) op = of_kind[below(of_kind.size())];
+      c.op = op;
       // What a refused trial leaves behind is taken away, so that graphs hold few unused inputs.
       const Graph before = r_.graph;
       const size_t inputs = r_.arguments.inputs.size(), words = r_.arguments.numbers.size(), known = pool_.size(), n_numbers = numbers_.size();
       if (draw(c) && small_enough(c) && emit(c)) {
         if (one_in(6)) twins(c);
+        if (one_in(3)) sibling(c);
+        if (one_in(6)) column_sums();
+        if (one_in(3)) temptation();
         return;
       }
       r_.graph = before;
@@ -215,6 +220,90 @@ class Generator {
       r_.arguments.numbers.resize(words);
       pool_.resize(known);
       numbers_.resize(n_numbers);
+    }
+  }
+
+  /// The same operands with other attributes.
+  void sibling(const Call& c) {
+    const OpKind kind = c.op->kind;
+    if (c.op->n_numbers() > 0 || c.op->n_attrs == 0) return;
+    if (kind != OpKind::reduction && kind != OpKind::view && kind != OpKind::scan && kind != OpKind::piecewise) return;
+    for (int trial = 0; trial < 5; ++trial) {
+      Call other = c;
+      other.words.clear();
+      attributes(other);
+      if (emit(other)) return;
+    }
+  }
+
+  /// A reduction of the youngest value over axes before its last one.
+  void column_sums() {
+    const int rank = type(pool_.back()).sizes.rank();
+    if (rank < 2) return;
+    Call c;
+    c.op = &ops::def(one_in(2) ? OpId::sum : OpId::amax);
+    c.in = {pool_.back()};
+    c.words = {static_cast<int64_t>(below(2)), 1, between(0, rank - 2)};
+    emit(c);
+  }
+
+  /// What looks as if it could be left out, and sometimes can.
+  void temptation() {
+    const Value v = pick();
+    const TensorType t = type(v);
+    emitter_.location = {};
+    switch (below(8)) {
+      case 0:
+      case 1: {  // x + 0, x * 1, x * 0, 1 / x, ...
+        static constexpr double kTempting[] = {0, 0, 1, -0.0};
+        Call c;
+        do c.op = &ops::def(static_cast<OpId>(below(ops::kOpCount)));
+        while (c.op->kind != OpKind::pointwise || c.op->n_in != 2);
+        if (one_in(2)) c.op = &ops::def(one_in(2) ? OpId::mul : OpId::add);
+        c.in = {v, emitter_.number(kTempting[below(std::size(kTempting))])};
+        if (one_in(4)) std::swap(c.in[0], c.in[1]);
+        emit(c);
+        return;
+      }
+      case 2: {  // a cast there and back
+        const DType between_types = floating_type();
+        if (is_floating(t.dtype)) keep(emitter_.cast(emitter_.cast(v, between_types), t.dtype));
+        return;
+      }
+      case 3:
+        if (t.sizes.rank() > 1) {
+          const Value once = emitter_.permute(v, permutation(t.sizes.rank()));
+          keep(emitter_.permute(once, permutation(t.sizes.rank())));
+        }
+        return;
+      case 4: {
+        const Value flat = emitter_.reshape(v, {numel(t.sizes)});
+        keep(one_in(2) ? emitter_.reshape(flat, t.sizes) : emitter_.unsqueeze(flat, 0));
+        return;
+      }
+      case 5:  // a reduction in another order than that of memory
+        if (t.sizes.rank() > 1) {
+          const Value computed = is_floating(t.dtype) ? emitter_.abs(v) : v;
+          const Value turned = emitter_.permute(computed, permutation(t.sizes.rank()));
+          Dims axes;
+          for (int i = 0; i < t.sizes.rank(); ++i)
+            if (i < 2 || one_in(2)) axes.push_back(i);
+          keep(emitter_.sum(turned, axes, one_in(2)));
+        }
+        return;
+      case 6: {  // rows against columns of one size
+        if (t.sizes.rank() == 0 || numel(t.sizes) == 0 || t.sizes.back() > 64) return;
+        Value row = v;
+        while (type(row).sizes.rank() > 1) row = emitter_.call(OpId::select, {row}, {0, -1});
+        Call c;
+        c.op = &ops::def(OpId::sub);
+        c.in = {row, emitter_.unsqueeze(row, 1)};
+        emit(c);
+        return;
+      }
+      default:
+        if (t.sizes.rank() > 0) keep(emitter_.slice(v, -1, 0, one_in(2) ? 1 << 20 : t.sizes.back() - 1));
+        return;
     }
   }
 
@@ -413,6 +502,19 @@ class Generator {
     if (c.op->n_in == 3) c.in.push_back(one_in(2) ? input(t, {n}) : Value{});
   }
 
+  /// An input of the type of `x`; integers may be taken for indices below `least`.
+  Value like(Value x, const Dims& sizes, int64_t least) {
+    const DType t = type(x).dtype;
+    return is_floating(t) ? input(t, sizes) : input(t, sizes, 0, least);
+  }
+
+  /// Sizes of labels for `s`; none where there is nothing to look up.
+  Dims labels(const Dims& s) {
+    if (numel(s) == 0) return {0};
+    if (s.empty()) return s;
+    return one_in(2) ? Dims{s[0]} : sizes(2);
+  }
+
   void composite(Call& c) {
     const Value x = pick();
     const Dims s = type(x).sizes;
@@ -427,16 +529,16 @@ class Generator {
         c.in.push_back({});
         continue;
       }
-      switch (one_in(5) ? below(6) : family) {
+      switch (one_in(2) ? below(6) : family) {
         case 0:
-        case 1: c.in.push_back(input(type(x).dtype, s)); break;
+        case 1: c.in.push_back(like(x, s, least)); break;
         case 2: {  // the last axes, or the first
           Dims tail = s;
           while (tail.rank() > 1 && one_in(2)) tail.erase(0);
-          c.in.push_back(input(type(x).dtype, tail));
+          c.in.push_back(like(x, tail, least));
           break;
         }
-        case 3: c.in.push_back(input(DType::int64, s.empty() ? s : one_in(2) ? Dims{s[0]} : sizes(2), 0, least)); break;
+        case 3: c.in.push_back(input(DType::int64, labels(s), 0, least)); break;
         case 4: c.in.push_back(input(DType::bool_, s)); break;
         default: c.in.push_back(number()); break;
       }

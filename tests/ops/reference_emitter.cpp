@@ -82,9 +82,11 @@ double apply(const ops::ScalarNode& n, DType operand_type, const double* x) {
       return x[0] / x[1];
     case ScalarOp::idiv:
       return x[1] == 0 ? 0 : std::floor(x[0] / x[1]);
-    case ScalarOp::mod:
+    case ScalarOp::mod: {
       if (!floating && x[1] == 0) return 0;
-      return x[0] - std::floor(x[0] / x[1]) * x[1];
+      const double rest = std::fmod(x[0], x[1]);
+      return rest != 0 && (rest < 0) != (x[1] < 0) ? rest + x[1] : rest;
+    }
     case ScalarOp::fma:
       return std::fma(x[0], x[1], x[2]);
     case ScalarOp::neg:
@@ -157,7 +159,9 @@ double apply(const ops::ScalarNode& n, DType operand_type, const double* x) {
     }
     case ScalarOp::normal: {
       const auto i = static_cast<int64_t>(x[0]);
-      const double u = lane(x[1], x[2], i & ~int64_t{1}) * 0x1p-32 + 0x1p-33;
+      // The radius is very sensitive near u = 1, so u is the float32 that the definition asks for.
+      const auto word = static_cast<float>(lane(x[1], x[2], i & ~int64_t{1}));
+      const double u = static_cast<float>(static_cast<double>(word) * 0x1p-32 + 0x1p-33);
       const double angle = 2 * std::numbers::pi * 0x1p-32 * lane(x[1], x[2], i | 1);
       return std::sqrt(-2 * std::log(u)) * (i % 2 ? std::sin(angle) : std::cos(angle));
     }

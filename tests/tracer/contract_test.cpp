@@ -362,6 +362,25 @@ const Contract kContracts[] = {
          return out;
        });
      }},
+    {"R8", "numbers inside a skipped backward follow the ops before it", Mechanism::follow_numbers,
+     [] {
+       return same([](bool traced) {
+         Tensor w = leaf(3);
+         float scale = 1;
+         auto f = wrapped(traced, [&](Tensor x) {
+           Tensor loss = (td::dropout(x * w, scale * 0.1) * scale).sum();
+           w.zero_grad();
+           loss.backward();
+           return loss.detach();
+         });
+         Values out;
+         for (int i = 0; i < 5; ++i, scale += 1) {
+           append(out, f(range(3)));
+           append(out, w.grad());
+         }
+         return out;
+       });
+     }},
     {"R10", "alive is alive: a value kept in a captured variable becomes a result", Mechanism::live_outputs,
      [] {
        return same([](bool traced) {

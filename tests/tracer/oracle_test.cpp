@@ -3,8 +3,11 @@
 // exchange, replace and tie parameters inside and outside of the body, carry state, keep and drop results, branch on host
 // state and on values, change numbers, write in place through views, run backward, throw, and pass arguments that repeat,
 // that are parameters, or that are results of earlier calls. Memory is reused by the free lists all the time.
+#include <cstdio>
+#include <cstdlib>
 #include <random>
 
+#include "tandem/core/log.h"
 #include "tests/catch.h"
 #include "tests/tracer/programs.h"
 
@@ -13,10 +16,20 @@ using td::Tensor;
 
 namespace {
 
+#define ORACLE_STATEMENTS(X)                                                                                              \
+  X(add) X(mul) X(tanh) X(sub_scaled) X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param)   \
+  X(in_place_view) X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host) X(branch_value) X(read_scalar) \
+  X(detach) X(random) X(dropout) X(train) X(cat_half) X(no_grad) X(throws)
 enum class Do {
-  add, mul, tanh, sub_scaled, exp_small, sum_broadcast, view_roundtrip, in_place_temp, in_place_param, in_place_view, write_slice,
-  keep, drop, use_kept, swap_params, branch_host, branch_value, read_scalar, detach, random, dropout, train, cat_half, no_grad,
-  throws, count_
+#define X(name) name,
+  ORACLE_STATEMENTS(X)
+#undef X
+  count_
+};
+const char* const kNames[] = {
+#define X(name) #name,
+    ORACLE_STATEMENTS(X)
+#undef X
 };
 
 struct Statement {
@@ -60,10 +73,14 @@ class World {
     kept.resize(3);
     auto body = [this](Tensor x, Tensor y) { return run(std::move(x), std::move(y)); };
     call = body;
-    if (traced) call = td::trace(body, {.compile = false});
+    if (!traced) return;
+    auto f = td::trace(body, {.compile = false});
+    call = f;
+    report = [f] { return f.report(); };
   }
 
   std::function<Tensor(Tensor, Tensor)> call;
+  std::function<td::TraceReport()> report;
   std::vector<Tensor> params, kept, results;
   Step step{};
 
@@ -239,10 +256,16 @@ Outcome one_call(World& w, uint32_t bits, int call) {
 
 TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
   constexpr int kPrograms = 2000, kCalls = 10;
+  const char* only = std::getenv("ORACLE_PROGRAM");  // to look at one program
+  td::core::set_log("off");
   int wrong = 0, threw = 0;
   for (int n = 0; n < kPrograms && wrong < 5; ++n) {
     std::mt19937 g(static_cast<unsigned>(n) + 1);
     const Program p = make_program(g);
+    if (only) {
+      if (std::atoi(only) > n) continue;
+      for (const Statement& s : p.body) std::printf("%s a%d b%d c%d f%g\n", kNames[static_cast<int>(s.what)], s.a, s.b, s.c, static_cast<double>(s.f));
+    }
     World eager(p, false), traced(p, true);
     td::Generator saved[2] = {td::Generator(5), td::Generator(5)};
     for (int call = 0; call < kCalls; ++call) {
@@ -257,14 +280,28 @@ TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
         o[w] = one_call(*worlds[w], call >= 3 ? args : 8, call);
         saved[w] = td::default_generator();
       }
+      if (only && traced.report) {
+        const td::TraceReport r = traced.report();
+        std::printf("  recorded %lld branches %lld signatures %lld plans %lld op_by_op %lld skipped %lld walked %lld eager %lld bound %lld\n",
+                    (long long)r.recorded, (long long)r.branches, (long long)r.signatures, (long long)r.plans, (long long)r.op_by_op,
+                    (long long)r.backward_skipped, (long long)r.backward_walked, (long long)r.eager_calls, (long long)r.slots_bound);
+      }
+      if (only)
+        std::printf("call %d: outside %u %u,%u, arguments %u, flags %d %d %d\n", call, outside / 16 % 12, outside % 4, outside / 4 % 4, args % 9,
+                    step.flag, step.flag2, step.boom);
       threw += !o[0].error.empty();
       const bool same_errors = o[0].error.empty() == o[1].error.empty();
       if (equal_bits(o[0].values, o[1].values) && same_errors) continue;
       ++wrong;
+      size_t at = 0;
+      while (at < std::min(o[0].values.size(), o[1].values.size()) && std::memcmp(&o[0].values[at], &o[1].values[at], sizeof(float)) == 0) ++at;
+      const auto shown = [&](int w) { return at < o[w].values.size() ? o[w].values[at] : 0.f; };
+      UNSCOPED_INFO("value " << at << " of " << o[0].values.size() << " and " << o[1].values.size() << ": " << shown(0) << ", " << shown(1));
       FAIL_CHECK("program " << n << ", call " << call << ": eager '" << o[0].error << "', traced '" << o[1].error << "'");
       break;
     }
   }
+  td::core::set_log("warn");
   CHECK(wrong == 0);
-  CHECK(threw > 0);
+  CHECK((only || threw > 0));
 }

@@ -1,0 +1,111 @@
+// How nodes and values lie in a group's space.
+#include <algorithm>
+#include <bit>
+
+#include "tandem/core/error.h"
+#include "tandem/jit/grouping.h"
+#include "tandem/jit/planted_bugs.h"
+
+namespace tandem::jit {
+
+using ops::OpKind;
+
+namespace {
+constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
+}  // namespace
+
+const Dims& walked_sizes(const Graph& g, const Node& n) {
+  const bool reduction = ops::def(n.op).kind == OpKind::reduction;
+  return g.type(reduction ? n.in[0] : n.out[0]).sizes;
+}
+
+int gather_axis(const Graph& g, const Node& n) {
+  const ops::OpDef& d = ops::def(n.op);
+  return normalize_axis(n.words[at(d.structural_index(0))], g.type(n.in[0]).sizes.rank(), d.name, n.where);
+}
+
+int walked_axis(const Graph& g, const Node& n, int k, int d) {
+  switch (ops::def(n.op).kind) {
+    case OpKind::reduction:
+      return d;
+    case OpKind::gather:
+      // A rank-1 index runs along the axis of the result; otherwise the operands' axes are the result's.
+      if (k == 1 && n.op == OpId::index_select) return gather_axis(g, n);
+      return d;
+    default: {
+      const Dims &to = g.type(n.out[0]).sizes, &from = g.type(n.in[at(k)]).sizes;
+      if (planted(PlantedBug::broadcast_axis) && std::equal(from.begin(), from.end(), to.begin())) return d;
+      return d + to.rank() - from.rank();
+    }
+  }
+}
+
+Dims reduced_axes(const Graph& g, const Node& n) {
+  const ops::OpDef& d = ops::def(n.op);
+  for (int a = 0; a < d.n_attrs; ++a) {
+    if (d.attrs[a].type != ops::AttrType::list) continue;
+    const size_t i = at(d.structural_index(a));
+    return ops::normalize_axes(Dims(n.words.data() + i + 1, n.words[i]), g.type(n.in[0]).sizes.rank(), d.name,
+                               n.where);
+  }
+  internal_error(std::string("a reduction without axes: ") + d.name);
+}
+
+bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes& axes) {
+  const int32_t root = p.root(v);
+  const Node& n = p.g.node_of(root);
+  const Axes& walked = grouping.axes[at(p.g.values[at(root)].node)];
+  const Dims& sizes = p.g.type(root).sizes;
+  Axes own = walked;
+  if (ops::def(n.op).kind == OpKind::reduction) {
+    const Dims& in = p.g.type(n.in[0]).sizes;
+    const Dims gone = reduced_axes(p.g, n);
+    const bool keeps = sizes.rank() == in.rank();
+    int o = 0;
+    for (int d = 0; d < in.rank(); ++d) {
+      const bool reduced = std::find(gone.begin(), gone.end(), d) != gone.end();
+      if (!reduced)
+        own[at(o++)] = walked[at(d)];
+      else if (keeps)
+        own[at(o++)] = -1;
+    }
+  }
+  AxisMap map;
+  axes.fill(-1);
+  if (!axes_of_root(sizes, p.layout(v), map)) return false;
+  for (int d = 0; d < p.layout(v).sizes.rank(); ++d)
+    if (map[d] >= 0) axes[at(d)] = own[at(map[d])];
+  return true;
+}
+
+bool complete_axes(const Group& g, const Dims& sizes, Axes& axes, bool& full) {
+  const uint32_t all = (1u << g.space.rank()) - 1;
+  uint32_t used = 0;
+  for (int d = 0; d < sizes.rank(); ++d) {
+    if (axes[at(d)] < 0) continue;
+    if (used >> axes[at(d)] & 1) return false;
+    used |= 1u << axes[at(d)];
+  }
+  for (const bool whole : {true, false}) {
+    if (!whole && g.reduced == 0) return false;
+    uint32_t rest = (whole ? all : all & ~g.reduced) & ~used;
+    if (!whole && (used & g.reduced)) return false;
+    Axes result = axes;
+    bool good = true;
+    for (int d = 0; d < sizes.rank() && good; ++d) {
+      if (sizes[d] == 1 || axes[at(d)] >= 0) continue;
+      const int a = std::countr_zero(rest);
+      good = rest != 0 && g.space[a] == sizes[d];
+      if (!good) break;
+      result[at(d)] = static_cast<int8_t>(a);
+      rest &= rest - 1;
+    }
+    if (!good || rest != 0) continue;
+    axes = result;
+    full = whole;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace tandem::jit

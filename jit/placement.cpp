@@ -1,0 +1,247 @@
+#include "tandem/jit/placement.h"
+
+#include <algorithm>
+
+#include "tandem/jit/planted_bugs.h"
+
+namespace tandem::jit {
+
+using ops::Layout;
+using ops::OpKind;
+
+namespace {
+
+constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
+
+class Placer {
+ public:
+  Placer(const Prepared& p, const Grouping& grouping) : p_(p), g_(grouping) {}
+
+  Placement run() {
+    r_.homes.resize(p_.g.values.size());
+    make_units();
+    place_writes();
+    place_values();
+    return std::move(r_);
+  }
+
+ private:
+  const Group& group(int32_t i) const { return g_.groups[at(i)]; }
+  int32_t group_of_value(int32_t root) const { return g_.group_of[at(p_.values_node(root))]; }
+  int32_t node_of(int32_t v) const { return p_.values_node(v); }
+
+  void make_units() {
+    r_.units.resize(g_.groups.size());
+    for (size_t i = 0; i < r_.units.size(); ++i) {
+      Unit& u = r_.units[i];
+      u.group = static_cast<int32_t>(i);
+      u.position = g_.groups[i].nodes[0];
+      for (const int32_t n : g_.groups[i].nodes)
+        for (const int32_t v : p_.g.nodes[at(n)].in)
+          if (v >= 0 && p_.value_class(v) == ValueClass::memory)
+            add_before(r_.units, u, group_of_value(p_.root(v)));
+      if (g_.groups[i].may_fail) r_.failing.push_back(static_cast<int32_t>(i));
+    }
+  }
+
+  // --- Writes ---
+
+  struct DirectWrite {
+    int32_t value, destination, unit;
+    std::vector<std::pair<int32_t, int32_t>> edges;  // (earlier, later)
+  };
+
+  void place_writes() {
+    direct_.assign(p_.g.values.size(), -1);
+    std::vector<DirectWrite> wishes;
+    for (const Write& w : p_.g.writes) {
+      const auto& list = p_.destinations[at(w.value)];
+      for (size_t k = 0; k < list.size(); ++k) {
+        if (list[k].output || list[k].index != w.input) continue;
+        DirectWrite wish{w.value, static_cast<int32_t>(k), group_of_value(w.value), {}};
+        if (direct_[at(w.value)] < 0 && may_write(wish, w.input)) {
+          direct_[at(w.value)] = wish.destination;
+          wishes.push_back(std::move(wish));
+        }
+      }
+    }
+    if (wishes.empty()) return;
+    const std::vector<Unit> units = r_.units;
+    for (const DirectWrite& w : wishes)
+      for (const auto& [earlier, later] : w.edges) add_before(r_.units, r_.units[at(later)], earlier);
+    if (!circular()) return;
+    // Some would wait for themselves: take them one by one.
+    r_.units = units;
+    for (const DirectWrite& w : wishes) {
+      const bool harmless = std::none_of(w.edges.begin(), w.edges.end(),
+                                         [&](const auto& e) { return depends(e.first, e.second); });
+      if (!harmless) {
+        direct_[at(w.value)] = -1;
+        continue;
+      }
+      // Edges of one write may close a circle together, too.
+      const std::vector<Unit> saved = w.edges.size() > 1 ? r_.units : std::vector<Unit>();
+      for (const auto& [earlier, later] : w.edges) add_before(r_.units, r_.units[at(later)], earlier);
+      if (w.edges.size() > 1 && circular()) {
+        r_.units = saved;
+        direct_[at(w.value)] = -1;
+      }
+    }
+  }
+
+  /// Whether the unit that computes the value may store it into the input at once, and what must then be in
+  /// order.
+  bool may_write(DirectWrite& w, int32_t input) const {
+    const int32_t old = p_.g.inputs[at(input)].value;
+    const Group& g = group(w.unit);
+    if (g.may_fail) return false;
+    const Layout& target = p_.layout(old);
+    if (!g.is_kernel() &&
+        !(target.sizes == p_.g.type(w.value).sizes && is_contiguous(target.sizes, target.strides)))
+      return false;
+    for (const int32_t n : p_.users[at(old)]) {
+      const int32_t reader = g_.group_of[at(n)];
+      if (reader < 0) continue;
+      if (reader != w.unit) {
+        if (!planted(PlantedBug::write_before_read)) w.edges.emplace_back(reader, w.unit);
+        continue;
+      }
+      if (!g.is_kernel()) return false;
+      const SpaceStrides store = store_strides(p_, g_, {w.value, w.destination});
+      const Node& node = p_.g.nodes[at(n)];
+      for (size_t k = 0; k < node.in.size(); ++k) {
+        const int32_t v = node.in[k];
+        if (v < 0 || p_.value_class(v) != ValueClass::memory || p_.root(v) != old) continue;
+        if (p_.layout(v).offset != 0 || read_strides(p_, g_, n, static_cast<int>(k)) != store) return false;
+      }
+    }
+    for (const int32_t f : r_.failing) {
+      if (notable_node(p_, group(f)) < node_of(w.value))
+        w.edges.emplace_back(f, w.unit);
+      else
+        w.edges.emplace_back(w.unit, f);
+    }
+    return true;
+  }
+
+  bool circular() const {
+    std::vector<int32_t> waiting(r_.units.size(), 0);
+    std::vector<std::vector<int32_t>> after(r_.units.size());
+    for (size_t u = 0; u < r_.units.size(); ++u) {
+      waiting[u] = static_cast<int32_t>(r_.units[u].before.size());
+      for (const int32_t b : r_.units[u].before) after[at(b)].push_back(static_cast<int32_t>(u));
+    }
+    std::vector<int32_t> ready;
+    for (size_t u = 0; u < r_.units.size(); ++u)
+      if (waiting[u] == 0) ready.push_back(static_cast<int32_t>(u));
+    size_t done = 0;
+    for (; !ready.empty(); ++done) {
+      const int32_t u = ready.back();
+      ready.pop_back();
+      for (const int32_t a : after[at(u)])
+        if (--waiting[at(a)] == 0) ready.push_back(a);
+    }
+    return done != r_.units.size();
+  }
+
+  /// Whether unit `a` runs after `b` by what is known.
+  bool depends(int32_t a, int32_t b) const {
+    std::vector<char> seen(r_.units.size(), 0);
+    std::vector<int32_t> todo = {a};
+    while (!todo.empty()) {
+      const int32_t u = todo.back();
+      todo.pop_back();
+      if (u == b) return true;
+      for (const int32_t x : r_.units[at(u)].before)
+        if (!seen[at(x)]) {
+          seen[at(x)] = 1;
+          todo.push_back(x);
+        }
+    }
+    return false;
+  }
+
+  // --- Homes and stores ---
+
+  void place_values() {
+    r_.stores.resize(g_.groups.size());
+    for (size_t gi = 0; gi < g_.groups.size(); ++gi)
+      for (const int32_t n : g_.groups[gi].nodes)
+        for (const int32_t v : p_.g.nodes[at(n)].out) place_value(v, static_cast<int32_t>(gi));
+    for (size_t i = g_.groups.size(); i < r_.units.size(); ++i) order_copy(static_cast<int32_t>(i));
+  }
+
+  /// A copy to an input waits for ops before it that may fail; later ones wait for it, if it does not need
+  /// them.
+  void order_copy(int32_t copy) {
+    Unit& u = r_.units[at(copy)];
+    for (const int32_t f : r_.failing)
+      if (notable_node(p_, group(f)) < node_of(u.copy.value))
+        add_before(r_.units, u, f);
+      else if (!depends(copy, f))
+        add_before(r_.units, r_.units[at(f)], copy);
+  }
+
+  void place_value(int32_t v, int32_t gi) {
+    Home& home = r_.homes[at(v)];
+    const bool kernel = group(gi).is_kernel();
+    bool needed = !kernel;
+    for (const int32_t n : p_.users[at(v)]) needed = needed || g_.group_of[at(n)] != gi;
+    const auto& list = p_.destinations[at(v)];
+    std::vector<int32_t> copies;
+    for (size_t k = 0; k < list.size(); ++k) {
+      const auto d = static_cast<int32_t>(k);
+      if (list[k].output) {
+        if (home.base == Base::none) home = {Base::output, list[k].index, -1};
+        if (kernel) r_.stores[at(gi)].push_back({v, d});
+      } else if (direct_[at(v)] == d) {
+        const Layout& target = p_.layout(p_.g.inputs[at(list[k].index)].value);
+        if (home.base == Base::none && is_contiguous(target.sizes, target.strides))
+          home = {Base::input, list[k].index, -1};
+        if (kernel) r_.stores[at(gi)].push_back({v, d});
+      } else {
+        copies.push_back(d);
+        needed = true;
+      }
+    }
+    if (needed && home.base == Base::none) {
+      home = {Base::arena, 0, -1};
+      if (kernel) r_.stores[at(gi)].push_back({v, -1});
+    }
+    for (const int32_t d : copies) {
+      Unit u;
+      u.copy = {v, d};
+      u.position = static_cast<int32_t>(p_.g.nodes.size());
+      u.before.push_back(gi);
+      for (const int32_t n : p_.users[at(p_.g.inputs[at(list[at(d)].index)].value)])
+        if (g_.group_of[at(n)] >= 0 && g_.group_of[at(n)] != gi) u.before.push_back(g_.group_of[at(n)]);
+      r_.units.push_back(std::move(u));
+    }
+  }
+
+  const Prepared& p_;
+  const Grouping& g_;
+  std::vector<int32_t>
+      direct_;  // per value: the destination among its inputs that it is stored to at once, or -1
+  Placement r_;
+};
+
+}  // namespace
+
+Placement place(const Prepared& p, const Grouping& grouping) { return Placer(p, grouping).run(); }
+
+void add_before(std::vector<Unit>& units, Unit& u, int32_t other) {
+  if (other < 0 || &units[at(other)] == &u) return;
+  if (std::find(u.before.begin(), u.before.end(), other) == u.before.end()) u.before.push_back(other);
+}
+
+int32_t notable_node(const Prepared& p, const Group& g) {
+  if (g.may_fail)
+    for (const int32_t n : g.nodes) {
+      const OpKind k = ops::def(p.g.nodes[at(n)].op).kind;
+      if (k == OpKind::gather || k == OpKind::scatter) return n;
+    }
+  return g.nodes[0];
+}
+
+}  // namespace tandem::jit

@@ -1,0 +1,47 @@
+// Where values live and what must run before what: the first half of planning, before anything is lowered.
+// Groups become *units*, one future entry each. Values; built on one thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tandem/jit/plan.h"
+
+namespace tandem::jit {
+
+struct Unit {
+  int32_t group = -1;  // -1: `copy`
+  StoreTarget copy{-1, -1};
+  int32_t position = 0;         // program order
+  std::vector<int32_t> before;  // units that run earlier
+  LoweredKernel lowered;        // kernels
+  std::string text;
+  std::vector<int32_t>
+      alike;  // units whose calls this one makes, itself first; empty if another one makes its calls
+};
+
+struct Home {
+  Base base = Base::none;
+  int32_t index = 0;
+  int32_t block = -1;  // arena
+};
+
+struct Placement {
+  std::vector<Unit> units;                       // of the groups, in their order, then copies
+  std::vector<int32_t> failing;                  // groups with indices that may be out of range
+  std::vector<Home> homes;                       // per value
+  std::vector<std::vector<StoreTarget>> stores;  // per group: what its kernel puts into memory
+};
+
+/// Values that are written to an input's memory go there at once where no later reader of the old value is
+/// harmed and no op that may fail is overtaken; else a copy unit does it. Other values get a home where
+/// something outside reads them.
+Placement place(const Prepared& p, const Grouping& grouping);
+
+/// The node of a group that may fail; the first one if none does.
+int32_t notable_node(const Prepared& p, const Group& g);
+
+/// Adds to `u.before`.
+void add_before(std::vector<Unit>& units, Unit& u, int32_t other);
+
+}  // namespace tandem::jit
