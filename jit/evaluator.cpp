@@ -4,14 +4,13 @@
 //   row:       several short rows at once, a row at once, or a long row in chunks (then later passes compute
 //   again). column:    chunks of columns, with as many reduced positions at once as fit.
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "tandem/core/dtype.h"
 #include "tandem/core/error.h"
 #include "tandem/jit/evaluator_access.h"
 #include "tandem/jit/evaluator_program.h"
+#include "tandem/jit/evaluator_scratch.h"
 #include "tandem/jit/kernel.h"
 
 namespace tandem::jit {
@@ -22,28 +21,7 @@ constexpr int64_t kChunkBytes = 24 * 1024;  // of all chunks together: half of a
 constexpr int64_t kWholeRow = 4096;         // elements: longer rows are walked in pieces
 constexpr int64_t kSkew = 192;              // between slots, so that equal positions do not share cache sets
 
-/// Memory for one run at a time, kept by each thread.
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-  char* get(size_t n) {
-    if (n > size_) [[unlikely]]
-      grow(n);
-    return data_;
-  }
-
- private:
-  void grow(size_t n) {
-    std::free(data_);
-    size_ = 0;
-    n = (n + 16383) / 16384 * 16384;
-    data_ = static_cast<char*>(std::aligned_alloc(64, n));
-    if (data_ == nullptr) throw std::bad_alloc();
-    size_ = n;
-  }
-  char* data_ = nullptr;
-  size_t size_ = 0;
-};
+/// Of one run at a time.
 thread_local Scratch scratch;
 
 struct Access {

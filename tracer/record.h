@@ -82,7 +82,7 @@ struct Plan {
   std::vector<uint32_t> numbers;   // words
   std::vector<uint32_t> outputs;   // cells
   std::vector<char> has_output;    // by cell
-  std::vector<uint32_t> views;     // roots in the order of `outputs`, and views that take their memory if they are alive
+  std::vector<uint32_t> views;     // roots in the order of `outputs`, and the views that take their memory
   std::string graph;               // as lowered, before the passes
 };
 
@@ -90,7 +90,7 @@ struct Plan {
 struct SegmentEnd {
   std::vector<uint32_t> results;   // handles made in the segment, in order
   std::vector<char> open_tape;     // per result: its history was not consumed when the call ended
-  std::vector<std::unique_ptr<Plan>> plans;
+  std::unique_ptr<Plan> plan;      // with the outputs that any call has needed; null: none built yet
   std::string op_by_op;            // why the segment is no graph and always runs op by op; empty if it is one
   bool taken = false;              // ran before
   bool first = false;              // on the first path: compiled at once, others when taken again (R17)

@@ -43,6 +43,9 @@ void Frame::run_op_by_op(const SegmentEnd& segment) {
     for_path(segment_start_, [&](const Entry& e, Location where) {
       if (e.kind != EventKind::op) return;
       const eager::Call call = call_of(e, where, operands);
+      for (const TensorImpl* t : operands)
+        TANDEM_INTERNAL(!t || t->data || t->numel == 0, std::string("an operand of ") + ops::def(call.op).name +
+                                                            " without memory: value " + std::to_string(t->handle));
       eager::run_op(call, results);
       for (uint32_t j = 0; j < e.n_out; ++j) {
         give_storage(e.out + j, results[j]->storage);
@@ -102,30 +105,29 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
     }
     return true;
   };
-  for (const std::unique_ptr<Plan>& plan : segment.plans)
-    if (covers(*plan)) return plan.get();
-  // R10: the set of outputs only grows. What the tape saves counts: a later difference may need it when this segment's values
+  if (segment.plan && covers(*segment.plan)) return segment.plan.get();
+  // R10: the set of outputs only grows: later segments were recorded with them. What the tape saves counts: a later difference may need it when this segment's values
   // are gone.
   if (!recording_ && !tape_live_) {
     need_tape();
     prune_tape(segment);
   }
   std::vector<char> live(r_.cells.size(), 0);
-  if (!segment.plans.empty())
-    for (const uint32_t c : segment.plans.back()->outputs) live[c] = 1;
+  if (segment.plan)
+    for (const uint32_t c : segment.plan->outputs) live[c] = 1;
   for (const uint32_t h : segment.results) {
     const TensorImpl* t = r_.handles[h];
     if (t && t->refs.get() > 1 && t->has(kPending)) live[r_.infos[h].cell] = 1;
   }
   try {
-    segment.plans.push_back(build_plan(segment, live));
+    segment.plan = build_plan(segment, live);
   } catch (const NotAGraph& no) {
     segment.op_by_op = no.what();
     core::log(core::LogArea::trace, core::LogLevel::info, "a segment runs op by op: " + segment.op_by_op);
     return nullptr;
   }
   ++counters_.plans;
-  return segment.plans.back().get();
+  return segment.plan.get();
 }
 
 std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<char>& live_cells) {
@@ -165,7 +167,8 @@ void Frame::run_plan(const Plan& plan) {
   scratch_.storages.clear();
   for (const uint32_t h : plan.inputs) {
     const TensorImpl* t = r_.handles[h];
-    TANDEM_INTERNAL(t && (t->data || t->numel == 0), "a plan's input without memory");
+    TANDEM_INTERNAL(t && (t->data || t->numel == 0),
+                    "a plan's input without memory: value " + std::to_string(h) + " in\n" + plan.graph);
     scratch_.inputs.push_back(t->data);
   }
   for (const uint32_t w : plan.numbers) scratch_.numbers.push_back(r_.words[w]);
@@ -181,14 +184,10 @@ void Frame::run_plan(const Plan& plan) {
   }
   size_t next = 0;
   for (const uint32_t h : plan.views) {
+    // Also what nobody holds now: a tape made again later in the call may need it.
+    lend_home(h);
     const HandleInfo& info = r_.infos[h];
-    if (!info.view) {
-      lend_home(h);
-      give_storage(h, scratch_.storages[next++]);
-      continue;
-    }
-    // A view takes the memory of its cell's root, if anybody looks at it.
-    if (r_.handles[h] && r_.handles[h]->refs.get() > 1) give_storage(h, r_.handles[r_.cells[info.cell].root]->storage);
+    give_storage(h, info.view ? r_.handles[r_.cells[info.cell].root]->storage : scratch_.storages[next++]);
   }
 }
 

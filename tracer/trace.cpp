@@ -169,8 +169,8 @@ TraceReport report(const Trace& trace) {
       for (const Entry& entry : b->entries) r.ops += entry.kind == EventKind::op;
     for (const SegmentEnd& s : e->record.segments) {
       if (!s.op_by_op.empty()) r.op_by_op_reasons.push_back(s.op_by_op);
-      for (const auto& p : s.plans) {
-        const jit::ExecutableStats& x = p->executable->stats();
+      if (s.plan) {
+        const jit::ExecutableStats& x = s.plan->executable->stats();
         ++r.plans;
         r.entries += x.entries;
         r.kernels += x.kernels;
@@ -192,7 +192,7 @@ std::string for_plans(const Trace& trace, F&& text) {
   std::string out;
   for (const auto& e : trace.entries)
     for (const SegmentEnd& s : e->record.segments)
-      for (const auto& p : s.plans) out += text(*p) + "\n";
+      if (s.plan) out += text(*s.plan) + "\n";
   return out;
 }
 }  // namespace

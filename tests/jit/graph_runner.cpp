@@ -8,6 +8,8 @@
 #include <memory>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/kernel_table.h"
+#include "tandem/jit/plan.h"
 #include "tests/jit/program.h"
 #include "tests/ops/reference_emitter.h"
 
@@ -219,6 +221,27 @@ GraphRun run_graph(const jit::Executable& x, const Graph& g, const GraphArgument
   for (GuardedBytes& b : r.outputs) out.push_back(b.data());
   r.failed = x.run(in.data(), arguments.numbers.data(), out.data());
   return r;
+}
+
+Compiled compile_together(const std::vector<const Graph*>& graphs) {
+  std::vector<std::unique_ptr<jit::Plan>> plans;
+  std::vector<const jit::Kernel*> kernels;
+  std::vector<const std::string*> texts;
+  std::vector<jit::KnownKernel*> known;
+  for (const Graph* g : graphs) {
+    const jit::Prepared p = jit::prepare(jit::optimize(*g));
+    plans.push_back(std::make_unique<jit::Plan>(jit::build_plan(p, jit::group(p, true), true)));
+    const jit::Plan& plan = *plans.back();
+    for (size_t i = 0; i < plan.kernels.size(); ++i) {
+      jit::KnownKernel* const k = &jit::known_kernel(plan.kernels[i], plan.kernel_texts[i]);
+      if (std::find(known.begin(), known.end(), k) != known.end()) continue;
+      kernels.push_back(&plan.kernels[i]);
+      texts.push_back(&plan.kernel_texts[i]);
+      known.push_back(k);
+    }
+  }
+  const double ms = jit::compile_kernels(kernels, texts, known);
+  return {static_cast<int>(kernels.size()), ms / 1000};
 }
 
 std::vector<double> elements(const GuardedBytes& bytes, const TensorType& t, const Dims& strides) {

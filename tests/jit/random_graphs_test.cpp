@@ -6,7 +6,6 @@
 
 #include "tandem/core/error.h"
 #include "tandem/jit/expand.h"
-#include "tandem/jit/kernel_table.h"
 #include "tandem/jit/plan.h"
 #include "tandem/jit/planted_bugs.h"
 #include "tests/catch.h"
@@ -67,27 +66,6 @@ std::string judge(const RandomGraph& r, bool compile, Tally& tally) {
   } catch (const Error& e) {
     return std::string("an Error: ") + e.what();
   }
-}
-
-/// Compiles the kernels of many graphs in few translation units.
-void compile_together(const std::vector<const Graph*>& graphs) {
-  std::vector<std::unique_ptr<Plan>> plans;
-  std::vector<const Kernel*> kernels;
-  std::vector<const std::string*> texts;
-  std::vector<KnownKernel*> known;
-  for (const Graph* g : graphs) {
-    const Prepared p = prepare(optimize(*g));
-    plans.push_back(std::make_unique<Plan>(build_plan(p, group(p, true), true)));
-    for (size_t i = 0; i < plans.back()->kernels.size(); ++i) {
-      KnownKernel* const k = &known_kernel(plans.back()->kernels[i], plans.back()->kernel_texts[i]);
-      if (std::find(known.begin(), known.end(), k) != known.end()) continue;
-      kernels.push_back(&plans.back()->kernels[i]);
-      texts.push_back(&plans.back()->kernel_texts[i]);
-      known.push_back(k);
-    }
-  }
-  const double ms = compile_kernels(kernels, texts, known);
-  std::printf("random graphs: %zu kernels compiled in %.1f s\n", kernels.size(), ms / 1000);
 }
 
 // --- Coverage ---
@@ -168,7 +146,8 @@ TEST_CASE("random graphs give the same bits fused, compiled and node by node", "
     cover(graphs.back().graph, coverage);
   }
   for (int i = 0; i < kGraphs; i += kCompiledEvery) to_compile.push_back(&graphs[static_cast<size_t>(i)].graph);
-  compile_together(to_compile);
+  const auto [kernels, seconds] = compile_together(to_compile);
+  std::printf("random graphs: %d kernels compiled in %.1f s\n", kernels, seconds);
   for (int i = 0; i < kGraphs; ++i) {
     const RandomGraph& r = graphs[static_cast<size_t>(i)];
     const std::string found = judge(r, i % kCompiledEvery == 0, tally);
