@@ -1,8 +1,8 @@
-// Folded are arithmetic of constant numbers; ops that give back an operand (x * 1, x / 1, a copy, a cast, view, padding or
-// join that changes nothing); a chain of views in row-major order that ends with the sizes it began with; permutations
-// and expansions of their like; casts through a type that holds every value of the one before.
-// Not folded, because a bit could change: x + 0 and x * 0 (signed zeros, NaN), x - x, a cast down and up, sums of
-// repeated elements.
+// Folded are arithmetic of constant numbers; ops that give back an operand (x * 1, x / 1, a copy, a cast,
+// view, padding or join that changes nothing); a chain of views in row-major order that ends with the sizes
+// it began with; permutations and expansions of their like; casts through a type that holds every value of
+// the one before. Not folded, because a bit could change: x + 0 and x * 0 (signed zeros, NaN), x - x, a cast
+// down and up, sums of repeated elements.
 #include "tandem/jit/fold.h"
 
 #include <bit>
@@ -30,18 +30,24 @@ bool holds(DType to, DType from) {
   if (from == to || from == DType::bool_) return to != DType::bool_;
   switch (to) {
     case DType::bool_:
-    case DType::uint8: return false;
+    case DType::uint8:
+      return false;
     case DType::int32:
     case DType::float16:
-    case DType::bfloat16: return from == DType::uint8;
-    case DType::int64: return from == DType::uint8 || from == DType::int32;
-    case DType::float32: return from == DType::uint8 || from == DType::float16 || from == DType::bfloat16;
-    case DType::float64: return from != DType::int64;
+    case DType::bfloat16:
+      return from == DType::uint8;
+    case DType::int64:
+      return from == DType::uint8 || from == DType::int32;
+    case DType::float32:
+      return from == DType::uint8 || from == DType::float16 || from == DType::bfloat16;
+    case DType::float64:
+      return from != DType::int64;
   }
   return false;
 }
 
-/// The earliest value from which views in row-major order lead to `v`, if it has type `type`; -1 if there is none.
+/// The earliest value from which views in row-major order lead to `v`, if it has type `type`; -1 if there is
+/// none.
 int32_t same_elements(const Graph& g, int32_t v, const TensorType& type) {
   int32_t found = -1;
   for (;;) {
@@ -71,7 +77,8 @@ int32_t folded_permute(Graph& g, const Node& n) {
   const int rank = g.type(n.in[0]).sizes.rank();
   const auto axes_of = [rank](const Node& m) {
     Dims axes;
-    for (int i = 0; i < rank; ++i) axes.push_back(normalize_axis(m.words[static_cast<size_t>(i) + 1], rank, "permute"));
+    for (int i = 0; i < rank; ++i)
+      axes.push_back(normalize_axis(m.words[static_cast<size_t>(i) + 1], rank, "permute"));
     return axes;
   };
   const auto in_order = [](const Dims& axes) {
@@ -99,7 +106,8 @@ int32_t folded_cast(Graph& g, const Node& n, const TensorType& type) {
   if (g.type(inner.in[0]) == type) return inner.in[0];
   // Integers wrap where floating values saturate.
   const DType first = g.type(inner.in[0]).dtype, last = type.dtype;
-  if (is_integral(first) && is_floating(g.type(n.in[0]).dtype) && is_integral(last) && !holds(last, first)) return -1;
+  if (is_integral(first) && is_floating(g.type(n.in[0]).dtype) && is_integral(last) && !holds(last, first))
+    return -1;
   return append(g, OpId::cast, inner.in[0], n.words, n.where);
 }
 
@@ -111,14 +119,17 @@ int32_t folded(Graph& g, const Node& n, const TensorType& type) {
   const auto same = [&](size_t k) { return g.type(n.in[k]) == type; };
   switch (n.op) {
     case OpId::mul:
-      if (planted(PlantedBug::times_zero) && is_constant(g, n.in[1], 0) && is_floating(type.dtype) && !type.number)
+      if (planted(PlantedBug::times_zero) && is_constant(g, n.in[1], 0) && is_floating(type.dtype) &&
+          !type.number)
         return GraphEmitter(g, false).full(type.sizes, type.dtype, 0).id;
       if (same(0) && is_constant(g, n.in[1], 1)) return n.in[0];
       return same(1) && is_constant(g, n.in[0], 1) ? n.in[1] : -1;
-    case OpId::div: return same(0) && is_constant(g, n.in[1], 1) ? n.in[0] : -1;
+    case OpId::div:
+      return same(0) && is_constant(g, n.in[1], 1) ? n.in[0] : -1;
     case OpId::clone:
     case OpId::pad:
-    case OpId::slice: return same(0) ? n.in[0] : -1;  // a slice of equal size is all of it
+    case OpId::slice:
+      return same(0) ? n.in[0] : -1;  // a slice of equal size is all of it
     case OpId::cat: {
       int32_t whole = -1;  // the only operand that has elements
       for (size_t k = 0; k < n.in.size(); ++k) {
@@ -128,7 +139,8 @@ int32_t folded(Graph& g, const Node& n, const TensorType& type) {
       }
       return whole;
     }
-    case OpId::cast: return folded_cast(g, n, type);
+    case OpId::cast:
+      return folded_cast(g, n, type);
     case OpId::expand: {
       if (same(0)) return n.in[0];
       const Node& inner = g.node_of(n.in[0]);
@@ -139,9 +151,12 @@ int32_t folded(Graph& g, const Node& n, const TensorType& type) {
     }
     case OpId::reshape:
     case OpId::squeeze:
-    case OpId::unsqueeze: return same_elements(g, n.in[0], type);
-    case OpId::permute: return folded_permute(g, n);
-    default: return -1;
+    case OpId::unsqueeze:
+      return same_elements(g, n.in[0], type);
+    case OpId::permute:
+      return folded_permute(g, n);
+    default:
+      return -1;
   }
 }
 

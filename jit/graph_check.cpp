@@ -1,5 +1,5 @@
-// The checker: what every pass must leave true. Types are inferred again from the operands, as when the graph was
-// made.
+// The checker: what every pass must leave true. Types are inferred again from the operands, as when the graph
+// was made.
 #include "tandem/jit/graph_check.h"
 
 #include <algorithm>
@@ -13,7 +13,9 @@ namespace {
 
 Defect expected(std::string what, int result = -1) { return {std::move(what), result}; }
 
-std::string count_text(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+std::string count_text(size_t n, const char* what) {
+  return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
 
 /// Structural words: one per attribute, a list being its length and its values.
 Defect words_defect(const ops::OpDef& op, const std::vector<int64_t>& words) {
@@ -23,9 +25,11 @@ Defect words_defect(const ops::OpDef& op, const std::vector<int64_t>& words) {
     const std::string what = std::string("attribute ") + op.attrs[k].name + " of " + op.name;
     if (at >= words.size()) return expected(what);
     const int64_t word = words[at++];
-    if (op.attrs[k].type == ops::AttrType::dtype && (word < 0 || word >= kDTypeCount)) return expected("a dtype as " + what);
+    if (op.attrs[k].type == ops::AttrType::dtype && (word < 0 || word >= kDTypeCount))
+      return expected("a dtype as " + what);
     if (op.attrs[k].type != ops::AttrType::list) continue;
-    if (word < 0 || static_cast<size_t>(word) > words.size() - at) return expected("as many values as " + what + " says");
+    if (word < 0 || static_cast<size_t>(word) > words.size() - at)
+      return expected("as many values as " + what + " says");
     if (word > kMaxRank) return expected("at most " + std::to_string(kMaxRank) + " values in " + what);
     at += static_cast<size_t>(word);
   }
@@ -38,12 +42,15 @@ Defect op_defect(const Graph& g, const Node& n) {
   const ops::OpDef& op = ops::def(n.op);
   const auto numbers = static_cast<size_t>(op.n_numbers());
   const size_t n_in = n.in.size() < numbers ? 0 : n.in.size() - numbers;
-  if (n.in.size() < numbers || (op.n_in >= 0 && n_in != static_cast<size_t>(op.n_in)) || (op.n_in < 0 && n_in == 0))
-    return expected(count_text(static_cast<size_t>(std::max(op.n_in, 1)) + numbers, "operand") + " of " + op.name);
+  if (n.in.size() < numbers || (op.n_in >= 0 && n_in != static_cast<size_t>(op.n_in)) ||
+      (op.n_in < 0 && n_in == 0))
+    return expected(count_text(static_cast<size_t>(std::max(op.n_in, 1)) + numbers, "operand") + " of " +
+                    op.name);
   if (n.out.size() != static_cast<size_t>(op.n_out))
     return expected(count_text(static_cast<size_t>(op.n_out), "result") + " of " + op.name);
   for (size_t i = n_in; i < n.in.size(); ++i)
-    if (n.in[i] < 0 || !g.type(n.in[i]).number) return expected("a number as operand " + std::to_string(i) + " of " + op.name);
+    if (n.in[i] < 0 || !g.type(n.in[i]).number)
+      return expected("a number as operand " + std::to_string(i) + " of " + op.name);
   if (Defect d = words_defect(op, n.words); !d.expected.empty()) return d;
 
   std::vector<TensorType> types(n_in);
@@ -79,7 +86,8 @@ class Checker {
         require(known(v), "operands of node " + std::to_string(i) + " that are defined above it");
       }
       for (size_t j = 0; j < n.out.size(); ++j) {
-        require(n.out[j] == next_ && known_id(n.out[j]), "results in the order of definition at node " + std::to_string(i));
+        require(n.out[j] == next_ && known_id(n.out[j]),
+                "results in the order of definition at node " + std::to_string(i));
         const ValueInfo& info = g_.values[static_cast<size_t>(next_++)];
         require(info.node == static_cast<int32_t>(i) && info.result == static_cast<int32_t>(j),
                 "%" + std::to_string(n.out[j]) + " to name its node");
@@ -98,7 +106,8 @@ class Checker {
 
  private:
   void require(bool ok, const std::string& what) {
-    if (!ok) internal_error(std::string("graph after ") + after_ + ": expected " + what + "\n" + to_string(g_));
+    if (!ok)
+      internal_error(std::string("graph after ") + after_ + ": expected " + what + "\n" + to_string(g_));
   }
   bool known_id(int32_t v) const { return v >= 0 && v < static_cast<int32_t>(g_.values.size()); }
   bool known(int32_t v) const { return v >= 0 && v < next_; }
@@ -113,7 +122,8 @@ class Checker {
   }
   void number(const Node& n) {
     require(n.index == numbers_++ && n.index < g_.numbers, "run-time numbers in their order");
-    require(g_.number_types[static_cast<size_t>(n.index)] == g_.type(n.out[0]).dtype, "the type of a run-time number twice");
+    require(g_.number_types[static_cast<size_t>(n.index)] == g_.type(n.out[0]).dtype,
+            "the type of a run-time number twice");
   }
 
   void writes() {
@@ -122,7 +132,8 @@ class Checker {
       require(w.input >= 0 && w.input < static_cast<int32_t>(g_.inputs.size()), "writes to inputs");
       require(known(w.value), "writes of values");
       require(!written[static_cast<size_t>(w.input)]++, "one write to an input");
-      require(g_.type(g_.inputs[static_cast<size_t>(w.input)].value) == g_.type(w.value), "a write of the input's type");
+      require(g_.type(g_.inputs[static_cast<size_t>(w.input)].value) == g_.type(w.value),
+              "a write of the input's type");
     }
   }
 
@@ -142,10 +153,13 @@ bool is_number_arithmetic(int64_t op, size_t operands) {
     case ScalarOp::mul:
     case ScalarOp::div:
     case ScalarOp::max:
-    case ScalarOp::min: return operands == 2;
+    case ScalarOp::min:
+      return operands == 2;
     case ScalarOp::neg:
-    case ScalarOp::sqrt: return operands == 1;
-    default: return false;
+    case ScalarOp::sqrt:
+      return operands == 1;
+    default:
+      return false;
   }
 }
 
@@ -156,7 +170,8 @@ Defect node_defect(const Graph& g, const Node& n) {
   const size_t operands = n.leaf == Leaf::count ? 1 : n.leaf == Leaf::number_op ? n.in.size() : 0;
   if (n.in.size() != operands) return expected(count_text(operands, "operand") + " of a leaf");
   switch (n.leaf) {
-    case Leaf::op: break;
+    case Leaf::op:
+      break;
     case Leaf::input:
       if (type.number) return expected("a tensor as input", 0);
       try {
@@ -166,10 +181,12 @@ Defect node_defect(const Graph& g, const Node& n) {
       }
       return {};
     case Leaf::number:
-      if (!type.number || (type.dtype != DType::float64 && type.dtype != DType::int64 && type.dtype != DType::bool_))
+      if (!type.number ||
+          (type.dtype != DType::float64 && type.dtype != DType::int64 && type.dtype != DType::bool_))
         return expected("float64, int64 or bool as type of a run-time number", 0);
       return {};
-    case Leaf::constant: break;
+    case Leaf::constant:
+      break;
     case Leaf::count:
       if (g.type(n.in[0]).number) return expected("a tensor to count");
       for (size_t i = 0; i < n.words.size(); ++i)
@@ -177,7 +194,8 @@ Defect node_defect(const Graph& g, const Node& n) {
           return expected("ascending axes of " + to_string(g.type(n.in[0])));
       break;
     case Leaf::number_op:
-      if (n.words.size() != 1 || !is_number_arithmetic(n.words[0], n.in.size())) return expected("arithmetic on its operands");
+      if (n.words.size() != 1 || !is_number_arithmetic(n.words[0], n.in.size()))
+        return expected("arithmetic on its operands");
       for (const int32_t v : n.in)
         if (!g.type(v).number) return expected("numbers as operands");
       break;

@@ -1,5 +1,5 @@
-// The rules that a single node must keep, shared by the checker and the parser of the text form. Free functions over
-// values, any thread.
+// The rules that a single node must keep, shared by the checker and the parser of the text form. Free
+// functions over values, any thread.
 #pragma once
 
 #include <string>
@@ -13,7 +13,8 @@ struct Defect {
   int result = -1;       // the result whose type is wrong
 };
 
-/// Looks at leaf, operands, attributes and result types, inferred again. Operands and results must be ids of `g`.
+/// Looks at leaf, operands, attributes and result types, inferred again. Operands and results must be ids of
+/// `g`.
 Defect node_defect(const Graph& g, const Node& n);
 
 /// Whether numbers are known to `op` (see ops::number_arithmetic), with its operand count.

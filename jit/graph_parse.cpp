@@ -1,5 +1,5 @@
-// The parser of the text form: one pass without recursion. Whatever it accepts keeps the rules of the checker; everything
-// else is an Error that names the line, what was expected and what stands there.
+// The parser of the text form: one pass without recursion. Whatever it accepts keeps the rules of the
+// checker; everything else is an Error that names the line, what was expected and what stands there.
 #include <algorithm>
 #include <bit>
 #include <charconv>
@@ -17,7 +17,9 @@ using ops::AttrType;
 using ops::OpDef;
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-bool is_name(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
+bool is_name(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
 
 class Parser {
  public:
@@ -97,16 +99,19 @@ class Parser {
     skip();
     const size_t before = at_;
     const bool negative = try_symbol('-');
-    if (try_word("inf")) return negative ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
+    if (try_word("inf"))
+      return negative ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
     if (!negative && try_word("nan")) {
       if (!try_symbol('(')) return std::numeric_limits<double>::quiet_NaN();
-      const auto v = std::bit_cast<double>(digits<uint64_t>(text_.compare(at_, 2, "0x") == 0 ? 2 : 0, 16, before));
+      const auto v =
+          std::bit_cast<double>(digits<uint64_t>(text_.compare(at_, 2, "0x") == 0 ? 2 : 0, 16, before));
       if (v == v) expected("the bits of a NaN", before);
       symbol(')');
       return v;
     }
     const bool hex = text_.compare(at_, 2, "0x") == 0;
-    const double v = digits<double>(hex ? 2 : 0, hex ? std::chars_format::hex : std::chars_format::general, before);
+    const double v =
+        digits<double>(hex ? 2 : 0, hex ? std::chars_format::hex : std::chars_format::general, before);
     if (v != v) expected("a number", before);
     return negative ? -v : v;
   }
@@ -175,7 +180,8 @@ class Parser {
   }
   bool at_operand() {
     skip();
-    return at_ < text_.size() && (text_[at_] == '%' || (text_[at_] == '_' && (at_ + 1 == text_.size() || !is_name(text_[at_ + 1]))));
+    return at_ < text_.size() && (text_[at_] == '%' || (text_[at_] == '_' && (at_ + 1 == text_.size() ||
+                                                                              !is_name(text_[at_ + 1]))));
   }
   int32_t operand() { return try_symbol('_') ? -1 : value(); }
 
@@ -233,7 +239,9 @@ class Parser {
     size_t types_at = start;
     Node n = right_side(types, types_at);
     if (types.size() != defined.size())
-      expected(std::to_string(types.size()) + (types.size() == 1 ? " value" : " values") + " on the left of this", start);
+      expected(
+          std::to_string(types.size()) + (types.size() == 1 ? " value" : " values") + " on the left of this",
+          start);
 
     for (size_t i = 0; i < types.size(); ++i) {
       n.out.push_back(static_cast<int32_t>(g_.values.size()));
@@ -337,7 +345,9 @@ class Parser {
     const size_t before = at_;
     const std::string s = identifier("arithmetic of numbers");
     for (int64_t k = 0; k < static_cast<int64_t>(ops::ScalarOp::count_); ++k)
-      if (s == ops::name(static_cast<ops::ScalarOp>(k)) && (is_number_arithmetic(k, 1) || is_number_arithmetic(k, 2))) return k;
+      if (s == ops::name(static_cast<ops::ScalarOp>(k)) &&
+          (is_number_arithmetic(k, 1) || is_number_arithmetic(k, 2)))
+        return k;
     expected("arithmetic of numbers", before);
   }
 

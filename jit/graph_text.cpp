@@ -1,5 +1,5 @@
-// The text form of graphs. Values are numbered in order of definition; attributes are printed by name. Graphs that break
-// the rules are printed too, since the checker's message shows them.
+// The text form of graphs. Values are numbered in order of definition; attributes are printed by name. Graphs
+// that break the rules are printed too, since the checker's message shows them.
 #include <algorithm>
 #include <bit>
 #include <charconv>
@@ -39,7 +39,8 @@ class Printer {
     if (!g_.outputs.empty()) out_ += "  return " + list(g_.outputs) + '\n';
     for (const Write& w : g_.writes) {
       const bool known = w.input >= 0 && static_cast<size_t>(w.input) < g_.inputs.size();
-      out_ += "  write " + (known ? value(g_.inputs[static_cast<size_t>(w.input)].value) : "?") + " <- " + value(w.value) + '\n';
+      out_ += "  write " + (known ? value(g_.inputs[static_cast<size_t>(w.input)].value) : "?") + " <- " +
+              value(w.value) + '\n';
     }
     return out_ + "}\n";
   }
@@ -56,7 +57,9 @@ class Printer {
     for (int64_t i = 0; i < n; ++i) s += (i ? ", " : "") + word(words, from++);
     return s + "]";
   }
-  static std::string word(const std::vector<int64_t>& words, size_t i) { return i < words.size() ? std::to_string(words[i]) : "?"; }
+  static std::string word(const std::vector<int64_t>& words, size_t i) {
+    return i < words.size() ? std::to_string(words[i]) : "?";
+  }
   std::string type(const Node& n, size_t i = 0) const {
     if (i >= n.out.size() || n.out[i] < 0 || static_cast<size_t>(n.out[i]) >= g_.values.size()) return "?";
     return to_string(g_.type(n.out[i]));
@@ -65,20 +68,26 @@ class Printer {
   void node(const Node& n) {
     out_ += "  " + list(n.out) + " = ";
     switch (n.leaf) {
-      case Leaf::input: input(n); break;
+      case Leaf::input:
+        input(n);
+        break;
       case Leaf::number: {
         const std::string t = type(n);
         out_ += "number " + t.substr(t.find(':') + 1);
         break;
       }
-      case Leaf::constant: out_ += "constant " + constant_text(n.bits); break;
+      case Leaf::constant:
+        out_ += "constant " + constant_text(n.bits);
+        break;
       case Leaf::count:
-        out_ += "count(" + list(n.in) + ", axes=" + integers(n.words, 0, static_cast<int64_t>(n.words.size())) + ")";
+        out_ += "count(" + list(n.in) +
+                ", axes=" + integers(n.words, 0, static_cast<int64_t>(n.words.size())) + ")";
         break;
       case Leaf::number_op: {
         const int64_t op = n.words.empty() ? -1 : n.words[0];
         const bool known = op >= 0 && op < static_cast<int64_t>(ops::ScalarOp::count_);
-        out_ += std::string("number_op ") + (known ? ops::name(static_cast<ops::ScalarOp>(op)) : "?") + "(" + list(n.in) + ")";
+        out_ += std::string("number_op ") + (known ? ops::name(static_cast<ops::ScalarOp>(op)) : "?") + "(" +
+                list(n.in) + ")";
         break;
       }
       case Leaf::op: {

@@ -93,8 +93,9 @@ std::string print_c(const Kernel& k, const std::string& symbol, std::string* why
 /// The prelude that printed kernels need, once per translation unit: types, scalar functions. No includes.
 const std::string& c_prelude();
 
-/// The chunk evaluator: a kernel prepared for interpretation over blocks that stay in L1. Immutable, any thread.
 struct ChunkFunctions;
+
+/// The chunk evaluator: a kernel prepared for interpretation over blocks that stay in L1. Immutable, any thread.
 class Evaluator {
  public:
   /// `functions`: loops for one instruction set (evaluator_chunks.h); null: the best that this processor runs.

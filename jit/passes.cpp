@@ -1,5 +1,6 @@
-// The passes over graphs. All are exact: no result changes by a bit (a NaN stays a NaN). They run after composites are
-// expanded, so that what two composites share (a log-softmax forward, recomputed by its gradient) is computed once.
+// The passes over graphs. All are exact: no result changes by a bit (a NaN stays a NaN). They run after
+// composites are expanded, so that what two composites share (a log-softmax forward, recomputed by its
+// gradient) is computed once.
 #include <bit>
 #include <chrono>
 #include <cstdio>
@@ -21,7 +22,8 @@ PlantedBug planted_bug = PlantedBug::none;
 
 namespace {
 
-/// A new graph in the making: its inputs and numbers are those of the old one, node by node it takes over the rest.
+/// A new graph in the making: its inputs and numbers are those of the old one, node by node it takes over the
+/// rest.
 class Rewrite {
  public:
   explicit Rewrite(const Graph& from) : from_(from), renamed_(from.values.size(), -1) {
@@ -34,7 +36,8 @@ class Rewrite {
   int32_t operator[](int32_t v) const { return v < 0 ? v : renamed_[static_cast<size_t>(v)]; }
   /// The results of `n` are the values from `first` on.
   void name(const Node& n, int32_t first) {
-    for (size_t j = 0; j < n.out.size(); ++j) renamed_[static_cast<size_t>(n.out[j])] = first + static_cast<int32_t>(j);
+    for (size_t j = 0; j < n.out.size(); ++j)
+      renamed_[static_cast<size_t>(n.out[j])] = first + static_cast<int32_t>(j);
   }
   Graph finish() {
     for (Input& i : to.inputs) i.value = (*this)[i.value];
@@ -79,8 +82,10 @@ Graph common_subexpressions(const Graph& g) {
       for (const int32_t v : n.out)
         for (const char c : to_string(g.type(v))) words.push_back(c);
     }
-    const auto [it, fresh] = known.try_emplace(
-        {static_cast<int>(n.leaf), static_cast<int>(n.op), positional ? n.index : n.bits, std::move(in), std::move(words)}, -1);
+    const auto [it, fresh] =
+        known.try_emplace({static_cast<int>(n.leaf), static_cast<int>(n.op), positional ? n.index : n.bits,
+                           std::move(in), std::move(words)},
+                          -1);
     if (fresh) it->second = r.copy(n);
     r.name(n, it->second);
   }
@@ -135,13 +140,16 @@ Graph optimize(const Graph& graph, const std::vector<std::string>& disabled) {
     check(g, pass.name);
 #endif
     if (core::log_enabled(core::LogArea::jit, core::LogLevel::debug)) {
-      const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+      const double ms =
+          std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
       core::log(core::LogArea::jit, core::LogLevel::debug,
-                std::string("pass ") + pass.name + ": " + std::to_string(ms) + " ms, " + std::to_string(g.nodes.size()) + " nodes");
+                std::string("pass ") + pass.name + ": " + std::to_string(ms) + " ms, " +
+                    std::to_string(g.nodes.size()) + " nodes");
     }
     if (!dump) continue;
     const std::string after = to_string(g);
-    std::fprintf(stderr, "after %s:%s", pass.name, after == before ? " (unchanged)\n" : ("\n" + after).c_str());
+    std::fprintf(stderr, "after %s:%s", pass.name,
+                 after == before ? " (unchanged)\n" : ("\n" + after).c_str());
     before = after;
   }
   return g;

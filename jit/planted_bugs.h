@@ -1,5 +1,6 @@
-// Bugs that a test build (TANDEM_TEST_SWITCHES) can plant, one at a time, to show that the tests of random graphs notice
-// them. Elsewhere `planted` is a constant. Set before graphs are built and read on many threads.
+// Bugs that a test build (TANDEM_TEST_SWITCHES) can plant, one at a time, to show that the tests of random
+// graphs notice them. Elsewhere `planted` is a constant. Set before graphs are built and read on many
+// threads.
 #pragma once
 
 namespace tandem::jit {

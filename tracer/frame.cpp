@@ -57,8 +57,8 @@ bool Frame::matches(const Entry& e, const Call& call) {
 
 TensorImpl* Frame::lend(uint32_t handle) {
   TensorImpl*& t = r_.handles[handle];
-  if (t && (t->refs.get() == 1 || !on(Mechanism::fresh_handles))) [[likely]] return t;
-  // Somebody holds the old one (or it was given away): a fresh one stands for this call's value.
+  if (t) [[likely]] return t;  // at home: nobody else holds it
+  // The last one was given away: a fresh one stands for this call's value.
   const HandleInfo& info = r_.infos[handle];
   TensorImpl* fresh = core::new_impl();
   fresh->dtype = info.dtype;
@@ -70,7 +70,6 @@ TensorImpl* Frame::lend(uint32_t handle) {
   fresh->frame = this;
   fresh->handle = static_cast<int32_t>(handle);
   fresh->refs.set(1);
-  if (t) Ref<TensorImpl>::adopt(t).reset();
   t = fresh;
   return t;
 }

@@ -27,7 +27,7 @@ bool Frame::leaves_match(const BackwardRecord& b) {
     const TensorImpl* leaf = r_.handles[g.leaf];
     if (!leaf) return false;
     const eager::AutogradState* s = eager::autograd_state(leaf);
-    if (s && !s->hooks.empty() && b.skippable) return false;
+    if (s && !s->hooks.empty() && b.skippable && on(Mechanism::host_code)) return false;
     TensorImpl* grad = s ? s->grad.get() : nullptr;
     if (!g.before || !grad) {
       if (g.before || grad) return false;

@@ -230,7 +230,7 @@ void Frame::clean_up() {
     for (const uint32_t h : results) {
       TensorImpl* t = r_.handles[h];
       if (!t) continue;
-      if (t->refs.get() > 1) {
+      if (t->refs.get() > 1 && on(Mechanism::fresh_handles)) {
         t->frame = nullptr;
         t->handle = -1;
         t->set(core::kTraceOwned, false);

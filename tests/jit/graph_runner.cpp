@@ -35,27 +35,40 @@ bool is_half(DType t) { return t == DType::float16 || t == DType::bfloat16; }
 /// The distance from 1 to the next value.
 double epsilon(DType t) {
   switch (t) {
-    case DType::float16: return 0x1p-10;
-    case DType::bfloat16: return 0x1p-7;
-    case DType::float32: return 0x1p-23;
-    case DType::float64: return 0x1p-52;
-    default: return 0;
+    case DType::float16:
+      return 0x1p-10;
+    case DType::bfloat16:
+      return 0x1p-7;
+    case DType::float32:
+      return 0x1p-23;
+    case DType::float64:
+      return 0x1p-52;
+    default:
+      return 0;
   }
 }
 double smallest(DType t) {
   switch (t) {
-    case DType::float16: return 0x1p-24;
-    case DType::bfloat16: return 0x1p-133;
-    case DType::float32: return 0x1p-149;
-    default: return 0;
+    case DType::float16:
+      return 0x1p-24;
+    case DType::bfloat16:
+      return 0x1p-133;
+    case DType::float32:
+      return 0x1p-149;
+    default:
+      return 0;
   }
 }
 double largest(DType t) {
   switch (t) {
-    case DType::float16: return 65504;
-    case DType::bfloat16: return 0x1.fep127;
-    case DType::float32: return static_cast<double>(std::numeric_limits<float>::max());
-    default: return std::numeric_limits<double>::max();
+    case DType::float16:
+      return 65504;
+    case DType::bfloat16:
+      return 0x1.fep127;
+    case DType::float32:
+      return static_cast<double>(std::numeric_limits<float>::max());
+    default:
+      return std::numeric_limits<double>::max();
   }
 }
 /// The type that arithmetic on `t` is done in.
@@ -64,7 +77,8 @@ DType wide(DType t) { return is_half(t) ? DType::float32 : t; }
 /// Reference results of one node for operand values that may be changed first.
 class NodeReference {
  public:
-  NodeReference(const Graph& g, const Node& n, const std::vector<std::vector<double>>& values) : g_(g), n_(n), values_(values) {}
+  NodeReference(const Graph& g, const Node& n, const std::vector<std::vector<double>>& values)
+      : g_(g), n_(n), values_(values) {}
 
   /// `change(operand, element, value)` gives the value to use.
   template <class Change>
@@ -105,24 +119,31 @@ double terms(const Graph& g, const Node& n) {
     case OpKind::reduction:
       if (d.reduce != ops::ReduceOp::sum && d.reduce != ops::ReduceOp::prod) return 0;
       return in / static_cast<double>(std::max<int64_t>(1, numel(g.type(n.out[0]).sizes)));
-    case OpKind::scan: return x.sizes.empty() ? 1 : static_cast<double>(*std::max_element(x.sizes.begin(), x.sizes.end()));
-    case OpKind::scatter: return static_cast<double>(numel(g.type(n.in[2]).sizes)) + 1;
-    case OpKind::contraction: return x.sizes.empty() ? 1 : static_cast<double>(x.sizes.back()) + 1;
-    default: return 0;
+    case OpKind::scan:
+      return x.sizes.empty() ? 1 : static_cast<double>(*std::max_element(x.sizes.begin(), x.sizes.end()));
+    case OpKind::scatter:
+      return static_cast<double>(numel(g.type(n.in[2]).sizes)) + 1;
+    case OpKind::contraction:
+      return x.sizes.empty() ? 1 : static_cast<double>(x.sizes.back()) + 1;
+    default:
+      return 0;
   }
 }
 
-/// Whether the result jumps where its operands change a little: not a copy or choice of operands, but computed.
+/// Whether the result jumps where its operands change a little: not a copy or choice of operands, but
+/// computed.
 bool may_jump(const ops::OpDef& d) {
   if (d.kind != OpKind::pointwise) return false;
   switch (d.types) {
     case ops::TypeRule::compare:
     case ops::TypeRule::logical:
     case ops::TypeRule::select:
-    case ops::TypeRule::cast: return false;
+    case ops::TypeRule::cast:
+      return false;
     case ops::TypeRule::same:
     case ops::TypeRule::arithmetic:
-    case ops::TypeRule::floating: return true;
+    case ops::TypeRule::floating:
+      return true;
   }
   return false;
 }
@@ -134,7 +155,9 @@ std::string judge_node(const Graph& g, const Node& n, const std::vector<std::vec
   const std::vector<double>& actual = values[at(n.out[0])];
   const TensorType& type = g.type(n.out[0]);
   // Random draws are made in float32; the scatters store, and so round, after every sum.
-  const DType computed = d.kind == OpKind::random ? DType::float32 : d.kind == OpKind::scatter ? type.dtype : wide(type.dtype);
+  const DType computed = d.kind == OpKind::random    ? DType::float32
+                         : d.kind == OpKind::scatter ? type.dtype
+                                                     : wide(type.dtype);
   const double eps = epsilon(computed), count = terms(g, n);
   Tolerance base{4 * eps, 0};
   std::vector<double> magnitudes;
@@ -148,7 +171,8 @@ std::string judge_node(const Graph& g, const Node& n, const std::vector<std::vec
   std::vector<double> most, least;
   if (d.kind == OpKind::reduction && d.reduce == ops::ReduceOp::prod) {
     most = reference.run([](size_t, size_t, double v) { return std::max(1.0, std::fabs(v)); });
-    least = reference.run([](size_t, size_t, double v) { return v == 0 ? 1.0 : std::min(1.0, std::fabs(v)); });
+    least =
+        reference.run([](size_t, size_t, double v) { return v == 0 ? 1.0 : std::min(1.0, std::fabs(v)); });
   }
 
   std::vector<double> low, high;  // of results for operands moved a little
@@ -161,18 +185,21 @@ std::string judge_node(const Graph& g, const Node& n, const std::vector<std::vec
       low.assign(wanted.size(), std::numeric_limits<double>::infinity());
       high.assign(wanted.size(), -std::numeric_limits<double>::infinity());
       for (size_t signs = 0; signs < size_t{1} << n.in.size(); ++signs) {
-        const auto moved = reference.run([&](size_t k, size_t, double v) { return v * (1 + (signs >> k & 1 ? 2 : -2) * eps); });
+        const auto moved = reference.run(
+            [&](size_t k, size_t, double v) { return v * (1 + (signs >> k & 1 ? 2 : -2) * eps); });
         for (size_t j = 0; j < moved.size(); ++j) {
           low[j] = std::min(low[j], moved[j]);
           high[j] = std::max(high[j], moved[j]);
         }
       }
     }
-    if (!low.empty() && (close(actual[i], low[i], type.dtype, t) || close(actual[i], high[i], type.dtype, t) ||
-                         (actual[i] > low[i] && actual[i] < high[i])))
+    if (!low.empty() &&
+        (close(actual[i], low[i], type.dtype, t) || close(actual[i], high[i], type.dtype, t) ||
+         (actual[i] > low[i] && actual[i] < high[i])))
       continue;
     char text[128];
-    std::snprintf(text, sizeof text, "element %zu is %.17g, the reference says %.17g", i, actual[i], wanted[i]);
+    std::snprintf(text, sizeof text, "element %zu is %.17g, the reference says %.17g", i, actual[i],
+                  wanted[i]);
     return std::string(text) + " in %" + std::to_string(n.out[0]) + " = " + d.name;
   }
   return {};
@@ -187,13 +214,17 @@ bool close(double actual, double wanted, DType type, const Tolerance& tolerance)
     const double most = type == DType::uint8 ? 255 : type == DType::int32 ? 0x1p31 - 1 : kExact;
     return type != DType::bool_ && (wanted >= most || wanted <= (type == DType::uint8 ? 0 : -most));
   }
-  const double half_step = is_half(type) ? 0.51 * epsilon(type) : 0.51 * epsilon(type) * (tolerance.relative > 0 || tolerance.absolute > 0);
-  const double allowed = (tolerance.relative + half_step) * std::fabs(wanted) + tolerance.absolute + smallest(type);
+  const double half_step = is_half(type)
+                               ? 0.51 * epsilon(type)
+                               : 0.51 * epsilon(type) * (tolerance.relative > 0 || tolerance.absolute > 0);
+  const double allowed =
+      (tolerance.relative + half_step) * std::fabs(wanted) + tolerance.absolute + smallest(type);
   if (std::isinf(actual)) return (actual > 0) == (wanted > 0) && std::fabs(wanted) + allowed >= largest(type);
   return std::fabs(actual - wanted) <= allowed;
 }
 
-GuardedBytes::GuardedBytes(size_t size, unsigned char fill) : bytes_(size + 2 * kGuard + 64, kGuardByte), size_(size) {
+GuardedBytes::GuardedBytes(size_t size, unsigned char fill)
+    : bytes_(size + 2 * kGuard + 64, kGuardByte), size_(size) {
   const auto address = reinterpret_cast<uintptr_t>(bytes_.data()) + kGuard;
   offset_ = kGuard + (64 - address % 64) % 64;
   std::memset(data(), fill, size_);
@@ -203,12 +234,14 @@ bool GuardedBytes::guards_hold() const {
   const auto is_guard = [](char c) { return c == kGuardByte; };
   const auto begin = bytes_.begin(), end = bytes_.end();
   const auto data_at = begin + static_cast<std::ptrdiff_t>(offset_);
-  return std::all_of(begin, data_at, is_guard) && std::all_of(data_at + static_cast<std::ptrdiff_t>(size_), end, is_guard);
+  return std::all_of(begin, data_at, is_guard) &&
+         std::all_of(data_at + static_cast<std::ptrdiff_t>(size_), end, is_guard);
 }
 
 bool GraphRun::guards_hold() const {
   const auto holds = [](const GuardedBytes& b) { return b.guards_hold(); };
-  return std::all_of(outputs.begin(), outputs.end(), holds) && std::all_of(inputs.begin(), inputs.end(), holds);
+  return std::all_of(outputs.begin(), outputs.end(), holds) &&
+         std::all_of(inputs.begin(), inputs.end(), holds);
 }
 
 GraphRun run_graph(const jit::Executable& x, const Graph& g, const GraphArguments& arguments) {
@@ -261,7 +294,8 @@ std::vector<double> elements(const GuardedBytes& bytes, const TensorType& t, con
 
 std::string difference(const Graph& g, const GraphRun& a, const GraphRun& b) {
   if ((a.failed != 0) != (b.failed != 0)) return "one run failed, the other did not";
-  const auto compare = [](const GuardedBytes& x, const GuardedBytes& y, DType t, const std::string& what) -> std::string {
+  const auto compare = [](const GuardedBytes& x, const GuardedBytes& y, DType t,
+                          const std::string& what) -> std::string {
     if (std::memcmp(x.data(), y.data(), x.size()) == 0) return {};
     const auto n = static_cast<int64_t>(x.size()) / itemsize(t);
     for (int64_t i = 0; i < n; ++i) {
@@ -270,16 +304,21 @@ std::string difference(const Graph& g, const GraphRun& a, const GraphRun& b) {
       const double v = read_element(x.data(), t, i), w = read_element(y.data(), t, i);
       if (std::isnan(v) && std::isnan(w)) continue;
       char text[96];
-      std::snprintf(text, sizeof text, " differs at element %lld: %.9g and %.9g", static_cast<long long>(i), v, w);
+      std::snprintf(text, sizeof text, " differs at element %lld: %.9g and %.9g", static_cast<long long>(i),
+                    v, w);
       return what + text;
     }
     return {};
   };
   for (size_t i = 0; i < g.outputs.size(); ++i)
-    if (std::string s = compare(a.outputs[i], b.outputs[i], g.type(g.outputs[i]).dtype, "output " + std::to_string(i)); !s.empty())
+    if (std::string s =
+            compare(a.outputs[i], b.outputs[i], g.type(g.outputs[i]).dtype, "output " + std::to_string(i));
+        !s.empty())
       return s;
   for (size_t i = 0; i < g.inputs.size(); ++i)
-    if (std::string s = compare(a.inputs[i], b.inputs[i], g.type(g.inputs[i].value).dtype, "input " + std::to_string(i)); !s.empty())
+    if (std::string s =
+            compare(a.inputs[i], b.inputs[i], g.type(g.inputs[i].value).dtype, "input " + std::to_string(i));
+        !s.empty())
       return s;
   return {};
 }
@@ -317,10 +356,13 @@ Judgement judge_nodes(const Graph& primitives, const GraphArguments& arguments, 
         continue;
       case Leaf::number: {
         const int64_t word = arguments.numbers[at(n.index)];
-        result = {g.type(n.out[0]).dtype == DType::float64 ? std::bit_cast<double>(word) : static_cast<double>(word)};
+        result = {g.type(n.out[0]).dtype == DType::float64 ? std::bit_cast<double>(word)
+                                                           : static_cast<double>(word)};
         continue;
       }
-      case Leaf::constant: result = {std::bit_cast<double>(n.bits)}; continue;
+      case Leaf::constant:
+        result = {std::bit_cast<double>(n.bits)};
+        continue;
       case Leaf::count: {
         double c = 1;
         for (const int64_t a : n.words) c *= static_cast<double>(g.type(n.in[0]).sizes[static_cast<int>(a)]);
@@ -332,14 +374,16 @@ Judgement judge_nodes(const Graph& primitives, const GraphArguments& arguments, 
         result = numbers.values(numbers.number_op(static_cast<ScalarOp>(n.words[0]), a, b));
         continue;
       }
-      case Leaf::op: break;
+      case Leaf::op:
+        break;
     }
     if (g.type(n.out[0]).number) {
       result = NodeReference(g, n, values).run();
       continue;
     }
     for (const int32_t v : n.out)
-      values[at(v)] = elements(run.outputs[at(output_of[at(v)])], g.type(v), contiguous_strides(g.type(v).sizes));
+      values[at(v)] =
+          elements(run.outputs[at(output_of[at(v)])], g.type(v), contiguous_strides(g.type(v).sizes));
     bool exact = true;
     for (const int32_t v : n.in)
       if (v >= 0 && !is_floating(g.type(v).dtype))
@@ -358,7 +402,8 @@ Judgement judge_nodes(const Graph& primitives, const GraphArguments& arguments, 
   }
   // What was not written stays.
   for (size_t i = 0; i < g.inputs.size() && judgement.mismatch.empty(); ++i) {
-    const bool written = std::any_of(g.writes.begin(), g.writes.end(), [&](const jit::Write& w) { return at(w.input) == i; });
+    const bool written =
+        std::any_of(g.writes.begin(), g.writes.end(), [&](const jit::Write& w) { return at(w.input) == i; });
     if (!written && std::memcmp(run.inputs[i].data(), arguments.inputs[i].data(), run.inputs[i].size()) != 0)
       judgement.mismatch = "input " + std::to_string(i) + " changed";
   }

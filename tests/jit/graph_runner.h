@@ -1,5 +1,6 @@
-// Runs graphs on generated memory and judges results: bit for bit between executables, and node by node against the
-// float64 reference, each node being given the operands that the executable itself computed. Values only, one thread.
+// Runs graphs on generated memory and judges results: bit for bit between executables, and node by node
+// against the float64 reference, each node being given the operands that the executable itself computed.
+// Values only, one thread.
 #pragma once
 
 #include <string>
@@ -17,7 +18,9 @@ class GuardedBytes {
   const char* data() const { return bytes_.data() + offset_; }
   size_t size() const { return size_; }
   bool guards_hold() const;
-  GuardedBytes(const GuardedBytes& other) : GuardedBytes(other.size_) { std::copy_n(other.data(), size_, data()); }
+  GuardedBytes(const GuardedBytes& other) : GuardedBytes(other.size_) {
+    std::copy_n(other.data(), size_, data());
+  }
   GuardedBytes& operator=(const GuardedBytes&) = delete;
   GuardedBytes(GuardedBytes&&) = default;
 
@@ -54,14 +57,15 @@ std::vector<double> elements(const GuardedBytes& bytes, const ops::TensorType& t
 std::string difference(const jit::Graph& g, const GraphRun& a, const GraphRun& b);
 
 struct Judgement {
-  std::string mismatch;  // empty: all nodes agree with the reference
+  std::string mismatch;          // empty: all nodes agree with the reference
   int checked = 0, skipped = 0;  // nodes; skipped are those with integers beyond 2^52
 };
-/// Runs `primitives` (a graph without composites) with one kernel per node and every value an output. `run` is handed out.
+/// Runs `primitives` (a graph without composites) with one kernel per node and every value an output. `run`
+/// is handed out.
 Judgement judge_nodes(const jit::Graph& primitives, const GraphArguments& arguments, GraphRun* run = nullptr);
 
-/// How far a result of one op may be from float64, beside rounding to its own type: a few units in the last place of
-/// the type it is computed in, more where many terms are added (of the sum of their magnitudes).
+/// How far a result of one op may be from float64, beside rounding to its own type: a few units in the last
+/// place of the type it is computed in, more where many terms are added (of the sum of their magnitudes).
 struct Tolerance {
   double relative = 0, absolute = 0;
 };

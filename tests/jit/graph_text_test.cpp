@@ -1,5 +1,5 @@
-// The text form of graphs: what is printed parses back, and whatever does not parse is an Error that names its line and
-// what was expected.
+// The text form of graphs: what is printed parses back, and whatever does not parse is an Error that names
+// its line and what was expected.
 #include <bit>
 #include <random>
 
@@ -113,9 +113,17 @@ TEST_CASE("an empty graph, empty tensors and graphs without outputs have a text"
 }
 
 TEST_CASE("constants keep their bits", "[graph]") {
-  std::vector<int64_t> bits = {0, std::bit_cast<int64_t>(-0.0), std::bit_cast<int64_t>(0.1), 1, 0x000fffffffffffff,
-                               0x7fefffffffffffff, 0x7ff0000000000000, static_cast<int64_t>(0xfff0000000000000),
-                               0x7ff8000000000000, static_cast<int64_t>(0xfff8000000000000), 0x7ff0000000000001,
+  std::vector<int64_t> bits = {0,
+                               std::bit_cast<int64_t>(-0.0),
+                               std::bit_cast<int64_t>(0.1),
+                               1,
+                               0x000fffffffffffff,
+                               0x7fefffffffffffff,
+                               0x7ff0000000000000,
+                               static_cast<int64_t>(0xfff0000000000000),
+                               0x7ff8000000000000,
+                               static_cast<int64_t>(0xfff8000000000000),
+                               0x7ff0000000000001,
                                static_cast<int64_t>(0xffffffffffffffff)};
   std::mt19937_64 random(5);
   for (int i = 0; i < 300; ++i) bits.push_back(static_cast<int64_t>(random()));
@@ -132,8 +140,8 @@ TEST_CASE("constants keep their bits", "[graph]") {
 }
 
 TEST_CASE("names of inputs keep every character", "[graph]") {
-  for (const std::string name : {"hidden.weight", "a \"quoted\" name", "back\\slash", "two\nlines", "\\n", "\"", "x # y",
-                                 "\xc3\xa9"}) {
+  for (const std::string name : {"hidden.weight", "a \"quoted\" name", "back\\slash", "two\nlines", "\\n",
+                                 "\"", "x # y", "\xc3\xa9"}) {
     Graph g;
     g.add_input(tensor(DType::float32, {}), {}, name);
     CHECK(parse_graph(to_string(g)).inputs[0].name == name);
@@ -142,9 +150,9 @@ TEST_CASE("names of inputs keep every character", "[graph]") {
 
 TEST_CASE("every op of the table has a text that parses back", "[graph]") {
   // Operands that fit are found by trial: the text of what inference accepts must parse to the same graph.
-  const TensorType kinds[] = {tensor(DType::float32, {3, 3}), tensor(DType::float32, {3}), tensor(DType::int64, {3}),
-                              tensor(DType::bool_, {3, 3}),   tensor(DType::int64, {3, 3}),
-                              tensor(DType::float32, {1})};
+  const TensorType kinds[] = {tensor(DType::float32, {3, 3}), tensor(DType::float32, {3}),
+                              tensor(DType::int64, {3}),      tensor(DType::bool_, {3, 3}),
+                              tensor(DType::int64, {3, 3}),   tensor(DType::float32, {1})};
   int found = 0;
   for (int id = 0; id < ops::kOpCount; ++id) {
     const ops::OpDef& op = ops::def(static_cast<OpId>(id));
@@ -154,15 +162,15 @@ TEST_CASE("every op of the table has a text that parses back", "[graph]") {
       if (op.attrs[k].run_time()) continue;
       if (op.attrs[k].type == ops::AttrType::list) {
         const bool axes = std::string(op.attrs[k].name) == "axes" && op.kind != ops::OpKind::view;
-        words.insert(words.end(), axes ? std::initializer_list<int64_t>{1, 1} : op.id == OpId::permute
-                                  ? std::initializer_list<int64_t>{2, 1, 0}
-                              : op.id == OpId::squeeze ? std::initializer_list<int64_t>{0}
-                                  : std::initializer_list<int64_t>{2, 3, 3});
+        words.insert(words.end(), axes                     ? std::initializer_list<int64_t>{1, 1}
+                                  : op.id == OpId::permute ? std::initializer_list<int64_t>{2, 1, 0}
+                                  : op.id == OpId::squeeze ? std::initializer_list<int64_t>{0}
+                                                           : std::initializer_list<int64_t>{2, 3, 3});
       } else {
-        words.push_back(op.attrs[k].type == ops::AttrType::dtype              ? static_cast<int64_t>(DType::float32)
-                        : std::string(op.attrs[k].name) == "step" ||
-                                std::string(op.attrs[k].name) == "rank" ? 1
-                                                                              : 0);
+        words.push_back(op.attrs[k].type == ops::AttrType::dtype ? static_cast<int64_t>(DType::float32)
+                        : std::string(op.attrs[k].name) == "step" || std::string(op.attrs[k].name) == "rank"
+                            ? 1
+                            : 0);
       }
     }
     int combinations = 1;
@@ -177,7 +185,8 @@ TEST_CASE("every op of the table has a text that parses back", "[graph]") {
       }
       for (int k = 0; k < op.n_attrs; ++k)
         if (op.attrs[k].run_time())
-          in.push_back({g.add_number(op.attrs[k].type == ops::AttrType::floating ? DType::float64 : DType::int64)});
+          in.push_back(
+              {g.add_number(op.attrs[k].type == ops::AttrType::floating ? DType::float64 : DType::int64)});
       GraphEmitter e(g, false);
       ops::Value out[ops::kMaxOutputs];
       try {
@@ -200,7 +209,8 @@ TEST_CASE("every op of the table has a text that parses back", "[graph]") {
 
 TEST_CASE("a text that does not parse is an error that names line and expectation", "[graph]") {
   struct Bad {
-    const char* text;  // after "graph {\n  %0 = input float32(3, 4) strides (4, 1)\n  %1 = number float64\n": lines 1 to 3
+    const char* text;  // after "graph {\n  %0 = input float32(3, 4) strides (4, 1)\n  %1 = number float64\n":
+                       // lines 1 to 3
     int line;
     const char* expected;
     const char* found;
@@ -237,12 +247,14 @@ TEST_CASE("a text that does not parse is an error that names line and expectatio
       {"%2 = add(%0, _) : float32(3, 4)\n}", 4, "operand 1 is missing", "add(%0, _)"},
       {"%2 = matmul(%0, %0) : float32(3, 4)\n}", 4, "a call that its op takes (matmul: ", "matmul"},
       {"%2 = sum(%0, keepdim=0) : float32()\n}", 4, "attribute axes of sum", ") :"},
-      {"%2 = sum(%0, keepdim=0, keepdim=0, axes=[]) : float32()\n}", 4, "attribute keepdim once", "keepdim=0, axes"},
+      {"%2 = sum(%0, keepdim=0, keepdim=0, axes=[]) : float32()\n}", 4, "attribute keepdim once",
+       "keepdim=0, axes"},
       {"%2 = sum(%0, depth=0) : float32()\n}", 4, "an operand or attribute of sum", "depth"},
       {"%2 = sum(%0, keepdim=x, axes=[]) : float32()\n}", 4, "an integer of 64 bits", "x"},
       {"%2 = sum(%0, keepdim=0, axes=[1) : float32(3,)\n}", 4, "']'", ")"},
       {"%2 = sum(%0, keepdim=0, axes=[1, 1]) : float32(3,)\n}", 4, "listed twice", "sum"},
-      {"%2 = sum(%0, keepdim=0, axes=[0, 0, 0, 0, 0, 0, 0, 0, 0]) : float32()\n}", 4, "at most 8 values in attribute axes", "sum"},
+      {"%2 = sum(%0, keepdim=0, axes=[0, 0, 0, 0, 0, 0, 0, 0, 0]) : float32()\n}", 4,
+       "at most 8 values in attribute axes", "sum"},
       {"%2 = cast(%0, dtype=float31) : float32(3, 4)\n}", 4, "a dtype", "float31"},
       {"%2 = clamp(%0, %1, low=1) : float32(3, 4)\n}", 4, "an operand or attribute of clamp", "low"},
       {"%2 = clamp(%0, %1, %0) : float32(3, 4)\n}", 4, "a number as operand 2 of clamp", "clamp"},
@@ -250,7 +262,8 @@ TEST_CASE("a text that does not parse is an error that names line and expectatio
       {"%2 = sum(%1, keepdim=0, axes=[]) : float32()\n}", 4, "must be a tensor", "sum"},
       {"%2 = input number:float64 strides ()\n}", 4, "a tensor as input", "number:float64"},
       {"%2 = input float32(-1) strides (1)\n}", 4, "negative size", "float32(-1)"},
-      {"%2 = input float32(4611686018427387904, 4) strides (1, 1)\n}", 4, "sizes that can be counted", "float32(46116"},
+      {"%2 = input float32(4611686018427387904, 4) strides (1, 1)\n}", 4, "sizes that can be counted",
+       "float32(46116"},
       {"%2 = input float32(2) strides (1, 1)\n}", 4, "as many strides as sizes", "(1, 1)"},
       {"%2 = input float32(2)\n}", 5, "'strides'", "}"},
       {"%2 = input float32(2) strides (1) align 0\n}", 4, "a positive alignment", "0"},
@@ -297,10 +310,42 @@ TEST_CASE("every truncation of a graph's text is refused", "[graph]") {
 
 TEST_CASE("hostile text ends in an Error or in a graph that holds together", "[graph]") {
   const std::string text = kWhole;
-  const std::string pieces[] = {"%",   "_",    "(",     ")",          "[",      "]",    ",",  "=",      "%0", "%3",  "-1", "9223372036854775807",
-                                "#",   "\"",   "graph", "{",          "}",      "axes", "<-", "input",  "0x", "nan", "\\", std::string(1, '\0'),
-                                "\n",  " : ",  "sum",   "matmul",     "expand", "(,)",  "1e", "float32(2, 3)", "-9223372036854775808", "slice(%0, axis=0, start=-9223372036854775808, end=9223372036854775807, step=9223372036854775807) : ",
-                                "\xff"};
+  const std::string pieces[] = {
+      "%",
+      "_",
+      "(",
+      ")",
+      "[",
+      "]",
+      ",",
+      "=",
+      "%0",
+      "%3",
+      "-1",
+      "9223372036854775807",
+      "#",
+      "\"",
+      "graph",
+      "{",
+      "}",
+      "axes",
+      "<-",
+      "input",
+      "0x",
+      "nan",
+      "\\",
+      std::string(1, '\0'),
+      "\n",
+      " : ",
+      "sum",
+      "matmul",
+      "expand",
+      "(,)",
+      "1e",
+      "float32(2, 3)",
+      "-9223372036854775808",
+      "slice(%0, axis=0, start=-9223372036854775808, end=9223372036854775807, step=9223372036854775807) : ",
+      "\xff"};
   std::mt19937 random(11);
   int parsed = 0;
   for (int trial = 0; trial < 20000; ++trial) {
@@ -308,10 +353,18 @@ TEST_CASE("hostile text ends in an Error or in a graph that holds together", "[g
     for (unsigned edits = 1 + random() % 3; edits > 0 && !hostile.empty(); --edits) {
       const size_t at = random() % hostile.size(), n = std::min<size_t>(random() % 12, hostile.size() - at);
       switch (random() % 4) {
-        case 0: hostile.erase(at, n); break;
-        case 1: hostile.insert(at, pieces[random() % std::size(pieces)]); break;
-        case 2: hostile.replace(at, n, pieces[random() % std::size(pieces)]); break;
-        default: hostile[at] = static_cast<char>(random() % 256); break;
+        case 0:
+          hostile.erase(at, n);
+          break;
+        case 1:
+          hostile.insert(at, pieces[random() % std::size(pieces)]);
+          break;
+        case 2:
+          hostile.replace(at, n, pieces[random() % std::size(pieces)]);
+          break;
+        default:
+          hostile[at] = static_cast<char>(random() % 256);
+          break;
       }
     }
     CAPTURE(trial, hostile);
@@ -334,5 +387,6 @@ TEST_CASE("a long text takes neither the stack nor quadratic time", "[graph]") {
     text += "  %" + std::to_string(i) + " = neg(%" + std::to_string(i - 1) + ") : float32(3,)\n";
   const Graph g = parse_graph(text + "}\n");
   CHECK(g.nodes.size() == 50001);
-  CHECK_THAT(error_of("graph { %0 = constant " + std::string(100000, '(') + " }"), Contains("expected a number"));
+  CHECK_THAT(error_of("graph { %0 = constant " + std::string(100000, '(') + " }"),
+             Contains("expected a number"));
 }

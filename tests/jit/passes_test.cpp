@@ -1,4 +1,5 @@
-// Passes: graph text in, graph text out. What must not be folded because a bit could change stands beside what is.
+// Passes: graph text in, graph text out. What must not be folded because a bit could change stands beside
+// what is.
 #include <map>
 
 #include "tandem/core/error.h"
@@ -48,7 +49,8 @@ TEST_CASE("the passes run in their order", "[passes]") {
 }
 
 TEST_CASE("expand replaces composites to the ground", "[passes]") {
-  CHECK(run("expand", kX + "%y = softmax(%x, axis=1) : float32(3, 4)\n return %y") == R"(  %0 = input float32(3, 4) strides (4, 1)
+  CHECK(run("expand", kX + "%y = softmax(%x, axis=1) : float32(3, 4)\n return %y") ==
+        R"(  %0 = input float32(3, 4) strides (4, 1)
   %1 = amax(%0, keepdim=1, axes=[1]) : float32(3, 1)
   %2 = sub(%0, %1) : float32(3, 4)
   %3 = exp(%2) : float32(3, 4)
@@ -66,8 +68,7 @@ TEST_CASE("expand replaces composites to the ground", "[passes]") {
     return %y
     write %x <- %z)");
   const Graph g = parse_graph("graph {" + text + "}");
-  for (const Node& n : g.nodes)
-    CHECK((n.leaf != Leaf::op || ops::def(n.op).kind != ops::OpKind::composite));
+  for (const Node& n : g.nodes) CHECK((n.leaf != Leaf::op || ops::def(n.op).kind != ops::OpKind::composite));
   CHECK(g.inputs.size() == 2);
   CHECK(g.number_types == std::vector<DType>{DType::float64, DType::int64});
   CHECK(g.outputs.size() == 1);
@@ -127,7 +128,8 @@ TEST_CASE("fold removes what gives back its operand", "[passes]") {
            "%y = mul(%x, %one) : float32(3, 4)",
            "%y = mul(%one, %x) : float32(3, 4)",
            "%y = div(%x, %one) : float32(3, 4)",
-           "%f = full(%one, dtype=float32, sizes=[]) : float32()\n %g = expand(%f, sizes=[3, 4]) : float32(3, 4)\n"
+           "%f = full(%one, dtype=float32, sizes=[]) : float32()\n %g = expand(%f, sizes=[3, 4]) : "
+           "float32(3, 4)\n"
            "%y = mul(%g, %x) : float32(3, 4)",
            "%f = full(%one, dtype=float32, sizes=[4]) : float32(4)\n %y = mul(%x, %f) : float32(3, 4)",
            "%y = cast(%x, dtype=float32) : float32(3, 4)",
@@ -139,7 +141,8 @@ TEST_CASE("fold removes what gives back its operand", "[passes]") {
            "%y = slice(%x, axis=-1, start=-4, end=99, step=1) : float32(3, 4)",
            "%y = pad(%x, axis=0, before=0, after=0) : float32(3, 4)",
            "%y = cat(%x, axis=0) : float32(3, 4)",
-           "%e = slice(%x, axis=0, start=1, end=1, step=1) : float32(0, 4)\n %y = cat(%e, %x, %e, axis=0) : float32(3, 4)",
+           "%e = slice(%x, axis=0, start=1, end=1, step=1) : float32(0, 4)\n %y = cat(%e, %x, %e, axis=0) : "
+           "float32(3, 4)",
            "%a = permute(%x, axes=[1, 0]) : float32(4, 3)\n %y = permute(%a, axes=[1, 0]) : float32(3, 4)",
            "%a = reshape(%x, sizes=[12]) : float32(12,)\n %b = unsqueeze(%a, axis=0) : float32(1, 12)\n"
            "%c = reshape(%b, sizes=[2, 6]) : float32(2, 6)\n %y = reshape(%c, sizes=[3, 4]) : float32(3, 4)",
@@ -147,7 +150,8 @@ TEST_CASE("fold removes what gives back its operand", "[passes]") {
            "%a = cast(%x, dtype=float64) : float64(3, 4)\n %y = cast(%a, dtype=float32) : float32(3, 4)",
        }) {
     CAPTURE(line);
-    const std::string text = run("fold", kX + "%one = constant 1\n" + line + "\n %z = exp(%y) : float32(3, 4)\n return %y, %z");
+    const std::string text =
+        run("fold", kX + "%one = constant 1\n" + line + "\n %z = exp(%y) : float32(3, 4)\n return %y, %z");
     CHECK_THAT(text, Contains(" = exp(%0)"));
     CHECK_THAT(text, Contains("return %0, %"));
   }
@@ -155,11 +159,11 @@ TEST_CASE("fold removes what gives back its operand", "[passes]") {
 
 TEST_CASE("fold keeps whatever could change a bit", "[passes]") {
   for (const std::string line : {
-           "%y = add(%x, %zero) : float32(3, 4)",   // -0 + 0 is 0
+           "%y = add(%x, %zero) : float32(3, 4)",  // -0 + 0 is 0
            "%y = add(%zero, %x) : float32(3, 4)",
            "%y = sub(%zero, %x) : float32(3, 4)",
-           "%y = mul(%x, %zero) : float32(3, 4)",   // NaN, infinity, -0
-           "%y = sub(%x, %x) : float32(3, 4)",      // NaN, infinity
+           "%y = mul(%x, %zero) : float32(3, 4)",  // NaN, infinity, -0
+           "%y = sub(%x, %x) : float32(3, 4)",     // NaN, infinity
            "%y = div(%x, %x) : float32(3, 4)",
            "%y = div(%one, %x) : float32(3, 4)",
            "%y = mul(%x, %half) : float32(3, 4)",
@@ -173,7 +177,8 @@ TEST_CASE("fold keeps whatever could change a bit", "[passes]") {
            "%y = slice(%x, axis=1, start=0, end=4, step=2) : float32(3, 2)",
            "%y = pad(%x, axis=0, before=1, after=0) : float32(4, 4)",
            "%y = cat(%x, %x, axis=0) : float32(6, 4)",
-           "%s = slice(%x, axis=0, start=0, end=1, step=1) : float32(1, 4)\n %y = cat(%s, %s, %s, axis=0) : float32(3, 4)",
+           "%s = slice(%x, axis=0, start=0, end=1, step=1) : float32(1, 4)\n %y = cat(%s, %s, %s, axis=0) : "
+           "float32(3, 4)",
            "%a = permute(%x, axes=[1, 0]) : float32(4, 3)\n %y = reshape(%a, sizes=[3, 4]) : float32(3, 4)",
            "%a = cast(%x, dtype=bfloat16) : bfloat16(3, 4)\n %y = cast(%a, dtype=float32) : float32(3, 4)",
            "%a = cast(%x, dtype=float16) : float16(3, 4)\n %y = cast(%a, dtype=bfloat16) : bfloat16(3, 4)",
@@ -188,7 +193,8 @@ TEST_CASE("fold keeps whatever could change a bit", "[passes]") {
            "%y = cast(%b, dtype=uint8) : uint8(3, 4)",
            "%a = cast(%x, dtype=uint8) : uint8(3, 4)\n %b = cast(%a, dtype=bool) : bool(3, 4)\n"
            "%y = cast(%b, dtype=uint8) : uint8(3, 4)",
-           "%a = expand(%x, sizes=[2, 3, 4]) : float32(2, 3, 4)\n %y = sum(%a, keepdim=0, axes=[0]) : float32(3, 4)",
+           "%a = expand(%x, sizes=[2, 3, 4]) : float32(2, 3, 4)\n %y = sum(%a, keepdim=0, axes=[0]) : "
+           "float32(3, 4)",
            "%y = clamp(%x, %zero, %one) : float32(3, 4)",
            "%y = floor(%x) : float32(3, 4)",
        }) {
@@ -198,7 +204,8 @@ TEST_CASE("fold keeps whatever could change a bit", "[passes]") {
     CHECK(run("fold", body) == untouched(body));
   }
   // x * 1 that promotes or repeats x is more than x.
-  const std::string promoted = "%i = input int64(3,) strides (1,)\n %one = constant 1\n %y = mul(%i, %one) : float32(3,)\n return %y";
+  const std::string promoted =
+      "%i = input int64(3,) strides (1,)\n %one = constant 1\n %y = mul(%i, %one) : float32(3,)\n return %y";
   CHECK(run("fold", promoted) == untouched(promoted));
   const std::string repeated = kX + R"(%one = constant 1
     %f = full(%one, dtype=float32, sizes=[2, 1, 1]) : float32(2, 1, 1)
@@ -336,7 +343,8 @@ TEST_CASE("a node lives if one of its results does", "[passes]") {
 }
 
 TEST_CASE("what a forward and its gradient share is computed once", "[passes]") {
-  // The gradient of log_softmax recomputes nothing that the loss has; two losses of one input share all of it.
+  // The gradient of log_softmax recomputes nothing that the loss has; two losses of one input share all of
+  // it.
   Graph g = parse_graph("graph {" + kX + R"(%i = input int64(3,) strides (1,)
     %m = number int64
     %a = cross_entropy(%x, %i, %m, reduction=1) : float32()

@@ -1,22 +1,19 @@
-// A graph is grown op by op. A kind is drawn first, so that rare kinds are met often, then an op of it. Operands are values
-// that exist, seen through a view where that makes them fit, new inputs with odd layouts, or numbers. Index operands are
-// new inputs in range, or computed ones brought into range. Some calls get twins on other tensors, which a plan may
-// launch together; some inputs are overwritten, often early values while later nodes still read the old ones.
+// A graph is grown op by op. A kind is drawn first, so that rare kinds are met often, then an op of it.
+// Operands are values that exist, seen through a view where that makes them fit, new inputs with odd layouts,
+// or numbers. Index operands are new inputs in range, or computed ones brought into range. Some calls get
+// twins on other tensors, which a plan may launch together; some inputs are overwritten, often early values
+// while later nodes still read the old ones.
 #include "tests/jit/random_graphs.h"
 
-#include <bit>
-#include <cmath>
-#include <cstring>
 #include <map>
-#include <random>
+#include <memory>
 
 #include "tandem/core/error.h"
-#include "tests/jit/program.h"
+#include "tests/jit/random_values.h"
 
 namespace tandem::test {
 
 using jit::Graph;
-using jit::GraphEmitter;
 using ops::OpDef;
 using ops::OpId;
 using ops::OpKind;
@@ -26,17 +23,19 @@ using ops::Value;
 namespace {
 
 constexpr int64_t kSizes[] = {0, 1, 2, 3, 3, 4, 5, 7, 7, 31, 32, 33, 64, 65, 127, 1000};
-constexpr OpKind kKinds[] = {OpKind::pointwise, OpKind::pointwise, OpKind::pointwise, OpKind::pointwise, OpKind::reduction,
-                             OpKind::reduction, OpKind::view,      OpKind::view,      OpKind::piecewise, OpKind::gather,
-                             OpKind::scatter,   OpKind::scan,      OpKind::random,    OpKind::fill,      OpKind::contraction,
-                             OpKind::composite, OpKind::composite};
+constexpr OpKind kKinds[] = {OpKind::pointwise, OpKind::pointwise, OpKind::pointwise,   OpKind::pointwise,
+                             OpKind::reduction, OpKind::reduction, OpKind::view,        OpKind::view,
+                             OpKind::piecewise, OpKind::gather,    OpKind::scatter,     OpKind::scan,
+                             OpKind::random,    OpKind::fill,      OpKind::contraction, OpKind::composite,
+                             OpKind::composite};
 
-class Generator {
+class Generator : RandomValues {
  public:
-  explicit Generator(uint64_t seed) : random_(seed), emitter_(r_.graph, false) { r_.seed = seed; }
+  explicit Generator(uint64_t seed) : RandomValues(seed) {}
 
   RandomGraph run() {
-    static constexpr DType kTypes[] = {DType::float32, DType::float32, DType::float32, DType::float32, DType::float64, DType::bfloat16, DType::float16};
+    static constexpr DType kTypes[] = {DType::float32, DType::float32,  DType::float32, DType::float32,
+                                       DType::float64, DType::bfloat16, DType::float16};
     main_type_ = kTypes[below(std::size(kTypes))];
     largest_ = one_in(25) ? 70000 : one_in(3) ? 6000 : 600;
     for (int64_t& d : dims_) d = kSizes[below(std::size(kSizes))];
@@ -52,125 +51,6 @@ class Generator {
   }
 
  private:
-  // --- Chance ---
-
-  uint64_t below(uint64_t n) { return random_() % n; }
-  bool one_in(uint64_t n) { return below(n) == 0; }
-  int64_t between(int64_t low, int64_t high) { return low + static_cast<int64_t>(below(static_cast<uint64_t>(high - low + 1))); }
-
-  DType floating_type() {
-    static constexpr DType kTypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
-    return one_in(8) ? kTypes[below(std::size(kTypes))] : main_type_;
-  }
-  DType any_type() { return one_in(4) ? static_cast<DType>(below(kDTypeCount)) : floating_type(); }
-  Dims sizes(int rank) {
-    Dims d;
-    for (int i = 0; i < rank; ++i) d.push_back(one_in(6) ? 1 : dims_[below(std::size(dims_))]);
-    return d;
-  }
-
-  // --- Values ---
-
-  const TensorType& type(Value v) { return r_.graph.type(v.id); }
-  Value pick() {
-    // Young values are likely, so that chains grow.
-    const size_t n = pool_.size();
-    return pool_[one_in(2) ? n - 1 - below(std::min<size_t>(n, 3)) : below(n)];
-  }
-  Value keep(Value v) {
-    if (!type(v).number) pool_.push_back(v);
-    return v;
-  }
-
-  /// A new input with values in range: integers in [low, high), floating ones about [-2, 2].
-  Value input(DType t, const Dims& sizes, int64_t low = -3, int64_t high = 9) {
-    Dims strides = contiguous_strides(sizes);
-    const int rank = sizes.rank();
-    switch (below(8)) {
-      case 0: {  // permuted
-        std::vector<int> order;
-        for (int i = 0; i < rank; ++i) order.insert(order.begin() + static_cast<std::ptrdiff_t>(below(order.size() + 1)), i);
-        int64_t step = 1;
-        for (const int i : order) {
-          strides[i] = step;
-          step *= std::max<int64_t>(1, sizes[i]);
-        }
-        break;
-      }
-      case 1: {  // with gaps, as a slice of something larger
-        int64_t step = between(1, 2);
-        for (int i = rank - 1; i >= 0; --i) {
-          strides[i] = step;
-          step *= std::max<int64_t>(1, sizes[i] + between(0, 1));
-        }
-        break;
-      }
-      case 2:  // repeated along an axis
-        if (rank > 0 && one_in(2)) {
-          const int axis = static_cast<int>(below(static_cast<uint64_t>(rank)));
-          for (int i = 0; i < axis; ++i) strides[i] /= std::max<int64_t>(1, sizes[axis]);
-          strides[axis] = 0;
-        }
-        break;
-      default: break;
-    }
-    const int32_t v = r_.graph.add_input({t, cpu, false, sizes}, strides, "x" + std::to_string(r_.graph.inputs.size()));
-    GuardedBytes bytes(static_cast<size_t>(span_of(sizes, strides) * itemsize(t)), 0);
-    if (t == DType::bool_) low = 0, high = 2;
-    if (t == DType::uint8) low = std::max<int64_t>(low, 0);
-    const int64_t n = static_cast<int64_t>(bytes.size()) / itemsize(t);
-    const bool coarse = one_in(4);  // equal values, for ties
-    for (int64_t i = 0; i < n; ++i) {
-      double x = static_cast<double>(low + static_cast<int64_t>(below(static_cast<uint64_t>(std::max<int64_t>(1, high - low)))));
-      if (is_floating(t)) x = coarse ? static_cast<double>(between(-4, 4)) / 2 : static_cast<double>(between(-(1 << 24), 1 << 24)) * 0x1p-23;
-      write_element(bytes.data(), t, i, x);
-    }
-    r_.arguments.inputs.push_back(std::move(bytes));
-    return keep({v});
-  }
-
-  /// Sixteenths: exact in every floating type.
-  double some_double() { return static_cast<double>(between(-40, 40)) / 16; }
-  Value number(bool integral = false) {
-    if (!integral) switch (below(6)) {
-        case 0: return emitter_.number(some_double());
-        case 1: return emitter_.number(one_in(2) ? 0 : 1);
-        case 2:
-          if (!pool_.empty()) {
-            const Value v = pick();
-            Dims axes;
-            for (int i = 0; i < type(v).sizes.rank(); ++i)
-              if (one_in(2)) axes.push_back(i);
-            const Value n = emitter_.count(v, axes);
-            return one_in(2) ? n : emitter_.number_op(ops::ScalarOp::sqrt, n, {});
-          }
-          break;
-        case 3: {
-          static constexpr ops::ScalarOp kOps[] = {ops::ScalarOp::add, ops::ScalarOp::sub, ops::ScalarOp::mul, ops::ScalarOp::max};
-          const Value a = run_time(some_double());
-          const Value b = one_in(2) ? emitter_.number(some_double()) : run_time(some_double());
-          return emitter_.number_op(kOps[below(std::size(kOps))], a, b);
-        }
-        default: break;
-      }
-    if (!numbers_.empty() && one_in(4)) {
-      const Value n = numbers_[below(numbers_.size())];
-      if ((type(n).dtype == DType::int64) == integral) return n;
-    }
-    if (integral) return run_time_int(between(0, 5));
-    return run_time(some_double());
-  }
-  Value run_time(double v) {
-    r_.arguments.numbers.push_back(std::bit_cast<int64_t>(v));
-    numbers_.push_back({r_.graph.add_number(DType::float64)});
-    return numbers_.back();
-  }
-  Value run_time_int(int64_t v) {
-    r_.arguments.numbers.push_back(v);
-    numbers_.push_back({r_.graph.add_number(DType::int64)});
-    return numbers_.back();
-  }
-
   // --- Calls ---
 
   struct Call {
@@ -207,7 +87,8 @@ class Generator {
       c.op = op;
       // What a refused trial leaves behind is taken away, so that graphs hold few unused inputs.
       const Graph before = r_.graph;
-      const size_t inputs = r_.arguments.inputs.size(), words = r_.arguments.numbers.size(), known = pool_.size(), n_numbers = numbers_.size();
+      const size_t inputs = r_.arguments.inputs.size(), words = r_.arguments.numbers.size(),
+                   known = pool_.size(), n_numbers = numbers_.size();
       if (draw(c) && small_enough(c) && emit(c)) {
         if (one_in(6)) twins(c);
         if (one_in(3)) sibling(c);
@@ -227,7 +108,9 @@ class Generator {
   void sibling(const Call& c) {
     const OpKind kind = c.op->kind;
     if (c.op->n_numbers() > 0 || c.op->n_attrs == 0) return;
-    if (kind != OpKind::reduction && kind != OpKind::view && kind != OpKind::scan && kind != OpKind::piecewise) return;
+    if (kind != OpKind::reduction && kind != OpKind::view && kind != OpKind::scan &&
+        kind != OpKind::piecewise)
+      return;
     for (int trial = 0; trial < 5; ++trial) {
       Call other = c;
       other.words.clear();
@@ -341,17 +224,29 @@ class Generator {
     const OpDef& d = *c.op;
     emitter_.location = {};
     switch (d.kind) {
-      case OpKind::pointwise: pointwise(c); break;
+      case OpKind::pointwise:
+        pointwise(c);
+        break;
       case OpKind::reduction:
       case OpKind::view:
-      case OpKind::scan: c.in = {operand_for(d)}; break;
-      case OpKind::piecewise: piecewise(c); break;
+      case OpKind::scan:
+        c.in = {operand_for(d)};
+        break;
+      case OpKind::piecewise:
+        piecewise(c);
+        break;
       case OpKind::gather:
-      case OpKind::scatter: return indexed(c);
+      case OpKind::scatter:
+        return indexed(c);
       case OpKind::random:
-      case OpKind::fill: break;
-      case OpKind::contraction: contraction(c); break;
-      case OpKind::composite: composite(c); break;
+      case OpKind::fill:
+        break;
+      case OpKind::contraction:
+        contraction(c);
+        break;
+      case OpKind::composite:
+        composite(c);
+        break;
     }
     attributes(c);
     return true;
@@ -365,18 +260,14 @@ class Generator {
     }
     return pick();
   }
-  Dims permutation(int rank) {
-    std::vector<int64_t> axes;
-    for (int i = 0; i < rank; ++i) axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(below(axes.size() + 1)), i);
-    return Dims(axes.data(), rank);
-  }
-
   void pointwise(Call& c) {
     c.in.push_back(pick());
     const Dims first = type(c.in[0]).sizes;
     for (int k = 1; k < c.op->n_in; ++k) {
       switch (below(5)) {
-        case 0: c.in.push_back(number(one_in(8))); break;
+        case 0:
+          c.in.push_back(number(one_in(8)));
+          break;
         case 1: {  // a new input that broadcasts
           Dims s = first;
           for (int i = 0; i < s.rank(); ++i)
@@ -385,35 +276,12 @@ class Generator {
           c.in.push_back(input(one_in(3) ? any_type() : type(c.in[0]).dtype, s));
           break;
         }
-        default: c.in.push_back(fitted(first)); break;
+        default:
+          c.in.push_back(fitted(first));
+          break;
       }
     }
     if (c.op->n_in > 1 && one_in(4)) std::swap(c.in[0], c.in[1]);
-  }
-
-  /// A value that broadcasts with `sizes`: the first found among some, perhaps transposed or reduced.
-  Value fitted(const Dims& sizes) {
-    for (int trial = 0; trial < 8; ++trial) {
-      Value v = pick();
-      const Dims s = type(v).sizes;
-      if (broadcasts(s, sizes)) return v;
-      if (s.rank() > 1) {
-        Dims axes;
-        for (int i = s.rank() - 1; i >= 0; --i) axes.push_back(i);
-        Dims reversed;
-        for (const int64_t a : axes) reversed.push_back(s[static_cast<int>(a)]);
-        if (broadcasts(reversed, sizes)) return emitter_.permute(v, axes);
-      }
-      if (numel(s) == numel(sizes) && one_in(2)) return emitter_.reshape(v, sizes);
-    }
-    return input(floating_type(), sizes);
-  }
-  static bool broadcasts(const Dims& a, const Dims& b) {
-    for (int i = 1; i <= std::min(a.rank(), b.rank()); ++i) {
-      const int64_t x = a[a.rank() - i], y = b[b.rank() - i];
-      if (x != y && x != 1 && y != 1) return false;
-    }
-    return true;
   }
 
   void piecewise(Call& c) {
@@ -425,16 +293,6 @@ class Generator {
       if (s.rank() > 0 && one_in(2)) s[s.rank() - 1] = between(0, 5);
       c.in.push_back(one_in(2) ? input(one_in(4) ? any_type() : type(x).dtype, s) : pick());
     }
-  }
-
-  /// Indices in [0, n) with the given sizes: an input, or something computed that is brought into range.
-  Value indices(const Dims& sizes, int64_t n) {
-    if (one_in(3)) {
-      const Value raw = input(one_in(2) ? DType::int64 : DType::int32, sizes, -5, 50);
-      const Value index = emitter_.remainder(raw, run_time_int(n));
-      return index;
-    }
-    return input(one_in(2) ? DType::int64 : DType::int32, sizes, 0, n);
   }
 
   bool indexed(Call& c) {
@@ -502,19 +360,6 @@ class Generator {
     if (c.op->n_in == 3) c.in.push_back(one_in(2) ? input(t, {n}) : Value{});
   }
 
-  /// An input of the type of `x`; integers may be taken for indices below `least`.
-  Value like(Value x, const Dims& sizes, int64_t least) {
-    const DType t = type(x).dtype;
-    return is_floating(t) ? input(t, sizes) : input(t, sizes, 0, least);
-  }
-
-  /// Sizes of labels for `s`; none where there is nothing to look up.
-  Dims labels(const Dims& s) {
-    if (numel(s) == 0) return {0};
-    if (s.empty()) return s;
-    return one_in(2) ? Dims{s[0]} : sizes(2);
-  }
-
   void composite(Call& c) {
     const Value x = pick();
     const Dims s = type(x).sizes;
@@ -531,16 +376,24 @@ class Generator {
       }
       switch (one_in(2) ? below(6) : family) {
         case 0:
-        case 1: c.in.push_back(like(x, s, least)); break;
+        case 1:
+          c.in.push_back(like(x, s, least));
+          break;
         case 2: {  // the last axes, or the first
           Dims tail = s;
           while (tail.rank() > 1 && one_in(2)) tail.erase(0);
           c.in.push_back(like(x, tail, least));
           break;
         }
-        case 3: c.in.push_back(input(DType::int64, labels(s), 0, least)); break;
-        case 4: c.in.push_back(input(DType::bool_, s)); break;
-        default: c.in.push_back(number()); break;
+        case 3:
+          c.in.push_back(input(DType::int64, labels(s), 0, least));
+          break;
+        case 4:
+          c.in.push_back(input(DType::bool_, s));
+          break;
+        default:
+          c.in.push_back(number());
+          break;
       }
     }
   }
@@ -554,9 +407,15 @@ class Generator {
         case ops::AttrType::floating:
           c.in.push_back(run_time(static_cast<double>(between(1, 15)) / 16));
           break;
-        case ops::AttrType::dynamic: c.in.push_back(number(true)); break;
-        case ops::AttrType::boolean: c.words.push_back(static_cast<int64_t>(below(2))); break;
-        case ops::AttrType::dtype: c.words.push_back(static_cast<int64_t>(one_in(3) ? any_type() : floating_type())); break;
+        case ops::AttrType::dynamic:
+          c.in.push_back(number(true));
+          break;
+        case ops::AttrType::boolean:
+          c.words.push_back(static_cast<int64_t>(below(2)));
+          break;
+        case ops::AttrType::dtype:
+          c.words.push_back(static_cast<int64_t>(one_in(3) ? any_type() : floating_type()));
+          break;
         case ops::AttrType::integer:
           if (name == "axis")
             c.words.push_back(rank == 0 ? 0 : between(-rank, rank - 1));
@@ -569,7 +428,9 @@ class Generator {
           else
             c.words.push_back(between(0, 2));
           break;
-        case ops::AttrType::list: list(c, name, s); break;
+        case ops::AttrType::list:
+          list(c, name, s);
+          break;
       }
     }
   }
@@ -615,46 +476,6 @@ class Generator {
     }
     return l;
   }
-
-  // --- Outputs and writes ---
-
-  void finish() {
-    Graph& g = r_.graph;
-    std::vector<char> used(g.values.size(), 0);
-    for (const jit::Node& n : g.nodes)
-      for (const int32_t v : n.in)
-        if (v >= 0) used[static_cast<size_t>(v)] = 1;
-    for (size_t i = 0; i < g.inputs.size(); ++i) {
-      if (!one_in(3) || !writable(g.type(g.inputs[i].value).sizes, g.inputs[i].strides)) continue;
-      std::vector<int32_t> values;
-      for (const Value v : pool_)
-        if (v.id != g.inputs[i].value && g.type(v.id) == g.type(g.inputs[i].value)) values.push_back(v.id);
-      if (values.empty()) continue;
-      const int32_t v = values[one_in(2) ? 0 : below(values.size())];
-      used[static_cast<size_t>(v)] = 1;
-      g.writes.push_back({static_cast<int32_t>(i), v});
-    }
-    for (const Value v : pool_) {
-      const bool leaf = g.node_of(v.id).leaf != jit::Leaf::op;
-      if (leaf ? one_in(20) : (!used[static_cast<size_t>(v.id)] || one_in(6))) g.outputs.push_back(v.id);
-    }
-    if (g.outputs.empty()) g.outputs.push_back(pool_.back().id);
-    if (one_in(8)) g.outputs.push_back(g.outputs[0]);
-  }
-  static bool writable(const Dims& sizes, const Dims& strides) {
-    for (int i = 0; i < sizes.rank(); ++i)
-      if (sizes[i] > 1 && strides[i] == 0) return false;
-    return true;
-  }
-
-  std::mt19937_64 random_;
-  RandomGraph r_;
-  GraphEmitter emitter_;
-  DType main_type_ = DType::float32;
-  int64_t largest_ = 0;
-  int64_t dims_[3] = {};
-  Dims base_;
-  std::vector<Value> pool_, numbers_;
 };
 
 }  // namespace

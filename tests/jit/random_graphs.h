@@ -1,5 +1,5 @@
-// Random graphs over the op table: kinds and ops are drawn from the table, operands and attributes until inference accepts
-// the call. Everything follows from the seed. Values only, one thread.
+// Random graphs over the op table: kinds and ops are drawn from the table, operands and attributes until
+// inference accepts the call. Everything follows from the seed. Values only, one thread.
 #pragma once
 
 #include "tests/jit/graph_runner.h"
@@ -8,7 +8,8 @@ namespace tandem::test {
 
 struct RandomGraph {
   uint64_t seed = 0;
-  jit::Graph graph;  // composites are single nodes; a node's line names the op that the generator drew (see drawn_op)
+  jit::Graph graph;  // composites are single nodes; a node's line names the op that the generator drew (see
+                     // drawn_op)
   GraphArguments arguments;
 };
 

@@ -1,5 +1,6 @@
-// Random graphs: one kernel per node, fused by the evaluator, fused and compiled must agree bit for bit, whatever passes are
-// left out, and each node with the float64 reference. The same run finds ten bugs that are planted on purpose.
+// Random graphs: one kernel per node, fused by the evaluator, fused and compiled must agree bit for bit,
+// whatever passes are left out, and each node with the float64 reference. The same run finds ten bugs that
+// are planted on purpose.
 #include <cstdio>
 #include <map>
 #include <random>
@@ -38,7 +39,8 @@ std::string judge(const RandomGraph& r, bool compile, Tally& tally) {
     const auto run = [&](const ExecutableOptions& options) {
       const auto x = Executable::make(g, options);
       GraphRun result = run_graph(*x, g, r.arguments);
-      if (result.failed) return std::pair(std::move(result), "an index out of range in " + x->entry_name(result.failed - 1));
+      if (result.failed)
+        return std::pair(std::move(result), "an index out of range in " + x->entry_name(result.failed - 1));
       std::string text = result.guards_hold() ? "" : "memory around inputs or outputs was overwritten";
       if (options.compile) tally.compiled += x->stats().compiled, tally.interpreted += x->stats().interpreted;
       return std::pair(std::move(result), std::move(text));
@@ -52,13 +54,15 @@ std::string judge(const RandomGraph& r, bool compile, Tally& tally) {
     ExecutableOptions some{.compile = false, .optimize = true, .disabled_passes = {}};
     std::string names;
     for (const Pass& p : passes())
-      if (std::string(p.name) != "expand" && random() % 2) some.disabled_passes.push_back(p.name), names += std::string(" ") + p.name;
+      if (std::string(p.name) != "expand" && random() % 2)
+        some.disabled_passes.push_back(p.name), names += std::string(" ") + p.name;
     variants.push_back({"fused without passes" + names, some});
     if (compile) variants.push_back({"compiled", {.compile = true, .optimize = true, .disabled_passes = {}}});
     for (const auto& [what, options] : variants) {
       const auto [result, error] = run(options);
       if (!error.empty()) return what + ": " + error;
-      if (std::string d = difference(g, plain, result); !d.empty()) return what + ", against one kernel per node: " + d;
+      if (std::string d = difference(g, plain, result); !d.empty())
+        return what + ", against one kernel per node: " + d;
     }
     return {};
   } catch (const InternalError& e) {
@@ -70,7 +74,8 @@ std::string judge(const RandomGraph& r, bool compile, Tally& tally) {
 
 // --- Coverage ---
 
-constexpr const char* kKindNames[] = {"pointwise", "reduction", "view", "piecewise", "gather", "scatter", "scan", "random", "fill", "contraction", "composite"};
+constexpr const char* kKindNames[] = {"pointwise", "reduction", "view", "piecewise",   "gather",   "scatter",
+                                      "scan",      "random",    "fill", "contraction", "composite"};
 constexpr const char* kGroupNames[] = {"pointwise", "row", "column", "product", "native", "horizontal"};
 constexpr int kKinds = 11, kGroupKinds = 6, kHorizontal = 5;
 using Coverage = std::array<std::array<int, kGroupKinds>, kKinds>;
@@ -78,7 +83,9 @@ using Coverage = std::array<std::array<int, kGroupKinds>, kKinds>;
 void cover(const Graph& graph, Coverage& c) {
   const Prepared p = prepare(optimize(graph));
   const Grouping grouping = group(p, true);
-  const auto note = [&](ops::OpKind kind, int group_kind) { ++c[static_cast<size_t>(kind)][static_cast<size_t>(group_kind)]; };
+  const auto note = [&](ops::OpKind kind, int group_kind) {
+    ++c[static_cast<size_t>(kind)][static_cast<size_t>(group_kind)];
+  };
   for (const Group& g : grouping.groups)
     for (const int32_t i : g.nodes) {
       const Node& n = p.g.nodes[static_cast<size_t>(i)];
@@ -91,7 +98,8 @@ void cover(const Graph& graph, Coverage& c) {
   const Plan plan = build_plan(p, grouping, true);
   for (const Entry& e : plan.entries) {
     if (e.kind != EntryKind::kernel || e.count < 2) continue;
-    if (e.where.known() && ops::def(static_cast<OpId>(e.where.line - 1)).kind == ops::OpKind::composite) note(ops::OpKind::composite, kHorizontal);
+    if (e.where.known() && ops::def(static_cast<OpId>(e.where.line - 1)).kind == ops::OpKind::composite)
+      note(ops::OpKind::composite, kHorizontal);
     for (size_t at = 0; at < e.name.size();) {
       const size_t end = std::min(e.name.find('+', at), e.name.size());
       if (const ops::OpDef* d = ops::find_op(e.name.substr(at, end - at).c_str())) note(d->kind, kHorizontal);
@@ -100,23 +108,30 @@ void cover(const Graph& graph, Coverage& c) {
   }
 }
 
-/// What can meet: products and natives are groups of their own, gathers may fail and are not joined, what asks for its
-/// position is never in a column kernel.
+/// What can meet: products and natives are groups of their own, gathers may fail and are not joined, what
+/// asks for its position is never in a column kernel.
 bool possible(ops::OpKind kind, int group_kind) {
   using ops::OpKind;
   const auto g = static_cast<GroupKind>(group_kind);
   switch (kind) {
     case OpKind::pointwise:
-    case OpKind::composite: return group_kind == kHorizontal || (g != GroupKind::product && g != GroupKind::native);
-    case OpKind::view: return group_kind != kHorizontal && g != GroupKind::native;
-    case OpKind::reduction: return group_kind == kHorizontal || g == GroupKind::row || g == GroupKind::column;
-    case OpKind::gather: return group_kind != kHorizontal && g != GroupKind::product && g != GroupKind::native;
+    case OpKind::composite:
+      return group_kind == kHorizontal || (g != GroupKind::product && g != GroupKind::native);
+    case OpKind::view:
+      return group_kind != kHorizontal && g != GroupKind::native;
+    case OpKind::reduction:
+      return group_kind == kHorizontal || g == GroupKind::row || g == GroupKind::column;
+    case OpKind::gather:
+      return group_kind != kHorizontal && g != GroupKind::product && g != GroupKind::native;
     case OpKind::random:
-    case OpKind::fill: return group_kind == kHorizontal || g == GroupKind::pointwise || g == GroupKind::row;
-    case OpKind::contraction: return group_kind != kHorizontal && g == GroupKind::product;
+    case OpKind::fill:
+      return group_kind == kHorizontal || g == GroupKind::pointwise || g == GroupKind::row;
+    case OpKind::contraction:
+      return group_kind != kHorizontal && g == GroupKind::product;
     case OpKind::piecewise:
     case OpKind::scatter:
-    case OpKind::scan: return group_kind != kHorizontal && g == GroupKind::native;
+    case OpKind::scan:
+      return group_kind != kHorizontal && g == GroupKind::native;
   }
   return false;
 }
@@ -130,7 +145,8 @@ class Plant {
 }  // namespace
 
 TEST_CASE("random graphs give the same bits fused, compiled and node by node", "[random]") {
-  std::printf("random graphs: seeds %llu to %llu, every %dth compiled\n", static_cast<unsigned long long>(kFirstSeed),
+  std::printf("random graphs: seeds %llu to %llu, every %dth compiled\n",
+              static_cast<unsigned long long>(kFirstSeed),
               static_cast<unsigned long long>(kFirstSeed + kGraphs - 1), kCompiledEvery);
   std::vector<RandomGraph> graphs;
   std::vector<const Graph*> to_compile;
@@ -145,7 +161,8 @@ TEST_CASE("random graphs give the same bits fused, compiled and node by node", "
     }
     cover(graphs.back().graph, coverage);
   }
-  for (int i = 0; i < kGraphs; i += kCompiledEvery) to_compile.push_back(&graphs[static_cast<size_t>(i)].graph);
+  for (int i = 0; i < kGraphs; i += kCompiledEvery)
+    to_compile.push_back(&graphs[static_cast<size_t>(i)].graph);
   const auto [kernels, seconds] = compile_together(to_compile);
   std::printf("random graphs: %d kernels compiled in %.1f s\n", kernels, seconds);
   for (int i = 0; i < kGraphs; ++i) {
@@ -156,8 +173,10 @@ TEST_CASE("random graphs give the same bits fused, compiled and node by node", "
       CHECK(found == "");
     }
   }
-  std::printf("random graphs: %d ops drawn, %d nodes against float64 (%d left out for integers beyond 2^52), %d kernels ran compiled, %d interpreted\n",
-              tally.nodes, tally.checked, tally.skipped, tally.compiled, tally.interpreted);
+  std::printf(
+      "random graphs: %d ops drawn, %d nodes against float64 (%d left out for integers beyond 2^52), %d "
+      "kernels ran compiled, %d interpreted\n",
+      tally.nodes, tally.checked, tally.skipped, tally.compiled, tally.interpreted);
   CHECK(tally.compiled > 50);
   CHECK(tally.skipped * 20 < tally.checked);
 
@@ -187,11 +206,16 @@ TEST_CASE("random graphs find ten planted bugs", "[random]") {
     const char* name;
   };
   const Planted bugs[] = {
-      {PlantedBug::attributes_ignored, "attributes_ignored"},   {PlantedBug::writes_dropped, "writes_dropped"},
-      {PlantedBug::times_zero, "times_zero"},                   {PlantedBug::reduction_order, "reduction_order"},
-      {PlantedBug::broadcast_axis, "broadcast_axis"},           {PlantedBug::arena_overlap, "arena_overlap"},
-      {PlantedBug::write_before_read, "write_before_read"},     {PlantedBug::permutation_ignored, "permutation_ignored"},
-      {PlantedBug::numbers_swapped, "numbers_swapped"},         {PlantedBug::rounding_skipped, "rounding_skipped"},
+      {PlantedBug::attributes_ignored, "attributes_ignored"},
+      {PlantedBug::writes_dropped, "writes_dropped"},
+      {PlantedBug::times_zero, "times_zero"},
+      {PlantedBug::reduction_order, "reduction_order"},
+      {PlantedBug::broadcast_axis, "broadcast_axis"},
+      {PlantedBug::arena_overlap, "arena_overlap"},
+      {PlantedBug::write_before_read, "write_before_read"},
+      {PlantedBug::permutation_ignored, "permutation_ignored"},
+      {PlantedBug::numbers_swapped, "numbers_swapped"},
+      {PlantedBug::rounding_skipped, "rounding_skipped"},
   };
   static_assert(std::size(bugs) + 1 == static_cast<size_t>(PlantedBug::count_));
   for (const Planted& b : bugs) {
@@ -204,7 +228,8 @@ TEST_CASE("random graphs find ten planted bugs", "[random]") {
       found = judge(r, false, tally);
       if (!found.empty()) break;
     }
-    std::printf("planted bug %s: seed %llu, %s\n", b.name, static_cast<unsigned long long>(seed), found.substr(0, found.find('\n')).c_str());
+    std::printf("planted bug %s: seed %llu, %s\n", b.name, static_cast<unsigned long long>(seed),
+                found.substr(0, found.find('\n')).c_str());
     CAPTURE(b.name);
     REQUIRE(found != "");
   }

@@ -1,0 +1,219 @@
+#include "tests/jit/random_values.h"
+
+#include <bit>
+
+#include "tests/jit/program.h"
+
+namespace tandem::test {
+
+using jit::Graph;
+using ops::TensorType;
+using ops::Value;
+
+namespace {
+
+bool broadcasts(const Dims& a, const Dims& b) {
+  for (int i = 1; i <= std::min(a.rank(), b.rank()); ++i) {
+    const int64_t x = a[a.rank() - i], y = b[b.rank() - i];
+    if (x != y && x != 1 && y != 1) return false;
+  }
+  return true;
+}
+
+bool writable(const Dims& sizes, const Dims& strides) {
+  for (int i = 0; i < sizes.rank(); ++i)
+    if (sizes[i] > 1 && strides[i] == 0) return false;
+  return true;
+}
+
+}  // namespace
+
+DType RandomValues::floating_type() {
+  static constexpr DType kTypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
+  return one_in(8) ? kTypes[below(std::size(kTypes))] : main_type_;
+}
+
+Dims RandomValues::sizes(int rank) {
+  Dims d;
+  for (int i = 0; i < rank; ++i) d.push_back(one_in(6) ? 1 : dims_[below(std::size(dims_))]);
+  return d;
+}
+
+Dims RandomValues::permutation(int rank) {
+  std::vector<int64_t> axes;
+  for (int i = 0; i < rank; ++i)
+    axes.insert(axes.begin() + static_cast<std::ptrdiff_t>(below(axes.size() + 1)), i);
+  return Dims(axes.data(), rank);
+}
+
+Value RandomValues::pick() {
+  // Young values are likely, so that chains grow.
+  const size_t n = pool_.size();
+  return pool_[one_in(2) ? n - 1 - below(std::min<size_t>(n, 3)) : below(n)];
+}
+
+Value RandomValues::keep(Value v) {
+  if (!type(v).number) pool_.push_back(v);
+  return v;
+}
+
+Value RandomValues::fitted(const Dims& sizes) {
+  for (int trial = 0; trial < 8; ++trial) {
+    Value v = pick();
+    const Dims s = type(v).sizes;
+    if (broadcasts(s, sizes)) return v;
+    if (s.rank() > 1) {
+      Dims axes;
+      for (int i = s.rank() - 1; i >= 0; --i) axes.push_back(i);
+      Dims reversed;
+      for (const int64_t a : axes) reversed.push_back(s[static_cast<int>(a)]);
+      if (broadcasts(reversed, sizes)) return emitter_.permute(v, axes);
+    }
+    if (numel(s) == numel(sizes) && one_in(2)) return emitter_.reshape(v, sizes);
+  }
+  return input(floating_type(), sizes);
+}
+
+Value RandomValues::input(DType t, const Dims& sizes, int64_t low, int64_t high) {
+  Dims strides = contiguous_strides(sizes);
+  const int rank = sizes.rank();
+  switch (below(8)) {
+    case 0: {  // permuted
+      std::vector<int> order;
+      for (int i = 0; i < rank; ++i)
+        order.insert(order.begin() + static_cast<std::ptrdiff_t>(below(order.size() + 1)), i);
+      int64_t step = 1;
+      for (const int i : order) {
+        strides[i] = step;
+        step *= std::max<int64_t>(1, sizes[i]);
+      }
+      break;
+    }
+    case 1: {  // with gaps, as a slice of something larger
+      int64_t step = between(1, 2);
+      for (int i = rank - 1; i >= 0; --i) {
+        strides[i] = step;
+        step *= std::max<int64_t>(1, sizes[i] + between(0, 1));
+      }
+      break;
+    }
+    case 2:  // repeated along an axis
+      if (rank > 0 && one_in(2)) {
+        const int axis = static_cast<int>(below(static_cast<uint64_t>(rank)));
+        for (int i = 0; i < axis; ++i) strides[i] /= std::max<int64_t>(1, sizes[axis]);
+        strides[axis] = 0;
+      }
+      break;
+    default:
+      break;
+  }
+  const int32_t v =
+      r_.graph.add_input({t, cpu, false, sizes}, strides, "x" + std::to_string(r_.graph.inputs.size()));
+  GuardedBytes bytes(static_cast<size_t>(span_of(sizes, strides) * itemsize(t)), 0);
+  if (t == DType::bool_) low = 0, high = 2;
+  if (t == DType::uint8) low = std::max<int64_t>(low, 0);
+  const int64_t n = static_cast<int64_t>(bytes.size()) / itemsize(t);
+  const bool coarse = one_in(4);  // equal values, for ties
+  for (int64_t i = 0; i < n; ++i) {
+    double x = static_cast<double>(
+        low + static_cast<int64_t>(below(static_cast<uint64_t>(std::max<int64_t>(1, high - low)))));
+    if (is_floating(t))
+      x = coarse ? static_cast<double>(between(-4, 4)) / 2
+                 : static_cast<double>(between(-(1 << 24), 1 << 24)) * 0x1p-23;
+    write_element(bytes.data(), t, i, x);
+  }
+  r_.arguments.inputs.push_back(std::move(bytes));
+  return keep({v});
+}
+
+Value RandomValues::like(Value x, const Dims& sizes, int64_t least) {
+  const DType t = type(x).dtype;
+  return is_floating(t) ? input(t, sizes) : input(t, sizes, 0, least);
+}
+
+Value RandomValues::indices(const Dims& sizes, int64_t n) {
+  if (one_in(3)) {
+    const Value raw = input(one_in(2) ? DType::int64 : DType::int32, sizes, -5, 50);
+    const Value index = emitter_.remainder(raw, run_time_int(n));
+    return index;
+  }
+  return input(one_in(2) ? DType::int64 : DType::int32, sizes, 0, n);
+}
+
+Dims RandomValues::labels(const Dims& s) {
+  if (numel(s) == 0) return {0};
+  if (s.empty()) return s;
+  return one_in(2) ? Dims{s[0]} : sizes(2);
+}
+
+Value RandomValues::number(bool integral) {
+  if (!integral) switch (below(6)) {
+      case 0:
+        return emitter_.number(some_double());
+      case 1:
+        return emitter_.number(one_in(2) ? 0 : 1);
+      case 2:
+        if (!pool_.empty()) {
+          const Value v = pick();
+          Dims axes;
+          for (int i = 0; i < type(v).sizes.rank(); ++i)
+            if (one_in(2)) axes.push_back(i);
+          const Value n = emitter_.count(v, axes);
+          return one_in(2) ? n : emitter_.number_op(ops::ScalarOp::sqrt, n, {});
+        }
+        break;
+      case 3: {
+        static constexpr ops::ScalarOp kOps[] = {ops::ScalarOp::add, ops::ScalarOp::sub, ops::ScalarOp::mul,
+                                                 ops::ScalarOp::max};
+        const Value a = run_time(some_double());
+        const Value b = one_in(2) ? emitter_.number(some_double()) : run_time(some_double());
+        return emitter_.number_op(kOps[below(std::size(kOps))], a, b);
+      }
+      default:
+        break;
+    }
+  if (!numbers_.empty() && one_in(4)) {
+    const Value n = numbers_[below(numbers_.size())];
+    if ((type(n).dtype == DType::int64) == integral) return n;
+  }
+  if (integral) return run_time_int(between(0, 5));
+  return run_time(some_double());
+}
+
+Value RandomValues::run_time(double v) {
+  r_.arguments.numbers.push_back(std::bit_cast<int64_t>(v));
+  numbers_.push_back({r_.graph.add_number(DType::float64)});
+  return numbers_.back();
+}
+
+Value RandomValues::run_time_int(int64_t v) {
+  r_.arguments.numbers.push_back(v);
+  numbers_.push_back({r_.graph.add_number(DType::int64)});
+  return numbers_.back();
+}
+
+void RandomValues::finish() {
+  Graph& g = r_.graph;
+  std::vector<char> used(g.values.size(), 0);
+  for (const jit::Node& n : g.nodes)
+    for (const int32_t v : n.in)
+      if (v >= 0) used[static_cast<size_t>(v)] = 1;
+  for (size_t i = 0; i < g.inputs.size(); ++i) {
+    if (!one_in(3) || !writable(g.type(g.inputs[i].value).sizes, g.inputs[i].strides)) continue;
+    std::vector<int32_t> values;
+    for (const Value v : pool_)
+      if (v.id != g.inputs[i].value && g.type(v.id) == g.type(g.inputs[i].value)) values.push_back(v.id);
+    if (values.empty()) continue;
+    const int32_t v = values[one_in(2) ? 0 : below(values.size())];
+    used[static_cast<size_t>(v)] = 1;
+    g.writes.push_back({static_cast<int32_t>(i), v});
+  }
+  for (const Value v : pool_) {
+    const bool leaf = g.node_of(v.id).leaf != jit::Leaf::op;
+    if (leaf ? one_in(20) : (!used[static_cast<size_t>(v.id)] || one_in(6))) g.outputs.push_back(v.id);
+  }
+  if (g.outputs.empty()) g.outputs.push_back(pool_.back().id);
+  if (one_in(8)) g.outputs.push_back(g.outputs[0]);
+}
+
+}  // namespace tandem::test

@@ -1,0 +1,60 @@
+// What random graphs are made of: chance, values, inputs with odd layouts, numbers, outputs and writes.
+// Everything follows from the seed. One owner, one thread.
+#pragma once
+
+#include <random>
+
+#include "tests/jit/random_graphs.h"
+
+namespace tandem::test {
+
+class RandomValues {
+ protected:
+  explicit RandomValues(uint64_t seed) : random_(seed), emitter_(r_.graph, false) { r_.seed = seed; }
+
+  // Chance.
+  uint64_t below(uint64_t n) { return random_() % n; }
+  bool one_in(uint64_t n) { return below(n) == 0; }
+  int64_t between(int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(below(static_cast<uint64_t>(high - low + 1)));
+  }
+  DType floating_type();
+  DType any_type() { return one_in(4) ? static_cast<DType>(below(kDTypeCount)) : floating_type(); }
+  Dims sizes(int rank);
+  Dims permutation(int rank);
+
+  // Values that exist.
+  const ops::TensorType& type(ops::Value v) { return r_.graph.type(v.id); }
+  ops::Value pick();
+  ops::Value keep(ops::Value v);
+  /// A value that broadcasts with `sizes`: the first found among some, perhaps transposed or reshaped.
+  ops::Value fitted(const Dims& sizes);
+
+  // New ones.
+  /// An input with values in range: integers in [low, high), floating ones in [-2, 2].
+  ops::Value input(DType t, const Dims& sizes, int64_t low = -3, int64_t high = 9);
+  /// An input of the type of `x`; integers may be taken for indices below `least`.
+  ops::Value like(ops::Value x, const Dims& sizes, int64_t least);
+  /// Indices in [0, n): an input, or something computed that is brought into range.
+  ops::Value indices(const Dims& sizes, int64_t n);
+  /// Sizes of labels for a tensor of sizes `s`; none where there is nothing to look up.
+  Dims labels(const Dims& s);
+  ops::Value number(bool integral = false);
+  ops::Value run_time(double v);
+  ops::Value run_time_int(int64_t v);
+  double some_double() { return static_cast<double>(between(-40, 40)) / 16; }  // exact in every floating type
+
+  /// Chooses outputs, and inputs that are overwritten.
+  void finish();
+
+  std::mt19937_64 random_;
+  RandomGraph r_;
+  jit::GraphEmitter emitter_;
+  DType main_type_ = DType::float32;
+  int64_t largest_ = 0;  // elements
+  int64_t dims_[3] = {};
+  Dims base_;
+  std::vector<ops::Value> pool_, numbers_;
+};
+
+}  // namespace tandem::test
