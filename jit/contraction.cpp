@@ -11,20 +11,18 @@ using ops::Layout;
 namespace {
 /// One stride for the axes [0, count) of `l` walked in order; false if there is none.
 bool fold(const Layout& l, int count, int64_t& size, int64_t& stride) {
-  size = 1;
   stride = 0;
-  bool any = false;
+  size = numel(Dims(l.sizes.data(), count));
+  if (numel(l.sizes) == 0) return true;  // nothing is read
+  int64_t walked = 1;
   for (int d = count - 1; d >= 0; --d) {
     if (l.sizes[d] == 1) continue;
-    if (!any)
+    if (walked == 1)
       stride = l.strides[d];
-    else if (l.strides[d] != stride * size)
-      return numel(l.sizes) == 0;
-    any = true;
-    size *= l.sizes[d];
+    else if (l.strides[d] != stride * walked)
+      return false;
+    walked *= l.sizes[d];
   }
-  for (int d = 0; d < count; ++d)
-    if (l.sizes[d] == 0) size = 0;
   return true;
 }
 }  // namespace

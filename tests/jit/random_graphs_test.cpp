@@ -3,13 +3,11 @@
 // are planted on purpose.
 #include <cstdio>
 #include <map>
-#include <random>
 
-#include "tandem/core/error.h"
-#include "tandem/jit/expand.h"
 #include "tandem/jit/plan.h"
 #include "tandem/jit/planted_bugs.h"
 #include "tests/catch.h"
+#include "tests/jit/graph_judge.h"
 #include "tests/jit/random_graphs.h"
 
 using namespace tandem;
@@ -21,56 +19,6 @@ namespace {
 constexpr uint64_t kFirstSeed = 1;
 constexpr int kGraphs = 300;
 constexpr int kCompiledEvery = 6;  // the host compiler takes about a second for a dozen kernels
-
-struct Tally {
-  int nodes = 0, checked = 0, skipped = 0, compiled = 0, interpreted = 0;
-};
-
-/// Empty if all ways to run the graph agree; else what was found.
-std::string judge(const RandomGraph& r, bool compile, Tally& tally) {
-  try {
-    check(r.graph, "generating");
-    const Graph& g = r.graph;
-    const Judgement judgement = judge_nodes(expand_composites(g), r.arguments);
-    tally.checked += judgement.checked;
-    tally.skipped += judgement.skipped;
-    if (!judgement.mismatch.empty()) return "against the reference: " + judgement.mismatch;
-
-    const auto run = [&](const ExecutableOptions& options) {
-      const auto x = Executable::make(g, options);
-      GraphRun result = run_graph(*x, g, r.arguments);
-      if (result.failed)
-        return std::pair(std::move(result), "an index out of range in " + x->entry_name(result.failed - 1));
-      std::string text = result.guards_hold() ? "" : "memory around inputs or outputs was overwritten";
-      if (options.compile) tally.compiled += x->stats().compiled, tally.interpreted += x->stats().interpreted;
-      return std::pair(std::move(result), std::move(text));
-    };
-    const auto [plain, plain_error] = run({.compile = false, .optimize = false, .disabled_passes = {}});
-    if (!plain_error.empty()) return "one kernel per node: " + plain_error;
-
-    std::vector<std::pair<std::string, ExecutableOptions>> variants;
-    variants.push_back({"fused", {.compile = false, .optimize = true, .disabled_passes = {}}});
-    std::mt19937_64 random(r.seed);
-    ExecutableOptions some{.compile = false, .optimize = true, .disabled_passes = {}};
-    std::string names;
-    for (const Pass& p : passes())
-      if (std::string(p.name) != "expand" && random() % 2)
-        some.disabled_passes.push_back(p.name), names += std::string(" ") + p.name;
-    variants.push_back({"fused without passes" + names, some});
-    if (compile) variants.push_back({"compiled", {.compile = true, .optimize = true, .disabled_passes = {}}});
-    for (const auto& [what, options] : variants) {
-      const auto [result, error] = run(options);
-      if (!error.empty()) return what + ": " + error;
-      if (std::string d = difference(g, plain, result); !d.empty())
-        return what + ", against one kernel per node: " + d;
-    }
-    return {};
-  } catch (const InternalError& e) {
-    return e.what();
-  } catch (const Error& e) {
-    return std::string("an Error: ") + e.what();
-  }
-}
 
 // --- Coverage ---
 
@@ -167,7 +115,7 @@ TEST_CASE("random graphs give the same bits fused, compiled and node by node", "
   std::printf("random graphs: %d kernels compiled in %.1f s\n", kernels, seconds);
   for (int i = 0; i < kGraphs; ++i) {
     const RandomGraph& r = graphs[static_cast<size_t>(i)];
-    const std::string found = judge(r, i % kCompiledEvery == 0, tally);
+    const std::string found = judge(r.graph, r.arguments, i % kCompiledEvery == 0, r.seed, tally);
     if (!found.empty()) {
       UNSCOPED_INFO("seed " << r.seed << "\n" << to_string(r.graph));
       CHECK(found == "");
@@ -225,7 +173,7 @@ TEST_CASE("random graphs find ten planted bugs", "[random]") {
       const RandomGraph r = random_graph(seed);
       Tally tally;
       const Plant plant(b.bug);
-      found = judge(r, false, tally);
+      found = judge(r.graph, r.arguments, false, r.seed, tally);
       if (!found.empty()) break;
     }
     std::printf("planted bug %s: seed %llu, %s\n", b.name, static_cast<unsigned long long>(seed),
@@ -239,7 +187,7 @@ TEST_CASE("three thousand more random graphs", "[random][full]") {
   Tally tally;
   for (uint64_t seed = 1000001; seed < 1003001; ++seed) {
     const RandomGraph r = random_graph(seed);
-    const std::string found = judge(r, false, tally);
+    const std::string found = judge(r.graph, r.arguments, false, r.seed, tally);
     if (found.empty()) continue;
     UNSCOPED_INFO("seed " << seed << "\n" << to_string(r.graph));
     CHECK(found == "");
