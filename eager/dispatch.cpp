@@ -214,9 +214,9 @@ void call_into(const Call& call, Ref<TensorImpl>* results) {
 }
 
 Tensor call1(const Call& call) {
-  Ref<TensorImpl> results[ops::kMaxOutputs];
-  call_into(call, results);
-  return Tensor(std::move(results[0]));
+  Ref<TensorImpl> result;
+  call_into(call, &result);
+  return Tensor(std::move(result));
 }
 
 void materialize(TensorImpl* t, Location where) {

@@ -70,11 +70,9 @@ void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words
   std::vector<TensorImpl*> operands;
   std::vector<int64_t> words;
   std::vector<std::shared_ptr<const NumberSource>> sources;
-  bool follows = false;
   const auto push = [&](int64_t word, const std::shared_ptr<const NumberSource>& source = {}) {
     words.push_back(word);
     sources.push_back(source);
-    follows |= source != nullptr;
   };
   Call call{.op = id, .where = location};
   for (size_t i = 0; i < n_in; ++i) {
@@ -105,7 +103,7 @@ void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words
   call.in = operands.data();
   call.n_words = static_cast<uint32_t>(words.size());
   call.words = words.data();
-  if (follows) call.sources = sources.data();
+  call.sources = sources.data();
   Ref<TensorImpl> results[ops::kMaxOutputs];
   call_into(call, results);
   for (int j = 0; j < op.n_out; ++j) {

@@ -35,7 +35,8 @@ struct Call {
   uint32_t n_in = 0, n_words = 0;
   core::TensorImpl* const* in = nullptr;  // null: a number or an absent optional operand
   const int64_t* words = nullptr;
-  const std::shared_ptr<const NumberSource>* sources = nullptr;  // per word, or null: in gradients that run under an interceptor
+  // Calls of the library's own rules: per word, what it follows; null for constants of the rule. Null for users' calls.
+  const std::shared_ptr<const NumberSource>* sources = nullptr;
   Location where;
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "tandem/eager/emitter.h"
 #include "tandem/eager/functions.h"
 #include "tandem/eager/tape.h"
 
@@ -166,7 +167,8 @@ eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor
       if (t.numel != 1)
         fail(std::string(who) + ": a gradient is needed for a tensor of shape " + to_string(t.sizes) + "; only one element goes without", where);
       const NoGrad no_grad;
-      r.gradients.emplace_back(ones_like(roots[i], where).impl());
+      eager::EagerEmitter e(where);
+      r.gradients.push_back(e.tensor(e.full(t.sizes, t.dtype, 1.0)));
     } else {
       const Tensor& g = gradients[i];
       if (!(g.sizes() == t.sizes))

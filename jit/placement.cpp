@@ -175,11 +175,11 @@ class Placer {
   /// them.
   void order_copy(int32_t copy) {
     Unit& u = r_.units[at(copy)];
+    const auto earlier = [&](int32_t f) { return notable_node(p_, group(f)) < node_of(u.copy.value); };
     for (const int32_t f : r_.failing)
-      if (notable_node(p_, group(f)) < node_of(u.copy.value))
-        add_before(r_.units, u, f);
-      else if (!depends(copy, f))
-        add_before(r_.units, r_.units[at(f)], copy);
+      if (earlier(f)) add_before(r_.units, u, f);
+    for (const int32_t f : r_.failing)
+      if (!earlier(f) && !depends(copy, f)) add_before(r_.units, r_.units[at(f)], copy);
   }
 
   void place_value(int32_t v, int32_t gi) {

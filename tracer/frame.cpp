@@ -82,7 +82,11 @@ void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
       if (op.writes[j] >= 0 && on(Mechanism::versions)) eager::bump_version(call.in[op.writes[j]], call.where);
     return;
   }
-  for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
+  for (uint32_t j = 0; j < e.n_out; ++j) {
+    TensorImpl* t = lend(e.out + j);
+    t->refs.set(2);  // at home nobody else holds it: no read-modify-write
+    results[j] = Ref<TensorImpl>::adopt(t);
+  }
 }
 
 bool Frame::op(const Call& call, Ref<TensorImpl>* results) {

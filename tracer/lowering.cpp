@@ -1,6 +1,7 @@
 #include "tandem/tracer/lowering.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "tandem/eager/compiled.h"
 #include "tandem/tracer/mechanisms.h"
@@ -24,16 +25,26 @@ Value Lowering::input(uint32_t handle) {
   return v;
 }
 
-Value Lowering::number(const ops::OpDef& op, int n_numbers, uint32_t words, int word, std::span<const int64_t> all) {
-  const uint32_t at = words + static_cast<uint32_t>(word);
+Value Lowering::number(const Entry& e, const eager::Call& call, int word) {
+  const NumberKind kind =
+      eager::number_kind(ops::def(call.op), __builtin_popcount(e.numbers), {call.words, call.n_words}, word);
+  if (word < 64 && !((e.run_time >> word) & 1)) {
+    const int64_t bits = call.words[word];
+    return emitter_.number(kind == NumberKind::floating ? std::bit_cast<double>(bits) : static_cast<double>(bits));
+  }
+  uint32_t at = e.words + static_cast<uint32_t>(word);
+  for (auto source = r_.word_source.find(at); source != r_.word_source.end(); source = r_.word_source.find(at)) at = source->second;
+  const auto [known, fresh] = number_value_.try_emplace(at);
+  if (!fresh) return known->second;
   DType type = DType::float64;
-  switch (eager::number_kind(op, n_numbers, all, word)) {
+  switch (kind) {
     case NumberKind::bool_: type = DType::bool_; break;
     case NumberKind::integer: type = DType::int64; break;
     case NumberKind::floating: break;
   }
   numbers_.push_back(at);
-  return {graph_.add_number(type)};
+  known->second = {graph_.add_number(type)};
+  return known->second;
 }
 
 Value Lowering::view_of(const Entry& view, Value base) {
@@ -132,11 +143,10 @@ void Lowering::op(const Entry& e, const eager::Call& call) {
   const ops::OpDef& op = ops::def(call.op);
   emitter_.location = call.where;
   if (op.kind == ops::OpKind::view) return;  // taken when its value is needed
-  const int n_numbers = __builtin_popcount(e.numbers);
   Value out[ops::kMaxOutputs];
   eager::emit_call(
       emitter_, call, [&](int i) { return value_of(operand(e, static_cast<uint32_t>(i))); },
-      [&](int w) { return number(op, n_numbers, e.words, w, {call.words, call.n_words}); }, out);
+      [&](int w) { return number(e, call, w); }, out);
   if (!e.in_place) {
     for (uint32_t j = 0; j < e.n_out; ++j) cell_value_[info(e.out + j).cell] = out[j];
     return;

@@ -33,7 +33,7 @@ class Lowering {
   void set_value(uint32_t handle, ops::Value v);
   ops::Value unview(const Entry& view, uint32_t handle, ops::Value base, ops::Value v);
   ops::Value input(uint32_t handle);
-  ops::Value number(const ops::OpDef& op, int n_numbers, uint32_t words, int word, std::span<const int64_t> all);
+  ops::Value number(const Entry& e, const eager::Call& call, int word);
   const HandleInfo& info(uint32_t handle) const { return r_.infos[handle]; }
 
   struct Memo {
@@ -45,6 +45,7 @@ class Lowering {
   jit::Graph graph_;
   jit::GraphEmitter emitter_;
   std::vector<uint32_t> inputs_, numbers_;
+  std::unordered_map<uint32_t, ops::Value> number_value_;  // by word: one number of the graph, whoever uses it
   std::unordered_map<uint32_t, ops::Value> cell_value_;    // current value of cells made or changed here
   std::unordered_map<uint32_t, uint32_t> changes_;         // writes to a cell so far
   std::unordered_map<uint32_t, ops::Value> input_value_;

@@ -148,6 +148,7 @@ void Frame::drop_recording() {
   r_.infos.resize(before_.handles);
   r_.cells.resize(before_.cells);
   r_.words.resize(before_.words);
+  std::erase_if(r_.word_source, [&](const auto& s) { return s.first >= before_.words; });
   r_.more.resize(before_.more);
   r_.backwards.resize(before_.backwards);
   r_.segments.resize(before_.segments);
@@ -277,11 +278,18 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
   r_.words.insert(r_.words.end(), call.words, call.words + call.n_words);
   const int n_numbers = __builtin_popcount(call.numbers);
   e.run_time = ops::run_time_mask(op, n_numbers);
-  if (call.sources && backward_ >= 0 && backward_recording_) {
+  if (call.sources) {
     for (uint32_t w = 0; w < call.n_words; ++w) {
-      if (!call.sources[w] || !call.sources[w]->follows()) continue;
+      if (w >= 64 || !((e.run_time >> w) & 1)) continue;
+      if (!call.sources[w] || !call.sources[w]->follows()) {
+        e.run_time &= ~(uint64_t{1} << w);  // a constant of the rule: compared, and known to the passes
+        continue;
+      }
+      if (backward_ < 0 || !backward_recording_) continue;
       const NumberKind kind = eager::number_kind(op, n_numbers, {call.words, call.n_words}, static_cast<int>(w));
       r_.backwards[static_cast<size_t>(backward_)].followed.push_back({e.words + w, kind, call.sources[w]});
+      if (call.sources[w]->word >= 0 && call.sources[w]->kind == kind)
+        r_.word_source[e.words + w] = static_cast<uint32_t>(call.sources[w]->word);
     }
   }
   if (!call.in_place) {

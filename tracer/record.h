@@ -125,6 +125,7 @@ struct Record {
   std::unordered_map<TensorImpl*, uint32_t> slots;                 // bound now
   std::unordered_map<const core::Storage*, uint32_t> slot_cells;   // memory of the slots bound now
   std::vector<int64_t> words;
+  std::unordered_map<uint32_t, uint32_t> word_source;              // words that always equal an earlier one
   std::vector<uint32_t> more;
   std::vector<uint64_t> modes;
   std::vector<std::unique_ptr<Branch>> branches;
