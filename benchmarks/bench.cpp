@@ -1,5 +1,5 @@
-// The benchmark program: runs the workloads whose name holds --filter, prints one table, and writes JSON with --json.
-// Figures are medians of interleaved blocks; compare ratios, not microseconds.
+// The benchmark program: runs the workloads whose name holds --filter, prints one table, and writes JSON with
+// --json. Figures are medians of interleaved blocks; compare ratios, not microseconds.
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -15,9 +15,12 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "bench: %s needs a value\n", argv[i]);
       std::exit(2);
     };
-    if (!std::strcmp(argv[i], "--filter")) filter = value();
-    else if (!std::strcmp(argv[i], "--json")) json = value();
-    else if (!std::strcmp(argv[i], "--peers")) peers = true;
+    if (!std::strcmp(argv[i], "--filter"))
+      filter = value();
+    else if (!std::strcmp(argv[i], "--json"))
+      json = value();
+    else if (!std::strcmp(argv[i], "--peers"))
+      peers = true;
     else {
       std::fprintf(stderr, "usage: bench [--filter TEXT] [--peers] [--json FILE]\n");
       return 2;
@@ -27,7 +30,8 @@ int main(int argc, char** argv) {
   for (const bench::Workload& w : bench::workloads()) {
     if (w.name.find(filter) == std::string::npos) continue;
     for (bench::Row& r : w.run(peers)) {
-      std::printf("%-14s %-34s %10.3f us (min %.3f)  %6.2f x\n", r.workload.c_str(), r.name.c_str(), r.median_us, r.min_us, r.ratio);
+      std::printf("%-14s %-34s %10.3f us (min %.3f)  %6.2f x\n", r.workload.c_str(), r.name.c_str(),
+                  r.median_us, r.min_us, r.ratio);
       std::fflush(stdout);
       rows.push_back(std::move(r));
     }
@@ -36,8 +40,9 @@ int main(int argc, char** argv) {
   std::ofstream out(json);
   out << "[\n";
   for (size_t i = 0; i < rows.size(); ++i)
-    out << "  {\"workload\": \"" << rows[i].workload << "\", \"name\": \"" << rows[i].name << "\", \"median_us\": " << rows[i].median_us
-        << ", \"min_us\": " << rows[i].min_us << ", \"ratio\": " << rows[i].ratio << "}" << (i + 1 < rows.size() ? ",\n" : "\n");
+    out << "  {\"workload\": \"" << rows[i].workload << "\", \"name\": \"" << rows[i].name
+        << "\", \"median_us\": " << rows[i].median_us << ", \"min_us\": " << rows[i].min_us
+        << ", \"ratio\": " << rows[i].ratio << "}" << (i + 1 < rows.size() ? ",\n" : "\n");
   out << "]\n";
   return out ? 0 : 1;
 }

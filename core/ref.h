@@ -1,6 +1,7 @@
 // Intrusive shared ownership for tensors, storages and tape nodes.
-// A type T provides `RefCount refs` and a free function `void destroy(T*)` found by argument-dependent look-up.
-// Handles may be dropped on any thread. There are no weak references, so the last owner may look before it writes.
+// A type T provides `RefCount refs` and a free function `void destroy(T*)` found by argument-dependent
+// look-up. Handles may be dropped on any thread. There are no weak references, so the last owner may look
+// before it writes.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// A piece of memory that tensors view. Shared by them through Ref; header and data are one block of the allocator.
-// Counting is safe on any thread; contents are the callers' concern.
+// A piece of memory that tensors view. Shared by them through Ref; header and data are one block of the
+// allocator. Counting is safe on any thread; contents are the callers' concern.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +19,16 @@ struct Storage {
   Device device;
   bool exposed = false;  // a raw pointer was handed out
   bool slot = false;     // some trace binds this memory: arguments that alias it are noticed
-  void (*release)(void* context) = nullptr;  // memory of the user's (from_blob): called when the last tensor is gone
+  void (*release)(void* context) =
+      nullptr;  // memory of the user's (from_blob): called when the last tensor is gone
   void* release_context = nullptr;
 };
 
 /// Owned, uninitialised memory.
 Ref<Storage> make_storage(int64_t nbytes, Device device = cpu);
 /// Memory that somebody else owns; `release(context)` is called at the end if given.
-Ref<Storage> borrow_storage(void* data, int64_t nbytes, void (*release)(void*) = nullptr, void* context = nullptr);
+Ref<Storage> borrow_storage(void* data, int64_t nbytes, void (*release)(void*) = nullptr,
+                            void* context = nullptr);
 void destroy(Storage* s) noexcept;
 
 }  // namespace tandem::core

@@ -13,14 +13,15 @@ using TensorList = std::vector<Tensor>;
 
 namespace autograd {
 
-/// Gradients of `outputs` with respect to `inputs`, returned instead of accumulated. An input that was not reached
-/// gives an undefined tensor if `allow_unused`, else an Error.
-TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs, std::span<const Tensor> grad_outputs = {},
-                bool retain_graph = false, bool create_graph = false, bool allow_unused = false, Location where = Location::here());
+/// Gradients of `outputs` with respect to `inputs`, returned instead of accumulated. An input that was not
+/// reached gives an undefined tensor if `allow_unused`, else an Error.
+TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
+                std::span<const Tensor> grad_outputs = {}, bool retain_graph = false,
+                bool create_graph = false, bool allow_unused = false, Location where = Location::here());
 
 /// backward() of several roots in one walk.
-void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients = {}, bool retain_graph = false,
-              bool create_graph = false, Location where = Location::here());
+void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients = {},
+              bool retain_graph = false, bool create_graph = false, Location where = Location::here());
 
 /// What a custom function keeps between forward and backward.
 class Context {
@@ -33,11 +34,11 @@ class Context {
   TensorList saved_;
 };
 
-/// A function with a gradient of its own: `forward` runs without a tape; `backward` gets the gradients of the results
-/// (undefined where none flowed) and returns one gradient per input (undefined for none).
+/// A function with a gradient of its own: `forward` runs without a tape; `backward` gets the gradients of the
+/// results (undefined where none flowed) and returns one gradient per input (undefined for none).
 TensorList apply(const std::function<TensorList(Context&, const TensorList&)>& forward,
-                 const std::function<TensorList(const Context&, const TensorList&)>& backward, const TensorList& inputs,
-                 Location where = Location::here());
+                 const std::function<TensorList(const Context&, const TensorList&)>& backward,
+                 const TensorList& inputs, Location where = Location::here());
 
 }  // namespace autograd
 }  // namespace tandem

@@ -1,5 +1,5 @@
-// Building a Call from typed arguments, for the public functions: operands, number operands and attribute words in order.
-// A CallBuilder lives on the stack of one function.
+// Building a Call from typed arguments, for the public functions: operands, number operands and attribute
+// words in order. A CallBuilder lives on the stack of one function.
 #pragma once
 
 #include "tandem/eager/dispatch.h"

@@ -17,7 +17,8 @@ struct KeyHash {
   }
 };
 
-// One per thread: executables are shared through the JIT's own cache, so two threads pay the plan, not the kernels.
+// One per thread: executables are shared through the JIT's own cache, so two threads pay the plan, not the
+// kernels.
 struct Cache {
   std::unordered_map<std::vector<int64_t>, std::unique_ptr<Compiled>, KeyHash> map;
   std::vector<int64_t> key;  // scratch
@@ -35,22 +36,27 @@ void push_type(std::vector<int64_t>& key, const TensorImpl* t) {
     return;
   }
   const bool contiguous = t->has(core::kContiguous);
-  key.push_back(static_cast<int64_t>(t->dtype) | t->sizes.rank() << 8 | static_cast<int64_t>(contiguous) << 16);
+  key.push_back(static_cast<int64_t>(t->dtype) | t->sizes.rank() << 8 |
+                static_cast<int64_t>(contiguous) << 16);
   for (const int64_t s : t->sizes) key.push_back(s);
   if (!contiguous)
     for (const int64_t s : t->strides) key.push_back(s);
 }
 
-void push_words(std::vector<int64_t>& key, const ops::OpDef& op, uint32_t numbers, std::span<const int64_t> words) {
+void push_words(std::vector<int64_t>& key, const ops::OpDef& op, uint32_t numbers,
+                std::span<const int64_t> words) {
   const uint64_t run_time = ops::run_time_mask(op, __builtin_popcount(numbers));
   for (size_t w = 0; w < words.size(); ++w) key.push_back(w < 64 && ((run_time >> w) & 1) ? 0 : words[w]);
 }
 
 DType number_type(const ops::OpDef& op, int n_numbers, std::span<const int64_t> words, int word) {
   switch (number_kind(op, n_numbers, words, word)) {
-    case NumberKind::bool_: return DType::bool_;
-    case NumberKind::integer: return DType::int64;
-    case NumberKind::floating: return DType::float64;
+    case NumberKind::bool_:
+      return DType::bool_;
+    case NumberKind::integer:
+      return DType::int64;
+    case NumberKind::floating:
+      return DType::float64;
   }
   return DType::float64;
 }
@@ -64,7 +70,8 @@ std::unique_ptr<Compiled> finish(jit::Graph graph, std::unique_ptr<Compiled> c) 
 template <class Build>
 const Compiled& find_or_build(Cache& local, Build&& build) {
   const auto it = local.map.find(local.key);
-  if (it != local.map.end()) [[likely]] return *it->second;
+  if (it != local.map.end()) [[likely]]
+    return *it->second;
   std::vector<int64_t> key = local.key;  // building may run other ops
   std::unique_ptr<Compiled> c = build();
   if (local.map.size() >= Cache::kLimit) local.map.clear();
@@ -113,7 +120,8 @@ std::unique_ptr<Compiled> build_gradient(const Node& n, std::span<const Ref<Tens
   jit::Graph graph;
   jit::GraphEmitter emitter(graph, true);
   emitter.location = n.where;
-  // Inputs of the graph, by code: operand i -> i, saved result j -> 1000 + j, incoming gradient k -> 2000 + k.
+  // Inputs of the graph, by code: operand i -> i, saved result j -> 1000 + j, incoming gradient k -> 2000 +
+  // k.
   const auto input = [&](const TensorImpl* t, int code) {
     c->inputs.push_back(code);
     return ops::Value{graph.add_input({t->dtype, t->device, false, t->sizes}, t->strides)};
@@ -178,8 +186,8 @@ const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>
   return find_or_build(local, [&] { return build_gradient(n, grads); });
 }
 
-void run_compiled(const Compiled& c, const char* op_name, Location where, void* const* inputs, const int64_t* words,
-                  Ref<TensorImpl>* outputs) {
+void run_compiled(const Compiled& c, const char* op_name, Location where, void* const* inputs,
+                  const int64_t* words, Ref<TensorImpl>* outputs) {
   constexpr size_t kMany = 64;
   int64_t few_numbers[kMany];
   void* few_outputs[kMany];

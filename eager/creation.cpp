@@ -1,5 +1,5 @@
-// Making tensors: from numbers, random numbers and host data. What fills by formula is an op like any other (a trace records
-// it); what copies host data is real at once.
+// Making tensors: from numbers, random numbers and host data. What fills by formula is an op like any other
+// (a trace records it); what copies host data is real at once.
 #include <cmath>
 #include <cstring>
 
@@ -14,7 +14,8 @@ namespace {
 
 Device device_of(const TensorOptions& options, const char* who, Location where) {
   const Device d = options.device.value_or(default_device());
-  if (d.type != DeviceType::cpu) fail(std::string(who) + ": no device " + to_string(d) + " in this build", where);
+  if (d.type != DeviceType::cpu)
+    fail(std::string(who) + ": no device " + to_string(d) + " in this build", where);
   return d;
 }
 
@@ -26,14 +27,18 @@ Tensor finished(Tensor t, const TensorOptions& options, Location where) {
 Generator& generator_or_default(Generator* g) { return g ? *g : default_generator(); }
 
 /// A random fill op: (dtype, seed, offset, sizes).
-Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Generator* generator, Location where) {
+Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Generator* generator,
+                   Location where) {
   device_of(options, ops::def(op).name, where);
   const int64_t n = checked_numel(sizes, where);
-  if (!is_floating(options.dtype)) fail(std::string(ops::def(op).name) + ": a floating type is needed, asked for " + name(options.dtype), where);
+  if (!is_floating(options.dtype))
+    fail(std::string(ops::def(op).name) + ": a floating type is needed, asked for " + name(options.dtype),
+         where);
   Generator& g = generator_or_default(generator);
   const auto seed = static_cast<int64_t>(g.seed());
   const auto offset = static_cast<int64_t>(g.advance(static_cast<uint64_t>(n + 3) / 4));
-  return finished(CallBuilder(op, where).word(options.dtype).word(seed).word(offset).list(sizes).run(), options, where);
+  return finished(CallBuilder(op, where).word(options.dtype).word(seed).word(offset).list(sizes).run(),
+                  options, where);
 }
 
 }  // namespace
@@ -47,11 +52,16 @@ Tensor empty(const Dims& sizes, TensorOptions options, Location where) {
 Tensor full(const Dims& sizes, double value, TensorOptions options, Location where) {
   device_of(options, "full", where);
   checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "full", where);
-  return finished(CallBuilder(OpId::full, where).word(options.dtype).floating(value).list(sizes).run(), options, where);
+  return finished(CallBuilder(OpId::full, where).word(options.dtype).floating(value).list(sizes).run(),
+                  options, where);
 }
 
-Tensor zeros(const Dims& sizes, TensorOptions options, Location where) { return full(sizes, 0, options, where); }
-Tensor ones(const Dims& sizes, TensorOptions options, Location where) { return full(sizes, 1, options, where); }
+Tensor zeros(const Dims& sizes, TensorOptions options, Location where) {
+  return full(sizes, 0, options, where);
+}
+Tensor ones(const Dims& sizes, TensorOptions options, Location where) {
+  return full(sizes, 1, options, where);
+}
 Tensor full_like(const Tensor& t, double value, Location where) {
   return full(t.sizes(where), value, {.dtype = t.dtype(), .device = t.device()}, where);
 }
@@ -64,8 +74,8 @@ Tensor empty_like(const Tensor& t, Location where) {
 Tensor arange(double start, double end, double step, TensorOptions options, Location where) {
   device_of(options, "arange", where);
   if (step == 0 || !std::isfinite(start) || !std::isfinite(end) || !std::isfinite(step))
-    fail("arange: finite bounds and a step other than 0 are needed, found " + std::to_string(start) + ", " + std::to_string(end) + ", " +
-             std::to_string(step),
+    fail("arange: finite bounds and a step other than 0 are needed, found " + std::to_string(start) + ", " +
+             std::to_string(end) + ", " + std::to_string(step),
          where);
   const double n = std::max(0.0, std::ceil((end - start) / step));
   if (n > 9e15) fail("arange: too many elements", where);
@@ -85,8 +95,11 @@ Tensor randn(const Dims& sizes, TensorOptions options, Generator* generator, Loc
   return random_fill(OpId::randn, sizes, options, generator, where);
 }
 
-Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options, Generator* generator, Location where) {
-  if (high <= low) fail("randint: high must be above low, found " + std::to_string(low) + " and " + std::to_string(high), where);
+Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options, Generator* generator,
+               Location where) {
+  if (high <= low)
+    fail("randint: high must be above low, found " + std::to_string(low) + " and " + std::to_string(high),
+         where);
   std::vector<int64_t> values(static_cast<size_t>(checked_numel(sizes, where)));
   Generator& g = generator_or_default(generator);
   const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
@@ -104,7 +117,8 @@ Tensor randperm(int64_t n, Generator* generator, Location where) {
   return tensor(values, where);
 }
 
-Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(void*), void* context, Location where) {
+Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(void*), void* context,
+                 Location where) {
   const int64_t nbytes = checked_mul(checked_numel(sizes, where), itemsize(dtype), "from_blob", where);
   if (!data && nbytes > 0) fail("from_blob: a null address for " + std::to_string(nbytes) + " bytes", where);
   core::Ref<core::TensorImpl> t(core::new_impl());
@@ -117,7 +131,8 @@ Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(voi
 
 namespace eager {
 
-Tensor from_host(const void* values, DType from, int64_t count, const Dims& sizes, const TensorOptions& options, Location where) {
+Tensor from_host(const void* values, DType from, int64_t count, const Dims& sizes,
+                 const TensorOptions& options, Location where) {
   const Device d = device_of(options, "tensor", where);
   if (checked_numel(sizes, where) != count)
     fail("tensor: " + std::to_string(count) + " values for shape " + to_string(sizes), where);

@@ -42,8 +42,8 @@ const DirectRow& row(ops::OpId op) {
 }
 
 bool plain(const TensorImpl* t) {
-  return t && t->dtype == DType::float32 && t->has(core::kContiguous) && !t->has(core::kPending) && t->numel <= kLargest &&
-         t->device.type == DeviceType::cpu;
+  return t && t->dtype == DType::float32 && t->has(core::kContiguous) && !t->has(core::kPending) &&
+         t->numel <= kLargest && t->device.type == DeviceType::cpu;
 }
 
 }  // namespace

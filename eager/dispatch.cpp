@@ -13,13 +13,16 @@ constinit thread_local Interceptor* interceptor_ = nullptr;
 namespace {
 
 [[noreturn, gnu::cold]] void fail_operand(const Call& call, uint32_t i) {
-  fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) + " is an undefined tensor", call.where);
+  fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) + " is an undefined tensor",
+       call.where);
 }
 
-// In-place ops read operands while they write: an operand that overlaps the written memory otherwise than exactly is copied.
+// In-place ops read operands while they write: an operand that overlaps the written memory otherwise than
+// exactly is copied.
 bool overlaps(const TensorImpl* written, const TensorImpl* read) {
   if (!read || read == written || read->storage != written->storage) return false;
-  return !(read->offset == written->offset && read->sizes == written->sizes && read->strides == written->strides);
+  return !(read->offset == written->offset && read->sizes == written->sizes &&
+           read->strides == written->strides);
 }
 
 Ref<TensorImpl> contiguous_copy(TensorImpl* t, Location where) {
@@ -61,12 +64,14 @@ void check_in_place(const Call& call) {
     if (!t) fail_operand(call, static_cast<uint32_t>(op.writes[j]));
     for (int d = 0; d < t->sizes.rank(); ++d)
       if (t->strides[d] == 0 && t->sizes[d] > 1)
-        fail(std::string(op.name) + "_: an expanded tensor, several of whose elements share memory, cannot be changed in place; "
-                                    "clone() it first",
+        fail(std::string(op.name) +
+                 "_: an expanded tensor, several of whose elements share memory, cannot be changed in place; "
+                 "clone() it first",
              call.where);
     if (modes().grad && t->has(core::kRequiresGrad) && !t->grad_fn && !t->has(core::kPending))
-      fail(std::string(op.name) + "_: a leaf that requires grad cannot be changed in place while gradients are noted; "
-                                  "use NoGrad or detach()",
+      fail(std::string(op.name) +
+               "_: a leaf that requires grad cannot be changed in place while gradients are noted; "
+               "use NoGrad or detach()",
            call.where);
   }
 }
@@ -95,7 +100,8 @@ void check_operands_of_trace(const Call& call) {
       continue;
     }
     if (first && !(first->device == t->device))
-      fail(std::string(op.name) + ": operands on different devices: " + to_string(first->device) + " and " + to_string(t->device),
+      fail(std::string(op.name) + ": operands on different devices: " + to_string(first->device) + " and " +
+               to_string(t->device),
            call.where);
     first = t;
   }
@@ -117,12 +123,12 @@ void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& 
     const TensorImpl* target = call.in[op.writes[j]];
     const ops::TensorType& result = results[static_cast<size_t>(j)];
     if (!(result.sizes == target->sizes))
-      fail(std::string(op.name) + "_: the result of shape " + to_string(result.sizes) + " does not fit the tensor " +
-               to_string(target->sizes) + " that it changes in place",
+      fail(std::string(op.name) + "_: the result of shape " + to_string(result.sizes) +
+               " does not fit the tensor " + to_string(target->sizes) + " that it changes in place",
            call.where);
     if (is_floating(result.dtype) && !is_floating(target->dtype))
-      fail(std::string(op.name) + "_: a result of type " + name(result.dtype) + " cannot be stored in place in a tensor of type " +
-               name(target->dtype),
+      fail(std::string(op.name) + "_: a result of type " + name(result.dtype) +
+               " cannot be stored in place in a tensor of type " + name(target->dtype),
            call.where);
   }
 }
@@ -136,7 +142,9 @@ CallTypes call_types(const Call& call) {
     bool present = true;
     if ((call.numbers >> i) & 1) {
       const auto kind = static_cast<NumberKind>(call.words[word]);
-      type.dtype = kind == NumberKind::bool_ ? DType::bool_ : kind == NumberKind::integer ? DType::int64 : DType::float64;
+      type.dtype = kind == NumberKind::bool_     ? DType::bool_
+                   : kind == NumberKind::integer ? DType::int64
+                                                 : DType::float64;
       type.number = true;
       word += 2;
     } else if (t) {
@@ -147,7 +155,8 @@ CallTypes call_types(const Call& call) {
     out.types.push_back(type);
     out.present.push_back(present);
   }
-  ops::SplitWords split = ops::split_words(ops::def(call.op), {call.words, call.n_words}, static_cast<int>(word / 2));
+  ops::SplitWords split =
+      ops::split_words(ops::def(call.op), {call.words, call.n_words}, static_cast<int>(word / 2));
   out.structural = std::move(split.structural);
   out.run_time = std::move(split.run_time);
   return out;
@@ -157,7 +166,8 @@ NumberKind number_kind(const ops::OpDef& op, int n_numbers, std::span<const int6
   if (word < 2 * n_numbers) return static_cast<NumberKind>(words[static_cast<size_t>(word - 1)]);
   int at = 2 * n_numbers;
   for (int k = 0; k < op.n_attrs; ++k) {
-    if (at == word) return op.attrs[k].type == ops::AttrType::floating ? NumberKind::floating : NumberKind::integer;
+    if (at == word)
+      return op.attrs[k].type == ops::AttrType::floating ? NumberKind::floating : NumberKind::integer;
     at += op.attrs[k].type == ops::AttrType::list ? static_cast<int>(words[static_cast<size_t>(at)]) + 1 : 1;
   }
   internal_error(std::string("no attribute at word ") + std::to_string(word) + " of " + op.name);
@@ -167,7 +177,11 @@ std::vector<ops::TensorType> infer_call(const Call& call) {
   const CallTypes t = call_types(call);
   std::vector<ops::TensorType> out;
   static_assert(sizeof(bool) == sizeof(char));
-  ops::infer({ops::def(call.op), t.types, {reinterpret_cast<const bool*>(t.present.data()), t.present.size()}, t.structural, call.where},
+  ops::infer({ops::def(call.op),
+              t.types,
+              {reinterpret_cast<const bool*>(t.present.data()), t.present.size()},
+              t.structural,
+              call.where},
              out);
   return out;
 }
@@ -175,7 +189,11 @@ std::vector<ops::TensorType> infer_call(const Call& call) {
 ops::Layout infer_view(const Call& call) {
   const CallTypes t = call_types(call);
   const ops::OpDef& op = ops::def(call.op);
-  const ops::InferCall infer{op, t.types, {reinterpret_cast<const bool*>(t.present.data()), t.present.size()}, t.structural, call.where};
+  const ops::InferCall infer{op,
+                             t.types,
+                             {reinterpret_cast<const bool*>(t.present.data()), t.present.size()},
+                             t.structural,
+                             call.where};
   std::vector<ops::TensorType> out;
   ops::infer(infer, out);
   const TensorImpl* base = call.in[0];

@@ -1,5 +1,5 @@
-// The way of an op: interceptor, else check, inference and the backend; then the tape. Stateless but for thread-local
-// caches; any thread.
+// The way of an op: interceptor, else check, inference and the backend; then the tape. Stateless but for
+// thread-local caches; any thread.
 #pragma once
 
 #include "tandem/eager/interceptor.h"
@@ -20,13 +20,14 @@ void run_op(const Call& call, Ref<TensorImpl>* results);
 
 /// The structural part of a call: types and words without run-time values.
 struct CallTypes {
-  std::vector<ops::TensorType> types;   // per operand
+  std::vector<ops::TensorType> types;  // per operand
   std::vector<char> present;
-  std::vector<int64_t> structural;      // words
-  std::vector<int> run_time;            // positions of run-time attributes among call.words
+  std::vector<int64_t> structural;  // words
+  std::vector<int> run_time;        // positions of run-time attributes among call.words
 };
 CallTypes call_types(const Call& call);
-/// The kind of the run-time number at `word` of a call's words: of a number operand's value, or of an attribute.
+/// The kind of the run-time number at `word` of a call's words: of a number operand's value, or of an
+/// attribute.
 NumberKind number_kind(const ops::OpDef& op, int n_numbers, std::span<const int64_t> words, int word);
 /// Checks and infers; throws Error with the caller's line.
 std::vector<ops::TensorType> infer_call(const Call& call);

@@ -5,7 +5,9 @@
 namespace tandem::eager {
 
 double NumberSource::value(const int64_t* words) const {
-  if (word >= 0) return kind == NumberKind::floating ? std::bit_cast<double>(words[word]) : static_cast<double>(words[word]);
+  if (word >= 0)
+    return kind == NumberKind::floating ? std::bit_cast<double>(words[word])
+                                        : static_cast<double>(words[word]);
   if (op == ops::ScalarOp::count_) return constant;
   return ops::number_arithmetic(op, a->value(words), b ? b->value(words) : 0);
 }
@@ -24,13 +26,16 @@ ops::Value EagerEmitter::add(Ref<TensorImpl> tensor) {
   return {static_cast<int32_t>(items_.size()) - 1};
 }
 
-ops::Value EagerEmitter::number_bits(int64_t bits, NumberKind kind, std::shared_ptr<const NumberSource> source) {
+ops::Value EagerEmitter::number_bits(int64_t bits, NumberKind kind,
+                                     std::shared_ptr<const NumberSource> source) {
   Item item;
   item.bits = bits;
   item.kind = kind;
   item.source = std::move(source);
   item.type.number = true;
-  item.type.dtype = kind == NumberKind::bool_ ? DType::bool_ : kind == NumberKind::integer ? DType::int64 : DType::float64;
+  item.type.dtype = kind == NumberKind::bool_     ? DType::bool_
+                    : kind == NumberKind::integer ? DType::int64
+                                                  : DType::float64;
   items_.push_back(std::move(item));
   return {static_cast<int32_t>(items_.size()) - 1};
 }
@@ -45,7 +50,8 @@ ops::Value EagerEmitter::count(ops::Value v, const Dims& axes) {
 ops::Value EagerEmitter::number_op(ops::ScalarOp op, ops::Value a, ops::Value b) {
   const auto value = [&](ops::Value v) {
     const Item& item = at(v);
-    return item.kind == NumberKind::floating ? std::bit_cast<double>(item.bits) : static_cast<double>(item.bits);
+    return item.kind == NumberKind::floating ? std::bit_cast<double>(item.bits)
+                                             : static_cast<double>(item.bits);
   };
   const double result = ops::number_arithmetic(op, value(a), b ? value(b) : 0);
   std::shared_ptr<NumberSource> source;
@@ -64,7 +70,8 @@ ops::Value EagerEmitter::number_op(ops::ScalarOp op, ops::Value a, ops::Value b)
   return number_bits(std::bit_cast<int64_t>(result), NumberKind::floating, std::move(source));
 }
 
-void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words structural, ops::Value* out) {
+void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words structural,
+                        ops::Value* out) {
   const ops::OpDef& op = ops::def(id);
   const size_t n_in = in.size() - static_cast<size_t>(op.n_numbers());
   std::vector<TensorImpl*> operands;
@@ -83,18 +90,22 @@ void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words
       push(at(in[i]).bits, at(in[i]).source);
     }
   }
-  // Words in declared order: structural ones from the caller, run-time ones from the numbers behind the operands.
+  // Words in declared order: structural ones from the caller, run-time ones from the numbers behind the
+  // operands.
   size_t next_structural = 0, next_number = n_in;
   for (int k = 0; k < op.n_attrs; ++k) {
     if (op.attrs[k].run_time()) {
       const Item& item = at(in[next_number++]);
       const bool floating = op.attrs[k].type == ops::AttrType::floating;
       int64_t bits = item.bits;
-      if (floating && item.kind != NumberKind::floating) bits = std::bit_cast<int64_t>(static_cast<double>(item.bits));
-      if (!floating && item.kind == NumberKind::floating) bits = static_cast<int64_t>(std::bit_cast<double>(item.bits));
+      if (floating && item.kind != NumberKind::floating)
+        bits = std::bit_cast<int64_t>(static_cast<double>(item.bits));
+      if (!floating && item.kind == NumberKind::floating)
+        bits = static_cast<int64_t>(std::bit_cast<double>(item.bits));
       push(bits, item.source);
     } else {
-      const size_t n = op.attrs[k].type == ops::AttrType::list ? static_cast<size_t>(structural[next_structural]) + 1 : 1;
+      const size_t n =
+          op.attrs[k].type == ops::AttrType::list ? static_cast<size_t>(structural[next_structural]) + 1 : 1;
       for (size_t w = next_structural; w < next_structural + n; ++w) push(structural[w]);
       next_structural += n;
     }

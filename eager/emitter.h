@@ -1,5 +1,5 @@
-// The Emitter that dispatches: gradients and composites written over Value run as ordinary ops, so a tracer sees them and
-// the tape notes them. Holds its values until it dies; one thread.
+// The Emitter that dispatches: gradients and composites written over Value run as ordinary ops, so a tracer
+// sees them and the tape notes them. Holds its values until it dies; one thread.
 #pragma once
 
 #include "tandem/eager/dispatch.h"
@@ -12,7 +12,9 @@ class EagerEmitter final : public ops::Emitter {
   explicit EagerEmitter(Location at) { location = at; }
   void emit(ops::OpId op, std::span<const ops::Value> in, ops::Words words, ops::Value* out) override;
   const ops::TensorType& type(ops::Value v) override { return at(v).type; }
-  ops::Value number(double value) override { return number_bits(std::bit_cast<int64_t>(value), NumberKind::floating); }
+  ops::Value number(double value) override {
+    return number_bits(std::bit_cast<int64_t>(value), NumberKind::floating);
+  }
   ops::Value count(ops::Value v, const Dims& axes) override;
   ops::Value number_op(ops::ScalarOp op, ops::Value a, ops::Value b) override;
 

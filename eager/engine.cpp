@@ -1,5 +1,6 @@
-// backward(): nodes are visited by falling sequence number, so a node runs when all gradients of its results are in and
-// the order is the same in every run. Pending gradients hang on the nodes through Node::walk; nothing recurses.
+// backward(): nodes are visited by falling sequence number, so a node runs when all gradients of its results
+// are in and the order is the same in every run. Pending gradients hang on the nodes through Node::walk;
+// nothing recurses.
 #include <algorithm>
 #include <queue>
 
@@ -26,8 +27,8 @@ void GradientValues::run(ops::Emitter& e) {
     if (!needed[i]) results[i] = {};
 }
 
-void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch, std::vector<Ref<TensorImpl>>& out,
-                  std::vector<char>& fresh) {
+void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch,
+                  std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh) {
   out.assign(n.in.size(), {});
   fresh.assign(n.in.size(), 0);
   if (through_dispatch) {
@@ -96,7 +97,8 @@ class Walk {
   }
 
   std::vector<Ref<TensorImpl>> run() {
-    for (size_t i = 0; i < request_.roots.size(); ++i) deliver(edge_of(request_.roots[i].get()), request_.gradients[i], false, request_.roots[i].get());
+    for (size_t i = 0; i < request_.roots.size(); ++i)
+      deliver(edge_of(request_.roots[i].get()), request_.gradients[i], false, request_.roots[i].get());
     std::vector<Ref<TensorImpl>> out;
     std::vector<char> fresh;
     while (!queue_.empty()) {
@@ -140,10 +142,11 @@ class Walk {
     return out;
   }
 
-  // The first gradient of a leaf has memory of its own (R4); later ones are added in place, or, when they shall be
-  // differentiable, out of place.
+  // The first gradient of a leaf has memory of its own (R4); later ones are added in place, or, when they
+  // shall be differentiable, out of place.
   void accumulate(TensorImpl* leaf, Ref<TensorImpl> grad, bool fresh) {
-    if (const AutogradState* s = autograd_state(leaf); s && !s->hooks.empty()) grad = call_hooks(s->hooks, std::move(grad), &fresh);
+    if (const AutogradState* s = autograd_state(leaf); s && !s->hooks.empty())
+      grad = call_hooks(s->hooks, std::move(grad), &fresh);
     if (!request_.inputs.empty()) {
       for (size_t i = 0; i < request_.inputs.size(); ++i) {
         if (request_.inputs[i] != leaf) continue;
@@ -154,12 +157,15 @@ class Walk {
     AutogradState& s = make_autograd_state(leaf);
     Ref<TensorImpl> before = s.grad;
     if (!before) {
-      s.grad = fresh && !request_.create_graph ? std::move(grad) : request_.create_graph ? std::move(grad) : copy(grad);
+      s.grad = fresh && !request_.create_graph ? std::move(grad)
+               : request_.create_graph         ? std::move(grad)
+                                               : copy(grad);
     } else if (request_.create_graph) {
       s.grad = plus(before, grad);
     } else {
       TensorImpl* in[] = {before.get(), grad.get()};
-      call_into({.op = ops::OpId::add, .in_place = true, .n_in = 2, .in = in, .where = request_.where}, nullptr);
+      call_into({.op = ops::OpId::add, .in_place = true, .n_in = 2, .in = in, .where = request_.where},
+                nullptr);
     }
     if (interceptor_) interceptor_->leaf_grad(leaf, before.get(), s.grad.get());
   }
@@ -171,7 +177,8 @@ class Walk {
     return out;
   }
 
-  Ref<TensorImpl> call_hooks(const std::vector<std::pair<int, Hook>>& hooks, Ref<TensorImpl> grad, bool* fresh) {
+  Ref<TensorImpl> call_hooks(const std::vector<std::pair<int, Hook>>& hooks, Ref<TensorImpl> grad,
+                             bool* fresh) {
     const std::vector<std::pair<int, Hook>> now = hooks;  // a hook may remove itself
     for (const auto& [number, hook] : now) {
       if (interceptor_) interceptor_->host_code();
@@ -185,7 +192,8 @@ class Walk {
   void run_hooks(Node& n, Pending& p) {
     if (!n.extras) return;
     for (size_t j = 0; j < n.extras->hooks.size(); ++j)
-      if (p.grads[j] && !n.extras->hooks[j].empty()) p.grads[j] = call_hooks(n.extras->hooks[j], p.grads[j], nullptr);
+      if (p.grads[j] && !n.extras->hooks[j].empty())
+        p.grads[j] = call_hooks(n.extras->hooks[j], p.grads[j], nullptr);
   }
 
   // autograd::grad with respect to an intermediate result.
@@ -196,10 +204,12 @@ class Walk {
     }
   }
 
-  void gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh) {
+  void gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out,
+                std::vector<char>& fresh) {
     const char* name = n.op == ops::OpId::count_ ? "custom function" : ops::def(n.op).name;
     if (n.consumed)
-      fail(std::string("backward: the tape of this ") + name + " was freed by an earlier backward; pass retain_graph the first time",
+      fail(std::string("backward: the tape of this ") + name +
+               " was freed by an earlier backward; pass retain_graph the first time",
            n.where.known() ? n.where : request_.where);
     for (const Node::In& in : n.in) check_version(n, in.saved, name);
     for (const Node::Out& o : n.out) check_version(n, o.saved, name);
@@ -209,30 +219,35 @@ class Walk {
 
   void check_version(const Node& n, const Saved& saved, const char* name) {
     if (!saved.value || version_of(saved.value.get()) == saved.version) return;
-    std::string message = std::string("backward: a value that the gradient of ") + name + " needs was changed in place";
+    std::string message =
+        std::string("backward: a value that the gradient of ") + name + " needs was changed in place";
     const core::Storage* s = saved.value->storage.get();
-    if (s && s->changed_at.known()) message += std::string(" at ") + s->changed_at.file + ":" + std::to_string(s->changed_at.line);
+    if (s && s->changed_at.known())
+      message += std::string(" at ") + s->changed_at.file + ":" + std::to_string(s->changed_at.line);
     fail(message + "; the op was called", n.where);
   }
 
-  void custom_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh) {
+  void custom_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out,
+                       std::vector<char>& fresh) {
     out.assign(n.in.size(), {});
     fresh.assign(n.in.size(), 0);
     CustomFunction& f = *n.extras->custom;
     for (size_t i = 0; i < f.versions.size(); ++i)
-      if (TensorImpl* t = f.context.saved()[i].impl()) check_version(n, {Ref<TensorImpl>(t), f.versions[i]}, "a custom function");
+      if (TensorImpl* t = f.context.saved()[i].impl())
+        check_version(n, {Ref<TensorImpl>(t), f.versions[i]}, "a custom function");
     if (interceptor_) interceptor_->host_code();
     TensorList incoming;
     for (const Ref<TensorImpl>& g : grads) incoming.emplace_back(g);
     const TensorList result = f.backward(f.context, incoming);
     if (result.size() != n.in.size())
-      fail("custom function: backward returned " + std::to_string(result.size()) + " gradients for " + std::to_string(n.in.size()) + " inputs",
+      fail("custom function: backward returned " + std::to_string(result.size()) + " gradients for " +
+               std::to_string(n.in.size()) + " inputs",
            n.where);
     for (size_t i = 0; i < result.size(); ++i) {
       if (!n.in[i].edge || !result[i].defined()) continue;
       if (!(result[i].sizes() == n.in[i].type.sizes))
-        fail("custom function: the gradient of input " + std::to_string(i) + " has shape " + to_string(result[i].sizes()) + ", the input " +
-                 to_string(n.in[i].type.sizes),
+        fail("custom function: the gradient of input " + std::to_string(i) + " has shape " +
+                 to_string(result[i].sizes()) + ", the input " + to_string(n.in[i].type.sizes),
              n.where);
       out[i] = Ref<TensorImpl>(result[i].impl());
     }

@@ -1,5 +1,5 @@
-// The public functions over ops: each builds its call. Value-dependent rewriting (pow(x, 2), dropout with p = 0) happens
-// here and never later, where eager and traced code both pass.
+// The public functions over ops: each builds its call. Value-dependent rewriting (pow(x, 2), dropout with p =
+// 0) happens here and never later, where eager and traced code both pass.
 #include "tandem/eager/functions.h"
 
 #include <limits>
@@ -14,7 +14,18 @@ using ops::OpId;
 namespace {
 // Functions that the table generates but that rewrite by value or take a tensor first.
 Tensor pointwise2(OpId op, const Operand& a, const Operand& b) {
-  if (!a.impl && !b.impl) fail(std::string(ops::def(op).name) + ": at least one operand must be a tensor", a.where);
+  if (a.impl && b.impl) [[likely]] {
+    core::TensorImpl* in[] = {a.impl, b.impl};
+    // Member by member: the operands were just written so, and one wide load of two narrow stores would
+    // stall.
+    const Location& where = a.where.known() ? a.where : b.where;
+    const char* file = where.file;
+    int line = where.line;
+    asm("" : "+r"(file), "+r"(line));
+    return eager::call1({.op = op, .n_in = 2, .in = in, .where = {file, line}});
+  }
+  if (!a.impl && !b.impl)
+    fail(std::string(ops::def(op).name) + ": at least one operand must be a tensor", a.where);
   return CallBuilder(op, a.where.known() ? a.where : b.where).in(a).in(b).run();
 }
 double value(const Operand& o) {
@@ -29,18 +40,18 @@ Operand rewritten(OpId op, const Operand& a, const Operand& b, Tensor& out) {
 
 #define TANDEM_POINTWISE1(name, ...) \
   Tensor name(const Tensor& a, Location where) { return CallBuilder(OpId::name, where).in(a).run(); }
-#define TANDEM_POINTWISE2(name, ...)                                                      \
-  Tensor name(const Operand& a, const Operand& b) {                                       \
-    if constexpr (OpId::name == OpId::pow) {                                              \
-      Tensor out;                                                                         \
-      rewritten(OpId::name, a, b, out);                                                   \
-      if (out.defined()) return out;                                                      \
-    }                                                                                     \
-    return pointwise2(OpId::name, a, b);                                                  \
+#define TANDEM_POINTWISE2(name, ...)                \
+  Tensor name(const Operand& a, const Operand& b) { \
+    if constexpr (OpId::name == OpId::pow) {        \
+      Tensor out;                                   \
+      rewritten(OpId::name, a, b, out);             \
+      if (out.defined()) return out;                \
+    }                                               \
+    return pointwise2(OpId::name, a, b);            \
   }
-#define TANDEM_POINTWISE3(name, ...)                                                      \
-  Tensor name(const Operand& a, const Operand& b, const Operand& c) {                     \
-    return CallBuilder(OpId::name, a.where).in(a).in(b).in(c).run();                      \
+#define TANDEM_POINTWISE3(name, ...)                                  \
+  Tensor name(const Operand& a, const Operand& b, const Operand& c) { \
+    return CallBuilder(OpId::name, a.where).in(a).in(b).in(c).run();  \
   }
 #include "tandem/ops/pointwise.def"
 #undef TANDEM_POINTWISE1
@@ -49,7 +60,11 @@ Operand rewritten(OpId op, const Operand& a, const Operand& b, Tensor& out) {
 
 Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high, Location where) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  return CallBuilder(OpId::clamp, where).in(a).floating(low.value_or(-kInfinity)).floating(high.value_or(kInfinity)).run();
+  return CallBuilder(OpId::clamp, where)
+      .in(a)
+      .floating(low.value_or(-kInfinity))
+      .floating(high.value_or(kInfinity))
+      .run();
 }
 
 Tensor gelu(const Tensor& a, bool tanh_approximation, Location where) {
@@ -60,7 +75,9 @@ Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value) {
   return CallBuilder(OpId::masked_fill, value.where).in(a).in(mask).in(value).run();
 }
 
-Tensor matmul(const Tensor& a, const Tensor& b, Location where) { return CallBuilder(OpId::matmul, where).in(a).in(b).run(); }
+Tensor matmul(const Tensor& a, const Tensor& b, Location where) {
+  return CallBuilder(OpId::matmul, where).in(a).in(b).run();
+}
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Location where) {
   return CallBuilder(OpId::linear, where).in(x).in(weight).in(bias).run();
@@ -70,17 +87,32 @@ Tensor embedding(const Tensor& index, const Tensor& weight, Location where) {
   return CallBuilder(OpId::embedding, where).in(weight).in(index).run();
 }
 
-Tensor softmax(const Tensor& a, int64_t axis, Location where) { return CallBuilder(OpId::softmax, where).in(a).word(axis).run(); }
+Tensor softmax(const Tensor& a, int64_t axis, Location where) {
+  return CallBuilder(OpId::softmax, where).in(a).word(axis).run();
+}
 Tensor log_softmax(const Tensor& a, int64_t axis, Location where) {
   return CallBuilder(OpId::log_softmax, where).in(a).word(axis).run();
 }
 
-Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, const Tensor& bias, double eps, Location where) {
-  return CallBuilder(OpId::layer_norm, where).in(x).in(weight).in(bias).floating(eps).word(normalized_rank).run();
+Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, const Tensor& bias, double eps,
+                  Location where) {
+  return CallBuilder(OpId::layer_norm, where)
+      .in(x)
+      .in(weight)
+      .in(bias)
+      .floating(eps)
+      .word(normalized_rank)
+      .run();
 }
 
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index, Location where) {
-  return CallBuilder(OpId::cross_entropy, where).in(logits).in(labels).word(static_cast<int64_t>(reduction)).word(ignore_index).run();
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index,
+                     Location where) {
+  return CallBuilder(OpId::cross_entropy, where)
+      .in(logits)
+      .in(labels)
+      .word(static_cast<int64_t>(reduction))
+      .word(ignore_index)
+      .run();
 }
 
 Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction, Location where) {
@@ -118,7 +150,9 @@ Tensor stack(std::span<const Tensor> tensors, int64_t axis, Location where) {
   std::vector<Tensor> rows;
   for (const Tensor& t : tensors) {
     if (!(t.sizes(where) == tensors[0].sizes(where)))
-      fail("stack: all shapes must be equal, found " + to_string(tensors[0].sizes()) + " and " + to_string(t.sizes()), where);
+      fail("stack: all shapes must be equal, found " + to_string(tensors[0].sizes()) + " and " +
+               to_string(t.sizes()),
+           where);
     rows.push_back(t.unsqueeze(axis, where));
   }
   return cat(rows, normalize_axis(axis, tensors[0].dim() + 1, "stack", where), where);
@@ -158,10 +192,18 @@ Tensor Tensor::var(const Dims& axes, int64_t correction, bool keepdim, Location 
   return CallBuilder(OpId::var, where).in(*this).word(correction).word(keepdim).list(axes).run();
 }
 Tensor Tensor::softmax(int64_t axis, Location where) const { return tandem::softmax(*this, axis, where); }
-Tensor Tensor::log_softmax(int64_t axis, Location where) const { return tandem::log_softmax(*this, axis, where); }
-Tensor Tensor::cumsum(int64_t axis, Location where) const { return CallBuilder(OpId::cumsum, where).in(*this).word(axis).word(0).run(); }
-Tensor Tensor::matmul(const Tensor& other, Location where) const { return tandem::matmul(*this, other, where); }
-Tensor Tensor::masked_fill(const Tensor& mask, const Operand& value) const { return tandem::masked_fill(*this, mask, value); }
+Tensor Tensor::log_softmax(int64_t axis, Location where) const {
+  return tandem::log_softmax(*this, axis, where);
+}
+Tensor Tensor::cumsum(int64_t axis, Location where) const {
+  return CallBuilder(OpId::cumsum, where).in(*this).word(axis).word(0).run();
+}
+Tensor Tensor::matmul(const Tensor& other, Location where) const {
+  return tandem::matmul(*this, other, where);
+}
+Tensor Tensor::masked_fill(const Tensor& mask, const Operand& value) const {
+  return tandem::masked_fill(*this, mask, value);
+}
 Tensor Tensor::index_select(int64_t axis, const Tensor& index, Location where) const {
   return CallBuilder(OpId::index_select, where).in(*this).in(index).word(axis).run();
 }
@@ -178,16 +220,20 @@ Tensor Tensor::to(DType dtype, Location where) const {
 }
 Tensor Tensor::to(Device device, Location where) const {
   if (checked(where).device == device) return *this;
-  fail("to: no device " + to_string(device) + " in this build; tensors live on " + to_string(checked(where).device), where);
+  fail("to: no device " + to_string(device) + " in this build; tensors live on " +
+           to_string(checked(where).device),
+       where);
 }
 Tensor Tensor::clone(Location where) const { return CallBuilder(OpId::clone, where).in(*this).run(); }
-Tensor Tensor::contiguous(Location where) const { return checked(where).has(core::kContiguous) ? *this : clone(where); }
+Tensor Tensor::contiguous(Location where) const {
+  return checked(where).has(core::kContiguous) ? *this : clone(where);
+}
 
 // In-place forms.
-#define TANDEM_IN_PLACE(name)                                                  \
-  const Tensor& Tensor::name##_(const Operand& other) const {                  \
-    CallBuilder(OpId::name, other.where).in(*this).in(other).run_in_place();   \
-    return *this;                                                              \
+#define TANDEM_IN_PLACE(name)                                                \
+  const Tensor& Tensor::name##_(const Operand& other) const {                \
+    CallBuilder(OpId::name, other.where).in(*this).in(other).run_in_place(); \
+    return *this;                                                            \
   }
 TANDEM_IN_PLACE(add)
 TANDEM_IN_PLACE(sub)

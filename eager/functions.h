@@ -18,12 +18,15 @@ Tensor ones_like(const Tensor& t, Location where = Location::here());
 Tensor full_like(const Tensor& t, double value, Location where = Location::here());
 Tensor empty_like(const Tensor& t, Location where = Location::here());
 /// start, start + step, ... below `end`; dtype float32 unless said (PyTorch: pass int64 for indices).
-Tensor arange(double start, double end, double step = 1, TensorOptions options = {}, Location where = Location::here());
-Tensor rand(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr, Location where = Location::here());
-Tensor randn(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr, Location where = Location::here());
+Tensor arange(double start, double end, double step = 1, TensorOptions options = {},
+              Location where = Location::here());
+Tensor rand(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr,
+            Location where = Location::here());
+Tensor randn(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr,
+             Location where = Location::here());
 /// Integers in [low, high), int64 unless said.
-Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options = {.dtype = int64}, Generator* generator = nullptr,
-               Location where = Location::here());
+Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options = {.dtype = int64},
+               Generator* generator = nullptr, Location where = Location::here());
 /// A random permutation of 0 .. n-1, int64.
 Tensor randperm(int64_t n, Generator* generator = nullptr, Location where = Location::here());
 
@@ -32,27 +35,34 @@ template <Number T>
 Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions options = {.dtype = dtype_of<T>},
               Location where = Location::here());
 template <Number T>
-Tensor tensor(std::initializer_list<T> values, TensorOptions options = {.dtype = dtype_of<T>}, Location where = Location::here()) {
-  return tensor(std::span<const T>(values.begin(), values.size()), {static_cast<int64_t>(values.size())}, options, where);
+Tensor tensor(std::initializer_list<T> values, TensorOptions options = {.dtype = dtype_of<T>},
+              Location where = Location::here()) {
+  return tensor(std::span<const T>(values.begin(), values.size()), {static_cast<int64_t>(values.size())},
+                options, where);
 }
 template <Number T>
 Tensor tensor(const std::vector<T>& values, Location where = Location::here()) {
-  return tensor(std::span<const T>(values), {static_cast<int64_t>(values.size())}, {.dtype = dtype_of<T>}, where);
+  return tensor(std::span<const T>(values), {static_cast<int64_t>(values.size())}, {.dtype = dtype_of<T>},
+                where);
 }
 /// A scalar tensor.
 template <Number T>
-Tensor scalar_tensor(T value, TensorOptions options = {.dtype = dtype_of<T>}, Location where = Location::here()) {
+Tensor scalar_tensor(T value, TensorOptions options = {.dtype = dtype_of<T>},
+                     Location where = Location::here()) {
   return tensor(std::span<const T>(&value, 1), {}, options, where);
 }
-/// A tensor over memory that the caller owns and keeps alive; row-major. `release(context)` runs at the end if given.
-Tensor from_blob(void* data, const Dims& sizes, DType dtype = float32, void (*release)(void*) = nullptr, void* context = nullptr,
-                 Location where = Location::here());
+/// A tensor over memory that the caller owns and keeps alive; row-major. `release(context)` runs at the end
+/// if given.
+Tensor from_blob(void* data, const Dims& sizes, DType dtype = float32, void (*release)(void*) = nullptr,
+                 void* context = nullptr, Location where = Location::here());
 namespace eager {
-Tensor from_host(const void* values, DType from, int64_t count, const Dims& sizes, const TensorOptions& options, Location where);
+Tensor from_host(const void* values, DType from, int64_t count, const Dims& sizes,
+                 const TensorOptions& options, Location where);
 }
 template <Number T>
 Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions options, Location where) {
-  return eager::from_host(values.data(), dtype_of<T>, static_cast<int64_t>(values.size()), sizes, options, where);
+  return eager::from_host(values.data(), dtype_of<T>, static_cast<int64_t>(values.size()), sizes, options,
+                          where);
 }
 
 // Pointwise: one function per row of the op table.
@@ -64,7 +74,8 @@ Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions option
 #undef TANDEM_POINTWISE2
 #undef TANDEM_POINTWISE3
 /// min(max(a, low), high); either bound may be left out.
-Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high = {}, Location where = Location::here());
+Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high = {},
+             Location where = Location::here());
 /// x * Phi(x), exactly (erf) or by PyTorch's tanh approximation.
 Tensor gelu(const Tensor& a, bool tanh_approximation = false, Location where = Location::here());
 Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value);
@@ -85,20 +96,23 @@ Tensor embedding(const Tensor& index, const Tensor& weight, Location where = Loc
 /// PyTorch's matmul: vectors, matrices, broadcast batches.
 Tensor matmul(const Tensor& a, const Tensor& b, Location where = Location::here());
 /// x (..., K) times weight (N, K) transposed, plus bias (N) -> (..., N).
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Location where = Location::here());
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+              Location where = Location::here());
 
 // Normalisation, losses, regularisation.
 Tensor softmax(const Tensor& a, int64_t axis, Location where = Location::here());
 Tensor log_softmax(const Tensor& a, int64_t axis, Location where = Location::here());
 /// Over the last `normalized_rank` axes; weight and bias of those sizes, or undefined.
-Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5,
-                  Location where = Location::here());
+Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, const Tensor& bias = {},
+                  double eps = 1e-5, Location where = Location::here());
 enum class Reduction : uint8_t { none, mean, sum };
 /// Of logits (N, C) and labels (N) int64; rows whose label is `ignore_index` count nothing.
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction = Reduction::mean, int64_t ignore_index = -100,
-                     Location where = Location::here());
-Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean, Location where = Location::here());
-/// Zeroes elements with probability p and scales the others by 1 / (1 - p); x itself when not training or p == 0.
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction = Reduction::mean,
+                     int64_t ignore_index = -100, Location where = Location::here());
+Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean,
+                Location where = Location::here());
+/// Zeroes elements with probability p and scales the others by 1 / (1 - p); x itself when not training or p
+/// == 0.
 Tensor dropout(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
 
 // Operators.
@@ -106,26 +120,41 @@ inline Tensor operator+(const Tensor& a, const Operand& b) { return add(Operand(
 inline Tensor operator-(const Tensor& a, const Operand& b) { return sub(Operand(a, b.where), b); }
 inline Tensor operator*(const Tensor& a, const Operand& b) { return mul(Operand(a, b.where), b); }
 inline Tensor operator/(const Tensor& a, const Operand& b) { return div(Operand(a, b.where), b); }
-// == and != carry no line: C++20 rewrites them, and a converting second operand would be ambiguous. eq() and ne() do.
+// == and != carry no line: C++20 rewrites them, and a converting second operand would be ambiguous. eq() and
+// ne() do.
 inline Tensor operator==(const Tensor& a, const Tensor& b) { return eq(Operand(a, {}), Operand(b, {})); }
 inline Tensor operator!=(const Tensor& a, const Tensor& b) { return ne(Operand(a, {}), Operand(b, {})); }
 template <Number T>
-Tensor operator==(const Tensor& a, T b) { return eq(Operand(a, {}), Operand(b, {})); }
+Tensor operator==(const Tensor& a, T b) {
+  return eq(Operand(a, {}), Operand(b, {}));
+}
 template <Number T>
-Tensor operator!=(const Tensor& a, T b) { return ne(Operand(a, {}), Operand(b, {})); }
+Tensor operator!=(const Tensor& a, T b) {
+  return ne(Operand(a, {}), Operand(b, {}));
+}
 inline Tensor operator<(const Tensor& a, const Operand& b) { return lt(Operand(a, b.where), b); }
 inline Tensor operator<=(const Tensor& a, const Operand& b) { return le(Operand(a, b.where), b); }
 inline Tensor operator>(const Tensor& a, const Operand& b) { return gt(Operand(a, b.where), b); }
 inline Tensor operator>=(const Tensor& a, const Operand& b) { return ge(Operand(a, b.where), b); }
 template <Number T>
-Tensor operator+(T a, const Operand& b) { return add(Operand(a, b.where), b); }
+Tensor operator+(T a, const Operand& b) {
+  return add(Operand(a, b.where), b);
+}
 template <Number T>
-Tensor operator-(T a, const Operand& b) { return sub(Operand(a, b.where), b); }
+Tensor operator-(T a, const Operand& b) {
+  return sub(Operand(a, b.where), b);
+}
 template <Number T>
-Tensor operator*(T a, const Operand& b) { return mul(Operand(a, b.where), b); }
+Tensor operator*(T a, const Operand& b) {
+  return mul(Operand(a, b.where), b);
+}
 template <Number T>
-Tensor operator/(T a, const Operand& b) { return div(Operand(a, b.where), b); }
-inline Tensor operator-(const Operand& a) { return neg(Tensor(core::Ref<core::TensorImpl>(a.impl)), a.where); }
+Tensor operator/(T a, const Operand& b) {
+  return div(Operand(a, b.where), b);
+}
+inline Tensor operator-(const Operand& a) {
+  return neg(Tensor(core::Ref<core::TensorImpl>(a.impl)), a.where);
+}
 inline const Tensor& operator+=(const Tensor& a, const Operand& b) { return a.add_(b); }
 inline const Tensor& operator-=(const Tensor& a, const Operand& b) { return a.sub_(b); }
 inline const Tensor& operator*=(const Tensor& a, const Operand& b) { return a.mul_(b); }

@@ -1,6 +1,6 @@
-// The dispatcher's one listener: the tracer. Everything that changes what later ops mean passes here, before check and
-// inference and at the outermost call (a composite is one call). Installed per thread for the length of a traced call;
-// without one, everything eager runs as it is.
+// The dispatcher's one listener: the tracer. Everything that changes what later ops mean passes here, before
+// check and inference and at the outermost call (a composite is one call). Installed per thread for the
+// length of a traced call; without one, everything eager runs as it is.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@
 
 namespace tandem::eager {
 
-/// Where a run-time number of a gradient's op came from: a word of the recorded op whose gradient it is, or arithmetic on such.
-/// A replayed backward computes its numbers anew from these.
+/// Where a run-time number of a gradient's op came from: a word of the recorded op whose gradient it is, or
+/// arithmetic on such. A replayed backward computes its numbers anew from these.
 struct NumberSource {
-  int64_t word = -1;                     // >= 0: index of the tracer's word
+  int64_t word = -1;  // >= 0: index of the tracer's word
   NumberKind kind = NumberKind::floating;
   ops::ScalarOp op = ops::ScalarOp::count_;
-  double constant = 0;                   // neither a word nor arithmetic
+  double constant = 0;  // neither a word nor arithmetic
   std::shared_ptr<const NumberSource> a, b;
 
   bool follows() const { return word >= 0 || (a && a->follows()) || (b && b->follows()); }
@@ -27,22 +27,24 @@ struct NumberSource {
   int64_t bits(const int64_t* words, NumberKind as) const;
 };
 
-/// One call of an op. Words: for each number operand its (NumberKind, bits), then the attributes in declared order.
+/// One call of an op. Words: for each number operand its (NumberKind, bits), then the attributes in declared
+/// order.
 struct Call {
   ops::OpId op;
-  bool in_place = false;            // result j replaces operand OpDef::writes[j]
-  uint32_t numbers = 0;             // bit i: operand i is a number
+  bool in_place = false;  // result j replaces operand OpDef::writes[j]
+  uint32_t numbers = 0;   // bit i: operand i is a number
   uint32_t n_in = 0, n_words = 0;
   core::TensorImpl* const* in = nullptr;  // null: a number or an absent optional operand
   const int64_t* words = nullptr;
-  // Calls of the library's own rules: per word, what it follows; null for constants of the rule. Null for users' calls.
+  // Calls of the library's own rules: per word, what it follows; null for constants of the rule. Null for
+  // users' calls.
   const std::shared_ptr<const NumberSource>* sources = nullptr;
   Location where;
 };
 
 /// A backward() that adds to leaves' gradients. `gradients` entries may be null (ones).
 struct BackwardCall {
-  std::span<core::TensorImpl* const> roots, gradients;
+  std::span<core::TensorImpl*const> roots, gradients;
   bool retain_graph = false, create_graph = false;
   Location where;
 };

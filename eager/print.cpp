@@ -20,7 +20,8 @@ std::string entry(const Tensor& t, double v) {
   return s;
 }
 
-void print(std::ostream& out, const Tensor& t, const std::vector<double>& values, int axis, int64_t offset, bool cut) {
+void print(std::ostream& out, const Tensor& t, const std::vector<double>& values, int axis, int64_t offset,
+           bool cut) {
   const Dims& d = t.sizes();
   if (axis == d.rank()) {
     out << entry(t, values[static_cast<size_t>(offset)]);

@@ -9,8 +9,8 @@ using ops::OpId;
 Tensor Tensor::view(const Dims& sizes, Location where) const {
   const core::TensorImpl& t = checked(where);
   if (!eager::viewable(t, sizes, where))
-    fail("view: strides " + to_string(t.strides) + " of shape " + to_string(t.sizes) + " cannot show " + to_string(sizes) +
-             " without a copy; reshape() makes one",
+    fail("view: strides " + to_string(t.strides) + " of shape " + to_string(t.sizes) + " cannot show " +
+             to_string(sizes) + " without a copy; reshape() makes one",
          where);
   return CallBuilder(OpId::reshape, where).in(*this).list(sizes).run();
 }
@@ -22,24 +22,33 @@ Tensor Tensor::reshape(const Dims& sizes, Location where) const {
 
 Tensor Tensor::flatten(int64_t start_axis, int64_t end_axis, Location where) const {
   const Dims& d = sizes(where);
-  const int start = normalize_axis(start_axis, d.rank(), "flatten", where), end = normalize_axis(end_axis, d.rank(), "flatten", where);
-  if (start > end) fail("flatten: the first axis " + std::to_string(start_axis) + " lies behind the last, " + std::to_string(end_axis), where);
+  const int start = normalize_axis(start_axis, d.rank(), "flatten", where),
+            end = normalize_axis(end_axis, d.rank(), "flatten", where);
+  if (start > end)
+    fail("flatten: the first axis " + std::to_string(start_axis) + " lies behind the last, " +
+             std::to_string(end_axis),
+         where);
   if (d.rank() == 0) return reshape({1}, where);
   Dims out;
   int64_t joined = 1;
   for (int i = 0; i < d.rank(); ++i) {
-    if (i < start || i > end) out.push_back(d[i]);
-    else joined = checked_mul(joined, d[i], "flatten", where);
+    if (i < start || i > end)
+      out.push_back(d[i]);
+    else
+      joined = checked_mul(joined, d[i], "flatten", where);
     if (i == end) out.push_back(joined);
   }
   return reshape(out, where);
 }
 
-Tensor Tensor::permute(const Dims& axes, Location where) const { return CallBuilder(OpId::permute, where).in(*this).list(axes).run(); }
+Tensor Tensor::permute(const Dims& axes, Location where) const {
+  return CallBuilder(OpId::permute, where).in(*this).list(axes).run();
+}
 
 Tensor Tensor::transpose(int64_t axis0, int64_t axis1, Location where) const {
   const int rank = dim(where);
-  const int a = normalize_axis(axis0, rank, "transpose", where), b = normalize_axis(axis1, rank, "transpose", where);
+  const int a = normalize_axis(axis0, rank, "transpose", where),
+            b = normalize_axis(axis1, rank, "transpose", where);
   Dims axes = Dims::filled(rank, 0);
   for (int i = 0; i < rank; ++i) axes[i] = i;
   if (rank > 0) std::swap(axes[a], axes[b]);
@@ -51,8 +60,12 @@ Tensor Tensor::t(Location where) const {
   return permute({1, 0}, where);
 }
 
-Tensor Tensor::expand(const Dims& sizes, Location where) const { return CallBuilder(OpId::expand, where).in(*this).list(sizes).run(); }
-Tensor Tensor::unsqueeze(int64_t axis, Location where) const { return CallBuilder(OpId::unsqueeze, where).in(*this).word(axis).run(); }
+Tensor Tensor::expand(const Dims& sizes, Location where) const {
+  return CallBuilder(OpId::expand, where).in(*this).list(sizes).run();
+}
+Tensor Tensor::unsqueeze(int64_t axis, Location where) const {
+  return CallBuilder(OpId::unsqueeze, where).in(*this).word(axis).run();
+}
 Tensor Tensor::squeeze(std::optional<int64_t> axis, Location where) const {
   return CallBuilder(OpId::squeeze, where).in(*this).list(axis ? Dims{*axis} : Dims{}).run();
 }
@@ -63,8 +76,8 @@ Tensor Tensor::narrow(int64_t axis, int64_t start, int64_t length, Location wher
   const int64_t n = size(axis, where);
   const int64_t first = start < 0 ? start + n : start;
   if (first < 0 || length < 0 || first > n || length > n - first)
-    fail("narrow: positions " + std::to_string(start) + " to " + std::to_string(start) + " + " + std::to_string(length) +
-             " leave axis " + std::to_string(axis) + " of size " + std::to_string(n),
+    fail("narrow: positions " + std::to_string(start) + " to " + std::to_string(start) + " + " +
+             std::to_string(length) + " leave axis " + std::to_string(axis) + " of size " + std::to_string(n),
          where);
   return slice(axis, first, first + length, 1, where);
 }
@@ -89,15 +102,21 @@ Tensor Tensor::index(std::initializer_list<Index> indices, Location where) const
   bool ellipsis = false;
   for (const Index& i : indices) {
     switch (i.kind) {
-      case Index::Kind::position: out = out.select(axis, i.position, where); break;
+      case Index::Kind::position:
+        out = out.select(axis, i.position, where);
+        break;
       case Index::Kind::range: {
         const int64_t n = out.size(axis, where);
-        const int64_t start = i.range.start == Slice::kNone ? 0 : i.range.start, stop = i.range.stop == Slice::kNone ? n : i.range.stop;
-        if (start != 0 || stop < n || i.range.step != 1) out = out.slice(axis, start, stop, i.range.step, where);
+        const int64_t start = i.range.start == Slice::kNone ? 0 : i.range.start,
+                      stop = i.range.stop == Slice::kNone ? n : i.range.stop;
+        if (start != 0 || stop < n || i.range.step != 1)
+          out = out.slice(axis, start, stop, i.range.step, where);
         ++axis;
         break;
       }
-      case Index::Kind::new_axis: out = out.unsqueeze(axis++, where); break;
+      case Index::Kind::new_axis:
+        out = out.unsqueeze(axis++, where);
+        break;
       case Index::Kind::ellipsis:
         if (ellipsis) fail("index: only one Ellipsis is possible", where);
         ellipsis = true;
@@ -114,7 +133,12 @@ bool viewable(const TensorImpl& t, const Dims& sizes, Location where) {
   TensorImpl* in[] = {const_cast<TensorImpl*>(&t)};
   int64_t words[kMaxRank + 1] = {sizes.rank()};
   for (int i = 0; i < sizes.rank(); ++i) words[i + 1] = sizes[i];
-  return infer_view({.op = OpId::reshape, .n_in = 1, .n_words = static_cast<uint32_t>(sizes.rank()) + 1, .in = in, .words = words, .where = where})
+  return infer_view({.op = OpId::reshape,
+                     .n_in = 1,
+                     .n_words = static_cast<uint32_t>(sizes.rank()) + 1,
+                     .in = in,
+                     .words = words,
+                     .where = where})
       .possible;
 }
 

@@ -11,8 +11,8 @@ namespace tandem::eager {
 namespace {
 
 constinit thread_local uint64_t next_sequence = 1;
-// Nodes whose last reference fell while another node was being destroyed: freed in a loop, so that a chain of any length
-// needs no stack.
+// Nodes whose last reference fell while another node was being destroyed: freed in a loop, so that a chain of
+// any length needs no stack.
 constinit thread_local Node* doomed = nullptr;
 constinit thread_local bool destroying = false;
 
@@ -51,7 +51,8 @@ AutogradState& make_autograd_state(TensorImpl* t) {
 }
 
 Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words) {
-  const size_t nbytes = sizeof(Node) + n_in * sizeof(Node::In) + n_out * sizeof(Node::Out) + n_words * sizeof(int64_t);
+  const size_t nbytes =
+      sizeof(Node) + n_in * sizeof(Node::In) + n_out * sizeof(Node::Out) + n_words * sizeof(int64_t);
   char* block = static_cast<char*>(core::allocate(static_cast<int64_t>(nbytes)));
   Node* n = new (block) Node;
   block += sizeof(Node);
@@ -103,7 +104,8 @@ void note(const Call& call, Ref<TensorImpl>* results) {
   }
   const ops::Saves saves = ops::saves(op, needed);
   for (uint32_t i = 0; i < call.n_in; ++i)
-    if (call.in[i] && ((saves.in >> std::min(i, 31u)) & 1)) n.in[i].saved = {Ref<TensorImpl>(call.in[i]), version_of(call.in[i])};
+    if (call.in[i] && ((saves.in >> std::min(i, 31u)) & 1))
+      n.in[i].saved = {Ref<TensorImpl>(call.in[i]), version_of(call.in[i])};
   n.sequence = sequence;
   next_sequence = sequence + 1;
   for (int j = 0; j < op.n_out; ++j) {
@@ -122,7 +124,8 @@ void note(const Call& call, Ref<TensorImpl>* results) {
         core::set_storage(*twin, t->storage, t->offset);
         out.saved = {std::move(twin), version_of(t)};
       } else {
-        out.saved = {Ref<TensorImpl>(t), version_of(t)};  // pending: the tracer breaks the cycle at the end of the call
+        out.saved = {Ref<TensorImpl>(t),
+                     version_of(t)};  // pending: the tracer breaks the cycle at the end of the call
       }
     }
     t->grad_fn = ref;
@@ -131,8 +134,10 @@ void note(const Call& call, Ref<TensorImpl>* results) {
   }
 }
 
-void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results, Location where) {
-  Ref<core::TapeNode> ref = new_node(static_cast<uint32_t>(inputs.size()), static_cast<uint32_t>(results.size()), 0);
+void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,
+                 Location where) {
+  Ref<core::TapeNode> ref =
+      new_node(static_cast<uint32_t>(inputs.size()), static_cast<uint32_t>(results.size()), 0);
   Node& n = *as_node(ref.get());
   n.where = where;
   n.extras = std::make_unique<Node::Extras>();
@@ -150,7 +155,8 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
   for (size_t j = 0; j < results.size(); ++j) {
     TensorImpl* t = results[j].impl();
     if (!t || !is_floating(t->dtype)) continue;
-    // An input returned as it is would take the node as its own history: give the caller a second handle instead.
+    // An input returned as it is would take the node as its own history: give the caller a second handle
+    // instead.
     if (t->grad_fn || t->has(core::kRequiresGrad) || t->refs.get() > 1) {
       const NoGrad no_grad;
       results[j] = results[j].detach(where);

@@ -1,5 +1,5 @@
-// The tape: one node per op whose results want gradients. A node owns its edges and saved values; its results own it.
-// Walked by engine.cpp on the thread that calls backward.
+// The tape: one node per op whose results want gradients. A node owns its edges and saved values; its results
+// own it. Walked by engine.cpp on the thread that calls backward.
 #pragma once
 
 #include <functional>
@@ -37,7 +37,7 @@ struct AutogradState : core::LeafState {
   Ref<TensorImpl> grad;
   std::vector<std::pair<int, Hook>> hooks;
 };
-AutogradState* autograd_state(const TensorImpl* t);      // null if there is none
+AutogradState* autograd_state(const TensorImpl* t);  // null if there is none
 AutogradState& make_autograd_state(TensorImpl* t);
 
 /// Header, operands, results and words are one block of the allocator.
@@ -53,21 +53,21 @@ struct Node : core::TapeNode {
   };
   ops::OpId op = ops::OpId::count_;
   bool in_place = false;
-  bool consumed = false;    // walked without retain_graph
-  uint32_t numbers = 0;     // bit i: operand i is a number
-  uint32_t nbytes = 0;      // of the block
-  uint64_t sequence = 0;    // larger than of every node it depends on; deterministic within a thread
+  bool consumed = false;  // walked without retain_graph
+  uint32_t numbers = 0;   // bit i: operand i is a number
+  uint32_t nbytes = 0;    // of the block
+  uint64_t sequence = 0;  // larger than of every node it depends on; deterministic within a thread
   Location where;
   std::span<In> in;
   std::span<Out> out;
   std::span<int64_t> words;
-  struct Extras {           // of few nodes
+  struct Extras {  // of few nodes
     std::unique_ptr<CustomFunction> custom;
     std::vector<std::vector<std::pair<int, Hook>>> hooks;  // per result
   };
   std::unique_ptr<Extras> extras;
-  void* walk = nullptr;     // the engine's, during a walk
-  int64_t trace_words = -1; // where a tracer keeps the words of this op, while its call runs
+  void* walk = nullptr;      // the engine's, during a walk
+  int64_t trace_words = -1;  // where a tracer keeps the words of this op, while its call runs
 };
 inline Node* as_node(core::TapeNode* n) { return static_cast<Node*>(n); }
 
@@ -78,18 +78,19 @@ void note(const Call& call, Ref<TensorImpl>* results);
 /// True if note() would make a node.
 bool wants_gradient(const Call& call);
 /// Notes a custom function: `results` (fresh tensors of its forward) get the node.
-void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results, Location where);
+void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,
+                 Location where);
 /// A node with empty operands and results.
 Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words);
 
-/// Runs the gradient rule of a node. `grads`: per result, null for none; `out`: per operand. `through_dispatch`: op by op
-/// through the dispatcher (under an interceptor, or for create_graph) instead of as one compiled gradient.
-/// `fresh[i]`: out[i] is memory that nobody else holds.
-void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch, std::vector<Ref<TensorImpl>>& out,
-                  std::vector<char>& fresh);
+/// Runs the gradient rule of a node. `grads`: per result, null for none; `out`: per operand.
+/// `through_dispatch`: op by op through the dispatcher (under an interceptor, or for create_graph) instead of
+/// as one compiled gradient. `fresh[i]`: out[i] is memory that nobody else holds.
+void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch,
+                  std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh);
 
-/// The values of a gradient rule, made by the caller's functions: `operand(i)`, `result(j)` for saved ones, `gradient(k)` for
-/// those that flowed, `number(w)` for word w of the node.
+/// The values of a gradient rule, made by the caller's functions: `operand(i)`, `result(j)` for saved ones,
+/// `gradient(k)` for those that flowed, `number(w)` for word w of the node.
 struct GradientValues {
   const Node& node;
   std::vector<ops::Value> operands, outputs, grads, results;
@@ -99,7 +100,8 @@ struct GradientValues {
   void run(ops::Emitter& e);
 };
 template <class F, class G, class H, class N>
-GradientValues gradient_values(const Node& n, std::span<const Ref<TensorImpl>> grads, F&& operand, G&& result, H&& gradient, N&& number) {
+GradientValues gradient_values(const Node& n, std::span<const Ref<TensorImpl>> grads, F&& operand, G&& result,
+                               H&& gradient, N&& number) {
   GradientValues v{n, {}, {}, {}, std::vector<ops::Value>(n.in.size()), {}, {}};
   int word = 0;
   for (size_t i = 0; i < n.in.size(); ++i) {
@@ -127,7 +129,7 @@ GradientValues gradient_values(const Node& n, std::span<const Ref<TensorImpl>> g
 struct WalkRequest {
   std::vector<Ref<TensorImpl>> roots, gradients;  // gradients: same count
   bool retain_graph = false, create_graph = false;
-  std::vector<TensorImpl*> inputs;                // autograd::grad: collect for these instead of accumulating
+  std::vector<TensorImpl*> inputs;  // autograd::grad: collect for these instead of accumulating
   Location where;
 };
 /// Walks the tape. Returns the gradients of `inputs` (null where not reached).

@@ -27,13 +27,20 @@ struct Element {
 double load_double(DType t, const char* p) {
   switch (t) {
     case DType::bool_:
-    case DType::uint8: return Element<uint8_t>::load(p);
-    case DType::int32: return Element<int32_t>::load(p);
-    case DType::int64: return static_cast<double>(Element<int64_t>::load(p));
-    case DType::float16: return half_to_float(Element<uint16_t>::load(p));
-    case DType::bfloat16: return bfloat_to_float(Element<uint16_t>::load(p));
-    case DType::float32: return Element<float>::load(p);
-    case DType::float64: return Element<double>::load(p);
+    case DType::uint8:
+      return Element<uint8_t>::load(p);
+    case DType::int32:
+      return Element<int32_t>::load(p);
+    case DType::int64:
+      return static_cast<double>(Element<int64_t>::load(p));
+    case DType::float16:
+      return half_to_float(Element<uint16_t>::load(p));
+    case DType::bfloat16:
+      return bfloat_to_float(Element<uint16_t>::load(p));
+    case DType::float32:
+      return Element<float>::load(p);
+    case DType::float64:
+      return Element<double>::load(p);
   }
   return 0;
 }
@@ -41,7 +48,9 @@ double load_double(DType t, const char* p) {
 const TensorImpl& single(const Tensor& t, Location where) {
   TensorImpl& impl = t.checked(where);
   if (impl.numel != 1)
-    fail("item: a tensor of one element is needed, found shape " + to_string(impl.sizes) + "; to_vector() reads all", where);
+    fail("item: a tensor of one element is needed, found shape " + to_string(impl.sizes) +
+             "; to_vector() reads all",
+         where);
   eager::materialize(&impl, where);
   return impl;
 }
@@ -65,7 +74,8 @@ int64_t Tensor::item_int(Location where) const {
   const TensorImpl& t = single(*this, where);
   if (t.dtype == DType::int64) return Element<int64_t>::load(static_cast<const char*>(t.data));
   const double v = load_double(t.dtype, static_cast<const char*>(t.data));
-  if (!(v >= -9.2e18 && v <= 9.2e18)) fail("item: the value " + std::to_string(v) + " does not fit an integer", where);
+  if (!(v >= -9.2e18 && v <= 9.2e18))
+    fail("item: the value " + std::to_string(v) + " does not fit an integer", where);
   return static_cast<int64_t>(v);
 }
 
@@ -88,7 +98,8 @@ void Tensor::copy_out(void* out, DType type, Location where) const {
 Tensor& Tensor::requires_grad_(bool on, Location where) {
   TensorImpl& t = checked(where);
   if (t.has(core::kRequiresGrad) == on) return *this;
-  if (on && !is_floating(t.dtype)) fail(std::string("requires_grad_: a floating tensor is needed, found ") + name(t.dtype), where);
+  if (on && !is_floating(t.dtype))
+    fail(std::string("requires_grad_: a floating tensor is needed, found ") + name(t.dtype), where);
   if (t.grad_fn) fail("requires_grad_: the tensor is the result of an op; detach() it first", where);
   if (t.has(core::kPending) && eager::interceptor()) eager::interceptor()->requires_grad(&t, on, where);
   t.set(core::kRequiresGrad, on);
@@ -106,8 +117,8 @@ const Tensor& Tensor::grad() const {
 void Tensor::set_grad(const Tensor& grad, Location where) {
   TensorImpl& t = checked(where);
   if (grad.defined() && (!(grad.sizes() == t.sizes) || grad.dtype() != t.dtype))
-    fail(std::string("set_grad: the tensor is ") + name(t.dtype) + to_string(t.sizes) + ", the gradient " + name(grad.dtype()) +
-             to_string(grad.sizes()),
+    fail(std::string("set_grad: the tensor is ") + name(t.dtype) + to_string(t.sizes) + ", the gradient " +
+             name(grad.dtype()) + to_string(grad.sizes()),
          where);
   if (!grad.defined() && !t.leaf) return;
   eager::make_autograd_state(&t).grad = Ref<TensorImpl>(grad.impl());
@@ -144,7 +155,8 @@ void Tensor::remove_hook(int number) const {
   std::vector<std::pair<int, eager::Hook>>* hooks = nullptr;
   if (t.grad_fn) {
     eager::Node* n = eager::as_node(t.grad_fn.get());
-    if (n->extras && !n->extras->hooks.empty()) hooks = &n->extras->hooks[static_cast<size_t>(t.output_index)];
+    if (n->extras && !n->extras->hooks.empty())
+      hooks = &n->extras->hooks[static_cast<size_t>(t.output_index)];
   } else if (eager::AutogradState* s = eager::autograd_state(&t)) {
     hooks = &s->hooks;
   }
@@ -154,25 +166,33 @@ void Tensor::remove_hook(int number) const {
 namespace autograd {
 
 namespace {
-eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor> gradients, const char* who, Location where) {
+eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor> gradients, const char* who,
+                           Location where) {
   if (!gradients.empty() && gradients.size() != roots.size())
-    fail(std::string(who) + ": " + std::to_string(roots.size()) + " roots but " + std::to_string(gradients.size()) + " gradients", where);
+    fail(std::string(who) + ": " + std::to_string(roots.size()) + " roots but " +
+             std::to_string(gradients.size()) + " gradients",
+         where);
   eager::WalkRequest r;
   r.where = where;
   for (size_t i = 0; i < roots.size(); ++i) {
     TensorImpl& t = roots[i].checked(where);
-    if (!t.has(core::kRequiresGrad)) fail(std::string(who) + ": the tensor does not require grad and has no history", where);
+    if (!t.has(core::kRequiresGrad))
+      fail(std::string(who) + ": the tensor does not require grad and has no history", where);
     r.roots.emplace_back(&t);
     if (gradients.empty() || !gradients[i].defined()) {
       if (t.numel != 1)
-        fail(std::string(who) + ": a gradient is needed for a tensor of shape " + to_string(t.sizes) + "; only one element goes without", where);
+        fail(std::string(who) + ": a gradient is needed for a tensor of shape " + to_string(t.sizes) +
+                 "; only one element goes without",
+             where);
       const NoGrad no_grad;
       eager::EagerEmitter e(where);
       r.gradients.push_back(e.tensor(e.full(t.sizes, t.dtype, 1.0)));
     } else {
       const Tensor& g = gradients[i];
       if (!(g.sizes() == t.sizes))
-        fail(std::string(who) + ": the gradient has shape " + to_string(g.sizes()) + ", the tensor " + to_string(t.sizes), where);
+        fail(std::string(who) + ": the gradient has shape " + to_string(g.sizes()) + ", the tensor " +
+                 to_string(t.sizes),
+             where);
       r.gradients.emplace_back(g.impl());
     }
   }
@@ -180,7 +200,8 @@ eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor
 }
 }  // namespace
 
-void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, bool retain_graph, bool create_graph, Location where) {
+void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, bool retain_graph,
+              bool create_graph, Location where) {
   eager::Interceptor* interceptor = eager::interceptor();
   if (interceptor) {
     std::vector<TensorImpl*> r, g;
@@ -195,8 +216,9 @@ void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, 
   if (interceptor) interceptor->end_backward();
 }
 
-TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs, std::span<const Tensor> grad_outputs, bool retain_graph,
-                bool create_graph, bool allow_unused, Location where) {
+TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
+                std::span<const Tensor> grad_outputs, bool retain_graph, bool create_graph, bool allow_unused,
+                Location where) {
   if (eager::Interceptor* interceptor = eager::interceptor()) interceptor->need_tape();
   eager::WalkRequest w = request(outputs, grad_outputs, "grad", where);
   w.retain_graph = retain_graph || create_graph;
@@ -207,14 +229,18 @@ TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
   }
   TensorList out;
   for (Ref<TensorImpl>& g : eager::walk(w)) {
-    if (!g && !allow_unused) fail("grad: input " + std::to_string(out.size()) + " was not reached; pass allow_unused if that is meant", where);
+    if (!g && !allow_unused)
+      fail("grad: input " + std::to_string(out.size()) +
+               " was not reached; pass allow_unused if that is meant",
+           where);
     out.emplace_back(std::move(g));
   }
   return out;
 }
 
 TensorList apply(const std::function<TensorList(Context&, const TensorList&)>& forward,
-                 const std::function<TensorList(const Context&, const TensorList&)>& backward, const TensorList& inputs, Location where) {
+                 const std::function<TensorList(const Context&, const TensorList&)>& backward,
+                 const TensorList& inputs, Location where) {
   auto custom = std::make_unique<eager::CustomFunction>();
   custom->backward = backward;
   TensorList results;
@@ -226,7 +252,8 @@ TensorList apply(const std::function<TensorList(Context&, const TensorList&)>& f
   for (const Tensor& t : inputs) wanted |= t.requires_grad();
   if (!wanted || !modes().grad) return results;
   if (eager::interceptor()) eager::interceptor()->need_tape();
-  for (const Tensor& t : custom->context.saved()) custom->versions.push_back(t.defined() ? eager::version_of(t.impl()) : 0);
+  for (const Tensor& t : custom->context.saved())
+    custom->versions.push_back(t.defined() ? eager::version_of(t.impl()) : 0);
   eager::note_custom(std::move(custom), inputs, results, where);
   return results;
 }

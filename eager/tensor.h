@@ -1,7 +1,8 @@
-// Tensor: the handle that users hold. Copying shares the data; the last handle frees it. Handles may move between
-// threads; concurrent reads of one tensor are safe, writes need the caller's ordering.
+// Tensor: the handle that users hold. Copying shares the data; the last handle frees it. Handles may move
+// between threads; concurrent reads of one tensor are safe, writes need the caller's ordering.
 //
-// Every function takes the caller's line as a defaulted argument; operators take it through their operand's conversion.
+// Every function takes the caller's line as a defaulted argument; operators take it through their operand's
+// conversion.
 #pragma once
 
 #include <bit>
@@ -26,7 +27,8 @@ class Tensor;
 template <class T>
 concept Number = std::is_arithmetic_v<T>;
 
-/// A tensor or a number where an op takes either; carries the caller's line. Lives no longer than the full expression.
+/// A tensor or a number where an op takes either; carries the caller's line. Lives no longer than the full
+/// expression.
 class Operand {
  public:
   Operand(const Tensor& t, Location where = Location::here());  // NOLINT: implicit by design
@@ -81,7 +83,8 @@ class Tensor {
   core::TensorImpl* impl() const { return impl_.get(); }
   /// The impl, or an Error "undefined tensor" naming the caller.
   core::TensorImpl& checked(Location where = Location::here()) const {
-    if (!impl_) [[unlikely]] fail_undefined(where);
+    if (!impl_) [[unlikely]]
+      fail_undefined(where);
     return *impl_;
   }
 
@@ -93,7 +96,9 @@ class Tensor {
   int64_t numel(Location where = Location::here()) const { return checked(where).numel; }
   DType dtype(Location where = Location::here()) const { return checked(where).dtype; }
   Device device(Location where = Location::here()) const { return checked(where).device; }
-  bool is_contiguous(Location where = Location::here()) const { return checked(where).has(core::kContiguous); }
+  bool is_contiguous(Location where = Location::here()) const {
+    return checked(where).has(core::kContiguous);
+  }
 
   // Reading values. Inside a traced call these run what is pending.
   /// The value of a tensor of one element.
@@ -120,13 +125,15 @@ class Tensor {
   /// Drops the gradient.
   void zero_grad();
   /// Computes gradients of this tensor with respect to the leaves it came from and adds them to their grad().
-  /// `gradient` may be left out for one element. The tape is freed unless `retain_graph`; `create_graph` makes the
-  /// gradients differentiable. An Error if the tape was freed before or a value it needs was changed in place.
+  /// `gradient` may be left out for one element. The tape is freed unless `retain_graph`; `create_graph`
+  /// makes the gradients differentiable. An Error if the tape was freed before or a value it needs was
+  /// changed in place.
   void backward(const Tensor& gradient = {}, bool retain_graph = false, bool create_graph = false,
                 Location where = Location::here()) const;
   /// The same data without history.
   Tensor detach(Location where = Location::here()) const;
-  /// `hook(gradient)` runs when the gradient of this tensor is known; a defined result replaces it. Returns its number.
+  /// `hook(gradient)` runs when the gradient of this tensor is known; a defined result replaces it. Returns
+  /// its number.
   template <class F>
   int register_hook(F&& hook) const {
     if constexpr (std::is_void_v<std::invoke_result_t<F&, const Tensor&>>) {

@@ -232,9 +232,11 @@ class Grouper {
       if (std::find(seen.begin(), seen.end(), i) != seen.end()) continue;
       seen.push_back(i);
       const Node& m = p_.g.nodes[at(i)];
-      if (std::find(r_.axes[at(i)].begin(), r_.axes[at(i)].end(), looked) == r_.axes[at(i)].end() ||
-          reduces(i))
-        continue;
+      const Axes& own = r_.axes[at(i)];
+      if (std::find(own.begin(), own.end(), looked) == own.end()) continue;
+      GroupKind kind;
+      uint32_t reduced;
+      if (reduces(i) && reduction_shape(i, own, kind, reduced)) continue;
       if (ops::def(m.op).kind != OpKind::pointwise) return false;
       for (size_t k = 0; k < m.in.size(); ++k) {
         const int32_t v = m.in[k];

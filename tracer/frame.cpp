@@ -1,5 +1,6 @@
-// Comparing: each call of the body is one pointer step and a few compares. What differs is, in this order, a slot that is
-// another tensor of the same kind (bound again), another branch taken before (followed), or something new (recorded).
+// Comparing: each call of the body is one pointer step and a few compares. What differs is, in this order, a
+// slot that is another tensor of the same kind (bound again), another branch taken before (followed), or
+// something new (recorded).
 #include "tandem/tracer/frame.h"
 
 #include <algorithm>
@@ -37,9 +38,9 @@ void Frame::jump(int32_t branch, int32_t position) {
 }
 
 bool Frame::matches(const Entry& e, const Call& call) {
-  if (e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) || e.n_in != call.n_in || e.n_words != call.n_words ||
-      (e.in_place != call.in_place && on(Mechanism::compare_in_place)) || e.numbers != call.numbers ||
-      (r_.modes[e.modes] != modes_word(modes()) && on(Mechanism::compare_modes)))
+  if (e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) || e.n_in != call.n_in ||
+      e.n_words != call.n_words || (e.in_place != call.in_place && on(Mechanism::compare_in_place)) ||
+      e.numbers != call.numbers || (r_.modes[e.modes] != modes_word(modes()) && on(Mechanism::compare_modes)))
     return false;
   TensorImpl* const* handles = r_.handles.data();
   const uint32_t direct = std::min<uint32_t>(call.n_in, 3);
@@ -49,7 +50,9 @@ bool Frame::matches(const Entry& e, const Call& call) {
     if (handles[r_.more[e.more + i - 3]] != call.in[i] && on(Mechanism::compare_operands)) return false;
   int64_t* words = r_.words.data() + e.words;
   for (uint32_t w = 0; w < call.n_words; ++w)
-    if (words[w] != call.words[w] && !(w < 64 && ((e.run_time >> w) & 1)) && on(Mechanism::compare_attributes)) return false;
+    if (words[w] != call.words[w] && !(w < 64 && ((e.run_time >> w) & 1)) &&
+        on(Mechanism::compare_attributes))
+      return false;
   if (on(Mechanism::store_scalars))
     for (uint32_t w = 0; w < call.n_words; ++w) words[w] = call.words[w];
   return true;
@@ -57,7 +60,8 @@ bool Frame::matches(const Entry& e, const Call& call) {
 
 TensorImpl* Frame::lend(uint32_t handle) {
   TensorImpl*& t = r_.handles[handle];
-  if (t) [[likely]] return t;  // at home: nobody else holds it
+  if (t) [[likely]]
+    return t;  // at home: nobody else holds it
   // The last one was given away: a fresh one stands for this call's value.
   const HandleInfo& info = r_.infos[handle];
   TensorImpl* fresh = core::new_impl();
@@ -79,7 +83,8 @@ void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
   if (call.in_place) {
     const ops::OpDef& op = ops::def(call.op);
     for (int j = 0; j < op.n_out; ++j)
-      if (op.writes[j] >= 0 && on(Mechanism::versions)) eager::bump_version(call.in[op.writes[j]], call.where);
+      if (op.writes[j] >= 0 && on(Mechanism::versions))
+        eager::bump_version(call.in[op.writes[j]], call.where);
     return;
   }
   for (uint32_t j = 0; j < e.n_out; ++j) {
@@ -101,9 +106,9 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   const HandleInfo& info = r_.infos[handle];
   if (info.kind != HandleInfo::Kind::slot || t->has(kPending) || t->frame == this) return false;
   if (on(Mechanism::slot_types))
-  if (t->dtype != info.dtype || !(t->sizes == info.sizes) || !(t->strides == info.strides) ||
-      t->has(kRequiresGrad) != info.requires_grad || (t->grad_fn == nullptr) != info.leaf)
-    return false;
+    if (t->dtype != info.dtype || !(t->sizes == info.sizes) || !(t->strides == info.strides) ||
+        t->has(kRequiresGrad) != info.requires_grad || (t->grad_fn == nullptr) != info.leaf)
+      return false;
   if (r_.cells[info.cell].members != 1) return false;
   if (on(Mechanism::slot_once)) {
     if (r_.slots.contains(t)) return false;
@@ -154,11 +159,13 @@ bool Frame::find_event(Accept&& accept) {
 bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
   for (uint32_t i = 0; i < call.n_in; ++i)
     if (call.in[i] && call.in[i]->has(kPending) && call.in[i]->frame != this && on(Mechanism::thread_check))
-      fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) + " is a pending tensor of another traced call or thread",
+      fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) +
+               " is a pending tensor of another traced call or thread",
            call.where);
   if (!recording_ && !passthrough_) {
     // One at a time: a branch of a branch starts where its parent does.
-    if (find_event([&](const Entry& e) { return matches(e, call) || (rebind(e, call) && matches(e, call)); })) {
+    if (find_event(
+            [&](const Entry& e) { return matches(e, call) || (rebind(e, call) && matches(e, call)); })) {
       take(cursor(), call, results);
       return tape_live_;
     }
@@ -247,7 +254,8 @@ void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
   settle();
   BackwardRecord& b = r_.backwards[static_cast<size_t>(backward_)];
   const uint32_t handle = resolve(leaf);
-  const auto known = std::find_if(b.leaves.begin(), b.leaves.end(), [&](const LeafGrad& g) { return g.leaf == handle; });
+  const auto known =
+      std::find_if(b.leaves.begin(), b.leaves.end(), [&](const LeafGrad& g) { return g.leaf == handle; });
   if (known != b.leaves.end()) {
     known->after = resolve(after);
     return;
@@ -256,7 +264,8 @@ void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
 }
 
 void Frame::host_code() {
-  if (backward_ >= 0 && backward_recording_ && on(Mechanism::host_code)) r_.backwards[static_cast<size_t>(backward_)].skippable = false;
+  if (backward_ >= 0 && backward_recording_ && on(Mechanism::host_code))
+    r_.backwards[static_cast<size_t>(backward_)].skippable = false;
 }
 
 void Frame::read(TensorImpl* t, Location where) {
@@ -285,7 +294,9 @@ void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
   if (passthrough_) return;
   const uint32_t handle = static_cast<uint32_t>(t->handle);
   if (!recording_) {
-    const auto accept = [&](const Entry& e) { return e.kind == EventKind::requires_grad && e.in[0] == handle && e.numbers == on; };
+    const auto accept = [&](const Entry& e) {
+      return e.kind == EventKind::requires_grad && e.in[0] == handle && e.numbers == on;
+    };
     if (find_event(accept)) {
       ++position_;
       return;
@@ -299,7 +310,8 @@ void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
 }
 
 uint32_t& Frame::version(TensorImpl* t) {
-  const uint32_t cell = t->frame == this && t->handle >= 0 ? r_.infos[static_cast<size_t>(t->handle)].cell : 0;
+  const uint32_t cell =
+      t->frame == this && t->handle >= 0 ? r_.infos[static_cast<size_t>(t->handle)].cell : 0;
   if (versions_.size() < r_.cells.size()) versions_.resize(r_.cells.size());
   return versions_[cell];
 }
@@ -313,7 +325,8 @@ bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
 
 void Frame::end() {
   settle();
-  // R5: a history that goes on after this call is made real before the live set is taken, since it holds what it saved.
+  // R5: a history that goes on after this call is made real before the live set is taken, since it holds what
+  // it saved.
   if (!recording_ && !tape_live_ && !passthrough_ && on(Mechanism::leaving_history)) {
     const auto leaves = [&](const SegmentEnd& s) {
       for (size_t i = 0; i < s.open_tape.size(); ++i) {
@@ -332,8 +345,10 @@ void Frame::end() {
       while (!at_end() && !is_end(cursor())) ++position_;
     if (!recording_ && !find_event(is_end)) start_recording();
     if (!passthrough_) {
-      if (recording_) record_segment(append(EventKind::end, {}));
-      else ++position_;
+      if (recording_)
+        record_segment(append(EventKind::end, {}));
+      else
+        ++position_;
       const Entry& e = branch_->entries[static_cast<size_t>(position_ - 1)];
       --position_;
       end_segment(r_.segments[e.more]);

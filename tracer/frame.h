@@ -1,5 +1,5 @@
-// One running traced call: the interceptor that compares what the body does with the record, or records it. Lives as long
-// as its record and is used again by every call; one call at a time, on one thread.
+// One running traced call: the interceptor that compares what the body does with the record, or records it.
+// Lives as long as its record and is used again by every call; one call at a time, on one thread.
 #pragma once
 
 #include <algorithm>
@@ -12,13 +12,13 @@ namespace tandem::tracer {
 
 /// Figures of one trace, for reports and tests.
 struct Counters {
-  int64_t calls = 0;            // traced calls
-  int64_t recorded = 0;         // of them: recorded something
-  int64_t plans = 0;            // plans built
-  int64_t op_by_op = 0;         // segments run op by op
-  int64_t slots_bound = 0;      // slots bound to another tensor than in the call before
+  int64_t calls = 0;        // traced calls
+  int64_t recorded = 0;     // of them: recorded something
+  int64_t plans = 0;        // plans built
+  int64_t op_by_op = 0;     // segments run op by op
+  int64_t slots_bound = 0;  // slots bound to another tensor than in the call before
   int64_t backward_skipped = 0, backward_walked = 0;
-  int64_t eager_calls = 0;      // calls run eagerly (arguments that alias captured tensors; storms)
+  int64_t eager_calls = 0;  // calls run eagerly (arguments that alias captured tensors; storms)
 };
 
 class Frame final : public eager::Interceptor {
@@ -29,7 +29,8 @@ class Frame final : public eager::Interceptor {
   void begin(std::span<const Tensor> arguments);
   /// The body has returned; its results are still held by the caller. Runs what is pending.
   void end();
-  /// The body threw: what came before the throw happens, as in eager mode; what this call recorded is dropped.
+  /// The body threw: what came before the throw happens, as in eager mode; what this call recorded is
+  /// dropped.
   void abandon() noexcept;
 
   bool op(const eager::Call& call, Ref<TensorImpl>* results) override;
@@ -42,7 +43,8 @@ class Frame final : public eager::Interceptor {
   void requires_grad(TensorImpl* t, bool on, Location where) override;
   uint32_t& version(TensorImpl* t) override;
 
-  /// A tensor that this record binds is about to die: keeps it until the end of the call. False if no call is running.
+  /// A tensor that this record binds is about to die: keeps it until the end of the call. False if no call is
+  /// running.
   bool keep_dying_slot(TensorImpl* t) noexcept;
   bool running() const { return running_; }
 
@@ -67,7 +69,8 @@ class Frame final : public eager::Interceptor {
   void for_path(int32_t from, F&& f) {
     std::vector<std::pair<const Branch*, int32_t>> path;  // branch, and where the path leaves it
     int32_t until = position_;
-    for (const Branch* b = branch_; b; b = b->parent < 0 ? nullptr : r_.branches[static_cast<size_t>(b->parent)].get()) {
+    for (const Branch* b = branch_; b;
+         b = b->parent < 0 ? nullptr : r_.branches[static_cast<size_t>(b->parent)].get()) {
       path.emplace_back(b, until);
       until = b->parent_position;
     }
@@ -82,7 +85,8 @@ class Frame final : public eager::Interceptor {
   Entry& append(EventKind kind, Location where);
   uint32_t resolve(TensorImpl* t, bool* first_use = nullptr);
   uint32_t new_handle(HandleInfo info, TensorImpl* t);
-  uint32_t new_result(const ops::TensorType& type, const Dims& strides, int64_t offset, uint32_t cell, uint32_t base);
+  uint32_t new_result(const ops::TensorType& type, const Dims& strides, int64_t offset, uint32_t cell,
+                      uint32_t base);
   uint32_t modes_index();
   void settle();
   void drop_recording();
@@ -115,24 +119,26 @@ class Frame final : public eager::Interceptor {
   Counters& counters_;
   Branch* branch_ = nullptr;
   int32_t branch_index_ = 0, position_ = 0;
-  int32_t segment_start_ = 0;         // linear index of the first event after the last segment's end
+  int32_t segment_start_ = 0;  // linear index of the first event after the last segment's end
   bool running_ = false, recording_ = false, tape_live_ = false, failed_ = false;
-  bool passthrough_ = false;          // the rest of this call runs op by op, unrecorded (R17)
-  bool external_history_ = false;     // an operand brought tape from before the call
-  int32_t backward_ = -1;             // being walked: index of its BackwardRecord
+  bool passthrough_ = false;       // the rest of this call runs op by op, unrecorded (R17)
+  bool external_history_ = false;  // an operand brought tape from before the call
+  int32_t backward_ = -1;          // being walked: index of its BackwardRecord
   bool backward_recording_ = false;
-  std::vector<uint32_t> ended_;       // segments ended in this call
-  std::vector<uint32_t> versions_;    // of the memory of pending cells
-  std::vector<char> used_;            // by handle: slots used on the path so far (while recording)
-  std::vector<Ref<TensorImpl>> kept_; // slots that died during the call
+  std::vector<uint32_t> ended_;          // segments ended in this call
+  std::vector<uint32_t> versions_;       // of the memory of pending cells
+  std::vector<char> used_;               // by handle: slots used on the path so far (while recording)
+  std::vector<Ref<TensorImpl>> kept_;    // slots that died during the call
   std::vector<uint32_t> extra_results_;  // made after the last ended segment, by a call that was broken off
-  std::vector<char> consumed_;        // by handle: history that was consumed and let go (while recording)
+  std::vector<char> consumed_;           // by handle: history that was consumed and let go (while recording)
   struct {
     std::vector<void*> inputs, outputs;
     std::vector<int64_t> numbers;
     std::vector<Ref<core::Storage>> storages;
   } scratch_;
-  struct Sizes { size_t handles, cells, words, more, branches, backwards, segments; } before_{};
+  struct Sizes {
+    size_t handles, cells, words, more, branches, backwards, segments;
+  } before_{};
 };
 
 }  // namespace tandem::tracer

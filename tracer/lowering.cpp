@@ -30,17 +30,25 @@ Value Lowering::number(const Entry& e, const eager::Call& call, int word) {
       eager::number_kind(ops::def(call.op), __builtin_popcount(e.numbers), {call.words, call.n_words}, word);
   if (word < 64 && !((e.run_time >> word) & 1)) {
     const int64_t bits = call.words[word];
-    return emitter_.number(kind == NumberKind::floating ? std::bit_cast<double>(bits) : static_cast<double>(bits));
+    return emitter_.number(kind == NumberKind::floating ? std::bit_cast<double>(bits)
+                                                        : static_cast<double>(bits));
   }
   uint32_t at = e.words + static_cast<uint32_t>(word);
-  for (auto source = r_.word_source.find(at); source != r_.word_source.end(); source = r_.word_source.find(at)) at = source->second;
+  for (auto source = r_.word_source.find(at); source != r_.word_source.end();
+       source = r_.word_source.find(at))
+    at = source->second;
   const auto [known, fresh] = number_value_.try_emplace(at);
   if (!fresh) return known->second;
   DType type = DType::float64;
   switch (kind) {
-    case NumberKind::bool_: type = DType::bool_; break;
-    case NumberKind::integer: type = DType::int64; break;
-    case NumberKind::floating: break;
+    case NumberKind::bool_:
+      type = DType::bool_;
+      break;
+    case NumberKind::integer:
+      type = DType::int64;
+      break;
+    case NumberKind::floating:
+      break;
   }
   numbers_.push_back(at);
   known->second = {graph_.add_number(type)};
@@ -64,7 +72,8 @@ Value Lowering::value_of(uint32_t handle) {
   if (external && changes == 0) return input(handle);
   if (h.view) {
     const auto known = views_.find(handle);
-    if (known != views_.end() && (known->second.changes == changes || !on(Mechanism::cell_values))) return known->second.value;
+    if (known != views_.end() && (known->second.changes == changes || !on(Mechanism::cell_values)))
+      return known->second.value;
     const Value v = view_of(*h.view, value_of(h.base));
     views_[handle] = {v, changes};
     return v;
@@ -98,7 +107,8 @@ Value Lowering::unview(const Entry& view, uint32_t handle, Value base, Value v) 
   switch (static_cast<OpId>(view.op)) {
     case OpId::reshape:
     case OpId::unsqueeze:
-    case OpId::squeeze: return emitter_.reshape(v, base_sizes);
+    case OpId::squeeze:
+      return emitter_.reshape(v, base_sizes);
     case OpId::permute: {
       Dims inverse = Dims::filled(rank, 0);
       for (int i = 0; i < rank; ++i) inverse[normalize_axis(words[1 + i], rank, "permute")] = i;
@@ -118,7 +128,9 @@ Value Lowering::unview(const Entry& view, uint32_t handle, Value base, Value v) 
       start = std::clamp<int64_t>(start, 0, base_sizes[axis]);
       return joined(axis, start, start + info(handle).sizes[axis], v);
     }
-    default: throw NotAGraph(std::string("a view by ") + ops::def(static_cast<OpId>(view.op)).name + " is changed in place");
+    default:
+      throw NotAGraph(std::string("a view by ") + ops::def(static_cast<OpId>(view.op)).name +
+                      " is changed in place");
   }
 }
 

@@ -1,5 +1,5 @@
-// From a stretch of a record to a pure Graph: cells become values, in-place ops new values of their cells, views of changed
-// memory are taken again from the current value. Used while a plan is built; one thread.
+// From a stretch of a record to a pure Graph: cells become values, in-place ops new values of their cells,
+// views of changed memory are taken again from the current value. Used while a plan is built; one thread.
 #pragma once
 
 #include <stdexcept>
@@ -16,7 +16,8 @@ struct NotAGraph : std::runtime_error {
 class Lowering {
  public:
   /// `made`: by handle, results made in this stretch.
-  Lowering(const Record& record, std::vector<char> made) : r_(record), made_(std::move(made)), emitter_(graph_, false) {}
+  Lowering(const Record& record, std::vector<char> made)
+      : r_(record), made_(std::move(made)), emitter_(graph_, false) {}
 
   void op(const Entry& e, const eager::Call& call);
   /// Values of the cells at the end, in order, become the outputs; external cells that changed are written.
@@ -45,12 +46,13 @@ class Lowering {
   jit::Graph graph_;
   jit::GraphEmitter emitter_;
   std::vector<uint32_t> inputs_, numbers_;
-  std::unordered_map<uint32_t, ops::Value> number_value_;  // by word: one number of the graph, whoever uses it
-  std::unordered_map<uint32_t, ops::Value> cell_value_;    // current value of cells made or changed here
-  std::unordered_map<uint32_t, uint32_t> changes_;         // writes to a cell so far
+  std::unordered_map<uint32_t, ops::Value>
+      number_value_;                                     // by word: one number of the graph, whoever uses it
+  std::unordered_map<uint32_t, ops::Value> cell_value_;  // current value of cells made or changed here
+  std::unordered_map<uint32_t, uint32_t> changes_;       // writes to a cell so far
   std::unordered_map<uint32_t, ops::Value> input_value_;
   std::unordered_map<uint32_t, Memo> views_;
-  std::vector<uint32_t> written_;                          // external cells, in order of their first write
+  std::vector<uint32_t> written_;  // external cells, in order of their first write
 };
 
 }  // namespace tandem::tracer

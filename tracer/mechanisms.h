@@ -1,5 +1,5 @@
-// The mechanisms that hold the rules of docs/semantics.md, by name. A test build (TANDEM_TEST_SWITCHES) can switch one off to
-// show that the contract tests notice; elsewhere `on` is a constant.
+// The mechanisms that hold the rules of docs/semantics.md, by name. A test build (TANDEM_TEST_SWITCHES) can
+// switch one off to show that the contract tests notice; elsewhere `on` is a constant.
 #pragma once
 
 #include <cstdint>
@@ -7,32 +7,32 @@
 namespace tandem::tracer {
 
 enum class Mechanism : uint32_t {
-  compare_operands,     // R3: each operand is the recorded one
-  compare_attributes,   // R3: structural words are equal bit for bit
-  compare_modes,        // R3: grad mode and the others
-  compare_in_place,     // R3
-  store_scalars,        // R8: run-time words reach the plan
-  follow_numbers,       // R8: numbers inside a skipped backward follow those of the ops before it
-  slot_types,           // R2: a slot is bound again only to a tensor of the same type
-  slot_once,            // R2: two slots that arrive as one tensor, or one memory, are a difference
-  slot_watch,           // R2: tensors that die or change are forgotten
-  argument_types,       // R2, R9: dtype, sizes, layout and requires_grad of arguments select the record
-  argument_aliasing,    // R2: so does which arguments are the same tensor or memory
-  captured_aliasing,    // R2: an argument that is also captured
-  cell_values,          // R1: a read takes the cell's current value
-  versions,             // R1: version counters move at the call
-  leaf_gradients,       // R4: the state of .grad is part of backward's key
-  host_code,            // R4: hooks run on every call
-  consumed_tape,        // R4: a consumed range throws again
-  leaving_history,      // R5: history that leaves keeps working
-  outside_history,      // R5: history from outside is walked
-  abandon,              // R7: what came before a throw happens
-  drop_recording,       // R7: a path broken off by a throw is forgotten
-  live_outputs,         // R10: whoever is held at the end is an output
-  fresh_handles,        // R12: a handle that somebody holds is not used again
-  end_event,            // a body that ends early is a path of its own
-  thread_check,         // R15: pending tensors belong to their call
-  inline_traces,        // R16: inner traces run inside the outer one
+  compare_operands,    // R3: each operand is the recorded one
+  compare_attributes,  // R3: structural words are equal bit for bit
+  compare_modes,       // R3: grad mode and the others
+  compare_in_place,    // R3
+  store_scalars,       // R8: run-time words reach the plan
+  follow_numbers,      // R8: numbers inside a skipped backward follow those of the ops before it
+  slot_types,          // R2: a slot is bound again only to a tensor of the same type
+  slot_once,           // R2: two slots that arrive as one tensor, or one memory, are a difference
+  slot_watch,          // R2: tensors that die or change are forgotten
+  argument_types,      // R2, R9: dtype, sizes, layout and requires_grad of arguments select the record
+  argument_aliasing,   // R2: so does which arguments are the same tensor or memory
+  captured_aliasing,   // R2: an argument that is also captured
+  cell_values,         // R1: a read takes the cell's current value
+  versions,            // R1: version counters move at the call
+  leaf_gradients,      // R4: the state of .grad is part of backward's key
+  host_code,           // R4: hooks run on every call
+  consumed_tape,       // R4: a consumed range throws again
+  leaving_history,     // R5: history that leaves keeps working
+  outside_history,     // R5: history from outside is walked
+  abandon,             // R7: what came before a throw happens
+  drop_recording,      // R7: a path broken off by a throw is forgotten
+  live_outputs,        // R10: whoever is held at the end is an output
+  fresh_handles,       // R12: a handle that somebody holds is not used again
+  end_event,           // a body that ends early is a path of its own
+  thread_check,        // R15: pending tensors belong to their call
+  inline_traces,       // R16: inner traces run inside the outer one
   count_
 };
 

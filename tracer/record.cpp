@@ -1,5 +1,6 @@
-// Recording: operands are resolved to handles, results become pending tensors with real shapes, and the event is appended
-// to the branch. Slots are watched, so that a tensor that dies or changes is never compared by a stale address.
+// Recording: operands are resolved to handles, results become pending tensors with real shapes, and the event
+// is appended to the branch. Slots are watched, so that a tensor that dies or changes is never compared by a
+// stale address.
 #include "tandem/tracer/record.h"
 
 #include <algorithm>
@@ -42,7 +43,8 @@ bool on_slot_event(TensorImpl* t, bool dying) noexcept {
     if (slot == r->slots.end()) continue;
     r->handles[slot->second] = nullptr;
     const uint32_t cell = r->infos[slot->second].cell;
-    std::erase_if(r->slot_cells, [&](const auto& c) { return c.second == cell && r->cells[cell].members == 1; });
+    std::erase_if(r->slot_cells,
+                  [&](const auto& c) { return c.second == cell && r->cells[cell].members == 1; });
     r->slots.erase(slot);
   }
   w.of.erase(it);
@@ -85,12 +87,13 @@ Record::~Record() {
 }
 
 void Frame::start_recording() {
-  const size_t forks = static_cast<size_t>(std::count_if(branch_->forks.begin(), branch_->forks.end(),
-                                                         [&](const auto& f) { return f.first == position_; }));
+  const size_t forks = static_cast<size_t>(std::count_if(
+      branch_->forks.begin(), branch_->forks.end(), [&](const auto& f) { return f.first == position_; }));
   if (!tape_live_) rebuild_tape();
   tape_live_ = true;
   if (forks >= kMostBranches) {
-    // R17: too many ways to go on from here. What is pending runs, and the rest of the call runs as eager code would.
+    // R17: too many ways to go on from here. What is pending runs, and the rest of the call runs as eager
+    // code would.
     SegmentEnd pending = pending_segment();
     run_op_by_op(pending);
     extra_results_ = std::move(pending.results);
@@ -101,8 +104,9 @@ void Frame::start_recording() {
   }
   if (forks + 1 == kWarnBranches)
     core::log(core::LogArea::trace, core::LogLevel::warn,
-              "a traced call has gone on in 8 different ways after the same event; each is recorded and compiled once");
-  before_ = {r_.handles.size(), r_.cells.size(),     r_.words.size(),    r_.more.size(),
+              "a traced call has gone on in 8 different ways after the same event; each is recorded and "
+              "compiled once");
+  before_ = {r_.handles.size(),  r_.cells.size(),     r_.words.size(),   r_.more.size(),
              r_.branches.size(), r_.backwards.size(), r_.segments.size()};
   ++r_.recordings;
   ++counters_.recorded;
@@ -113,7 +117,8 @@ void Frame::start_recording() {
   });
   if (branch_index_ == 0 && branch_->entries.empty()) return;
   if (core::log_enabled(core::LogArea::trace, core::LogLevel::debug))
-    core::log(core::LogArea::trace, core::LogLevel::debug, "a new branch at event " + std::to_string(linear()));
+    core::log(core::LogArea::trace, core::LogLevel::debug,
+              "a new branch at event " + std::to_string(linear()));
   auto branch = std::make_unique<Branch>();
   branch->parent = branch_index_;
   branch->parent_position = position_;
@@ -130,7 +135,8 @@ void Frame::drop_recording() {
     branch_->entries.clear();
     branch_->where.clear();
   } else {
-    std::erase_if(r_.branches[static_cast<size_t>(branch_->parent)]->forks, [&](const auto& f) { return f.second == branch_index_; });
+    std::erase_if(r_.branches[static_cast<size_t>(branch_->parent)]->forks,
+                  [&](const auto& f) { return f.second == branch_index_; });
     r_.branches.resize(before_.branches);
   }
   for (size_t h = before_.handles; h < r_.handles.size(); ++h) {
@@ -173,7 +179,8 @@ Entry& Frame::append(EventKind kind, Location where) {
   return e;
 }
 
-// The dispatcher notes a recorded op on the tape after it was recorded: its flags are looked at with the next event.
+// The dispatcher notes a recorded op on the tape after it was recorded: its flags are looked at with the next
+// event.
 void Frame::settle() {
   if (!recording_ || branch_->entries.empty()) return;
   Entry& e = branch_->entries.back();
@@ -219,7 +226,8 @@ HandleInfo info_of(const TensorImpl* t, HandleInfo::Kind kind, uint32_t cell) {
 }
 
 uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
-  if (t->frame == this && t->handle >= 0 && r_.handles[static_cast<size_t>(t->handle)] == t) return static_cast<uint32_t>(t->handle);
+  if (t->frame == this && t->handle >= 0 && r_.handles[static_cast<size_t>(t->handle)] == t)
+    return static_cast<uint32_t>(t->handle);
   if (t->has(core::kRequiresGrad) && t->grad_fn) external_history_ = true;
   for (const uint32_t a : r_.arguments)
     if (r_.handles[a] == t) return a;
@@ -234,7 +242,9 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
     for (const uint32_t a : r_.arguments)
       if (r_.handles[a]->storage == t->storage) cell = r_.infos[a].cell;
     for (size_t h = 1; cell == 0 && h < r_.handles.size(); ++h)  // results of this call that a read made real
-      if (r_.infos[h].kind == HandleInfo::Kind::result && r_.handles[h] && r_.handles[h]->storage == t->storage) cell = r_.infos[h].cell;
+      if (r_.infos[h].kind == HandleInfo::Kind::result && r_.handles[h] &&
+          r_.handles[h]->storage == t->storage)
+        cell = r_.infos[h].cell;
     handle = static_cast<uint32_t>(r_.handles.size());
     if (cell) {
       ++r_.cells[cell].members;
@@ -271,8 +281,10 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
     bool first_use = false;
     const uint32_t h = call.in[i] ? resolve(call.in[i], &first_use) : 0;
     if (first_use && i < 64) e.first_use |= uint64_t{1} << i;
-    if (i < 3) e.in[i] = h;
-    else r_.more.push_back(h);
+    if (i < 3)
+      e.in[i] = h;
+    else
+      r_.more.push_back(h);
   }
   e.words = static_cast<uint32_t>(r_.words.size());
   r_.words.insert(r_.words.end(), call.words, call.words + call.n_words);
@@ -286,7 +298,8 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
         continue;
       }
       if (backward_ < 0 || !backward_recording_) continue;
-      const NumberKind kind = eager::number_kind(op, n_numbers, {call.words, call.n_words}, static_cast<int>(w));
+      const NumberKind kind =
+          eager::number_kind(op, n_numbers, {call.words, call.n_words}, static_cast<int>(w));
       r_.backwards[static_cast<size_t>(backward_)].followed.push_back({e.words + w, kind, call.sources[w]});
       if (call.sources[w]->word >= 0 && call.sources[w]->kind == kind)
         r_.word_source[e.words + w] = static_cast<uint32_t>(call.sources[w]->word);
@@ -310,7 +323,8 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
       } else {
         info.strides = contiguous_strides(type.sizes);
         info.cell = static_cast<uint32_t>(r_.cells.size());
-        r_.cells.push_back({.root = static_cast<uint32_t>(r_.handles.size()), .members = 1, .external = false});
+        r_.cells.push_back(
+            {.root = static_cast<uint32_t>(r_.handles.size()), .members = 1, .external = false});
       }
       new_handle(std::move(info), nullptr);
     }

@@ -1,8 +1,9 @@
-// What a trace remembers of the calls with one signature of arguments: the trie of events, the table of handles they
-// compare against, and the plans of its segments. Owned by one Trace; used by one call at a time (under the trace's lock).
+// What a trace remembers of the calls with one signature of arguments: the trie of events, the table of
+// handles they compare against, and the plans of its segments. Owned by one Trace; used by one call at a time
+// (under the trace's lock).
 //
-// Events are compared by handles: if every event before matched, the map from handle to value is the one that was
-// recorded, in-place writes included, so neither values nor operands are looked at.
+// Events are compared by handles: if every event before matched, the map from handle to value is the one that
+// was recorded, in-place writes included, so neither values nor operands are looked at.
 #pragma once
 
 #include <memory>
@@ -31,15 +32,15 @@ struct Entry {
   uint8_t n_in = 0, n_words = 0, n_out = 0;
   bool in_place = false, tape = false;
   uint32_t numbers = 0;
-  uint32_t modes = 0;          // into Record::modes
-  uint64_t first_use = 0;      // bit i: operand i is a slot that its path uses here for the first time
+  uint32_t modes = 0;      // into Record::modes
+  uint64_t first_use = 0;  // bit i: operand i is a slot that its path uses here for the first time
 };
 
 /// What a handle stands for.
 struct HandleInfo {
   enum class Kind : uint8_t { none, argument, slot, result } kind = Kind::none;
   uint32_t cell = 0;
-  uint32_t base = 0;           // views of this call: the handle they view, and the entry that says how
+  uint32_t base = 0;                  // views of this call: the handle they view, and the entry that says how
   std::shared_ptr<const Entry> view;  // null: not a view of this call
   DType dtype = DType::float32;
   Dims sizes, strides;
@@ -47,11 +48,12 @@ struct HandleInfo {
   bool requires_grad = false, leaf = true;
 };
 
-/// A piece of memory with a history of values: one per storage that enters, one per result of an op that allocates.
+/// A piece of memory with a history of values: one per storage that enters, one per result of an op that
+/// allocates.
 struct Cell {
-  uint32_t root = 0;           // the handle whose layout is the cell's
-  int members = 1;             // handles of different tensors that entered with this memory
-  bool external = false;       // memory from outside the call
+  uint32_t root = 0;      // the handle whose layout is the cell's
+  int members = 1;        // handles of different tensors that entered with this memory
+  bool external = false;  // memory from outside the call
 };
 
 struct LeafGrad {
@@ -71,40 +73,41 @@ struct BackwardRecord {
   bool retain_graph = false, create_graph = false;
   bool complete = false, skippable = true;
   std::vector<LeafGrad> leaves;
-  std::vector<FollowedWord> followed;  // in order
+  std::vector<FollowedWord> followed;          // in order
   int32_t end_branch = -1, end_position = -1;  // where the program goes on
 };
 
 /// A segment's plan for a set of outputs.
 struct Plan {
   std::shared_ptr<const jit::Executable> executable;
-  std::vector<uint32_t> inputs;    // handles
-  std::vector<uint32_t> numbers;   // words
-  std::vector<uint32_t> outputs;   // cells
-  std::vector<char> has_output;    // by cell
-  std::vector<uint32_t> views;     // roots in the order of `outputs`, and the views that take their memory
-  std::string graph;               // as lowered, before the passes
+  std::vector<uint32_t> inputs;   // handles
+  std::vector<uint32_t> numbers;  // words
+  std::vector<uint32_t> outputs;  // cells
+  std::vector<char> has_output;   // by cell
+  std::vector<uint32_t> views;    // roots in the order of `outputs`, and the views that take their memory
+  std::string graph;              // as lowered, before the passes
 };
 
 /// Where a segment ends (a read or the end of the call) and what can be alive there.
 struct SegmentEnd {
-  std::vector<uint32_t> results;   // handles made in the segment, in order
-  std::vector<char> open_tape;     // per result: its history was not consumed when the call ended
-  std::unique_ptr<Plan> plan;      // with the outputs that any call has needed; null: none built yet
-  std::string op_by_op;            // why the segment is no graph and always runs op by op; empty if it is one
-  bool taken = false;              // ran before
-  bool first = false;              // on the first path: compiled at once, others when taken again (R17)
+  std::vector<uint32_t> results;  // handles made in the segment, in order
+  std::vector<char> open_tape;    // per result: its history was not consumed when the call ended
+  std::unique_ptr<Plan> plan;     // with the outputs that any call has needed; null: none built yet
+  std::string op_by_op;           // why the segment is no graph and always runs op by op; empty if it is one
+  bool taken = false;             // ran before
+  bool first = false;             // on the first path: compiled at once, others when taken again (R17)
 };
 
 struct Branch {
   std::vector<Entry> entries;
   std::vector<Location> where;
-  int32_t parent = -1, parent_position = 0;  // -1: the root
-  int32_t base = 0;                          // events before the first of this branch
+  int32_t parent = -1, parent_position = 0;        // -1: the root
+  int32_t base = 0;                                // events before the first of this branch
   std::vector<std::pair<int32_t, int32_t>> forks;  // position -> branch
 };
 
-/// Dtype, layout and history of one tensor argument; `same_as`: the first argument with the same tensor, `shares`: memory.
+/// Dtype, layout and history of one tensor argument; `same_as`: the first argument with the same tensor,
+/// `shares`: memory.
 struct ArgumentType {
   DType dtype = DType::float32;
   Device device;
@@ -118,14 +121,14 @@ struct Record {
   std::vector<ArgumentType> key;
   uint64_t modes_at_entry = 0;
 
-  std::vector<TensorImpl*> handles{nullptr};     // now; results are owned (one count each), the others are not
+  std::vector<TensorImpl*> handles{nullptr};  // now; results are owned (one count each), the others are not
   std::vector<HandleInfo> infos{HandleInfo{}};
   std::vector<Cell> cells{Cell{}};
-  std::vector<uint32_t> arguments;               // handle per argument
-  std::unordered_map<TensorImpl*, uint32_t> slots;                 // bound now
-  std::unordered_map<const core::Storage*, uint32_t> slot_cells;   // memory of the slots bound now
+  std::vector<uint32_t> arguments;                                // handle per argument
+  std::unordered_map<TensorImpl*, uint32_t> slots;                // bound now
+  std::unordered_map<const core::Storage*, uint32_t> slot_cells;  // memory of the slots bound now
   std::vector<int64_t> words;
-  std::unordered_map<uint32_t, uint32_t> word_source;              // words that always equal an earlier one
+  std::unordered_map<uint32_t, uint32_t> word_source;  // words that always equal an earlier one
   std::vector<uint32_t> more;
   std::vector<uint64_t> modes;
   std::vector<std::unique_ptr<Branch>> branches;

@@ -1,5 +1,6 @@
-// The tape of a replayed call. Replay makes none: a backward that is known is skipped as a block, and the tape is made again
-// from the record when something needs it (a difference, a hook, autograd::grad, a history that leaves the call).
+// The tape of a replayed call. Replay makes none: a backward that is known is skipped as a block, and the
+// tape is made again from the record when something needs it (a difference, a hook, autograd::grad, a history
+// that leaves the call).
 #include <algorithm>
 
 #include "tandem/tracer/frame.h"
@@ -10,8 +11,8 @@ namespace tandem::tracer {
 using eager::Node;
 
 bool Frame::same_backward(const BackwardRecord& b, const eager::BackwardCall& call) const {
-  if (b.retain_graph != call.retain_graph || b.create_graph != call.create_graph || b.roots.size() != call.roots.size() ||
-      b.gradients.size() != call.gradients.size())
+  if (b.retain_graph != call.retain_graph || b.create_graph != call.create_graph ||
+      b.roots.size() != call.roots.size() || b.gradients.size() != call.gradients.size())
     return false;
   for (size_t i = 0; i < b.roots.size(); ++i)
     if (r_.handles[b.roots[i]] != call.roots[i]) return false;
@@ -92,15 +93,18 @@ void Frame::rebuild_tape() {
       if (const uint32_t h = operand(e, i); h && r_.infos[h].kind == HandleInfo::Kind::result) lend_home(h);
     const eager::Call call = call_of(e, where, operands);
     eager::note(call, results);
-    TensorImpl* noted = e.in_place ? operands[static_cast<size_t>(ops::def(call.op).writes[0])] : results[0].get();
+    TensorImpl* noted =
+        e.in_place ? operands[static_cast<size_t>(ops::def(call.op).writes[0])] : results[0].get();
     Node& n = *eager::as_node(noted->grad_fn.get());
     n.trace_words = e.words;
     for (uint32_t i = 0; i < e.n_in; ++i)
       if (n.in[i].saved.value) set_version(n.in[i].saved, operand(e, i));
     for (uint32_t j = 0; j < n.out.size(); ++j) {
       if (!n.out[j].saved.value) continue;
-      const uint32_t h = e.in_place ? operand(e, static_cast<uint32_t>(ops::def(call.op).writes[j])) : e.out + j;
-      n.out[j].saved.value = Ref<TensorImpl>(r_.handles[h]);  // the handle itself, which later ops are compared with
+      const uint32_t h =
+          e.in_place ? operand(e, static_cast<uint32_t>(ops::def(call.op).writes[j])) : e.out + j;
+      n.out[j].saved.value =
+          Ref<TensorImpl>(r_.handles[h]);  // the handle itself, which later ops are compared with
       set_version(n.out[j].saved, h);
     }
     for (Ref<TensorImpl>& r : results) r.reset();
@@ -112,7 +116,8 @@ void Frame::consume(const BackwardRecord& b) {
   if (b.retain_graph || !b.complete || !on(Mechanism::consumed_tape)) return;
   std::vector<Node*> stack;
   for (const uint32_t h : b.roots)
-    if (const TensorImpl* t = r_.handles[h]; t && t->grad_fn) stack.push_back(eager::as_node(t->grad_fn.get()));
+    if (const TensorImpl* t = r_.handles[h]; t && t->grad_fn)
+      stack.push_back(eager::as_node(t->grad_fn.get()));
   while (!stack.empty()) {
     Node& n = *stack.back();
     stack.pop_back();

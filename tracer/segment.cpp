@@ -1,6 +1,6 @@
-// A segment's end: what is alive there is found by looking at who holds the pending handles, a plan with at least these
-// outputs is taken or built, and everything that can fail happens before the first kernel runs. Op by op is the other way:
-// for branches taken for the first time, for exceptions, and for what is no graph.
+// A segment's end: what is alive there is found by looking at who holds the pending handles, a plan with at
+// least these outputs is taken or built, and everything that can fail happens before the first kernel runs.
+// Op by op is the other way: for branches taken for the first time, for exceptions, and for what is no graph.
 #include <algorithm>
 
 #include "tandem/core/log.h"
@@ -44,8 +44,9 @@ void Frame::run_op_by_op(const SegmentEnd& segment) {
       if (e.kind != EventKind::op) return;
       const eager::Call call = call_of(e, where, operands);
       for (const TensorImpl* t : operands)
-        TANDEM_INTERNAL(!t || t->data || t->numel == 0, std::string("an operand of ") + ops::def(call.op).name +
-                                                            " without memory: value " + std::to_string(t->handle));
+        TANDEM_INTERNAL(!t || t->data || t->numel == 0,
+                        std::string("an operand of ") + ops::def(call.op).name + " without memory: value " +
+                            std::to_string(t->handle));
       eager::run_op(call, results);
       for (uint32_t j = 0; j < e.n_out; ++j) {
         give_storage(e.out + j, results[j]->storage);
@@ -63,8 +64,9 @@ void Frame::lend_home(uint32_t handle) {
   if (!r_.handles[handle]) lend(handle);
 }
 
-// Recording only. Results that save themselves for their gradient own the node that owns them; those whose history nobody
-// can reach any more are let go, so that they do not count as alive. The others get a twin once they are real.
+// Recording only. Results that save themselves for their gradient own the node that owns them; those whose
+// history nobody can reach any more are let go, so that they do not count as alive. The others get a twin
+// once they are real.
 void Frame::prune_tape(const SegmentEnd& segment) {
   for (auto it = segment.results.rbegin(); it != segment.results.rend(); ++it) {
     TensorImpl* t = r_.handles[*it];
@@ -91,8 +93,10 @@ void Frame::end_segment(SegmentEnd& segment) {
     run_op_by_op(segment);
   } else {
     const Plan* plan = find_plan(segment);
-    if (plan) run_plan(*plan);
-    else run_op_by_op(segment);
+    if (plan)
+      run_plan(*plan);
+    else
+      run_op_by_op(segment);
   }
 }
 
@@ -106,8 +110,8 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
     return true;
   };
   if (segment.plan && covers(*segment.plan)) return segment.plan.get();
-  // R10: the set of outputs only grows: later segments were recorded with them. What the tape saves counts: a later difference may need it when this segment's values
-  // are gone.
+  // R10: the set of outputs only grows: later segments were recorded with them. What the tape saves counts: a
+  // later difference may need it when this segment's values are gone.
   if (!recording_ && !tape_live_) {
     need_tape();
     prune_tape(segment);
@@ -177,10 +181,12 @@ void Frame::run_plan(const Plan& plan) {
     scratch_.storages.push_back(core::make_storage(tandem::numel(root.sizes) * itemsize(root.dtype)));
     scratch_.outputs.push_back(scratch_.storages.back()->data);
   }
-  const int failed = plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
+  const int failed =
+      plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
   if (failed) {
     failed_ = true;
-    fail(plan.executable->entry_name(failed - 1) + ": index out of range", plan.executable->entry_where(failed - 1));
+    fail(plan.executable->entry_name(failed - 1) + ": index out of range",
+         plan.executable->entry_where(failed - 1));
   }
   size_t next = 0;
   for (const uint32_t h : plan.views) {
@@ -191,8 +197,8 @@ void Frame::run_plan(const Plan& plan) {
   }
 }
 
-// Results that their own gradient needs are saved as themselves while the call runs; what leaves it is replaced by a twin on
-// the same memory, so that no tensor owns itself.
+// Results that their own gradient needs are saved as themselves while the call runs; what leaves it is
+// replaced by a twin on the same memory, so that no tensor owns itself.
 void Frame::make_twins(std::span<const uint32_t> results) {
   for (const uint32_t h : results) {
     TensorImpl* t = r_.handles[h];
@@ -259,7 +265,8 @@ void Frame::note_open_tape(SegmentEnd& segment) {
   for (size_t i = 0; i < segment.results.size(); ++i) {
     const uint32_t h = segment.results[i];
     const TensorImpl* t = r_.handles[h];
-    const bool consumed = (h < consumed_.size() && consumed_[h]) || (t && t->grad_fn && eager::as_node(t->grad_fn.get())->consumed);
+    const bool consumed = (h < consumed_.size() && consumed_[h]) ||
+                          (t && t->grad_fn && eager::as_node(t->grad_fn.get())->consumed);
     segment.open_tape[i] = r_.infos[h].requires_grad && !consumed;
   }
 }

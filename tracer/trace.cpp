@@ -36,7 +36,8 @@ namespace {
 
 ArgumentType type_of(std::span<const Tensor> arguments, size_t i) {
   const TensorImpl* t = arguments[i].impl();
-  ArgumentType a{t->dtype, t->device, t->sizes, t->strides, t->has(core::kRequiresGrad), t->grad_fn == nullptr, -1, -1};
+  ArgumentType a{
+      t->dtype, t->device, t->sizes, t->strides, t->has(core::kRequiresGrad), t->grad_fn == nullptr, -1, -1};
   for (size_t k = 0; k < i; ++k) {
     if (a.same_as < 0 && arguments[k].impl() == t) a.same_as = static_cast<int>(k);
     if (a.shares < 0 && arguments[k].impl()->storage == t->storage) a.shares = static_cast<int>(k);
@@ -48,14 +49,16 @@ ArgumentType type_of(std::span<const Tensor> arguments, size_t i) {
 bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
   const TensorImpl* t = arguments[i].impl();
   if (!on(Mechanism::argument_types)) return true;
-  if (a.dtype != t->dtype || !(a.device == t->device) || !(a.sizes == t->sizes) || !(a.strides == t->strides) ||
-      a.requires_grad != t->has(core::kRequiresGrad) || a.leaf != (t->grad_fn == nullptr))
+  if (a.dtype != t->dtype || !(a.device == t->device) || !(a.sizes == t->sizes) ||
+      !(a.strides == t->strides) || a.requires_grad != t->has(core::kRequiresGrad) ||
+      a.leaf != (t->grad_fn == nullptr))
     return false;
   for (int k = 0; k < static_cast<int>(i) && on(Mechanism::argument_aliasing); ++k) {
     const auto n = static_cast<size_t>(k);
     const TensorImpl* other = arguments[n].impl();
     if ((other == t) != (a.same_as == k) && !(other == t && a.same_as >= 0 && a.same_as < k)) return false;
-    if ((other->storage == t->storage) != (a.shares == k) && !(other->storage == t->storage && a.shares >= 0 && a.shares < k))
+    if ((other->storage == t->storage) != (a.shares == k) &&
+        !(other->storage == t->storage && a.shares >= 0 && a.shares < k))
       return false;
   }
   return true;
@@ -65,7 +68,9 @@ bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i)
 
 bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) const {
   for (const Tensor& a : arguments)
-    if (const TensorImpl* t = a.impl(); t->storage->slot && on(Mechanism::captured_aliasing) && r.slot_cells.contains(t->storage.get())) return true;
+    if (const TensorImpl* t = a.impl();
+        t->storage->slot && on(Mechanism::captured_aliasing) && r.slot_cells.contains(t->storage.get()))
+      return true;
   return false;
 }
 
@@ -80,8 +85,10 @@ Trace::Entry* Trace::find(std::span<const Tensor> arguments) {
     if (!aliases_slot(r, arguments)) return e.get();
     ++counters.eager_calls;
     if (!warned_alias_)
-      core::log(core::LogArea::trace, core::LogLevel::warn,
-                options.name + ": an argument shares memory with a tensor that the function captured; such calls run eagerly");
+      core::log(
+          core::LogArea::trace, core::LogLevel::warn,
+          options.name +
+              ": an argument shares memory with a tensor that the function captured; such calls run eagerly");
     warned_alias_ = true;
     return nullptr;
   }
@@ -149,7 +156,9 @@ CallScope::~CallScope() {
 
 bool inside_call() { return eager::interceptor() != nullptr && on(Mechanism::inline_traces); }
 
-std::shared_ptr<Trace> make_trace(TraceOptions options) { return std::make_shared<Trace>(std::move(options)); }
+std::shared_ptr<Trace> make_trace(TraceOptions options) {
+  return std::make_shared<Trace>(std::move(options));
+}
 
 TraceReport report(const Trace& trace) {
   const Counters& c = trace.counters;
@@ -201,7 +210,8 @@ std::string graph_text(const Trace& trace) {
   return for_plans(trace, [](const Plan& p) { return p.graph; });
 }
 std::string code_text(const Trace& trace) {
-  return for_plans(trace, [](const Plan& p) { return p.executable->plan_text() + "\n" + p.executable->code(); });
+  return for_plans(trace,
+                   [](const Plan& p) { return p.executable->plan_text() + "\n" + p.executable->code(); });
 }
 
 }  // namespace tandem::tracer

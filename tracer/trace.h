@@ -1,9 +1,9 @@
-// tandem::trace: wraps a callable so that the ops it executes are captured, compiled and replayed. The body runs on every
-// call, with kernels off, and is compared with what was recorded: any C++ may stand in it, and removing `trace` changes
-// the speed of a program and nothing else.
+// tandem::trace: wraps a callable so that the ops it executes are captured, compiled and replayed. The body
+// runs on every call, with kernels off, and is compared with what was recorded: any C++ may stand in it, and
+// removing `trace` changes the speed of a program and nothing else.
 //
-// A TracedFunction may be copied (copies share the trace) and called from several threads, one call at a time. A call
-// inside another traced call runs its body as part of that one.
+// A TracedFunction may be copied (copies share the trace) and called from several threads, one call at a
+// time. A call inside another traced call runs its body as part of that one.
 #pragma once
 
 #include <memory>
@@ -31,12 +31,12 @@ struct TraceOptions {
 struct TraceReport {
   int64_t calls = 0, recorded = 0;
   int64_t signatures = 0, branches = 0, segments = 0, plans = 0;
-  int64_t ops = 0;               // op events recorded, backward included
-  int64_t entries = 0;           // plan entries: kernels, products, natives
+  int64_t ops = 0;      // op events recorded, backward included
+  int64_t entries = 0;  // plan entries: kernels, products, natives
   int64_t kernels = 0, compiled = 0, interpreted = 0, products = 0, natives = 0;
   int64_t arena_bytes = 0;
   double compile_ms = 0;
-  int64_t op_by_op = 0;          // segments that ran op by op, so far
+  int64_t op_by_op = 0;  // segments that ran op by op, so far
   int64_t slots_bound = 0;
   int64_t backward_skipped = 0, backward_walked = 0;
   int64_t eager_calls = 0;
@@ -58,7 +58,9 @@ class Arguments {
     if (many_.empty()) many_.assign(few_, few_ + kFew);
     many_.push_back(t);
   }
-  std::span<const Tensor> list() const { return many_.empty() ? std::span<const Tensor>(few_, n_) : std::span<const Tensor>(many_); }
+  std::span<const Tensor> list() const {
+    return many_.empty() ? std::span<const Tensor>(few_, n_) : std::span<const Tensor>(many_);
+  }
 
  private:
   static constexpr size_t kFew = 8;
@@ -114,7 +116,8 @@ void collect(Arguments&, const T&) {}
 template <class F>
 class TracedFunction {
  public:
-  TracedFunction(F f, TraceOptions options) : function_(std::move(f)), trace_(tracer::make_trace(std::move(options))) {}
+  TracedFunction(F f, TraceOptions options)
+      : function_(std::move(f)), trace_(tracer::make_trace(std::move(options))) {}
 
   template <class... Args>
   auto operator()(Args&&... args) {
@@ -144,8 +147,9 @@ class TracedFunction {
   std::shared_ptr<tracer::Trace> trace_;
 };
 
-/// Wraps `f`. Calls with the same dtypes, shapes and layouts of tensor arguments share what was recorded; everything else
-/// that may change between calls (captured numbers, parameters, branches, modes) is noticed and followed.
+/// Wraps `f`. Calls with the same dtypes, shapes and layouts of tensor arguments share what was recorded;
+/// everything else that may change between calls (captured numbers, parameters, branches, modes) is noticed
+/// and followed.
 template <class F>
 TracedFunction<std::decay_t<F>> trace(F&& f, TraceOptions options = {}) {
   return {std::forward<F>(f), std::move(options)};

@@ -18,7 +18,8 @@ double median(std::vector<double> v) {
 }
 }  // namespace
 
-std::vector<Row> interleave(const std::string& workload, const std::vector<Contestant>& contestants, int blocks) {
+std::vector<Row> interleave(const std::string& workload, const std::vector<Contestant>& contestants,
+                            int blocks) {
   std::vector<std::vector<double>> times(contestants.size());
   for (int warm = 0; warm < 2; ++warm)
     for (const Contestant& c : contestants) c.block();
@@ -27,8 +28,10 @@ std::vector<Row> interleave(const std::string& workload, const std::vector<Conte
   std::vector<Row> rows;
   for (size_t c = 0; c < contestants.size(); ++c) {
     std::vector<double> ratios;
-    for (int b = 0; b < blocks; ++b) ratios.push_back(times[c][static_cast<size_t>(b)] / times[0][static_cast<size_t>(b)]);
-    rows.push_back({workload, contestants[c].name, median(times[c]), *std::min_element(times[c].begin(), times[c].end()), median(ratios)});
+    for (int b = 0; b < blocks; ++b)
+      ratios.push_back(times[c][static_cast<size_t>(b)] / times[0][static_cast<size_t>(b)]);
+    rows.push_back({workload, contestants[c].name, median(times[c]),
+                    *std::min_element(times[c].begin(), times[c].end()), median(ratios)});
   }
   return rows;
 }

@@ -1,5 +1,5 @@
-// Timing for the benchmarks: contestants take turns in short blocks within one run, and medians of their blocks and of the
-// ratios block by block are reported. Single-threaded.
+// Timing for the benchmarks: contestants take turns in short blocks within one run, and medians of their
+// blocks and of the ratios block by block are reported. Single-threaded.
 #pragma once
 
 #include <functional>
@@ -20,7 +20,8 @@ struct Row {
 };
 
 /// Runs `blocks` rounds of all contestants in turn; the first is what ratios are against.
-std::vector<Row> interleave(const std::string& workload, const std::vector<Contestant>& contestants, int blocks);
+std::vector<Row> interleave(const std::string& workload, const std::vector<Contestant>& contestants,
+                            int blocks);
 
 /// Microseconds per call of `f`, over `calls` calls.
 double time_us(int calls, const std::function<void()>& f);

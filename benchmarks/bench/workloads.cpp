@@ -1,4 +1,5 @@
-// The workloads: eager calls of 4 floats, the price of a compared call, and the MLP step beside its eight products.
+// The workloads: eager calls of 4 floats, the price of a compared call, and the MLP step beside its eight
+// products.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -25,7 +26,8 @@ struct Mlp : td::nn::Module {
   }
 };
 
-/// The MLP of the digits, batch 64, AdamW, on data and at a learning rate that do not converge (no denormals).
+/// The MLP of the digits, batch 64, AdamW, on data and at a learning rate that do not converge (no
+/// denormals).
 struct Training {
   Mlp net;
   td::optim::AdamW opt{net.parameters(), {.lr = 1e-7}};
@@ -47,10 +49,11 @@ struct Products {
     bool a_transposed, b_transposed;
   };
   static constexpr Shape kShapes[] = {
-      {64, 256, 64, false, true}, {64, 128, 256, false, true}, {64, 10, 128, false, true},  // forward: x W^T
-      {10, 128, 64, true, false}, {64, 128, 10, false, false},                              // dW3, dX3
-      {128, 256, 64, true, false}, {64, 256, 128, false, false},                            // dW2, dX2
-      {256, 64, 64, true, false},                                                           // dW1
+      {64, 256, 64, false, true},  {64, 128, 256, false, true},
+      {64, 10, 128, false, true},                                 // forward: x W^T
+      {10, 128, 64, true, false},  {64, 128, 10, false, false},   // dW3, dX3
+      {128, 256, 64, true, false}, {64, 256, 128, false, false},  // dW2, dX2
+      {256, 64, 64, true, false},                                 // dW1
   };
   std::vector<float> a = std::vector<float>(256 * 256, 0.5f), b = a, c = a;
   void run(td::ops::Provider p) {
@@ -75,7 +78,8 @@ double peer_block(const std::string& workload) {
   const std::string command = peer_path() + " " + workload;
   std::FILE* pipe = popen(command.c_str(), "r");
   double us = 0;
-  if (!pipe || std::fscanf(pipe, "%lf", &us) != 1) std::fprintf(stderr, "bench: the peer's program failed: %s\n", command.c_str());
+  if (!pipe || std::fscanf(pipe, "%lf", &us) != 1)
+    std::fprintf(stderr, "bench: the peer's program failed: %s\n", command.c_str());
   if (pipe) pclose(pipe);
   return us;
 }
@@ -106,9 +110,12 @@ std::vector<Row> mlp(bool peers) {
   if (peers) contestants.push_back({"LibTorch step", [] { return peer_block("mlp"); }});
   std::vector<Row> rows = interleave("mlp", contestants, peers ? 15 : 41);
   const td::TraceReport r = step.report();
-  std::printf("mlp: plan of %lld entries: %lld kernels (%lld compiled), %lld products, %lld natives; arena %lld bytes\n",
-              static_cast<long long>(r.entries), static_cast<long long>(r.kernels), static_cast<long long>(r.compiled),
-              static_cast<long long>(r.products), static_cast<long long>(r.natives), static_cast<long long>(r.arena_bytes));
+  std::printf(
+      "mlp: plan of %lld entries: %lld kernels (%lld compiled), %lld products, %lld natives; arena %lld "
+      "bytes\n",
+      static_cast<long long>(r.entries), static_cast<long long>(r.kernels),
+      static_cast<long long>(r.compiled), static_cast<long long>(r.products),
+      static_cast<long long>(r.natives), static_cast<long long>(r.arena_bytes));
   return rows;
 }
 
@@ -127,8 +134,8 @@ std::vector<Row> eager_add(bool peers) {
   return interleave("eager", contestants, peers ? 15 : 41);
 }
 
-/// What a compared call costs: traced bodies of 10 and of 110 calls whose kernels do nothing that counts (4 floats, all but
-/// the last result unused); the difference over 100.
+/// What a compared call costs: traced bodies of 10 and of 110 calls whose kernels do nothing that counts (4
+/// floats, all but the last result unused); the difference over 100.
 std::vector<Row> replay(bool) {
   td::set_num_threads(1);
   const td::Tensor x = td::rand({4}), w = td::rand({4});
@@ -141,18 +148,18 @@ std::vector<Row> replay(bool) {
   };
   auto few = td::trace(body(10));
   auto many = td::trace(body(110));
-  std::vector<Row> rows = interleave("replay",
-                                     {{"traced call of 10 ops", [=]() mutable { return time_us(5000, [&] { few(x); }); }},
-                                      {"traced call of 110 ops", [=]() mutable { return time_us(2000, [&] { many(x); }); }}},
-                                     41);
-  rows.push_back({"replay", "per compared call", (rows[1].median_us - rows[0].median_us) / 100, (rows[1].min_us - rows[0].min_us) / 100, 0});
+  std::vector<Row> rows =
+      interleave("replay",
+                 {{"traced call of 10 ops", [=]() mutable { return time_us(5000, [&] { few(x); }); }},
+                  {"traced call of 110 ops", [=]() mutable { return time_us(2000, [&] { many(x); }); }}},
+                 41);
+  rows.push_back({"replay", "per compared call", (rows[1].median_us - rows[0].median_us) / 100,
+                  (rows[1].min_us - rows[0].min_us) / 100, 0});
   return rows;
 }
 
 }  // namespace
 
-std::vector<Workload> workloads() {
-  return {{"eager", eager_add}, {"replay", replay}, {"mlp", mlp}};
-}
+std::vector<Workload> workloads() { return {{"eager", eager_add}, {"replay", replay}, {"mlp", mlp}}; }
 
 }  // namespace bench

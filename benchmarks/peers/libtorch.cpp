@@ -21,8 +21,8 @@ void block(int warm, int calls, F&& f) {
 }
 
 void mlp() {
-  torch::nn::Sequential net(torch::nn::Linear(64, 256), torch::nn::ReLU(), torch::nn::Linear(256, 128), torch::nn::ReLU(),
-                            torch::nn::Linear(128, 10));
+  torch::nn::Sequential net(torch::nn::Linear(64, 256), torch::nn::ReLU(), torch::nn::Linear(256, 128),
+                            torch::nn::ReLU(), torch::nn::Linear(128, 10));
   torch::optim::AdamW opt(net->parameters(), torch::optim::AdamWOptions(1e-7));
   const auto x = torch::rand({64, 64});
   const auto y = torch::randint(0, 10, {64}, torch::kLong);
@@ -41,8 +41,12 @@ int main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   const auto a = torch::rand({4}), b = torch::rand({4});
   const auto g = torch::rand({4}).requires_grad_();
-  if (what == "mlp") mlp();
-  else if (what == "add") block(20000, 100000, [&] { a + b; });
-  else if (what == "add_grad") block(20000, 100000, [&] { g + b; });
-  else return 2;
+  if (what == "mlp")
+    mlp();
+  else if (what == "add")
+    block(20000, 100000, [&] { a + b; });
+  else if (what == "add_grad")
+    block(20000, 100000, [&] { g + b; });
+  else
+    return 2;
 }

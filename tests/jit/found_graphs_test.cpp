@@ -54,3 +54,36 @@ TEST_CASE("softmax and its like take an axis of size 0", "[jit]") {
     %s = sum(%a, keepdim=0, axes=[0]) : float32(7,)
     return %a, %b, %s)");
 }
+
+TEST_CASE("a copy to an input waits for what may fail before it, and what may fail later waits for the copy",
+          "[jit]") {
+  check_graph(R"(%x = input bfloat16(3) strides (1)
+    %index = input int64(1) strides (1)
+    %base = input float32(1, 5) strides (5, 1)
+    %i = input int64(1, 7) strides (7, 1)
+    %source = input float32(1, 7) strides (7, 1)
+    %gap = input float32(1) strides (2)
+    %y = softmax(%x, axis=-1) : bfloat16(3)
+    %z = mean(%y, keepdim=1, axes=[]) : bfloat16(1)
+    %f = cast(%z, dtype=float32) : float32(1)
+    %b = add(%base, %f) : float32(1, 5)
+    %s = scatter_add(%b, %i, %source, axis=1) : float32(1, 5)
+    %a = input float32(1) strides (1)
+    %w = input float32(1, 1) strides (1, 1)
+    %l = linear(%a, %w, _) : float32(1)
+    %g = index_select(%y, %index, axis=0) : bfloat16(1)
+    return %s, %g
+    write %gap <- %l)");
+}
+
+TEST_CASE("a value is looked up behind a reduction that reduces nothing", "[jit]") {
+  check_graph(R"(%x = input float32(1, 32) strides (32, 1)
+    %i = input int64(1, 1) strides (1, 1)
+    %e = exp(%x) : float32(1, 32)
+    %n = sum(%e, keepdim=1, axes=[0]) : float32(1, 32)
+    %d = div(%e, %n) : float32(1, 32)
+    %m = amax(%d, keepdim=1, axes=[1]) : float32(1, 1)
+    %s = sub(%d, %m) : float32(1, 32)
+    %g = gather(%s, %i, axis=1) : float32(1, 1)
+    return %g)");
+}

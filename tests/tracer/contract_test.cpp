@@ -1,5 +1,5 @@
-// The rules R1 to R18 as programs. Each runs eagerly and traced and must give the same values; with the mechanism that holds
-// the rule switched off it must not, so that no test here can pass for nothing.
+// The rules R1 to R18 as programs. Each runs eagerly and traced and must give the same values; with the
+// mechanism that holds the rule switched off it must not, so that no test here can pass for nothing.
 #include <cmath>
 #include <cstring>
 #include <thread>
@@ -56,7 +56,8 @@ const Contract kContracts[] = {
        f(range(3));
        return p.impl()->storage->version == before + 1;
      }},
-    {"R2", "another tensor of another shape in a captured variable is not taken for the old one", Mechanism::slot_types,
+    {"R2", "another tensor of another shape in a captured variable is not taken for the old one",
+     Mechanism::slot_types,
      [] {
        return same([](bool traced) {
          Tensor w = range(4);
@@ -191,8 +192,10 @@ const Contract kContracts[] = {
          bool in_place = false;
          Tensor w = range(3);
          auto f = wrapped(traced, [&](Tensor x) {
-           if (in_place) w.add_(x);
-           else w.add(x);
+           if (in_place)
+             w.add_(x);
+           else
+             w.add(x);
            return w * 1.f;
          });
          Values out;
@@ -270,7 +273,8 @@ const Contract kContracts[] = {
        twice = true;
        return throws([&] { f(range(3)); }, "was freed by an earlier backward");
      }},
-    {"R5", "a result whose history leaves the call can be differentiated outside, on every call", Mechanism::leaving_history,
+    {"R5", "a result whose history leaves the call can be differentiated outside, on every call",
+     Mechanism::leaving_history,
      [] {
        return same([](bool traced) {
          Tensor w = leaf(3);
@@ -350,7 +354,8 @@ const Contract kContracts[] = {
        f(range(3));
        return f.report().ops == 2 && f.report().branches == 1;
      }},
-    {"R8", "numbers are run-time: a learning rate that changes reaches the plan and records nothing", Mechanism::store_scalars,
+    {"R8", "numbers are run-time: a learning rate that changes reaches the plan and records nothing",
+     Mechanism::store_scalars,
      [] {
        return same([](bool traced) {
          float lr = 0.5f;
@@ -431,7 +436,8 @@ const Contract kContracts[] = {
     {"R13", "random numbers are those of eager mode, fused or not", Mechanism::store_scalars,
      [] {
        return same([](bool traced) {
-         auto f = wrapped(traced, [](Tensor x) { return td::dropout(x, 0.4) + td::rand({16}) * td::randn({16}); });
+         auto f =
+             wrapped(traced, [](Tensor x) { return td::dropout(x, 0.4) + td::rand({16}) * td::randn({16}); });
          Values out;
          for (int i = 0; i < 5; ++i) append(out, f(range(16)));
          append(out, td::rand({3}));

@@ -1,8 +1,9 @@
-// The oracle: random programs run call by call in two worlds, eager and traced, and everything that a program can see
-// afterwards is compared bit for bit: results, parameters, gradients, kept values, and whether a call threw. Programs
-// exchange, replace and tie parameters inside and outside of the body, carry state, keep and drop results, branch on host
-// state and on values, change numbers, write in place through views, run backward, throw, and pass arguments that repeat,
-// that are parameters, or that are results of earlier calls. Memory is reused by the free lists all the time.
+// The oracle: random programs run call by call in two worlds, eager and traced, and everything that a program
+// can see afterwards is compared bit for bit: results, parameters, gradients, kept values, and whether a call
+// threw. Programs exchange, replace and tie parameters inside and outside of the body, carry state, keep and
+// drop results, branch on host state and on values, change numbers, write in place through views, run
+// backward, throw, and pass arguments that repeat, that are parameters, or that are results of earlier calls.
+// Memory is reused by the free lists all the time.
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -16,15 +17,17 @@ using td::Tensor;
 
 namespace {
 
-#define ORACLE_STATEMENTS(X)                                                                                              \
-  X(add) X(mul) X(tanh) X(sub_scaled) X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param)   \
-  X(in_place_view) X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host) X(branch_value) X(read_scalar) \
-  X(detach) X(random) X(dropout) X(train) X(cat_half) X(no_grad) X(throws)
+#define ORACLE_STATEMENTS(X)                                                                                \
+  X(add)                                                                                                    \
+  X(mul) X(tanh) X(sub_scaled) X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp)             \
+      X(in_place_param) X(in_place_view) X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params)          \
+          X(branch_host) X(branch_value) X(read_scalar) X(detach) X(random) X(dropout) X(train) X(cat_half) \
+              X(no_grad) X(throws)
 enum class Do {
 #define X(name) name,
   ORACLE_STATEMENTS(X)
 #undef X
-  count_
+      count_
 };
 const char* const kNames[] = {
 #define X(name) #name,
@@ -51,7 +54,8 @@ Program make_program(std::mt19937& g) {
   p.grads = pick(3) > 0;
   const int n = 4 + pick(12);
   for (int i = 0; i < n; ++i)
-    p.body.push_back({static_cast<Do>(pick(static_cast<int>(Do::count_))), pick(64), pick(64), pick(64), 0.25f * static_cast<float>(1 + pick(7))});
+    p.body.push_back({static_cast<Do>(pick(static_cast<int>(Do::count_))), pick(64), pick(64), pick(64),
+                      0.25f * static_cast<float>(1 + pick(7))});
   return p;
 }
 
@@ -110,12 +114,24 @@ class World {
       const auto temp = [&](int i) -> const Tensor& { return temps[static_cast<size_t>(i) % temps.size()]; };
       const Tensor a = temp(s.a), b = temp(s.b);
       switch (s.what) {
-        case Do::add: temps.push_back(a + b); break;
-        case Do::mul: temps.push_back(td::tanh(a) * b); break;
-        case Do::tanh: temps.push_back(td::tanh(a)); break;
-        case Do::sub_scaled: temps.push_back(a - b * (s.f * step.scale)); break;
-        case Do::exp_small: temps.push_back(td::exp(td::tanh(a) * s.f)); break;
-        case Do::sum_broadcast: temps.push_back(td::tanh(a.sum()) + b); break;
+        case Do::add:
+          temps.push_back(a + b);
+          break;
+        case Do::mul:
+          temps.push_back(td::tanh(a) * b);
+          break;
+        case Do::tanh:
+          temps.push_back(td::tanh(a));
+          break;
+        case Do::sub_scaled:
+          temps.push_back(a - b * (s.f * step.scale));
+          break;
+        case Do::exp_small:
+          temps.push_back(td::exp(td::tanh(a) * s.f));
+          break;
+        case Do::sum_broadcast:
+          temps.push_back(td::tanh(a.sum()) + b);
+          break;
         case Do::view_roundtrip: {
           const Tensor v = a.view({2, 2});
           temps.push_back((v.t() + v).reshape({4}));
@@ -147,20 +163,37 @@ class World {
           temps.push_back(t);
           break;
         }
-        case Do::keep: kept[static_cast<size_t>(s.c) % 3] = a; break;
-        case Do::drop: kept[static_cast<size_t>(s.c) % 3] = Tensor(); break;
+        case Do::keep:
+          kept[static_cast<size_t>(s.c) % 3] = a;
+          break;
+        case Do::drop:
+          kept[static_cast<size_t>(s.c) % 3] = Tensor();
+          break;
         case Do::use_kept:
-          if (kept[static_cast<size_t>(s.c) % 3].defined()) temps.push_back(td::tanh(kept[static_cast<size_t>(s.c) % 3].detach()) + a);
+          if (kept[static_cast<size_t>(s.c) % 3].defined())
+            temps.push_back(td::tanh(kept[static_cast<size_t>(s.c) % 3].detach()) + a);
           break;
         case Do::swap_params:
           if (step.flag) std::swap(param(s.a), param(s.b));
           break;
-        case Do::branch_host: skip = step.flag2; break;
-        case Do::branch_value: skip = a.sum().item<float>() > s.f; break;
-        case Do::read_scalar: temps.push_back(td::tanh(b) * std::tanh(a.sum().item<float>())); break;
-        case Do::detach: temps.push_back(a.detach() + s.f); break;
-        case Do::random: temps.push_back(td::rand({4}) + a); break;
-        case Do::dropout: temps.push_back(td::dropout(a, 0.5)); break;
+        case Do::branch_host:
+          skip = step.flag2;
+          break;
+        case Do::branch_value:
+          skip = a.sum().item<float>() > s.f;
+          break;
+        case Do::read_scalar:
+          temps.push_back(td::tanh(b) * std::tanh(a.sum().item<float>()));
+          break;
+        case Do::detach:
+          temps.push_back(a.detach() + s.f);
+          break;
+        case Do::random:
+          temps.push_back(td::rand({4}) + a);
+          break;
+        case Do::dropout:
+          temps.push_back(td::dropout(a, 0.5));
+          break;
         case Do::train: {
           if (!p_.grads) break;
           if (step.flag)
@@ -173,7 +206,9 @@ class World {
             if (t.grad().defined()) t.sub_(t.grad() * (0.125f * step.scale));
           break;
         }
-        case Do::cat_half: temps.push_back(td::cat({a.slice(0, 0, 2), b.slice(0, 2, 4)})); break;
+        case Do::cat_half:
+          temps.push_back(td::cat({a.slice(0, 0, 2), b.slice(0, 2, 4)}));
+          break;
         case Do::no_grad: {
           const td::NoGrad no_grad;
           temps.push_back(a * b);
@@ -182,7 +217,8 @@ class World {
         case Do::throws:
           if (step.boom) throw Boom{};
           break;
-        case Do::count_: break;
+        case Do::count_:
+          break;
       }
     }
     return temps.back() * 1.f;
@@ -196,36 +232,49 @@ void between(World& w, uint32_t bits, int call) {
   const td::NoGrad no_grad;
   const size_t i = bits % 4, j = bits / 4 % 4;
   switch (bits / 16 % 12) {
-    case 0: std::swap(w.params[i], w.params[j]); break;
+    case 0:
+      std::swap(w.params[i], w.params[j]);
+      break;
     case 1: {
       const bool grad = w.params[i].requires_grad();
       w.params[i] = td::arange(call, call + 4) * 0.0625f;
       if (grad) w.params[i].requires_grad_();
       break;
     }
-    case 2: w.params[i] = w.params[j]; break;
-    case 3: w.kept[i % 3] = w.results.empty() ? Tensor() : w.results.back().detach(); break;
-    case 4: w.params[i].zero_grad(); break;
+    case 2:
+      w.params[i] = w.params[j];
+      break;
+    case 3:
+      w.kept[i % 3] = w.results.empty() ? Tensor() : w.results.back().detach();
+      break;
+    case 4:
+      w.params[i].zero_grad();
+      break;
     case 5:
       if (w.params[i].is_leaf()) w.params[i].requires_grad_(!w.params[i].requires_grad());
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
 std::pair<Tensor, Tensor> arguments(World& w, uint32_t bits, int call) {
   const Tensor x = td::arange(call % 3, call % 3 + 4) * 0.25f, y = td::arange(2, 6) * -0.125f;
   switch (bits % 9) {
-    case 0: return {x, x};
-    case 1: return {w.params[bits / 16 % 4].detach(), y};
-    case 2: return {w.params[bits / 16 % 4], y};
+    case 0:
+      return {x, x};
+    case 1:
+      return {w.params[bits / 16 % 4].detach(), y};
+    case 2:
+      return {w.params[bits / 16 % 4], y};
     case 3:
       if (!w.results.empty()) return {w.results.back().detach(), y};
       return {x, y};
     case 4:
       if (!w.results.empty()) return {x, w.results[bits / 16 % w.results.size()].detach()};
       return {x, y};
-    default: return {x, y};
+    default:
+      return {x, y};
   }
 }
 
@@ -264,7 +313,9 @@ TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
     const Program p = make_program(g);
     if (only) {
       if (std::atoi(only) > n) continue;
-      for (const Statement& s : p.body) std::printf("%s a%d b%d c%d f%g\n", kNames[static_cast<int>(s.what)], s.a, s.b, s.c, static_cast<double>(s.f));
+      for (const Statement& s : p.body)
+        std::printf("%s a%d b%d c%d f%g\n", kNames[static_cast<int>(s.what)], s.a, s.b, s.c,
+                    static_cast<double>(s.f));
     }
     World eager(p, false), traced(p, true);
     td::Generator saved[2] = {td::Generator(5), td::Generator(5)};
@@ -282,22 +333,29 @@ TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
       }
       if (only && traced.report) {
         const td::TraceReport r = traced.report();
-        std::printf("  recorded %lld branches %lld signatures %lld plans %lld op_by_op %lld skipped %lld walked %lld eager %lld bound %lld\n",
-                    (long long)r.recorded, (long long)r.branches, (long long)r.signatures, (long long)r.plans, (long long)r.op_by_op,
-                    (long long)r.backward_skipped, (long long)r.backward_walked, (long long)r.eager_calls, (long long)r.slots_bound);
+        std::printf(
+            "  recorded %lld branches %lld signatures %lld plans %lld op_by_op %lld skipped %lld walked %lld "
+            "eager %lld bound %lld\n",
+            (long long)r.recorded, (long long)r.branches, (long long)r.signatures, (long long)r.plans,
+            (long long)r.op_by_op, (long long)r.backward_skipped, (long long)r.backward_walked,
+            (long long)r.eager_calls, (long long)r.slots_bound);
       }
       if (only)
-        std::printf("call %d: outside %u %u,%u, arguments %u, flags %d %d %d\n", call, outside / 16 % 12, outside % 4, outside / 4 % 4, args % 9,
-                    step.flag, step.flag2, step.boom);
+        std::printf("call %d: outside %u %u,%u, arguments %u, flags %d %d %d\n", call, outside / 16 % 12,
+                    outside % 4, outside / 4 % 4, args % 9, step.flag, step.flag2, step.boom);
       threw += !o[0].error.empty();
       const bool same_errors = o[0].error.empty() == o[1].error.empty();
       if (equal_bits(o[0].values, o[1].values) && same_errors) continue;
       ++wrong;
       size_t at = 0;
-      while (at < std::min(o[0].values.size(), o[1].values.size()) && std::memcmp(&o[0].values[at], &o[1].values[at], sizeof(float)) == 0) ++at;
+      while (at < std::min(o[0].values.size(), o[1].values.size()) &&
+             std::memcmp(&o[0].values[at], &o[1].values[at], sizeof(float)) == 0)
+        ++at;
       const auto shown = [&](int w) { return at < o[w].values.size() ? o[w].values[at] : 0.f; };
-      UNSCOPED_INFO("value " << at << " of " << o[0].values.size() << " and " << o[1].values.size() << ": " << shown(0) << ", " << shown(1));
-      FAIL_CHECK("program " << n << ", call " << call << ": eager '" << o[0].error << "', traced '" << o[1].error << "'");
+      UNSCOPED_INFO("value " << at << " of " << o[0].values.size() << " and " << o[1].values.size() << ": "
+                             << shown(0) << ", " << shown(1));
+      FAIL_CHECK("program " << n << ", call " << call << ": eager '" << o[0].error << "', traced '"
+                            << o[1].error << "'");
       break;
     }
   }

@@ -1,4 +1,5 @@
-// Helpers of the tracer's tests: the same program run eagerly and traced, and what it produced compared bit for bit.
+// Helpers of the tracer's tests: the same program run eagerly and traced, and what it produced compared bit
+// for bit.
 #pragma once
 
 #include <cstring>
@@ -47,7 +48,9 @@ bool same(Program&& program) {
   return equal_bits(eager, traced);
 }
 
-inline td::Tensor range(int64_t n, float first = 1) { return td::arange(first, first + static_cast<float>(n)); }
+inline td::Tensor range(int64_t n, float first = 1) {
+  return td::arange(first, first + static_cast<float>(n));
+}
 
 /// Switches a mechanism off for a scope.
 class Off {

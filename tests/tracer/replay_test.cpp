@@ -1,4 +1,5 @@
-// Behaviour of replay that is not a comparison with one mechanism: reads, layouts, sizes, bounds, figures of the report.
+// Behaviour of replay that is not a comparison with one mechanism: reads, layouts, sizes, bounds, figures of
+// the report.
 #include "tandem/core/log.h"
 #include "tests/catch.h"
 #include "tests/tracer/programs.h"

@@ -1,0 +1,150 @@
+// The tape: accumulation, retain_graph, create_graph, hooks, custom functions, in-place changes, long chains,
+// errors.
+#include "tandem/eager/autograd.h"
+
+#include "tandem/eager/functions.h"
+#include "tests/catch.h"
+
+namespace td = tandem;
+using td::Tensor;
+
+namespace {
+
+std::vector<float> values(const Tensor& t) { return t.to_vector<float>(); }
+Tensor leaf(std::initializer_list<float> v) { return td::tensor(v).requires_grad_(); }
+
+std::string message(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const td::Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("autograd: gradients add up over calls and are dropped by zero_grad", "[eager]") {
+  Tensor w = leaf({1, 2});
+  for (int i = 1; i <= 3; ++i) {
+    (w * w).sum().backward();
+    CHECK(values(w.grad()) == std::vector<float>{2.f * i, 4.f * i});
+  }
+  w.zero_grad();
+  CHECK_FALSE(w.grad().defined());
+}
+
+TEST_CASE("autograd: the gradients of two leaves of one sum do not share memory", "[eager]") {
+  Tensor a = leaf({1, 2}), b = leaf({3, 4});
+  (a + b).sum().backward();
+  CHECK(a.grad().impl()->storage != b.grad().impl()->storage);
+  a.grad().mul_(5.f);
+  CHECK(values(b.grad()) == std::vector<float>{1, 1});
+}
+
+TEST_CASE("autograd: an operand that needs no gradient gets none, whichever it is", "[eager]") {
+  for (const int which : {1, 2, 3}) {
+    Tensor a = td::tensor({1.f, 2.f}), b = td::tensor({3.f, 4.f});
+    if (which & 1) a.requires_grad_();
+    if (which & 2) b.requires_grad_();
+    (td::tanh(a) + td::tanh(b)).sum().backward();
+    CHECK(a.grad().defined() == ((which & 1) != 0));
+    CHECK(b.grad().defined() == ((which & 2) != 0));
+  }
+}
+
+TEST_CASE("autograd: a freed tape is an error that names the op's line; retain_graph keeps it", "[eager]") {
+  Tensor w = leaf({1, 2});
+  const Tensor loss = td::exp(w).sum();
+  loss.backward({}, true);
+  loss.backward();
+  const std::string text = message([&] { loss.backward(); });
+  CHECK(contains(text, "freed by an earlier backward"));
+  CHECK(contains(text, "autograd_test.cpp"));
+}
+
+TEST_CASE("autograd: second derivatives through create_graph", "[eager]") {
+  Tensor w = leaf({2, 3});
+  const Tensor loss = td::pow(w, 3).sum();
+  const Tensor outs[] = {loss}, ins[] = {w};
+  const Tensor g = td::autograd::grad(outs, ins, {}, false, true)[0];
+  CHECK(values(g) == std::vector<float>{12, 27});
+  g.sum().backward();
+  CHECK(values(w.grad()) == std::vector<float>{12, 18});
+}
+
+TEST_CASE("autograd: hooks see and replace gradients of leaves and of results", "[eager]") {
+  Tensor w = leaf({1, 2});
+  int seen = 0;
+  const int number = w.register_hook([&](const Tensor& g) { return ++seen, g * 2.f; });
+  const Tensor h = w * 3.f;
+  h.register_hook([&](const Tensor&) { ++seen; });
+  h.sum().backward();
+  CHECK(seen == 2);
+  CHECK(values(w.grad()) == std::vector<float>{6, 6});
+  w.remove_hook(number);
+  w.zero_grad();
+  (w * 3.f).sum().backward();
+  CHECK(values(w.grad()) == std::vector<float>{3, 3});
+}
+
+TEST_CASE("autograd: a custom function has the gradient it says", "[eager]") {
+  Tensor w = leaf({1, -2});
+  const auto doubled = td::autograd::apply(
+      [](td::autograd::Context& c, const td::TensorList& in) {
+        c.save_for_backward({in[0]});
+        return td::TensorList{in[0] * 2.f};
+      },
+      [](const td::autograd::Context& c, const td::TensorList& g) {
+        CHECK(values(c.saved()[0]) == std::vector<float>{1, -2});
+        return td::TensorList{g[0] * 10.f};
+      },
+      {w});
+  doubled[0].sum().backward();
+  CHECK(values(w.grad()) == std::vector<float>{10, 10});
+}
+
+TEST_CASE("autograd: changing a saved value in place is an error that names both lines", "[eager]") {
+  Tensor w = leaf({1, 2});
+  const Tensor y = td::exp(w);
+  const Tensor loss = y.sum();
+  y.mul_(2.f);
+  const Tensor z = td::exp(w);
+  const Tensor again = z.sum();
+  {
+    const td::NoGrad no_grad;
+    z.add_(1.f);
+  }
+  const std::string text = message([&] { again.backward(); });
+  CHECK(contains(text, "changed in place at"));
+  CHECK(contains(text, "the op was called at"));
+}
+
+TEST_CASE("autograd: bad uses are refused", "[eager]") {
+  Tensor w = leaf({1, 2});
+  CHECK(contains(message([&] { w.add_(1.f); }), "a leaf that requires grad"));
+  CHECK(contains(message([&] { td::exp(w).backward(); }), "a gradient is needed"));
+  CHECK(contains(message([&] { td::tensor({1.f}).backward(); }), "does not require grad"));
+  CHECK(contains(message([&] { td::tensor<int64_t>({1}).requires_grad_(); }), "floating"));
+  CHECK(contains(message([&] { td::exp(w).backward(td::ones({3})); }), "shape"));
+  CHECK(contains(message([&] { (Tensor() + w).sum(); }), "undefined tensor"));
+  const Tensor unused = leaf({1}), outs[] = {w.sum()}, ins[] = {unused};
+  CHECK(contains(message([&] { td::autograd::grad(outs, ins); }), "was not reached"));
+}
+
+TEST_CASE("autograd: a chain of 100,000 ops neither overflows the stack forward, backward, nor when dropped",
+          "[eager]") {
+  Tensor w = leaf({1, 2});
+  {
+    Tensor h = w;
+    for (int i = 0; i < 100000; ++i) h = h + w;
+    h.sum().backward();
+    CHECK(values(w.grad())[0] == 100001);
+  }
+  Tensor dropped = w;
+  for (int i = 0; i < 100000; ++i) dropped = td::neg(dropped);
+}
