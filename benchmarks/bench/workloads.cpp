@@ -75,7 +75,7 @@ std::string peer_path() { return std::string(TANDEM_SOURCE_DIR) + "/build-releas
 
 /// Runs a block of the peer's program in a process of its own; microseconds per call as it prints them.
 double peer_block(const std::string& workload) {
-  const std::string command = peer_path() + " " + workload;
+  const std::string command = "OPENBLAS_NUM_THREADS=1 " + peer_path() + " " + workload;
   std::FILE* pipe = popen(command.c_str(), "r");
   double us = 0;
   if (!pipe || std::fscanf(pipe, "%lf", &us) != 1)
