@@ -72,10 +72,5 @@ function(tandem_isa_flags)
       # Constant data: with this sanitizer g++ takes no function's address for a constant, and the table's checks are static.
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-fno-sanitize=undefined")
     endif()
-    # With these checks GCC takes the address of a function for no constant, and the op table is checked when compiled.
-    if(TANDEM_SANITIZE MATCHES "undefined" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND source MATCHES "ops/table\\.cpp$")
-      set_source_files_properties(${source} PROPERTIES
-        COMPILE_OPTIONS "-fno-sanitize=null,nonnull-attribute,returns-nonnull-attribute")
-    endif()
   endforeach()
 endfunction()

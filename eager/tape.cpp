@@ -74,6 +74,15 @@ Edge edge_of(TensorImpl* t) {
   return {{}, Ref<TensorImpl>(t), 0};
 }
 
+Ref<TensorImpl> twin_of(const TensorImpl* t) {
+  Ref<TensorImpl> twin(core::new_impl());
+  twin->dtype = t->dtype;
+  twin->device = t->device;
+  core::set_layout(*twin, t->sizes, t->strides);
+  core::set_storage(*twin, t->storage, t->offset);
+  return twin;
+}
+
 bool wants_gradient(const Call& call) {
   if (!modes().grad) return false;
   uint16_t flags = 0;
@@ -103,9 +112,18 @@ void note(const Call& call, Ref<TensorImpl>* results) {
     if (in.edge.node) sequence = std::max(sequence, as_node(in.edge.node.get())->sequence + 1);
   }
   const ops::Saves saves = ops::saves(op, needed);
-  for (uint32_t i = 0; i < call.n_in; ++i)
-    if (call.in[i] && ((saves.in >> std::min(i, 31u)) & 1))
-      n.in[i].saved = {Ref<TensorImpl>(call.in[i]), version_of(call.in[i])};
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    TensorImpl* t = call.in[i];
+    if (!t || !((saves.in >> std::min(i, 31u)) & 1)) continue;
+    // An operand that the call has overwritten is saved as of before, so that using it is an error; and it
+    // must not own itself.
+    const bool overwritten =
+        call.in_place && std::count(op.writes, op.writes + op.n_out, static_cast<int>(i));
+    if (overwritten)
+      n.in[i].saved = {t->storage ? twin_of(t) : Ref<TensorImpl>(t), version_of(t) - 1};
+    else
+      n.in[i].saved = {Ref<TensorImpl>(t), version_of(t)};
+  }
   n.sequence = sequence;
   next_sequence = sequence + 1;
   for (int j = 0; j < op.n_out; ++j) {
@@ -115,18 +133,9 @@ void note(const Call& call, Ref<TensorImpl>* results) {
     out.type = {t->dtype, t->device, false, t->sizes};
     if (!is_floating(t->dtype)) continue;
     if ((saves.out >> j) & 1) {
-      // A second handle on the same memory: the result itself would own the node that owns it.
-      Ref<TensorImpl> twin(core::new_impl());
-      twin->dtype = t->dtype;
-      twin->device = t->device;
-      core::set_layout(*twin, t->sizes, t->strides);
-      if (t->storage) {
-        core::set_storage(*twin, t->storage, t->offset);
-        out.saved = {std::move(twin), version_of(t)};
-      } else {
-        out.saved = {Ref<TensorImpl>(t),
-                     version_of(t)};  // pending: the tracer breaks the cycle at the end of the call
-      }
+      // The result itself would own the node that owns it. While pending the tracer breaks the circle, at the
+      // end of the call.
+      out.saved = {t->storage ? twin_of(t) : Ref<TensorImpl>(t), version_of(t)};
     }
     t->grad_fn = ref;
     t->output_index = j;

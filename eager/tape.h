@@ -73,6 +73,8 @@ inline Node* as_node(core::TapeNode* n) { return static_cast<Node*>(n); }
 
 /// The edge that gradients of `t` follow now.
 Edge edge_of(TensorImpl* t);
+/// A second handle on the memory of a real tensor, without history.
+Ref<TensorImpl> twin_of(const TensorImpl* t);
 /// Notes a call on the tape if it wants a gradient: sets grad_fn and kRequiresGrad of its results.
 void note(const Call& call, Ref<TensorImpl>* results);
 /// True if note() would make a node.

@@ -98,7 +98,12 @@ void Frame::rebuild_tape() {
     Node& n = *eager::as_node(noted->grad_fn.get());
     n.trace_words = e.words;
     for (uint32_t i = 0; i < e.n_in; ++i)
-      if (n.in[i].saved.value) set_version(n.in[i].saved, operand(e, i));
+      if (n.in[i].saved.value) {
+        set_version(n.in[i].saved, operand(e, i));
+        const ops::OpDef& op = ops::def(call.op);
+        if (e.in_place && std::count(op.writes, op.writes + op.n_out, static_cast<int>(i)))
+          --n.in[i].saved.version;
+      }
     for (uint32_t j = 0; j < n.out.size(); ++j) {
       if (!n.out[j].saved.value) continue;
       const uint32_t h =

@@ -202,18 +202,17 @@ void Frame::run_plan(const Plan& plan) {
 void Frame::make_twins(std::span<const uint32_t> results) {
   for (const uint32_t h : results) {
     TensorImpl* t = r_.handles[h];
-    if (!t || !t->grad_fn) continue;
-    for (eager::Node::Out& o : eager::as_node(t->grad_fn.get())->out) {
-      if (o.saved.value.get() != t) continue;
-      if (t->has(kPending)) {
-        o.saved.value.reset();
-        continue;
-      }
-      Ref<TensorImpl> twin(core::new_impl());
-      twin->dtype = t->dtype;
-      core::set_layout(*twin, t->sizes, t->strides);
-      core::set_storage(*twin, t->storage, t->offset);
-      o.saved = {std::move(twin), t->storage->version};
+    if (!t) continue;
+    const auto part = [&](eager::Saved& saved) {
+      if (saved.value.get() == t) saved.value = t->has(kPending) ? nullptr : eager::twin_of(t);
+    };
+    // In-place ops chain: each node of the tensor's history before them may have saved it too.
+    for (core::TapeNode* node = t->grad_fn.get(); node;) {
+      eager::Node& n = *eager::as_node(node);
+      for (eager::Node::Out& o : n.out) part(o.saved);
+      for (eager::Node::In& in : n.in) part(in.saved);
+      const int written = n.in_place && n.op != ops::OpId::count_ ? ops::def(n.op).writes[0] : -1;
+      node = written >= 0 ? n.in[static_cast<size_t>(written)].edge.node.get() : nullptr;
     }
   }
 }

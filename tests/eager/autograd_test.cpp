@@ -124,6 +124,20 @@ TEST_CASE("autograd: changing a saved value in place is an error that names both
   CHECK(contains(text, "the op was called at"));
 }
 
+TEST_CASE(
+    "autograd: an in-place op whose gradient needs the overwritten value is an error, not a wrong gradient",
+    "[eager]") {
+  Tensor w = leaf({1, 2}), b = leaf({3, 4});
+  const Tensor t = td::exp(w) + 0.f;
+  t.mul_(b);
+  CHECK(contains(message([&] { t.sum().backward(); }), "changed in place"));
+  const Tensor fine = td::exp(w) + 0.f;
+  fine.mul_(2.f);
+  w.zero_grad();
+  fine.sum().backward();
+  CHECK(w.grad().defined());
+}
+
 TEST_CASE("autograd: bad uses are refused", "[eager]") {
   Tensor w = leaf({1, 2});
   CHECK(contains(message([&] { w.add_(1.f); }), "a leaf that requires grad"));
