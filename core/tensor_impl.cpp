@@ -34,6 +34,7 @@ inline TensorImpl* pop_impl() {
   t->device = cpu;
   t->flags = kContiguous;
   t->output_index = 0;
+  t->history = 0;
   t->data = nullptr;
   t->numel = 0;
   t->offset = 0;
@@ -71,6 +72,7 @@ inline void push_impl(TensorImpl* t) noexcept {
   while (TensorImpl* next = cache_.dying) {
     cache_.dying = static_cast<TensorImpl*>(next->frame);
     next->grad_fn.reset();
+    next->view.reset();
     next->leaf.reset();
     push_impl(next);
   }
@@ -117,7 +119,7 @@ void destroy(TensorImpl* t) noexcept {
     if (slot_event(t, true)) return;
   }
   t->storage.reset();
-  if (t->grad_fn || t->leaf) [[unlikely]]
+  if (t->grad_fn || t->leaf || t->view) [[unlikely]]
     return drop_history(t);
   push_impl(t);
 }

@@ -33,6 +33,8 @@ enum TensorFlag : uint16_t {
   kPending = 8,       // no storage yet: a value of the running traced call
   kTraceOwned = 16,   // made by a trace (pending now, or once)
   kNumber = 32,       // holds a number operand, which does not count as a tensor in promotion
+  kView = 64,         // shows its parent's memory and follows its history (eager/views.h)
+  kBlindView = 128,   // a view made under NoGrad, which follows no history
 };
 
 struct TensorImpl {
@@ -41,11 +43,13 @@ struct TensorImpl {
   Device device;
   uint16_t flags = kContiguous;
   int32_t output_index = 0;    // which result of `grad_fn`
+  uint32_t history = 0;        // moves when an in-place op changes what grad_fn stands for; a view has its base's
   void* data = nullptr;        // storage->data + offset * itemsize; null while pending
   int64_t numel = 0;
   int64_t offset = 0;          // elements
   Ref<Storage> storage;
   Ref<TapeNode> grad_fn;       // null for leaves
+  Ref<TapeNode> view;          // of a real kView: its parent, its base, and the view op
   void* frame = nullptr;       // the running traced call that this pending tensor belongs to (tracer/)
   int32_t handle = -1;         // its index there
   int32_t maker = -1;          // the tracer's: where it was made

@@ -5,6 +5,7 @@
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/direct.h"
 #include "tandem/eager/tape.h"
+#include "tandem/eager/views.h"
 
 namespace tandem::eager {
 
@@ -68,22 +69,33 @@ void check_in_place(const Call& call) {
                  "_: an expanded tensor, several of whose elements share memory, cannot be changed in place; "
                  "clone() it first",
              call.where);
-    if (modes().grad && t->has(core::kRequiresGrad) && !t->grad_fn && !t->has(core::kPending))
-      fail(std::string(op.name) +
-               "_: a leaf that requires grad cannot be changed in place while gradients are noted; "
+    if (!modes().grad) continue;
+    const TensorImpl* base = base_of(call.in[op.writes[j]]);
+    const bool unknown = base->frame && interceptor_ && !interceptor_->has_tape();  // was none when recorded
+    if (is_grad_leaf(base) && !unknown)
+      fail(std::string(op.name) + "_: " + (base == t ? "a leaf" : "a view of a leaf") +
+               " that requires grad cannot be changed in place while gradients are noted; "
                "use NoGrad or detach()",
+           call.where);
+    if (t->has(core::kBlindView) && wants_gradient(call))
+      fail(std::string(op.name) +
+               "_: the changed tensor is a view made under NoGrad, which its base's history knows nothing "
+               "of; make "
+               "the view where gradients are noted, or detach() it",
            call.where);
   }
 }
 
 void run_view(const Call& call, Ref<TensorImpl>* results) {
   const ops::Layout layout = infer_view(call);
+  TANDEM_INTERNAL(layout.possible, "a view that needs a copy");
   const TensorImpl* base = call.in[0];
   Ref<TensorImpl> t(core::new_impl());
   t->dtype = base->dtype;
   t->device = base->device;
   core::set_layout(*t, layout.sizes, layout.strides);
   core::set_storage(*t, base->storage, layout.offset);
+  mark_view(call, t.get(), modes().grad);
   results[0] = std::move(t);
 }
 
@@ -217,7 +229,8 @@ void run_op(const Call& call, Ref<TensorImpl>* results) {
 void call_into(const Call& call, Ref<TensorImpl>* results) {
   if (interceptor_) [[unlikely]] {
     if (call.in_place) check_in_place(call);
-    if (interceptor_->op(call, results) && wants_gradient(call)) note(call, results);
+    if (interceptor_->op(call, results) && wants_gradient(call))
+      interceptor_->noted(call, &note(call, results));
     return;
   }
   if (direct(call, results)) {

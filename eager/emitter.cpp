@@ -18,6 +18,17 @@ int64_t NumberSource::bits(const int64_t* words, NumberKind as) const {
   return as == NumberKind::floating ? std::bit_cast<int64_t>(v) : static_cast<int64_t>(v);
 }
 
+namespace {
+
+/// A list attribute's words: how many, and the values.
+Dims listed(ops::Words words) {
+  Dims out;
+  for (int64_t i = 1; i <= words[0]; ++i) out.push_back(words[static_cast<size_t>(i)]);
+  return out;
+}
+
+}  // namespace
+
 ops::Value EagerEmitter::add(Ref<TensorImpl> tensor) {
   Item item;
   item.type = {tensor->dtype, tensor->device, false, tensor->sizes};
@@ -73,6 +84,11 @@ ops::Value EagerEmitter::number_op(ops::ScalarOp op, ops::Value a, ops::Value b)
 void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words structural,
                         ops::Value* out) {
   const ops::OpDef& op = ops::def(id);
+  if (id == ops::OpId::reshape && !viewable(*at(in[0]).tensor, listed(structural), location)) {
+    ops::Value copied;
+    emit(ops::OpId::clone, in, {}, &copied);
+    return emit(id, {&copied, 1}, structural, out);
+  }
   const size_t n_in = in.size() - static_cast<size_t>(op.n_numbers());
   std::vector<TensorImpl*> operands;
   std::vector<int64_t> words;

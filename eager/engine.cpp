@@ -7,6 +7,7 @@
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/emitter.h"
 #include "tandem/eager/tape.h"
+#include "tandem/eager/views.h"
 
 namespace tandem::eager {
 
@@ -27,6 +28,13 @@ void GradientValues::run(ops::Emitter& e) {
     if (!needed[i]) results[i] = {};
 }
 
+namespace {
+
+/// The edge on which gradients of result `j` come to the node itself.
+Edge edge_into(Node& n, int j) { return {Ref<core::TapeNode>(&n), {}, j}; }
+
+}  // namespace
+
 void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch,
                   std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh) {
   out.assign(n.in.size(), {});
@@ -35,8 +43,12 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
     EagerEmitter e(n.where);
     const int n_numbers = __builtin_popcount(n.numbers);
     GradientValues values = gradient_values(
-        n, grads, [&](int i) { return e.add(n.in[static_cast<size_t>(i)].saved.value); },
-        [&](int j) { return e.add(n.out[static_cast<size_t>(j)].saved.value); },
+        n, grads,
+        [&](int i) {
+          const Node::In& in = n.in[static_cast<size_t>(i)];
+          return e.add(with_history(in.saved, in.edge));
+        },
+        [&](int j) { return e.add(with_history(n.out[static_cast<size_t>(j)].saved, edge_into(n, j))); },
         [&](int k) { return e.add(grads[static_cast<size_t>(k)]); },
         [&](int w) {
           const NumberKind kind = number_kind(ops::def(n.op), n_numbers, n.words, w);
@@ -214,6 +226,11 @@ class Walk {
     for (const Node::In& in : n.in) check_version(n, in.saved, name);
     for (const Node::Out& o : n.out) check_version(n, o.saved, name);
     if (n.extras && n.extras->custom) return custom_gradient(n, grads, out, fresh);
+    if (n.written_view) {
+      out.assign(2, {});
+      fresh.assign(2, 0);
+      return spread_gradient(n, grads[0], out);
+    }
     run_gradient(n, grads, interceptor_ != nullptr || request_.create_graph, out, fresh);
   }
 
@@ -236,9 +253,14 @@ class Walk {
       if (TensorImpl* t = f.context.saved()[i].impl())
         check_version(n, {Ref<TensorImpl>(t), f.versions[i]}, "a custom function");
     if (interceptor_) interceptor_->host_code();
-    TensorList incoming;
+    TensorList incoming, saved = f.context.saved();
     for (const Ref<TensorImpl>& g : grads) incoming.emplace_back(g);
-    const TensorList result = f.backward(f.context, incoming);
+    for (size_t i = 0; i < saved.size(); ++i)
+      if (f.result[i] >= 0)
+        saved[i] = Tensor(with_history({Ref<TensorImpl>(saved[i].impl()), 0}, edge_into(n, f.result[i])));
+    autograd::Context context;
+    context.save_for_backward(std::move(saved));
+    const TensorList result = f.backward(context, incoming);
     if (result.size() != n.in.size())
       fail("custom function: backward returned " + std::to_string(result.size()) + " gradients for " +
                std::to_string(n.in.size()) + " inputs",

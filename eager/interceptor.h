@@ -42,6 +42,14 @@ struct Call {
   Location where;
 };
 
+/// What a view shows: its parent, through one view op.
+struct ViewOf {
+  core::TensorImpl* parent = nullptr;
+  ops::OpId op = ops::OpId::count_;
+  std::span<const int64_t> words;
+  Location where;
+};
+
 /// A backward() that adds to leaves' gradients. `gradients` entries may be null (ones).
 struct BackwardCall {
   std::span<core::TensorImpl*const> roots, gradients;
@@ -69,6 +77,12 @@ class Interceptor {
   virtual void requires_grad(core::TensorImpl* t, bool on, Location where) = 0;
   /// The version counter of a pending tensor's memory.
   virtual uint32_t& version(core::TensorImpl* t) = 0;
+  /// What a tensor of the running call views; false if it is no view.
+  virtual bool view(const core::TensorImpl* t, ViewOf& out) = 0;
+  /// False while calls are compared without a tape.
+  virtual bool has_tape() const = 0;
+  /// The dispatcher has noted the call that op() took over as node `n`.
+  virtual void noted(const Call& call, core::TapeNode* n) = 0;
 };
 
 extern constinit thread_local Interceptor* interceptor_;

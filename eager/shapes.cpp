@@ -89,7 +89,9 @@ Tensor Tensor::operator[](int64_t i) const { return select(0, i); }
 
 Tensor Tensor::detach(Location where) const {
   const NoGrad no_grad;
-  return CallBuilder(OpId::reshape, where).in(*this).list(sizes(where)).run();
+  Tensor out = CallBuilder(OpId::reshape, where).in(*this).list(sizes(where)).run();
+  out.impl()->set(core::kBlindView, false);  // a history of its own may begin here
+  return out;
 }
 
 Tensor Tensor::index(std::initializer_list<Index> indices, Location where) const {

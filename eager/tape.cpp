@@ -5,18 +5,20 @@
 #include <new>
 
 #include "tandem/core/allocator.h"
+#include "tandem/eager/views.h"
 
 namespace tandem::eager {
 
 namespace {
 
-constinit thread_local uint64_t next_sequence = 1;
+constinit thread_local uint64_t next_sequence_ = 1;
 // Nodes whose last reference fell while another node was being destroyed: freed in a loop, so that a chain of
 // any length needs no stack.
 constinit thread_local Node* doomed = nullptr;
 constinit thread_local bool destroying = false;
 
 void free_node(Node* n) {
+  n->unlist();
   for (Node::In& i : n->in) i.~In();
   for (Node::Out& o : n->out) o.~Out();
   const uint32_t nbytes = n->nbytes;
@@ -69,6 +71,7 @@ Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words) {
 }
 
 Edge edge_of(TensorImpl* t) {
+  refresh(t);
   if (!t->has(core::kRequiresGrad)) return {};
   if (t->grad_fn) return {t->grad_fn, {}, t->output_index};
   return {{}, Ref<TensorImpl>(t), 0};
@@ -83,15 +86,45 @@ Ref<TensorImpl> twin_of(const TensorImpl* t) {
   return twin;
 }
 
+uint64_t next_sequence(const Node& n) {
+  uint64_t sequence = next_sequence_;
+  for (const Node::In& in : n.in)
+    if (in.edge.node) sequence = std::max(sequence, as_node(in.edge.node.get())->sequence + 1);
+  next_sequence_ = sequence + 1;
+  return sequence;
+}
+
+Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge) {
+  const Ref<TensorImpl>& value = saved.value;
+  if (!modes().grad || !edge || value->frame) return value;
+  if (edge.leaf) return edge.leaf;
+  Ref<TensorImpl> out = twin_of(value.get());
+  out->grad_fn = edge.node;
+  out->output_index = edge.index;
+  out->set(core::kRequiresGrad, true);
+  return out;
+}
+
 bool wants_gradient(const Call& call) {
   if (!modes().grad) return false;
   uint16_t flags = 0;
-  for (uint32_t i = 0; i < call.n_in; ++i)
-    if (call.in[i]) flags |= call.in[i]->flags;
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    if (!call.in[i]) continue;
+    refresh(call.in[i]);
+    flags |= call.in[i]->flags;
+  }
   return (flags & core::kRequiresGrad) && ops::def(call.op).differentiable;
 }
 
-void note(const Call& call, Ref<TensorImpl>* results) {
+namespace {
+
+Ref<TensorImpl> kept(TensorImpl* t) {
+  return interceptor_ || is_grad_leaf(t) ? Ref<TensorImpl>(t) : twin_of(t);
+}
+
+}  // namespace
+
+Node& note(const Call& call, Ref<TensorImpl>* results) {
   const ops::OpDef& op = ops::def(call.op);
   Ref<core::TapeNode> ref = new_node(call.n_in, static_cast<uint32_t>(op.n_out), call.n_words);
   Node& n = *as_node(ref.get());
@@ -100,7 +133,6 @@ void note(const Call& call, Ref<TensorImpl>* results) {
   n.numbers = call.numbers;
   n.where = call.where;
   if (call.n_words) std::memcpy(n.words.data(), call.words, call.n_words * sizeof(int64_t));
-  uint64_t sequence = next_sequence;
   uint32_t needed = 0;
   for (uint32_t i = 0; i < call.n_in; ++i) {
     TensorImpl* t = call.in[i];
@@ -109,38 +141,30 @@ void note(const Call& call, Ref<TensorImpl>* results) {
     in.type = {t->dtype, t->device, false, t->sizes};
     in.edge = edge_of(t);
     if (in.edge) needed |= 1u << std::min(i, 31u);
-    if (in.edge.node) sequence = std::max(sequence, as_node(in.edge.node.get())->sequence + 1);
   }
   const ops::Saves saves = ops::saves(op, needed);
   for (uint32_t i = 0; i < call.n_in; ++i) {
     TensorImpl* t = call.in[i];
     if (!t || !((saves.in >> std::min(i, 31u)) & 1)) continue;
-    // An operand that the call has overwritten is saved as of before, so that using it is an error; and it
-    // must not own itself.
+    // An operand that the call has overwritten is saved as of before, so that using it is an error.
     const bool overwritten =
         call.in_place && std::count(op.writes, op.writes + op.n_out, static_cast<int>(i));
-    if (overwritten)
-      n.in[i].saved = {t->storage ? twin_of(t) : Ref<TensorImpl>(t), version_of(t) - 1};
-    else
-      n.in[i].saved = {Ref<TensorImpl>(t), version_of(t)};
+    n.in[i].saved = {kept(t), version_of(t) - (overwritten ? 1 : 0)};
   }
-  n.sequence = sequence;
-  next_sequence = sequence + 1;
+  n.sequence = next_sequence(n);
   for (int j = 0; j < op.n_out; ++j) {
     TensorImpl* t = call.in_place ? (op.writes[j] >= 0 ? call.in[op.writes[j]] : nullptr) : results[j].get();
     if (!t) continue;
     Node::Out& out = n.out[static_cast<size_t>(j)];
     out.type = {t->dtype, t->device, false, t->sizes};
     if (!is_floating(t->dtype)) continue;
-    if ((saves.out >> j) & 1) {
-      // The result itself would own the node that owns it. While pending the tracer breaks the circle, at the
-      // end of the call.
-      out.saved = {t->storage ? twin_of(t) : Ref<TensorImpl>(t), version_of(t)};
-    }
     t->grad_fn = ref;
+    if ((saves.out >> j) & 1) out.saved = {kept(t), version_of(t)};
     t->output_index = j;
     t->set(core::kRequiresGrad, true);
+    if (call.in_place) spread_history(t, call.where);
   }
+  return n;
 }
 
 void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,
@@ -151,16 +175,13 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
   n.where = where;
   n.extras = std::make_unique<Node::Extras>();
   n.extras->custom = std::move(custom);
-  uint64_t sequence = next_sequence;
   for (size_t i = 0; i < inputs.size(); ++i) {
     TensorImpl* t = inputs[i].impl();
     if (!t) continue;
     n.in[i].type = {t->dtype, t->device, false, t->sizes};
     n.in[i].edge = edge_of(t);
-    if (n.in[i].edge.node) sequence = std::max(sequence, as_node(n.in[i].edge.node.get())->sequence + 1);
   }
-  n.sequence = sequence;
-  next_sequence = sequence + 1;
+  n.sequence = next_sequence(n);
   for (size_t j = 0; j < results.size(); ++j) {
     TensorImpl* t = results[j].impl();
     if (!t || !is_floating(t->dtype)) continue;
@@ -176,6 +197,17 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
     t->output_index = static_cast<int32_t>(j);
     t->set(core::kRequiresGrad, true);
   }
+  CustomFunction& f = *n.extras->custom;
+  TensorList saved = f.context.saved();
+  for (Tensor& s : saved) {
+    const auto r =
+        std::find_if(results.begin(), results.end(), [&](const Tensor& t) { return t.impl() == s.impl(); });
+    f.result.push_back(s.defined() && r != results.end() ? static_cast<int>(r - results.begin()) : -1);
+    if (f.result.back() < 0 || s.impl()->grad_fn != ref) continue;
+    materialize(s.impl(), where);
+    s = Tensor(twin_of(s.impl()));
+  }
+  f.context.save_for_backward(std::move(saved));
 }
 
 }  // namespace tandem::eager

@@ -19,7 +19,8 @@ struct Edge {
   explicit operator bool() const { return node || leaf; }
 };
 
-/// A value kept for the gradient, without its history where that would be a cycle.
+/// A value kept for the gradient: a leaf itself, else a handle of its own without history, so that no history
+/// owns itself. Values of a running traced call are kept as themselves until the call ends.
 struct Saved {
   Ref<TensorImpl> value;
   uint32_t version = 0;
@@ -28,7 +29,8 @@ struct Saved {
 struct CustomFunction {
   autograd::Context context;
   std::function<TensorList(const autograd::Context&, const TensorList&)> backward;
-  std::vector<uint32_t> versions;
+  std::vector<uint32_t> versions;  // per saved tensor
+  std::vector<int> result;         // per saved tensor: which result it is, kept without history; -1: none
 };
 using Hook = std::function<Tensor(const Tensor&)>;
 
@@ -53,10 +55,11 @@ struct Node : core::TapeNode {
   };
   ops::OpId op = ops::OpId::count_;
   bool in_place = false;
-  bool consumed = false;  // walked without retain_graph
-  uint32_t numbers = 0;   // bit i: operand i is a number
-  uint32_t nbytes = 0;    // of the block
-  uint64_t sequence = 0;  // larger than of every node it depends on; deterministic within a thread
+  bool consumed = false;      // walked without retain_graph
+  bool written_view = false;  // a base whose view was changed in place (views.h)
+  uint32_t numbers = 0;       // bit i: operand i is a number
+  uint32_t nbytes = 0;        // of the block
+  uint64_t sequence = 0;      // larger than of every node it depends on; deterministic within a thread
   Location where;
   std::span<In> in;
   std::span<Out> out;
@@ -66,17 +69,38 @@ struct Node : core::TapeNode {
     std::vector<std::vector<std::pair<int, Hook>>> hooks;  // per result
   };
   std::unique_ptr<Extras> extras;
-  void* walk = nullptr;      // the engine's, during a walk
-  int64_t trace_words = -1;  // where a tracer keeps the words of this op, while its call runs
+  void* walk = nullptr;        // the engine's, during a walk
+  int64_t trace_words = -1;    // where a tracer keeps the words of this op, while its call runs
+  Node* next_noted = nullptr;  // a running traced call lists the nodes it made, without owning them
+  Node** noted_at = nullptr;
+  void list(Node*& head) {
+    next_noted = head;
+    if (head) head->noted_at = &next_noted;
+    noted_at = &head;
+    head = this;
+  }
+  void unlist() {
+    if (!noted_at) return;
+    *noted_at = next_noted;
+    if (next_noted) next_noted->noted_at = noted_at;
+    noted_at = nullptr;
+    next_noted = nullptr;
+  }
 };
 inline Node* as_node(core::TapeNode* n) { return static_cast<Node*>(n); }
 
 /// The edge that gradients of `t` follow now.
 Edge edge_of(TensorImpl* t);
+/// True for a leaf that wants a gradient.
+inline bool is_grad_leaf(const TensorImpl* t) { return t->has(core::kRequiresGrad) && !t->grad_fn; }
 /// A second handle on the memory of a real tensor, without history.
 Ref<TensorImpl> twin_of(const TensorImpl* t);
-/// Notes a call on the tape if it wants a gradient: sets grad_fn and kRequiresGrad of its results.
-void note(const Call& call, Ref<TensorImpl>* results);
+/// Notes a call on the tape: sets grad_fn and kRequiresGrad of its results.
+Node& note(const Call& call, Ref<TensorImpl>* results);
+/// Larger than those of all that `n` depends on, and than all before.
+uint64_t next_sequence(const Node& n);
+/// The saved value as an operand whose gradient flows where `edge` says, when gradients are noted.
+Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge);
 /// True if note() would make a node.
 bool wants_gradient(const Call& call);
 /// Notes a custom function: `results` (fresh tensors of its forward) get the node.

@@ -100,11 +100,17 @@ Tensor& Tensor::requires_grad_(bool on, Location where) {
   if (t.has(core::kRequiresGrad) == on) return *this;
   if (on && !is_floating(t.dtype))
     fail(std::string("requires_grad_: a floating tensor is needed, found ") + name(t.dtype), where);
-  if (t.grad_fn) fail("requires_grad_: the tensor is the result of an op; detach() it first", where);
+  if (!is_leaf()) fail("requires_grad_: the tensor is the result of an op; detach() it first", where);
   if (t.has(core::kPending) && eager::interceptor()) eager::interceptor()->requires_grad(&t, on, where);
   t.set(core::kRequiresGrad, on);
   core::slot_changed(t);
   return *this;
+}
+
+bool Tensor::is_leaf() const {
+  if (!requires_grad()) return true;
+  if (impl_->frame && eager::interceptor()) eager::interceptor()->need_tape();
+  return !impl_->grad_fn;
 }
 
 const Tensor& Tensor::grad() const {
@@ -136,7 +142,7 @@ void Tensor::backward(const Tensor& gradient, bool retain_graph, bool create_gra
 
 int Tensor::add_hook(std::function<Tensor(const Tensor&)> hook) const {
   TensorImpl& t = checked();
-  if (!t.has(core::kRequiresGrad)) fail("register_hook: the tensor does not require grad");
+  if (!requires_grad()) fail("register_hook: the tensor does not require grad");
   if (eager::interceptor()) eager::interceptor()->need_tape();
   auto& hooks = [&]() -> std::vector<std::pair<int, eager::Hook>>& {
     if (!t.grad_fn) return eager::make_autograd_state(&t).hooks;
@@ -176,7 +182,7 @@ eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor
   r.where = where;
   for (size_t i = 0; i < roots.size(); ++i) {
     TensorImpl& t = roots[i].checked(where);
-    if (!t.has(core::kRequiresGrad))
+    if (!roots[i].requires_grad())
       fail(std::string(who) + ": the tensor does not require grad and has no history", where);
     r.roots.emplace_back(&t);
     if (gradients.empty() || !gradients[i].defined()) {
@@ -224,7 +230,8 @@ TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
   w.retain_graph = retain_graph || create_graph;
   w.create_graph = create_graph;
   for (const Tensor& t : inputs) {
-    if (!t.checked(where).has(core::kRequiresGrad)) fail("grad: an input does not require grad", where);
+    t.checked(where);
+    if (!t.requires_grad()) fail("grad: an input does not require grad", where);
     w.inputs.push_back(t.impl());
   }
   TensorList out;

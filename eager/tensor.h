@@ -24,6 +24,10 @@ namespace tandem {
 
 class Tensor;
 
+namespace eager {
+void refresh_view(core::TensorImpl* t);  // views.h
+}
+
 template <class T>
 concept Number = std::is_arithmetic_v<T>;
 
@@ -115,10 +119,14 @@ class Tensor {
   explicit operator bool() const { return item<double>() != 0; }
 
   // Autograd.
-  bool requires_grad() const { return impl_ && impl_->has(core::kRequiresGrad); }
+  bool requires_grad() const {
+    if (impl_ && impl_->has(core::kView)) eager::refresh_view(impl_.get());
+    return impl_ && impl_->has(core::kRequiresGrad);
+  }
   /// Leaves only; floating types only.
   Tensor& requires_grad_(bool on = true, Location where = Location::here());
-  bool is_leaf() const { return !impl_ || !impl_->grad_fn; }
+  /// True unless the tensor is the result of an op that noted its gradient.
+  bool is_leaf() const;
   /// The accumulated gradient; undefined if there is none.
   const Tensor& grad() const;
   void set_grad(const Tensor& grad, Location where = Location::here());

@@ -154,6 +154,12 @@ struct Saves {
 Saves saves(const OpDef& op, uint32_t needed);
 
 const OpDef& def(OpId id);
+/// The operands that the in-place form replaces.
+inline std::span<const int> written(const OpDef& op) {
+  size_t n = 0;
+  while (n < static_cast<size_t>(op.n_out) && op.writes[n] >= 0) ++n;
+  return {op.writes, n};
+}
 /// By name; null if there is none.
 const OpDef* find_op(const char* name);
 inline constexpr int kOpCount = static_cast<int>(OpId::count_);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "tandem/core/log.h"
+#include "tandem/eager/views.h"
 #include "tandem/tracer/mechanisms.h"
 
 namespace tandem::tracer {
@@ -22,12 +23,19 @@ void Frame::begin(std::span<const Tensor> arguments) {
   ++counters_.calls;
   ++r_.calls;
   if (r_.branches.empty()) r_.branches.push_back(std::make_unique<Branch>());
-  running_ = true;
   recording_ = tape_live_ = failed_ = passthrough_ = external_history_ = false;
   backward_ = -1;
   segment_start_ = 0;
   ended_.clear();
   jump(0, 0);
+  for (const uint32_t h : r_.view_slots) {
+    TensorImpl* t = r_.handles[h];
+    if (!t) continue;
+    eager::refresh(t);
+    if (t->has(kRequiresGrad) != r_.infos[h].requires_grad || (t->grad_fn == nullptr) != r_.infos[h].leaf)
+      core::slot_changed(*t);
+  }
+  running_ = true;
   for (size_t i = 0; i < arguments.size(); ++i) r_.handles[r_.arguments[i]] = arguments[i].impl();
 }
 
@@ -71,6 +79,7 @@ TensorImpl* Frame::lend(uint32_t handle) {
   fresh->set(kPending, true);
   fresh->set(core::kTraceOwned, true);
   fresh->set(kRequiresGrad, info.requires_grad);
+  if (info.view) fresh->set(info.follows ? core::kView : core::kBlindView, true);
   fresh->frame = this;
   fresh->handle = static_cast<int32_t>(handle);
   fresh->refs.set(1);
@@ -79,19 +88,41 @@ TensorImpl* Frame::lend(uint32_t handle) {
 }
 
 void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
+  if (call.in_place) return take_in_place(e, call);
   ++position_;
-  if (call.in_place) {
-    const ops::OpDef& op = ops::def(call.op);
-    for (int j = 0; j < op.n_out; ++j)
-      if (op.writes[j] >= 0 && on(Mechanism::versions))
-        eager::bump_version(call.in[op.writes[j]], call.where);
-    return;
-  }
   for (uint32_t j = 0; j < e.n_out; ++j) {
     TensorImpl* t = lend(e.out + j);
-    t->refs.set(2);  // at home nobody else holds it: no read-modify-write
-    results[j] = Ref<TensorImpl>::adopt(t);
+    if (on(Mechanism::fresh_handles)) {
+      t->refs.set(2);  // at home nobody else holds it: no read-modify-write
+      results[j] = Ref<TensorImpl>::adopt(t);
+    } else {
+      results[j] = Ref<TensorImpl>(t);
+    }
   }
+}
+
+void Frame::take_in_place(const Entry& e, const Call& call) {
+  if (e.outside) need_tape();
+  ++position_;
+  for (const int w : ops::written(ops::def(call.op))) {
+    if (on(Mechanism::versions)) eager::bump_version(call.in[w], call.where);
+    if (e.tape && !tape_live_) eager::spread_flags(call.in[w]);
+  }
+}
+
+bool Frame::view(const TensorImpl* t, eager::ViewOf& out) {
+  if (t->frame != this || t->handle < 0) return false;
+  const HandleInfo& info = r_.infos[static_cast<size_t>(t->handle)];
+  if (!info.view) return false;
+  TensorImpl* parent = r_.handles[info.base];
+  if (!parent)
+    fail(std::string(ops::def(static_cast<ops::OpId>(info.view->op)).name) +
+         ": the tensor that this view shows was replaced while the traced call ran; make the view again");
+  out = {parent,
+         static_cast<ops::OpId>(info.view->op),
+         {r_.words.data() + info.view->words, info.view->n_words},
+         {}};
+  return true;
 }
 
 bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
@@ -104,6 +135,7 @@ bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
 
 bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   const HandleInfo& info = r_.infos[handle];
+  eager::refresh(t);
   if (info.kind != HandleInfo::Kind::slot || t->has(kPending) || t->frame == this) return false;
   if (on(Mechanism::slot_types))
     if (t->dtype != info.dtype || !(t->sizes == info.sizes) || !(t->strides == info.strides) ||
@@ -124,6 +156,7 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   }
   bound = t;
   r_.slots[t] = handle;
+  if (t->has(core::kView)) r_.view_slots.push_back(handle);
   r_.slot_cells[t->storage.get()] = info.cell;
   watch_slot(&r_, t);
   ++counters_.slots_bound;
@@ -176,9 +209,8 @@ bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
   if (passthrough_) {
     eager::check_operands(call);
     eager::run_op(call, results);
-    const ops::OpDef& op = ops::def(call.op);
-    for (int j = 0; call.in_place && j < op.n_out; ++j)
-      if (op.writes[j] >= 0) eager::bump_version(call.in[op.writes[j]], call.where);
+    if (call.in_place)
+      for (const int w : ops::written(ops::def(call.op))) eager::bump_version(call.in[w], call.where);
     return true;
   }
   record_op(call, results);
@@ -186,7 +218,6 @@ bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
 }
 
 bool Frame::backward(const eager::BackwardCall& call) {
-  settle();
   if (passthrough_) return false;
   if (!recording_) {
     const auto accept = [&](const Entry& e) {
@@ -228,7 +259,6 @@ bool Frame::backward(const eager::BackwardCall& call) {
 }
 
 void Frame::end_backward() {
-  settle();
   if (passthrough_) return;
   if (!recording_) {
     if (find_event([](const Entry& e) { return e.kind == EventKind::end_backward; })) {
@@ -251,7 +281,6 @@ void Frame::end_backward() {
 
 void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
   if (!recording_ || backward_ < 0 || !backward_recording_) return;
-  settle();
   BackwardRecord& b = r_.backwards[static_cast<size_t>(backward_)];
   const uint32_t handle = resolve(leaf);
   const auto known =
@@ -269,7 +298,6 @@ void Frame::host_code() {
 }
 
 void Frame::read(TensorImpl* t, Location where) {
-  settle();
   if (t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
   if (!recording_) {
     if (!find_event([](const Entry& e) { return e.kind == EventKind::read; })) start_recording();
@@ -324,7 +352,6 @@ bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
 }
 
 void Frame::end() {
-  settle();
   // R5: a history that goes on after this call is made real before the live set is taken, since it holds what
   // it saved.
   if (!recording_ && !tape_live_ && !passthrough_ && on(Mechanism::leaving_history)) {
@@ -359,7 +386,6 @@ void Frame::end() {
 }
 
 void Frame::abandon() noexcept {
-  settle();
   SegmentEnd pending = pending_segment();
   if (!failed_ && !passthrough_ && on(Mechanism::abandon)) {
     try {

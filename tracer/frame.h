@@ -42,6 +42,9 @@ class Frame final : public eager::Interceptor {
   void read(TensorImpl* t, Location where) override;
   void requires_grad(TensorImpl* t, bool on, Location where) override;
   uint32_t& version(TensorImpl* t) override;
+  bool view(const TensorImpl* t, eager::ViewOf& out) override;
+  bool has_tape() const override { return recording_ || tape_live_ || passthrough_; }
+  void noted(const eager::Call& call, core::TapeNode* n) override;
 
   /// A tensor that this record binds is about to die: keeps it until the end of the call. False if no call is
   /// running.
@@ -51,6 +54,7 @@ class Frame final : public eager::Interceptor {
  private:
   // frame.cpp: comparing
   bool matches(const Entry& e, const eager::Call& call);
+  void take_in_place(const Entry& e, const eager::Call& call);
   void take(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results);
   bool rebind(const Entry& e, const eager::Call& call);
   bool bind_slot(uint32_t handle, TensorImpl* t);
@@ -88,7 +92,6 @@ class Frame final : public eager::Interceptor {
   uint32_t new_result(const ops::TensorType& type, const Dims& strides, int64_t offset, uint32_t cell,
                       uint32_t base);
   uint32_t modes_index();
-  void settle();
   void drop_recording();
   SegmentEnd pending_segment();
 
@@ -99,7 +102,8 @@ class Frame final : public eager::Interceptor {
   void run_plan(const Plan& plan);
   const Plan* find_plan(SegmentEnd& segment);
   void lend_home(uint32_t handle);
-  void make_twins(std::span<const uint32_t> results);
+  void part_tape();
+  void release_views(std::span<const uint32_t> results);
   void note_open_tape(SegmentEnd& segment);
   std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);
   eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;
@@ -125,12 +129,14 @@ class Frame final : public eager::Interceptor {
   bool external_history_ = false;  // an operand brought tape from before the call
   int32_t backward_ = -1;          // being walked: index of its BackwardRecord
   bool backward_recording_ = false;
-  std::vector<uint32_t> ended_;          // segments ended in this call
-  std::vector<uint32_t> versions_;       // of the memory of pending cells
-  std::vector<char> used_;               // by handle: slots used on the path so far (while recording)
-  std::vector<Ref<TensorImpl>> kept_;    // slots that died during the call
-  std::vector<uint32_t> extra_results_;  // made after the last ended segment, by a call that was broken off
-  std::vector<char> consumed_;           // by handle: history that was consumed and let go (while recording)
+  std::vector<uint32_t> ended_;           // segments ended in this call
+  std::vector<uint32_t> versions_;        // of the memory of pending cells
+  std::vector<char> used_;                // by handle: slots used on the path so far (while recording)
+  std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call
+  std::vector<Ref<TensorImpl>> touched_;  // tensors from outside that this call gave a history
+  eager::Node* noted_ = nullptr;          // the nodes that this call has made, latest first
+  std::vector<uint32_t> extra_results_;   // made after the last ended segment, by a call that was broken off
+  std::vector<char> consumed_;            // by handle: history that was consumed and let go (while recording)
   struct {
     std::vector<void*> inputs, outputs;
     std::vector<int64_t> numbers;

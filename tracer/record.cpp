@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "tandem/core/log.h"
+#include "tandem/eager/views.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/slots.h"
@@ -14,6 +15,7 @@
 namespace tandem::tracer {
 
 using eager::Call;
+using eager::Node;
 
 namespace {
 
@@ -90,7 +92,6 @@ void Frame::start_recording() {
   const size_t forks = static_cast<size_t>(std::count_if(
       branch_->forks.begin(), branch_->forks.end(), [&](const auto& f) { return f.first == position_; }));
   if (!tape_live_) rebuild_tape();
-  tape_live_ = true;
   if (forks >= kMostBranches) {
     // R17: too many ways to go on from here. What is pending runs, and the rest of the call runs as eager
     // code would.
@@ -170,7 +171,6 @@ uint32_t Frame::modes_index() {
 }
 
 Entry& Frame::append(EventKind kind, Location where) {
-  settle();
   Entry& e = branch_->entries.emplace_back();
   e.kind = kind;
   e.modes = modes_index();
@@ -179,30 +179,22 @@ Entry& Frame::append(EventKind kind, Location where) {
   return e;
 }
 
-// The dispatcher notes a recorded op on the tape after it was recorded: its flags are looked at with the next
-// event.
-void Frame::settle() {
-  if (!recording_ || branch_->entries.empty()) return;
-  Entry& e = branch_->entries.back();
-  if (e.kind != EventKind::op) return;
-  for (uint32_t j = 0; j < e.n_out; ++j) {
-    const TensorImpl* t = r_.handles[e.out + j];
-    if (!t || t->handle != static_cast<int32_t>(e.out + j)) continue;
-    r_.infos[e.out + j].requires_grad = t->has(core::kRequiresGrad);
-    e.tape |= t->grad_fn != nullptr;
-    if (t->grad_fn) eager::as_node(t->grad_fn.get())->trace_words = e.words;
-  }
-  if (e.in_place) {
-    const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
-    for (int j = 0; j < op.n_out; ++j) {
-      if (op.writes[j] < 0) continue;
-      const uint32_t h = operand(e, static_cast<uint32_t>(op.writes[j]));
-      const TensorImpl* t = r_.handles[h];
-      if (!t || !t->grad_fn || !eager::as_node(t->grad_fn.get())->in_place) continue;
-      e.tape = true;
-      eager::as_node(t->grad_fn.get())->trace_words = e.words;
-    }
-  }
+void Frame::noted(const Call& call, core::TapeNode* node) {
+  Node& n = *eager::as_node(node);
+  n.list(noted_);
+  const size_t touched = touched_.size();
+  if (call.in_place)
+    for (const int w : ops::written(ops::def(call.op)))
+      for (TensorImpl* t : eager::lineage(call.in[w]))
+        if (t->frame != this) touched_.emplace_back(t);
+  if (passthrough_ || position_ == 0) return;
+  Entry& e = branch_->entries[static_cast<size_t>(position_) - 1];
+  n.trace_words = e.words;
+  if (!recording_) return;
+  e.tape = true;
+  e.outside = touched_.size() > touched;
+  for (uint32_t j = 0; j < e.n_out; ++j)
+    r_.infos[e.out + j].requires_grad = r_.handles[e.out + j]->has(core::kRequiresGrad);
 }
 
 uint32_t Frame::new_handle(HandleInfo info, TensorImpl* t) {
@@ -228,6 +220,7 @@ HandleInfo info_of(const TensorImpl* t, HandleInfo::Kind kind, uint32_t cell) {
 uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
   if (t->frame == this && t->handle >= 0 && r_.handles[static_cast<size_t>(t->handle)] == t)
     return static_cast<uint32_t>(t->handle);
+  eager::refresh(t);
   if (t->has(core::kRequiresGrad) && t->grad_fn) external_history_ = true;
   for (const uint32_t a : r_.arguments)
     if (r_.handles[a] == t) return a;
@@ -254,6 +247,7 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
     }
     new_handle(info_of(t, HandleInfo::Kind::slot, cell), t);
     r_.slots[t] = handle;
+    if (t->has(core::kView)) r_.view_slots.push_back(handle);
     r_.slot_cells[t->storage.get()] = cell;
     watch_slot(&r_, t);
   }
@@ -263,7 +257,6 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
 }
 
 void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
-  settle();
   eager::check_operands_of_trace(call);
   const ops::OpDef& op = ops::def(call.op);
   const std::vector<ops::TensorType> types = eager::infer_call(call);
@@ -316,6 +309,7 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
       info.sizes = type.sizes;
       if (is_view) {
         const ops::Layout layout = eager::infer_view(call);
+        TANDEM_INTERNAL(layout.possible, "a view that needs a copy");
         info.strides = layout.strides;
         info.offset = layout.offset;
         info.base = e.in[0];
@@ -328,11 +322,14 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
       }
       new_handle(std::move(info), nullptr);
     }
-    if (is_view) r_.infos[e.out].view = std::make_shared<const Entry>(e);
+    if (is_view) {
+      r_.infos[e.out].view = std::make_shared<const Entry>(e);
+      r_.infos[e.out].follows = modes().grad && is_floating(types[0].dtype);
+    }
     for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
+    if (is_view) results[0]->history = eager::base_of(results[0].get())->history;
   } else {
-    for (int j = 0; j < op.n_out; ++j)
-      if (op.writes[j] >= 0) eager::bump_version(call.in[op.writes[j]], call.where);
+    for (const int w : ops::written(op)) eager::bump_version(call.in[w], call.where);
   }
   append(EventKind::op, call.where) = e;
   branch_->entries.back().modes = modes_index();

@@ -31,6 +31,7 @@ struct Entry {
   EventKind kind = EventKind::end;
   uint8_t n_in = 0, n_words = 0, n_out = 0;
   bool in_place = false, tape = false;
+  bool outside = false;  // gives memory from outside the call a history
   uint32_t numbers = 0;
   uint32_t modes = 0;      // into Record::modes
   uint64_t first_use = 0;  // bit i: operand i is a slot that its path uses here for the first time
@@ -42,6 +43,7 @@ struct HandleInfo {
   uint32_t cell = 0;
   uint32_t base = 0;                  // views of this call: the handle they view, and the entry that says how
   std::shared_ptr<const Entry> view;  // null: not a view of this call
+  bool follows = false;               // a view that follows its base's history (not made under NoGrad)
   DType dtype = DType::float32;
   Dims sizes, strides;
   int64_t offset = 0;
@@ -124,8 +126,9 @@ struct Record {
   std::vector<TensorImpl*> handles{nullptr};  // now; results are owned (one count each), the others are not
   std::vector<HandleInfo> infos{HandleInfo{}};
   std::vector<Cell> cells{Cell{}};
-  std::vector<uint32_t> arguments;                                // handle per argument
-  std::unordered_map<TensorImpl*, uint32_t> slots;                // bound now
+  std::vector<uint32_t> arguments;                  // handle per argument
+  std::unordered_map<TensorImpl*, uint32_t> slots;  // bound now
+  std::vector<uint32_t> view_slots;                 // slots that were views when they were bound
   std::unordered_map<const core::Storage*, uint32_t> slot_cells;  // memory of the slots bound now
   std::vector<int64_t> words;
   std::unordered_map<uint32_t, uint32_t> word_source;  // words that always equal an earlier one

@@ -3,6 +3,7 @@
 // that leaves the call).
 #include <algorithm>
 
+#include "tandem/eager/views.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/mechanisms.h"
 
@@ -54,17 +55,16 @@ void Frame::skip_block(const BackwardRecord& b) {
 }
 
 void Frame::need_tape() {
-  settle();
   if (!recording_ && !tape_live_ && !passthrough_) rebuild_tape();
-  tape_live_ = true;
 }
 
 void Frame::rebuild_tape() {
+  tape_live_ = true;
   // In-place ops have moved versions already: what an earlier op saved was saved before the later moves.
   const auto written = [&](const Entry& e, auto&& f) {
-    const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
-    for (int j = 0; e.in_place && j < op.n_out; ++j)
-      if (op.writes[j] >= 0) f(r_.infos[operand(e, static_cast<uint32_t>(op.writes[j]))].cell);
+    if (!e.in_place) return;
+    for (const int w : ops::written(ops::def(static_cast<ops::OpId>(e.op))))
+      f(r_.infos[operand(e, static_cast<uint32_t>(w))].cell);
   };
   std::unordered_map<uint32_t, uint32_t> moves, moved;
   bool any = false;
@@ -72,6 +72,11 @@ void Frame::rebuild_tape() {
     if (e.kind != EventKind::op) return;
     any |= e.tape;
     written(e, [&](uint32_t cell) { ++moves[cell]; });
+    for (uint32_t j = 0; j < e.n_out; ++j)
+      if (TensorImpl* t = r_.handles[e.out + j]) {
+        t->set(core::kRequiresGrad, false);
+        t->history = 0;
+      }
   });
   if (!any) return;
   const auto set_version = [&](eager::Saved& saved, uint32_t handle) {
@@ -82,7 +87,11 @@ void Frame::rebuild_tape() {
   Ref<TensorImpl> results[ops::kMaxOutputs];
   for_path(0, [&](const Entry& e, Location where) {
     if (e.kind == EventKind::backward) consume(r_.backwards[e.more]);
+    if (e.kind == EventKind::requires_grad && r_.handles[e.in[0]])
+      r_.handles[e.in[0]]->set(core::kRequiresGrad, e.numbers);
     if (e.kind != EventKind::op) return;
+    if (e.n_out == 1 && r_.infos[e.out].view && r_.handles[e.out])
+      r_.handles[e.out]->history = eager::base_of(r_.handles[e.out])->history;
     written(e, [&](uint32_t cell) { ++moved[cell]; });
     if (!e.tape) return;
     for (uint32_t j = 0; j < e.n_out; ++j) {
@@ -92,10 +101,8 @@ void Frame::rebuild_tape() {
     for (uint32_t i = 0; i < e.n_in; ++i)
       if (const uint32_t h = operand(e, i); h && r_.infos[h].kind == HandleInfo::Kind::result) lend_home(h);
     const eager::Call call = call_of(e, where, operands);
-    eager::note(call, results);
-    TensorImpl* noted =
-        e.in_place ? operands[static_cast<size_t>(ops::def(call.op).writes[0])] : results[0].get();
-    Node& n = *eager::as_node(noted->grad_fn.get());
+    Node& n = eager::note(call, results);
+    n.list(noted_);
     n.trace_words = e.words;
     for (uint32_t i = 0; i < e.n_in; ++i)
       if (n.in[i].saved.value) {
@@ -106,11 +113,8 @@ void Frame::rebuild_tape() {
       }
     for (uint32_t j = 0; j < n.out.size(); ++j) {
       if (!n.out[j].saved.value) continue;
-      const uint32_t h =
-          e.in_place ? operand(e, static_cast<uint32_t>(ops::def(call.op).writes[j])) : e.out + j;
-      n.out[j].saved.value =
-          Ref<TensorImpl>(r_.handles[h]);  // the handle itself, which later ops are compared with
-      set_version(n.out[j].saved, h);
+      set_version(n.out[j].saved,
+                  e.in_place ? operand(e, static_cast<uint32_t>(ops::def(call.op).writes[j])) : e.out + j);
     }
     for (Ref<TensorImpl>& r : results) r.reset();
   });

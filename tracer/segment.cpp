@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "tandem/core/log.h"
+#include "tandem/eager/views.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/lowering.h"
 #include "tandem/tracer/mechanisms.h"
@@ -74,6 +75,7 @@ void Frame::prune_tape(const SegmentEnd& segment) {
     eager::Node& n = *eager::as_node(t->grad_fn.get());
     uint32_t own = 0;
     for (const eager::Node::Out& o : n.out) own += o.saved.value.get() == t;
+    for (const eager::Node::In& in : n.in) own += in.saved.value.get() == t;
     if (n.refs.get() != 1 || n.out.size() != 1 || t->refs.get() != 1 + own) continue;
     if (n.consumed) {
       consumed_.resize(r_.handles.size(), 0);
@@ -197,23 +199,31 @@ void Frame::run_plan(const Plan& plan) {
   }
 }
 
-// Results that their own gradient needs are saved as themselves while the call runs; what leaves it is
-// replaced by a twin on the same memory, so that no tensor owns itself.
-void Frame::make_twins(std::span<const uint32_t> results) {
-  for (const uint32_t h : results) {
-    TensorImpl* t = r_.handles[h];
-    if (!t) continue;
-    const auto part = [&](eager::Saved& saved) {
-      if (saved.value.get() == t) saved.value = t->has(kPending) ? nullptr : eager::twin_of(t);
-    };
-    // In-place ops chain: each node of the tensor's history before them may have saved it too.
-    for (core::TapeNode* node = t->grad_fn.get(); node;) {
-      eager::Node& n = *eager::as_node(node);
-      for (eager::Node::Out& o : n.out) part(o.saved);
-      for (eager::Node::In& in : n.in) part(in.saved);
-      const int written = n.in_place && n.op != ops::OpId::count_ ? ops::def(n.op).writes[0] : -1;
-      node = written >= 0 ? n.in[static_cast<size_t>(written)].edge.node.get() : nullptr;
-    }
+// While the call runs, the tape keeps values as themselves, since the ops of backward are compared by them.
+// What is left of it gets handles of its own, so that no history owns itself.
+void Frame::part_tape() {
+  const auto part = [](eager::Saved& saved) {
+    TensorImpl* t = saved.value.get();
+    if (!t || (eager::is_grad_leaf(t) && !t->has(kPending))) return;
+    saved.value = t->has(kPending) ? nullptr : eager::twin_of(t);
+  };
+  while (eager::Node* n = noted_) {
+    for (eager::Node::In& in : n->in) part(in.saved);
+    for (eager::Node::Out& o : n->out) part(o.saved);
+    if (noted_ != n) continue;
+    n->trace_words = -1;
+    n->unlist();
+  }
+}
+
+// Views that leave the call take what they show with them: an in-place change of one must reach the others.
+void Frame::release_views(std::span<const uint32_t> results) {
+  for (auto h = results.rbegin(); h != results.rend(); ++h) {
+    TensorImpl* t = r_.handles[*h];
+    eager::ViewOf of;
+    if (!t || t->refs.get() == 1 || !t->has(core::kView) || t->view || !r_.handles[r_.infos[*h].base])
+      continue;
+    if (view(t, of)) t->view = eager::view_node(of);
   }
 }
 
@@ -222,10 +232,12 @@ void Frame::clean_up() {
   std::vector<std::span<const uint32_t>> all;
   for (const uint32_t s : ended_) all.emplace_back(r_.segments[s].results);
   all.emplace_back(extra_results_);
+  if (on(Mechanism::fresh_handles))
+    for (auto results = all.rbegin(); results != all.rend(); ++results) release_views(*results);
   if (recording_ || tape_live_ || passthrough_) {
     if (recording_ && !failed_)
       for (const uint32_t s : ended_) note_open_tape(r_.segments[s]);
-    for (const auto& results : all) make_twins(results);
+    part_tape();
     // Histories that nobody can reach go first, latest first: they hold results.
     for (auto results = all.rbegin(); results != all.rend(); ++results)
       for (auto h = results->rbegin(); h != results->rend(); ++h)
@@ -249,6 +261,8 @@ void Frame::clean_up() {
         t->offset = r_.infos[h].offset;
         t->set(kPending, true);
       }
+      t->set(core::kRequiresGrad, r_.infos[h].requires_grad);
+      t->history = 0;
       if (t->leaf) t->leaf.reset();
       if (t->grad_fn) t->grad_fn.reset();
     }
@@ -256,6 +270,8 @@ void Frame::clean_up() {
   extra_results_.clear();
   consumed_.clear();
   running_ = false;
+  for (const Ref<TensorImpl>& t : touched_) core::slot_changed(*t);
+  touched_.clear();
   kept_.clear();
 }
 

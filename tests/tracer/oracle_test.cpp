@@ -17,12 +17,14 @@ using td::Tensor;
 
 namespace {
 
-#define ORACLE_STATEMENTS(X)                                                                                \
-  X(add)                                                                                                    \
-  X(mul) X(tanh) X(sub_scaled) X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp)             \
-      X(in_place_param) X(in_place_view) X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params)          \
-          X(branch_host) X(branch_value) X(read_scalar) X(detach) X(random) X(dropout) X(train) X(cat_half) \
-              X(no_grad) X(throws)
+#define ORACLE_STATEMENTS(X)                                                                                 \
+  X(add)                                                                                                     \
+  X(mul)                                                                                                     \
+  X(tanh) X(sub_scaled) X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param)   \
+      X(in_place_view) X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host)              \
+          X(branch_value) X(read_scalar) X(detach) X(random) X(dropout) X(train) X(cat_half) X(no_grad)      \
+              X(throws) X(view_with_grad) X(slice_with_grad) X(accumulate) X(grad_of_grad) X(branch_history) \
+                  X(keep_view) X(state_with_grad) X(transposed)
 enum class Do {
 #define X(name) name,
   ORACLE_STATEMENTS(X)
@@ -217,6 +219,51 @@ class World {
         case Do::throws:
           if (step.boom) throw Boom{};
           break;
+        case Do::view_with_grad: {
+          const Tensor t = a * 0.5f, v = t.view({2, 2}), other = t.slice(0, 1, 3);
+          v.select(0, s.c % 2).mul_(step.scale);
+          temps.push_back(t * td::tanh(other).sum());
+          break;
+        }
+        case Do::slice_with_grad: {
+          const Tensor t = td::zeros({4});
+          t.slice(0, 1, 3).copy_(td::tanh(a).slice(0, 0, 2));
+          temps.push_back(t + b);
+          break;
+        }
+        case Do::accumulate: {
+          const Tensor total = td::zeros({});
+          total.add_((td::tanh(a) * param(s.c)).sum()).add_(b.mean());
+          if (total.requires_grad() && !total.is_leaf()) total.backward({}, true);
+          temps.push_back(total + b);
+          break;
+        }
+        case Do::grad_of_grad: {
+          const Tensor& p = param(s.c);
+          if (!p.requires_grad() || !p.is_leaf()) break;
+          const Tensor out = (td::tanh(p) * a).sum();
+          const Tensor g = td::autograd::grad({{out}}, {{p}}, {}, true, true)[0];
+          temps.push_back(g * s.f);
+          if (step.flag) (g * g).sum().backward();
+          break;
+        }
+        case Do::branch_history:
+          skip = a.requires_grad() != b.is_leaf();
+          break;
+        case Do::keep_view:
+          kept[static_cast<size_t>(s.c) % 3] =
+              a.view({2, 2}).select(0, s.b % 2).unsqueeze(0).expand({2, 2}).reshape({4});
+          break;
+        case Do::state_with_grad: {
+          if (param(3).requires_grad() && param(3).is_leaf()) break;
+          param(3).mul_(0.5f).add_(td::tanh(b));
+          break;
+        }
+        case Do::transposed: {
+          const Tensor m = (a * b).view({2, 2}).t();
+          temps.push_back((m + a.view({2, 2})).t().reshape({4}));
+          break;
+        }
         case Do::count_:
           break;
       }

@@ -1,0 +1,156 @@
+// An in-place op on view v of parent p notes its own node for v, and for p a node `written` with two
+// operands: p as of before, and v. Its gradient cuts v's part out of the gradient for the first and hands
+// that part to the second. The base counts such changes; a view that has seen fewer notes its view op again
+// before it is used.
+#include "tandem/eager/views.h"
+
+#include <algorithm>
+
+#include "tandem/eager/emitter.h"
+
+namespace tandem::eager {
+
+namespace {
+
+Node& own_view(const TensorImpl* t) { return *as_node(t->view.get()); }
+
+}  // namespace
+
+bool view_of(const TensorImpl* t, ViewOf& out) {
+  if (!t->has(core::kView)) return false;
+  if (!t->view) return interceptor_ && interceptor_->view(t, out);
+  const Node& n = own_view(t);
+  out = {n.in[0].saved.value.get(), n.op, n.words, n.where};
+  return true;
+}
+
+std::vector<TensorImpl*> lineage(TensorImpl* t) {
+  std::vector<TensorImpl*> out{t};
+  ViewOf v;
+  while (view_of(out.back(), v)) out.push_back(v.parent);
+  return out;
+}
+
+TensorImpl* base_of(TensorImpl* t) {
+  for (ViewOf v; t->has(core::kView);) {
+    if (t->view) return own_view(t).out[0].saved.value.get();
+    if (!view_of(t, v)) break;
+    t = v.parent;
+  }
+  return t;
+}
+
+Ref<core::TapeNode> view_node(const ViewOf& of) {
+  Ref<core::TapeNode> ref = new_node(1, 1, static_cast<uint32_t>(of.words.size()));
+  Node& n = *as_node(ref.get());
+  n.op = of.op;
+  n.where = of.where;
+  n.in[0].saved.value = Ref<TensorImpl>(of.parent);
+  n.out[0].saved.value = Ref<TensorImpl>(base_of(of.parent));
+  std::copy(of.words.begin(), of.words.end(), n.words.begin());
+  return ref;
+}
+
+void mark_view(const Call& call, TensorImpl* view, bool grad) {
+  if (!is_floating(view->dtype)) return;
+  if (!grad) return view->set(core::kBlindView, true);
+  view->view = view_node({call.in[0], call.op, {call.words, call.n_words}, call.where});
+  view->history = base_of(call.in[0])->history;
+  view->set(core::kView, true);
+}
+
+void refresh_view(TensorImpl* t) {
+  if (t->history == base_of(t)->history) return;
+  const std::vector<TensorImpl*> chain = lineage(t);
+  const uint32_t now = chain.back()->history;
+  for (size_t i = chain.size() - 1; i-- > 0;) {
+    TensorImpl* view = chain[i];
+    TensorImpl* parent = chain[i + 1];
+    if (view->history == now) continue;
+    view->history = now;
+    ViewOf v;
+    view_of(view, v);
+    if (!parent->has(core::kRequiresGrad)) continue;
+    if (!view->view && interceptor_ && !interceptor_->has_tape()) {
+      view->set(core::kRequiresGrad, true);
+      continue;
+    }
+    Ref<TensorImpl> result(view);
+    note({.op = v.op,
+          .n_in = 1,
+          .n_words = static_cast<uint32_t>(v.words.size()),
+          .in = &parent,
+          .words = v.words.data(),
+          .where = v.where},
+         &result);
+    if (!interceptor_) core::slot_changed(*view);
+  }
+}
+
+void spread_history(TensorImpl* t, Location where) {
+  const std::vector<TensorImpl*> chain = lineage(t);
+  for (size_t i = 0; i + 1 < chain.size(); ++i) {
+    TensorImpl* view = chain[i];
+    TensorImpl* parent = chain[i + 1];
+    ViewOf v;
+    view_of(view, v);
+    Ref<core::TapeNode> ref = new_node(2, 1, static_cast<uint32_t>(v.words.size()));
+    Node& n = *as_node(ref.get());
+    n.op = v.op;
+    n.written_view = true;
+    n.where = where;
+    std::copy(v.words.begin(), v.words.end(), n.words.begin());
+    n.in[0].type = n.out[0].type = {parent->dtype, parent->device, false, parent->sizes};
+    n.in[1].type = {view->dtype, view->device, false, view->sizes};
+    n.in[0].edge = edge_of(parent);
+    n.in[1].edge = edge_of(view);
+    n.sequence = next_sequence(n);
+    parent->grad_fn = std::move(ref);
+    parent->output_index = 0;
+    parent->set(core::kRequiresGrad, true);
+  }
+  const uint32_t history = ++chain.back()->history;
+  for (TensorImpl* c : chain) {
+    c->history = history;
+    if (!interceptor_) core::slot_changed(*c);
+  }
+}
+
+void spread_flags(TensorImpl* t) {
+  const std::vector<TensorImpl*> chain = lineage(t);
+  const uint32_t history = ++chain.back()->history;
+  for (TensorImpl* c : chain) {
+    c->history = history;
+    c->set(core::kRequiresGrad, true);
+  }
+}
+
+void spread_gradient(const Node& n, const Ref<TensorImpl>& grad, std::vector<Ref<TensorImpl>>& out) {
+  EagerEmitter e(n.where);
+  const ops::OpDef& op = ops::def(n.op);
+  const ops::SplitWords split = ops::split_words(op, {n.words.data(), n.words.size()}, 0);
+  const ops::Value g = e.add(grad);
+  if (n.in[1].edge) {
+    ops::Value part;
+    e.emit(n.op, {&g, 1}, split.structural, &part);
+    out[1] = e.tensor(part);
+  }
+  if (!n.in[0].edge || numel(n.in[1].type.sizes) == numel(n.in[0].type.sizes)) return;
+  const ops::Value ones = e.full(n.in[1].type.sizes, grad->dtype, 1.0);
+  const ops::Value operand{}, result{};
+  const bool needed = true;
+  ops::Value mask;
+  ops::Gradient rule{.e = e,
+                     .op = op,
+                     .operands = {&operand, 1},
+                     .operand_types = {&n.in[0].type, 1},
+                     .outputs = {&result, 1},
+                     .grads = {&ones, 1},
+                     .words = split.structural,
+                     .needed = {&needed, 1},
+                     .results = &mask};
+  ops::emit_gradient(rule);
+  out[0] = e.tensor(e.where(e.gt(mask, 0.0), 0.0, g));
+}
+
+}  // namespace tandem::eager

@@ -1,0 +1,38 @@
+// Which tensors show whose memory, and what that means for histories: the history of a memory belongs to its
+// base; an in-place op on a view gives the base a history that goes through the view; other views follow when
+// they are used next. Real views own a node that names parent, base and view op; views of a running traced
+// call are known to the interceptor. Used by the thread that may write the tensors.
+#pragma once
+
+#include "tandem/eager/tape.h"
+
+namespace tandem::eager {
+
+/// True, and what `t` shows, if it is a view that follows its parent's history.
+bool view_of(const TensorImpl* t, ViewOf& out);
+/// From `t`, which comes first, up to its base.
+std::vector<TensorImpl*> lineage(TensorImpl* t);
+/// The tensor at the end of the chain of views: `t` itself if it is no view.
+TensorImpl* base_of(TensorImpl* t);
+
+/// Marks the result of a view op, or of a view op under NoGrad.
+void mark_view(const Call& call, TensorImpl* view, bool grad);
+/// The node that a real view owns; `call` has run on `parent`.
+Ref<core::TapeNode> view_node(const ViewOf& of);
+
+/// Brings grad_fn and kRequiresGrad of a view up to date with its base. Cheap for what is no view.
+void refresh_view(TensorImpl* t);
+inline void refresh(TensorImpl* t) {
+  if (t->has(core::kView)) [[unlikely]]
+    refresh_view(t);
+}
+
+/// `t` has a new grad_fn because an in-place op was noted: its bases get theirs.
+void spread_history(TensorImpl* t, Location where);
+/// The same without a tape, for calls that are compared only: flags and counters.
+void spread_flags(TensorImpl* t);
+
+/// Gradients of what spread_history notes: `out[0]` of the parent as of before, `out[1]` of the view.
+void spread_gradient(const Node& n, const Ref<TensorImpl>& grad, std::vector<Ref<TensorImpl>>& out);
+
+}  // namespace tandem::eager
