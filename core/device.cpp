@@ -14,7 +14,7 @@ std::string to_string(Device d) {
   return "?";
 }
 
-Device parse_device(const std::string& text) {
+Device parse_device(const std::string& text, Location where) {
   if (text == "cpu") return cpu;
   if (text == "cuda") return {DeviceType::cuda, 0};
   if (text.rfind("cuda:", 0) == 0 && text.size() > 5 && text.size() <= 8) {
@@ -26,7 +26,7 @@ Device parse_device(const std::string& text) {
     }
     if (digits && index < 256) return {DeviceType::cuda, static_cast<uint8_t>(index)};
   }
-  fail("device: \"" + text + "\" is not known; use \"cpu\", \"cuda\" or \"cuda:1\"");
+  fail("device: \"" + text + "\" is not known; use \"cpu\", \"cuda\" or \"cuda:1\"", where);
 }
 
 }  // namespace tandem

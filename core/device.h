@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "tandem/core/location.h"
+
 namespace tandem {
 
 enum class DeviceType : uint8_t { cpu, cuda };
@@ -19,6 +21,6 @@ inline constexpr Device cpu{};
 /// "cpu", "cuda:0".
 std::string to_string(Device d);
 /// Parses "cpu", "cuda", "cuda:1"; anything else is an Error.
-Device parse_device(const std::string& text);
+Device parse_device(const std::string& text, Location where = Location::here());
 
 }  // namespace tandem

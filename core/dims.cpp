@@ -13,8 +13,9 @@ namespace {
 }
 }  // namespace
 
-void Dims::fail_rank(int64_t n) {
-  fail("rank " + std::to_string(n) + " is too high; at most " + std::to_string(kMaxRank) + " dimensions");
+void Dims::fail_rank(int64_t n, Location where) {
+  fail("rank " + std::to_string(n) + " is too high; at most " + std::to_string(kMaxRank) + " dimensions",
+       where);
 }
 
 std::string to_string(const Dims& d) {

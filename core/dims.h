@@ -16,8 +16,9 @@ inline constexpr int kMaxRank = 8;
 class Dims {
  public:
   constexpr Dims() = default;
-  constexpr Dims(std::initializer_list<int64_t> values) : Dims(values.begin(), static_cast<int64_t>(values.size())) {}
-  constexpr Dims(const int64_t* values, int64_t n) : rank_(check_rank(n)) {
+  constexpr Dims(std::initializer_list<int64_t> values, Location where = Location::here())
+      : Dims(values.begin(), static_cast<int64_t>(values.size()), where) {}
+  constexpr Dims(const int64_t* values, int64_t n, Location where = {}) : rank_(check_rank(n, where)) {
     for (int64_t i = 0; i < n; ++i) values_[i] = values[i];
   }
   static constexpr Dims filled(int rank, int64_t value) {
@@ -62,11 +63,11 @@ class Dims {
   }
 
  private:
-  static constexpr int check_rank(int64_t n) {
-    if (n > kMaxRank) fail_rank(n);
+  static constexpr int check_rank(int64_t n, Location where = {}) {
+    if (n > kMaxRank) fail_rank(n, where);
     return static_cast<int>(n);
   }
-  [[noreturn]] static void fail_rank(int64_t n);
+  [[noreturn]] static void fail_rank(int64_t n, Location where);
 
   int32_t rank_ = 0;
   int64_t values_[kMaxRank] = {};

@@ -10,7 +10,8 @@
 
 namespace tandem {
 
-/// The user's mistake: bad shapes, dtypes, indices, files. `what()` ends with ` at file:line` where the line is known.
+/// The user's mistake: bad shapes, dtypes, indices, files. `what()` ends with ` at file:line` where the line
+/// is known.
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message, Location where = {});
@@ -28,6 +29,9 @@ class InternalError : public std::logic_error {
 
 /// Throws `Error`. Out of line so that callers stay small.
 [[noreturn, gnu::cold]] void fail(const std::string& message, Location where = {});
+/// Throws `e` again: as it is if it names a place, else as `who: message at where`. For errors of deep layers,
+/// which do not know for whom they work.
+[[noreturn, gnu::cold]] void fail_again(const Error& e, const std::string& who, Location where);
 /// Throws `InternalError`.
 [[noreturn, gnu::cold]] void internal_error(const std::string& message, Location ours = Location::here());
 
@@ -36,5 +40,6 @@ class InternalError : public std::logic_error {
 /// Our own invariants. `message` is evaluated only when the condition fails.
 #define TANDEM_INTERNAL(condition, message) \
   do {                                      \
-    if (!(condition)) [[unlikely]] ::tandem::internal_error(message); \
+    if (!(condition)) [[unlikely]]          \
+      ::tandem::internal_error(message);    \
   } while (false)

@@ -127,6 +127,10 @@ void set_log_sink(void (*sink)(LogArea, LogLevel, const std::string& message)) {
   state().sink.store(sink, std::memory_order_release);
 }
 
-void set_log(const std::string& specification) { state().apply(parse(specification)); }
+void set_log(const std::string& specification, Location where) try {
+  state().apply(parse(specification));
+} catch (const Error& e) {
+  throw Error(e.what(), where);
+}
 
 }  // namespace tandem::core

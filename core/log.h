@@ -1,7 +1,10 @@
-// Logging in Tandem's own spdlog registry (never spdlog's default logger), to stderr, set by TANDEM_LOG. Any thread.
+// Logging in Tandem's own spdlog registry (never spdlog's default logger), to stderr, set by TANDEM_LOG. Any
+// thread.
 #pragma once
 
 #include <string>
+
+#include "tandem/core/location.h"
 
 namespace tandem::core {
 
@@ -14,6 +17,6 @@ void log(LogArea area, LogLevel level, const std::string& message);
 /// Routes messages to `sink` instead of stderr; null restores stderr.
 void set_log_sink(void (*sink)(LogArea, LogLevel, const std::string& message));
 /// Applies a TANDEM_LOG specification, such as "jit:debug,trace:info" or "debug".
-void set_log(const std::string& specification);
+void set_log(const std::string& specification, Location where = Location::here());
 
 }  // namespace tandem::core

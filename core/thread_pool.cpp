@@ -218,11 +218,12 @@ int num_threads() {
   return n;
 }
 
-void set_num_threads(int n) {
+void set_num_threads(int n, Location where) {
   if (n < 1 || n > core::kMaxThreads)
     fail("set_num_threads: " + std::to_string(n) + " is out of range; expected 1 to " +
-         std::to_string(core::kMaxThreads));
-  if (core::in_region_) fail("set_num_threads: not possible inside a parallel region");
+             std::to_string(core::kMaxThreads),
+         where);
+  if (core::in_region_) fail("set_num_threads: not possible inside a parallel region", where);
   core::pool().set_threads(n);
 }
 

@@ -1,23 +1,28 @@
-// One pool of worker threads for everything that Tandem runs on the CPU. Workers spin at most 20 microseconds between
-// regions, then sleep. `parallel` may be called from any thread; regions do not nest (an inner one runs serially) and
-// two threads' regions take turns.
+// One pool of worker threads for everything that Tandem runs on the CPU. Workers spin at most 20 microseconds
+// between regions, then sleep. `parallel` may be called from any thread; regions do not nest (an inner one
+// runs serially) and two threads' regions take turns.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
+#include "tandem/core/location.h"
+
 namespace tandem {
 
-/// Threads that ops use, the caller included. Default: TANDEM_NUM_THREADS, else the processors of this process.
+/// Threads that ops use, the caller included. Default: TANDEM_NUM_THREADS, else the processors of this
+/// process.
 int num_threads();
 /// 1 .. 256; else an Error.
-void set_num_threads(int n);
+void set_num_threads(int n, Location where = Location::here());
 
 namespace core {
 
-/// Calls `body(context, begin, end)` on disjoint ranges that cover [0, n), of at least `grain` indices each. Which
-/// thread takes which range is unspecified, so results must not depend on it. The first exception is rethrown.
-void parallel_ranges(int64_t n, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end), void* context);
+/// Calls `body(context, begin, end)` on disjoint ranges that cover [0, n), of at least `grain` indices each.
+/// Which thread takes which range is unspecified, so results must not depend on it. The first exception is
+/// rethrown.
+void parallel_ranges(int64_t n, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
+                     void* context);
 
 /// parallel(n, grain, [&](int64_t begin, int64_t end) {...})
 template <class F>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "tandem/eager/index_error.h"
 #include "tandem/eager/tape.h"
 
 namespace tandem::eager {
@@ -81,7 +82,9 @@ const Compiled& find_or_build(Cache& local, Build&& build) {
 
 std::unique_ptr<Compiled> build_call(const Call& call) {
   const ops::OpDef& op = ops::def(call.op);
-  if (call.in_place) check_in_place_types(call, infer_call(call));
+  // Once per types and attributes: a composite's body checks less than the composite does.
+  const std::vector<ops::TensorType> types = infer_call(call);
+  if (call.in_place) check_in_place_types(call, types);
   auto c = std::make_unique<Compiled>();
   jit::Graph graph;
   jit::GraphEmitter emitter(graph, true);
@@ -187,7 +190,7 @@ const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>
 }
 
 void run_compiled(const Compiled& c, const char* op_name, Location where, void* const* inputs,
-                  const int64_t* words, Ref<TensorImpl>* outputs) {
+                  const int64_t* words, Ref<TensorImpl>* outputs, const Call* call) try {
   constexpr size_t kMany = 64;
   int64_t few_numbers[kMany];
   void* few_outputs[kMany];
@@ -203,7 +206,9 @@ void run_compiled(const Compiled& c, const char* op_name, Location where, void* 
     addresses[j] = outputs[j]->data;
   }
   if (c.executable->run(inputs, numbers, addresses) != 0) [[unlikely]]
-    fail(std::string(op_name) + ": index out of range", where);
+    fail(std::string(op_name) + ": " + (call ? index_error(*call) : "index out of range"), where);
+} catch (const Error& e) {
+  fail_again(e, op_name, where);  // no memory
 }
 
 }  // namespace tandem::eager

@@ -38,9 +38,10 @@ const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>
 template <class Operand, class Number>
 void emit_call(ops::Emitter& e, const Call& call, Operand&& operand, Number&& number, ops::Value* out);
 
-/// Runs `c` on inputs gathered by the caller. Throws Error with the op's line when an index is out of range.
+/// Runs `c` on inputs gathered by the caller. Throws Error with the op's line when an index is out of range,
+/// naming the index if `call` is given.
 void run_compiled(const Compiled& c, const char* op_name, Location where, void* const* inputs,
-                  const int64_t* words, Ref<TensorImpl>* outputs);
+                  const int64_t* words, Ref<TensorImpl>* outputs, const Call* call = nullptr);
 
 }  // namespace tandem::eager
 

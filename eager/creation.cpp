@@ -7,6 +7,8 @@
 
 namespace tandem {
 
+using core::Ref;
+using core::TensorImpl;
 using eager::CallBuilder;
 using ops::OpId;
 
@@ -22,6 +24,27 @@ Device device_of(const TensorOptions& options, const char* who, Location where) 
 Tensor finished(Tensor t, const TensorOptions& options, Location where) {
   if (options.requires_grad) t.requires_grad_(true, where);
   return t;
+}
+
+Ref<TensorImpl> fresh(const char* who, const Dims& sizes, DType dtype, Device device, Location where) {
+  try {
+    return core::make_tensor(sizes, dtype, device);
+  } catch (const Error& e) {
+    fail_again(e, who, where);
+  }
+}
+
+/// A real tensor made on the host, cast and finished as the options say.
+Tensor from_fresh(Ref<TensorImpl> t, const TensorOptions& options, Location where) {
+  if (options.dtype != t->dtype) {
+    TensorImpl* in[] = {t.get()};
+    const int64_t word = static_cast<int64_t>(options.dtype);
+    Ref<TensorImpl> out;
+    eager::run_op({.op = OpId::cast, .n_in = 1, .n_words = 1, .in = in, .words = &word, .where = where},
+                  &out);
+    t = std::move(out);
+  }
+  return finished(Tensor(std::move(t)), options, where);
 }
 
 Generator& generator_or_default(Generator* g) { return g ? *g : default_generator(); }
@@ -46,7 +69,7 @@ Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Gen
 Tensor empty(const Dims& sizes, TensorOptions options, Location where) {
   const Device d = device_of(options, "empty", where);
   checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "empty", where);
-  return finished(Tensor(core::make_tensor(sizes, options.dtype, d)), options, where);
+  return finished(Tensor(fresh("empty", sizes, options.dtype, d, where)), options, where);
 }
 
 Tensor full(const Dims& sizes, double value, TensorOptions options, Location where) {
@@ -63,12 +86,12 @@ Tensor ones(const Dims& sizes, TensorOptions options, Location where) {
   return full(sizes, 1, options, where);
 }
 Tensor full_like(const Tensor& t, double value, Location where) {
-  return full(t.sizes(where), value, {.dtype = t.dtype(), .device = t.device()}, where);
+  return full(t.sizes(where), value, {.dtype = t.dtype(where), .device = t.device(where)}, where);
 }
 Tensor zeros_like(const Tensor& t, Location where) { return full_like(t, 0, where); }
 Tensor ones_like(const Tensor& t, Location where) { return full_like(t, 1, where); }
 Tensor empty_like(const Tensor& t, Location where) {
-  return empty(t.sizes(where), {.dtype = t.dtype(), .device = t.device()}, where);
+  return empty(t.sizes(where), {.dtype = t.dtype(where), .device = t.device(where)}, where);
 }
 
 Tensor arange(double start, double end, double step, TensorOptions options, Location where) {
@@ -100,21 +123,24 @@ Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions optio
   if (high <= low)
     fail("randint: high must be above low, found " + std::to_string(low) + " and " + std::to_string(high),
          where);
-  std::vector<int64_t> values(static_cast<size_t>(checked_numel(sizes, where)));
+  checked_numel(sizes, where);
+  Ref<TensorImpl> t = fresh("randint", sizes, DType::int64, device_of(options, "randint", where), where);
   Generator& g = generator_or_default(generator);
   const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
-  for (int64_t& v : values) v = static_cast<int64_t>(static_cast<uint64_t>(low) + g.below(range));
-  return tensor(std::span<const int64_t>(values), sizes, options, where);
+  for (int64_t& v : std::span(static_cast<int64_t*>(t->data), static_cast<size_t>(t->numel)))
+    v = static_cast<int64_t>(static_cast<uint64_t>(low) + g.below(range));
+  return from_fresh(std::move(t), options, where);
 }
 
 Tensor randperm(int64_t n, Generator* generator, Location where) {
   if (n < 0) fail("randperm: a size of at least 0 is needed, found " + std::to_string(n), where);
-  std::vector<int64_t> values(static_cast<size_t>(n));
+  Ref<TensorImpl> t = fresh("randperm", {n}, DType::int64, cpu, where);
+  const std::span values(static_cast<int64_t*>(t->data), static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) values[static_cast<size_t>(i)] = i;
   Generator& g = generator_or_default(generator);
   for (int64_t i = n - 1; i > 0; --i)
     std::swap(values[static_cast<size_t>(i)], values[g.below(static_cast<uint64_t>(i) + 1)]);
-  return tensor(values, where);
+  return Tensor(std::move(t));
 }
 
 Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(void*), void* context,
@@ -136,29 +162,22 @@ Tensor from_host(const void* values, DType from, int64_t count, const Dims& size
   const Device d = device_of(options, "tensor", where);
   if (checked_numel(sizes, where) != count)
     fail("tensor: " + std::to_string(count) + " values for shape " + to_string(sizes), where);
-  Ref<TensorImpl> t = core::make_tensor(sizes, from, d);
+  Ref<TensorImpl> t = fresh("tensor", sizes, from, d, where);
   if (count) std::memcpy(t->data, values, static_cast<size_t>(t->nbytes()));
-  if (options.dtype != from) {
-    TensorImpl* in[] = {t.get()};
-    const int64_t word = static_cast<int64_t>(options.dtype);
-    Ref<TensorImpl> out;
-    run_op({.op = OpId::cast, .n_in = 1, .n_words = 1, .in = in, .words = &word, .where = where}, &out);
-    t = std::move(out);
-  }
-  return finished(Tensor(std::move(t)), options, where);
+  return from_fresh(std::move(t), options, where);
 }
 
 }  // namespace eager
 
 const Tensor& Tensor::normal_(double mean, double std, Generator* generator, Location where) const {
   const NoGrad no_grad;
-  const Tensor r = randn(sizes(where), {.dtype = dtype()}, generator, where);
+  const Tensor r = randn(sizes(where), {.dtype = dtype(where)}, generator, where);
   const Tensor scaled = tandem::mul(Operand(r, where), Operand(std, where));
   return copy_(tandem::add(Operand(scaled, where), Operand(mean, where)), where);
 }
 const Tensor& Tensor::uniform_(double low, double high, Generator* generator, Location where) const {
   const NoGrad no_grad;
-  const Tensor r = rand(sizes(where), {.dtype = dtype()}, generator, where);
+  const Tensor r = rand(sizes(where), {.dtype = dtype(where)}, generator, where);
   const Tensor scaled = tandem::mul(Operand(r, where), Operand(high - low, where));
   return copy_(tandem::add(Operand(scaled, where), Operand(low, where)), where);
 }

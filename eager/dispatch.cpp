@@ -223,7 +223,7 @@ void run_op(const Call& call, Ref<TensorImpl>* results) {
   void** addresses = few;
   if (c.inputs.size() > kMany) many.resize(c.inputs.size()), addresses = many.data();
   for (size_t i = 0; i < c.inputs.size(); ++i) addresses[i] = call.in[c.inputs[i]]->data;
-  run_compiled(c, op.name, call.where, addresses, call.words, results);
+  run_compiled(c, op.name, call.where, addresses, call.words, results, &call);
 }
 
 void call_into(const Call& call, Ref<TensorImpl>* results) {

@@ -120,18 +120,9 @@ inline Tensor operator+(const Tensor& a, const Operand& b) { return add(Operand(
 inline Tensor operator-(const Tensor& a, const Operand& b) { return sub(Operand(a, b.where), b); }
 inline Tensor operator*(const Tensor& a, const Operand& b) { return mul(Operand(a, b.where), b); }
 inline Tensor operator/(const Tensor& a, const Operand& b) { return div(Operand(a, b.where), b); }
-// == and != carry no line: C++20 rewrites them, and a converting second operand would be ambiguous. eq() and
-// ne() do.
-inline Tensor operator==(const Tensor& a, const Tensor& b) { return eq(Operand(a, {}), Operand(b, {})); }
-inline Tensor operator!=(const Tensor& a, const Tensor& b) { return ne(Operand(a, {}), Operand(b, {})); }
-template <Number T>
-Tensor operator==(const Tensor& a, T b) {
-  return eq(Operand(a, {}), Operand(b, {}));
-}
-template <Number T>
-Tensor operator!=(const Tensor& a, T b) {
-  return ne(Operand(a, {}), Operand(b, {}));
-}
+// C++20 also tries == with its operands exchanged: both convert, so that this is never the better choice.
+inline Tensor operator==(const Operand& a, const Operand& b) { return eq(a, b); }
+inline Tensor operator!=(const Operand& a, const Operand& b) { return ne(a, b); }
 inline Tensor operator<(const Tensor& a, const Operand& b) { return lt(Operand(a, b.where), b); }
 inline Tensor operator<=(const Tensor& a, const Operand& b) { return le(Operand(a, b.where), b); }
 inline Tensor operator>(const Tensor& a, const Operand& b) { return gt(Operand(a, b.where), b); }

@@ -85,7 +85,7 @@ Tensor Tensor::select(int64_t axis, int64_t index, Location where) const {
   return CallBuilder(OpId::select, where).in(*this).word(axis).word(index).run();
 }
 
-Tensor Tensor::operator[](int64_t i) const { return select(0, i); }
+Tensor Tensor::operator[](const Position& i) const { return select(0, i.index, i.where); }
 
 Tensor Tensor::detach(Location where) const {
   const NoGrad no_grad;

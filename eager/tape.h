@@ -109,6 +109,9 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
 /// A node with empty operands and results.
 Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words);
 
+/// What is left of a history whose tape a backward has used up.
+Ref<core::TapeNode> freed_node(ops::OpId op, Location where);
+
 /// Runs the gradient rule of a node. `grads`: per result, null for none; `out`: per operand.
 /// `through_dispatch`: op by op through the dispatcher (under an interceptor, or for create_graph) instead of
 /// as one compiled gradient. `fresh[i]`: out[i] is memory that nobody else holds.

@@ -140,9 +140,9 @@ void Tensor::backward(const Tensor& gradient, bool retain_graph, bool create_gra
   autograd::backward(roots, gradients, retain_graph, create_graph, where);
 }
 
-int Tensor::add_hook(std::function<Tensor(const Tensor&)> hook) const {
-  TensorImpl& t = checked();
-  if (!requires_grad()) fail("register_hook: the tensor does not require grad");
+int Tensor::add_hook(std::function<Tensor(const Tensor&)> hook, Location where) const {
+  TensorImpl& t = checked(where);
+  if (!requires_grad()) fail("register_hook: the tensor does not require grad", where);
   if (eager::interceptor()) eager::interceptor()->need_tape();
   auto& hooks = [&]() -> std::vector<std::pair<int, eager::Hook>>& {
     if (!t.grad_fn) return eager::make_autograd_state(&t).hooks;
@@ -156,8 +156,8 @@ int Tensor::add_hook(std::function<Tensor(const Tensor&)> hook) const {
   return number;
 }
 
-void Tensor::remove_hook(int number) const {
-  TensorImpl& t = checked();
+void Tensor::remove_hook(int number, Location where) const {
+  TensorImpl& t = checked(where);
   std::vector<std::pair<int, eager::Hook>>* hooks = nullptr;
   if (t.grad_fn) {
     eager::Node* n = eager::as_node(t.grad_fn.get());

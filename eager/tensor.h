@@ -71,6 +71,14 @@ struct Index {
   Index(Ellipsis) : kind(Kind::ellipsis) {}
 };
 
+/// The i of `x[i]`, with the caller's line.
+struct Position {
+  int64_t index;
+  Location where;
+  Position(std::integral auto i, Location where = Location::here())  // NOLINT: implicit by design
+      : index(static_cast<int64_t>(i)), where(where) {}
+};
+
 /// How creation functions make a tensor.
 struct TensorOptions {
   DType dtype = float32;
@@ -143,14 +151,14 @@ class Tensor {
   /// `hook(gradient)` runs when the gradient of this tensor is known; a defined result replaces it. Returns
   /// its number.
   template <class F>
-  int register_hook(F&& hook) const {
+  int register_hook(F&& hook, Location where = Location::here()) const {
     if constexpr (std::is_void_v<std::invoke_result_t<F&, const Tensor&>>) {
-      return add_hook([f = std::forward<F>(hook)](const Tensor& g) mutable { return f(g), Tensor(); });
+      return add_hook([f = std::forward<F>(hook)](const Tensor& g) mutable { return f(g), Tensor(); }, where);
     } else {
-      return add_hook(std::forward<F>(hook));
+      return add_hook(std::forward<F>(hook), where);
     }
   }
-  void remove_hook(int number) const;
+  void remove_hook(int number, Location where = Location::here()) const;
 
   // Types and layout.
   Tensor to(DType dtype, Location where = Location::here()) const;
@@ -159,14 +167,14 @@ class Tensor {
   Tensor clone(Location where = Location::here()) const;
 
   Tensor index(std::initializer_list<Index> indices, Location where = Location::here()) const;
-  Tensor operator[](int64_t i) const;
+  Tensor operator[](const Position& i) const;
 
 #include "tandem/eager/methods.inc"
 
  private:
   [[noreturn, gnu::cold]] static void fail_undefined(Location where);
   void* raw_data(DType expected, Location where) const;
-  int add_hook(std::function<Tensor(const Tensor&)> hook) const;
+  int add_hook(std::function<Tensor(const Tensor&)> hook, Location where) const;
   double item_double(Location where) const;
   int64_t item_int(Location where) const;
   void copy_out(void* out, DType type, Location where) const;

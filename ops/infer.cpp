@@ -60,6 +60,7 @@ void infer_pointwise(const InferCall& call, std::vector<TensorType>& out) {
     }
   }
   if (result.number) fail_call(call, "all operands are numbers; at least one must be a tensor");
+  checked_numel(result.sizes);
   out.push_back(result);
 }
 
@@ -184,7 +185,9 @@ DType compute_type(const InferCall& call) {
   internal_error(std::string("no type rule of ") + call.op.name);
 }
 
-void infer(const InferCall& call, std::vector<TensorType>& out) {
+namespace {
+
+void infer_checked(const InferCall& call, std::vector<TensorType>& out) {
   const OpDef& op = call.op;
   const auto n = static_cast<int>(call.in.size());
   if (op.n_in >= 0 && n != op.n_in)
@@ -231,6 +234,16 @@ void infer(const InferCall& call, std::vector<TensorType>& out) {
       break;  // the table holds a check for each of these
   }
   internal_error(std::string("no inference for ") + op.name);
+}
+
+}  // namespace
+
+void infer(const InferCall& call, std::vector<TensorType>& out) {
+  try {
+    infer_checked(call, out);
+  } catch (const Error& e) {
+    fail_again(e, call.op.name, call.where);
+  }
 }
 
 }  // namespace tandem::ops

@@ -16,7 +16,7 @@ using core::kRequiresGrad;
 using eager::Call;
 
 #ifdef TANDEM_TEST_SWITCHES
-uint32_t mechanisms_off = 0;
+uint64_t mechanisms_off = 0;
 #endif
 
 void Frame::begin(std::span<const Tensor> arguments) {
@@ -75,6 +75,7 @@ TensorImpl* Frame::lend(uint32_t handle) {
   TensorImpl* fresh = core::new_impl();
   fresh->dtype = info.dtype;
   core::set_layout(*fresh, info.sizes, info.strides);
+  if (!on(Mechanism::result_layout)) core::set_contiguous_layout(*fresh, info.sizes);
   fresh->offset = info.offset;
   fresh->set(kPending, true);
   fresh->set(core::kTraceOwned, true);
@@ -299,6 +300,8 @@ void Frame::host_code() {
 
 void Frame::read(TensorImpl* t, Location where) {
   if (t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
+  if (!on(Mechanism::reads_run))
+    return give_storage(static_cast<uint32_t>(t->handle), core::make_storage(t->nbytes()));
   if (!recording_) {
     if (!find_event([](const Entry& e) { return e.kind == EventKind::read; })) start_recording();
   }
@@ -313,7 +316,7 @@ void Frame::read(TensorImpl* t, Location where) {
   --position_;  // the segment ends before the read
   end_segment(r_.segments[e.more]);
   ++position_;
-  segment_start_ = linear();
+  if (on(Mechanism::once)) segment_start_ = linear();
   TANDEM_INTERNAL(!t->has(kPending), "a read left its tensor pending");
 }
 

@@ -100,10 +100,13 @@ class Frame final : public eager::Interceptor {
   void record_segment(Entry& e);
   void run_op_by_op(const SegmentEnd& segment);
   void run_plan(const Plan& plan);
+  std::string name_at(Location at, std::string inner);
+  [[noreturn]] void fail_for(const Error& error, uint32_t result);
   const Plan* find_plan(SegmentEnd& segment);
   void lend_home(uint32_t handle);
   void part_tape();
   void release_views(std::span<const uint32_t> results);
+  bool has_history(uint32_t handle) const;
   void note_open_tape(SegmentEnd& segment);
   std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);
   eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;

@@ -16,7 +16,8 @@ enum class Mechanism : uint32_t {
   slot_types,          // R2: a slot is bound again only to a tensor of the same type
   slot_once,           // R2: two slots that arrive as one tensor, or one memory, are a difference
   slot_watch,          // R2: tensors that die or change are forgotten
-  argument_types,      // R2, R9: dtype, sizes, layout and requires_grad of arguments select the record
+  argument_types,      // R2: dtype, layout and requires_grad of arguments select the record
+  argument_sizes,      // R9: so do their sizes
   argument_aliasing,   // R2: so does which arguments are the same tensor or memory
   captured_aliasing,   // R2: an argument that is also captured
   cell_values,         // R1: a read takes the cell's current value
@@ -26,18 +27,25 @@ enum class Mechanism : uint32_t {
   consumed_tape,       // R4: a consumed range throws again
   leaving_history,     // R5: history that leaves keeps working
   outside_history,     // R5: history from outside is walked
+  record_order,        // R14: a tape made again from the record has the record's order
+  reads_run,           // R6: a read runs what is pending
   abandon,             // R7: what came before a throw happens
   drop_recording,      // R7: a path broken off by a throw is forgotten
   live_outputs,        // R10: whoever is held at the end is an output
+  result_layout,       // R11: a result has the strides that eager mode gives it
+  result_aliasing,     // R11: a result that is a view shares its base's memory
   fresh_handles,       // R12: a handle that somebody holds is not used again
   end_event,           // a body that ends early is a path of its own
   thread_check,        // R15: pending tensors belong to their call
   inline_traces,       // R16: inner traces run inside the outer one
+  new_branch_waits,    // R17: a new branch is compiled when it is taken again
+  branch_bound,        // R17: from so many branches on, calls run op by op
+  once,                // R18: what a read has run is not run again at the segment's end
   count_
 };
 
 #ifdef TANDEM_TEST_SWITCHES
-extern uint32_t mechanisms_off;  // bits
+extern uint64_t mechanisms_off;  // bits
 inline bool on(Mechanism m) { return !((mechanisms_off >> static_cast<uint32_t>(m)) & 1); }
 #else
 constexpr bool on(Mechanism) { return true; }

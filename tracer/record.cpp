@@ -92,7 +92,7 @@ void Frame::start_recording() {
   const size_t forks = static_cast<size_t>(std::count_if(
       branch_->forks.begin(), branch_->forks.end(), [&](const auto& f) { return f.first == position_; }));
   if (!tape_live_) rebuild_tape();
-  if (forks >= kMostBranches) {
+  if (forks >= kMostBranches && on(Mechanism::branch_bound)) {
     // R17: too many ways to go on from here. What is pending runs, and the rest of the call runs as eager
     // code would.
     SegmentEnd pending = pending_segment();
@@ -183,10 +183,16 @@ void Frame::noted(const Call& call, core::TapeNode* node) {
   Node& n = *eager::as_node(node);
   n.list(noted_);
   const size_t touched = touched_.size();
-  if (call.in_place)
-    for (const int w : ops::written(ops::def(call.op)))
-      for (TensorImpl* t : eager::lineage(call.in[w]))
-        if (t->frame != this) touched_.emplace_back(t);
+  if (call.in_place) {
+    for (const int w : ops::written(ops::def(call.op))) {
+      for (TensorImpl* t : eager::lineage(call.in[w])) {
+        if (t->frame != this)
+          touched_.emplace_back(t);
+        else if (recording_)
+          r_.infos[static_cast<size_t>(t->handle)].history = true;
+      }
+    }
+  }
   if (passthrough_ || position_ == 0) return;
   Entry& e = branch_->entries[static_cast<size_t>(position_) - 1];
   n.trace_words = e.words;
@@ -307,6 +313,8 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
       info.kind = HandleInfo::Kind::result;
       info.dtype = type.dtype;
       info.sizes = type.sizes;
+      info.op = call.op;
+      info.where = call.where;
       if (is_view) {
         const ops::Layout layout = eager::infer_view(call);
         TANDEM_INTERNAL(layout.possible, "a view that needs a copy");

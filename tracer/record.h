@@ -48,6 +48,9 @@ struct HandleInfo {
   Dims sizes, strides;
   int64_t offset = 0;
   bool requires_grad = false, leaf = true;
+  bool history = false;              // an in-place op gave it one
+  ops::OpId op = ops::OpId::count_;  // of a result: what made it, and where
+  Location where;
 };
 
 /// A piece of memory with a history of values: one per storage that enters, one per result of an op that

@@ -104,6 +104,11 @@ void Frame::rebuild_tape() {
     Node& n = eager::note(call, results);
     n.list(noted_);
     n.trace_words = e.words;
+    if (!on(Mechanism::record_order)) {
+      n.sequence = 0;
+      for (const Node::In& in : n.in)
+        if (in.edge.node) n.sequence = std::max(n.sequence, eager::as_node(in.edge.node.get())->sequence + 1);
+    }
     for (uint32_t i = 0; i < e.n_in; ++i)
       if (n.in[i].saved.value) {
         set_version(n.in[i].saved, operand(e, i));

@@ -2,6 +2,7 @@
 // least these outputs is taken or built, and everything that can fail happens before the first kernel runs.
 // Op by op is the other way: for branches taken for the first time, for exceptions, and for what is no graph.
 #include <algorithm>
+#include <cstring>
 
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
@@ -26,12 +27,21 @@ eager::Call Frame::call_of(const Entry& e, Location where, std::vector<TensorImp
           .where = where};
 }
 
+namespace {
+Ref<core::Storage> copy_of(const core::Storage& s) {
+  Ref<core::Storage> copy = core::make_storage(s.nbytes);
+  std::memcpy(copy->data, s.data, static_cast<size_t>(s.nbytes));
+  return copy;
+}
+}  // namespace
+
 void Frame::give_storage(uint32_t handle, const Ref<core::Storage>& storage) {
   TensorImpl* t = r_.handles[handle];
   const HandleInfo& info = r_.infos[handle];
   // What the tape saved of the pending value was saved with the cell's version.
   if (!r_.cells[info.cell].external && info.cell < versions_.size()) storage->version = versions_[info.cell];
   core::set_storage(*t, storage, info.offset);
+  if (info.view && !on(Mechanism::result_aliasing)) core::set_storage(*t, copy_of(*storage), info.offset);
   t->set(kPending, false);
 }
 
@@ -89,7 +99,7 @@ void Frame::end_segment(SegmentEnd& segment) {
   if (recording_) prune_tape(segment);
   ended_.push_back(static_cast<uint32_t>(&segment - r_.segments.data()));
   if (segment.results.empty() && linear() == segment_start_) return;
-  const bool first_time = !segment.taken && !segment.first;
+  const bool first_time = !segment.taken && !segment.first && on(Mechanism::new_branch_waits);
   segment.taken = true;
   if (!segment.op_by_op.empty() || first_time) {
     run_op_by_op(segment);
@@ -166,6 +176,28 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
   return plan;
 }
 
+// No memory for a result: names the op that makes it.
+void Frame::fail_for(const Error& error, uint32_t result) {
+  for_path(segment_start_, [&](const Entry& e, Location where) {
+    if (e.kind == EventKind::op && result >= e.out && result < e.out + e.n_out)
+      fail_again(error, ops::def(static_cast<ops::OpId>(e.op)).name, where);
+  });
+  throw error;
+}
+
+// What the user called on a line where the plan's op `inner` failed: that op, or the composite it is part of.
+std::string Frame::name_at(Location at, std::string inner) {
+  std::string composite;
+  bool called = false;
+  for_path(segment_start_, [&](const Entry& e, Location where) {
+    if (e.kind != EventKind::op || where.line != at.line || std::strcmp(where.file, at.file) != 0) return;
+    const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
+    called |= inner == op.name;
+    if (op.kind == ops::OpKind::composite) composite = op.name;
+  });
+  return called || composite.empty() ? inner : composite;
+}
+
 void Frame::run_plan(const Plan& plan) {
   scratch_.inputs.clear();
   scratch_.numbers.clear();
@@ -180,15 +212,19 @@ void Frame::run_plan(const Plan& plan) {
   for (const uint32_t w : plan.numbers) scratch_.numbers.push_back(r_.words[w]);
   for (const uint32_t c : plan.outputs) {
     const HandleInfo& root = r_.infos[r_.cells[c].root];
-    scratch_.storages.push_back(core::make_storage(tandem::numel(root.sizes) * itemsize(root.dtype)));
+    try {
+      scratch_.storages.push_back(core::make_storage(tandem::numel(root.sizes) * itemsize(root.dtype)));
+    } catch (const Error& e) {
+      fail_for(e, r_.cells[c].root);
+    }
     scratch_.outputs.push_back(scratch_.storages.back()->data);
   }
   const int failed =
       plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
   if (failed) {
     failed_ = true;
-    fail(plan.executable->entry_name(failed - 1) + ": index out of range",
-         plan.executable->entry_where(failed - 1));
+    const Location at = plan.executable->entry_where(failed - 1);
+    fail(name_at(at, plan.executable->entry_name(failed - 1)) + ": index out of range", at);
   }
   size_t next = 0;
   for (const uint32_t h : plan.views) {
@@ -248,6 +284,9 @@ void Frame::clean_up() {
       TensorImpl* t = r_.handles[h];
       if (!t) continue;
       if (t->refs.get() > 1 && on(Mechanism::fresh_handles)) {
+        eager::refresh(t);
+        if (t->has(core::kRequiresGrad) && !t->grad_fn && has_history(h))
+          t->grad_fn = eager::freed_node(r_.infos[h].op, r_.infos[h].where);
         t->frame = nullptr;
         t->handle = -1;
         t->set(core::kTraceOwned, false);
@@ -275,6 +314,11 @@ void Frame::clean_up() {
   kept_.clear();
 }
 
+bool Frame::has_history(uint32_t handle) const {
+  const HandleInfo& info = r_.infos[handle];
+  return info.requires_grad || info.history || (info.follows && has_history(info.base));
+}
+
 void Frame::note_open_tape(SegmentEnd& segment) {
   segment.open_tape.assign(segment.results.size(), 0);
   for (size_t i = 0; i < segment.results.size(); ++i) {
@@ -282,7 +326,7 @@ void Frame::note_open_tape(SegmentEnd& segment) {
     const TensorImpl* t = r_.handles[h];
     const bool consumed = (h < consumed_.size() && consumed_[h]) ||
                           (t && t->grad_fn && eager::as_node(t->grad_fn.get())->consumed);
-    segment.open_tape[i] = r_.infos[h].requires_grad && !consumed;
+    segment.open_tape[i] = has_history(h) && !consumed;
   }
 }
 

@@ -48,10 +48,10 @@ ArgumentType type_of(std::span<const Tensor> arguments, size_t i) {
 // Compared field by field without building an ArgumentType: this runs on every call.
 bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
   const TensorImpl* t = arguments[i].impl();
-  if (!on(Mechanism::argument_types)) return true;
-  if (a.dtype != t->dtype || !(a.device == t->device) || !(a.sizes == t->sizes) ||
-      !(a.strides == t->strides) || a.requires_grad != t->has(core::kRequiresGrad) ||
-      a.leaf != (t->grad_fn == nullptr))
+  if (!(a.sizes == t->sizes) && on(Mechanism::argument_sizes)) return false;
+  if ((a.dtype != t->dtype || !(a.device == t->device) || !(a.strides == t->strides) ||
+       a.requires_grad != t->has(core::kRequiresGrad) || a.leaf != (t->grad_fn == nullptr)) &&
+      on(Mechanism::argument_types))
     return false;
   for (int k = 0; k < static_cast<int>(i) && on(Mechanism::argument_aliasing); ++k) {
     const auto n = static_cast<size_t>(k);

@@ -93,9 +93,12 @@ TraceReport report(const Trace& trace);
 std::string graph_text(const Trace& trace);
 std::string code_text(const Trace& trace);
 
-inline void collect(Arguments& out, const Tensor& t) { out.add(t); }
+/// An undefined tensor is a host value: the body sees it.
+inline void collect(Arguments& out, const Tensor& t) {
+  if (t.defined()) out.add(t);
+}
 inline void collect(Arguments& out, const std::vector<Tensor>& list) {
-  for (const Tensor& t : list) out.add(t);
+  for (const Tensor& t : list) collect(out, t);
 }
 template <class A, class B>
 void collect(Arguments& out, const std::pair<A, B>& p) {

@@ -20,8 +20,8 @@ Example Dataset::batch(std::span<const int64_t> indices) const {
     xs.push_back(std::move(x));
     ys.push_back(std::move(y));
   }
-  Tensor x = stack(xs);
-  Tensor y = stack(ys);
+  Tensor x = stack(xs, 0, {});
+  Tensor y = stack(ys, 0, {});
   return {std::move(x), std::move(y)};
 }
 
@@ -34,15 +34,15 @@ TensorDataset::TensorDataset(Tensor x, Tensor y, Location where) : x_(std::move(
 }
 
 Example TensorDataset::get(int64_t i) const {
-  Tensor x = x_[i];
-  Tensor y = y_[i];
+  Tensor x = x_.select(0, i, {});
+  Tensor y = y_.select(0, i, {});
   return {std::move(x), std::move(y)};
 }
 
 Example TensorDataset::batch(std::span<const int64_t> indices) const {
   const Tensor index = index_tensor(indices);
-  Tensor x = x_.index_select(0, index);
-  Tensor y = y_.index_select(0, index);
+  Tensor x = x_.index_select(0, index, {});
+  Tensor y = y_.index_select(0, index, {});
   return {std::move(x), std::move(y)};
 }
 
@@ -58,21 +58,25 @@ int64_t DataLoader::size() const {
   return full + (!options_.drop_last && n % options_.batch_size != 0);
 }
 
-DataLoader::Iterator DataLoader::begin() {
+DataLoader::Iterator DataLoader::begin(Location where) {
   const int64_t n = dataset_->size();
-  if (n < 0) fail("DataLoader: the data set says that it has " + std::to_string(n) + " examples");
+  if (n < 0) fail("DataLoader: the data set says that it has " + std::to_string(n) + " examples", where);
   std::vector<int64_t> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), int64_t{0});
   if (options_.shuffle)  // Fisher and Yates
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[generator_.below(i)]);
-  return {dataset_, std::move(order), options_.batch_size, size()};
+  return {dataset_, std::move(order), options_.batch_size, size(), where};
 }
 
 Example DataLoader::Iterator::operator*() const {
-  if (batch_ >= batches_) fail("DataLoader: the epoch is over");
+  if (batch_ >= batches_) fail("DataLoader: the epoch is over", where_);
   const auto first = static_cast<size_t>(batch_ * batch_size_);
   const size_t count = std::min(static_cast<size_t>(batch_size_), order_.size() - first);
-  return dataset_->batch(std::span(order_).subspan(first, count));
+  try {
+    return dataset_->batch(std::span(order_).subspan(first, count));
+  } catch (const Error& e) {
+    fail_again(e, "DataLoader", where_);
+  }
 }
 
 }  // namespace tandem::data

@@ -77,17 +77,19 @@ class DataLoader {
    private:
     friend class DataLoader;
     Iterator(std::shared_ptr<const Dataset> dataset, std::vector<int64_t> order, int64_t batch_size,
-             int64_t batches)
+             int64_t batches, Location where)
         : dataset_(std::move(dataset)),
           order_(std::move(order)),
           batch_size_(batch_size),
-          batches_(batches) {}
+          batches_(batches),
+          where_(where) {}
     std::shared_ptr<const Dataset> dataset_;
     std::vector<int64_t> order_;
     int64_t batch_size_, batches_, batch_ = 0;
+    Location where_;  // of the loop
   };
   /// Starts an epoch: draws its order if shuffling.
-  Iterator begin();
+  Iterator begin(Location where = Location::here());
   std::default_sentinel_t end() const { return {}; }
 
  private:

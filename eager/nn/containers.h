@@ -6,6 +6,14 @@
 
 namespace tandem::nn {
 
+/// i, checked; negative positions count from the end.
+inline size_t position_in(const Position& i, size_t size) {
+  const auto n = static_cast<int64_t>(size);
+  if (i.index < -n || i.index >= n)
+    fail("modules: there is no position " + std::to_string(i.index) + " among " + std::to_string(n), i.where);
+  return static_cast<size_t>(i.index < 0 ? i.index + n : i.index);
+}
+
 /// Modules of one type, made in place: `blocks.emplace(width)`.
 template <class M>
 class ModuleList : public Module {
@@ -18,7 +26,7 @@ class ModuleList : public Module {
     return *list_.back();
   }
   size_t size() const { return list_.size(); }
-  M& operator[](size_t i) const { return *list_[i]; }
+  M& operator[](const Position& i) const { return *list_[position_in(i, list_.size())]; }
   auto begin() const { return list_.begin(); }  // of std::unique_ptr<M>
   auto end() const { return list_.end(); }
 
@@ -51,7 +59,7 @@ class Sequential : public Module {
     return added;
   }
   size_t size() const { return steps_.size(); }
-  Module& operator[](size_t i) const { return *steps_[i].module; }
+  Module& operator[](const Position& i) const { return *steps_[position_in(i, steps_.size())].module; }
 
   Tensor forward(Tensor x, Location where = Location::here()) const {
     for (const Step& s : steps_) x = s.call(*s.module, x, where);

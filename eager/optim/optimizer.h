@@ -27,7 +27,7 @@ class Optimizer {
 
   size_t group_count() const { return groups_.size(); }
   /// The learning rate of a group: a plain number, read at each step.
-  double lr(size_t group = 0) const { return numbers(group)[0]; }
+  double lr(size_t group = 0, Location where = Location::here()) const { return numbers(group, where)[0]; }
   void set_lr(double lr, size_t group = 0, Location where = Location::here());
 
   /// Numbers of the groups ("group.0.lr"), step counts ("0.step") and moments ("0.exp_avg") by the

@@ -55,7 +55,9 @@ inline td::Tensor range(int64_t n, float first = 1) {
 /// Switches a mechanism off for a scope.
 class Off {
  public:
-  explicit Off(td::tracer::Mechanism m) { td::tracer::mechanisms_off = 1u << static_cast<uint32_t>(m); }
+  explicit Off(td::tracer::Mechanism m) {
+    td::tracer::mechanisms_off = uint64_t{1} << static_cast<uint32_t>(m);
+  }
   ~Off() { td::tracer::mechanisms_off = 0; }
 };
 

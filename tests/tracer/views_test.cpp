@@ -173,3 +173,23 @@ TEST_CASE("traced: no history owns itself", "[tracer]") {
   for (int i = 0; i < 3; ++i) run();
   CHECK(td::core::allocator_stats().live_bytes == before);
 }
+
+TEST_CASE("traced: a result whose history was used up says so in every call", "[tracer]") {
+  CHECK(same([](bool traced) {
+    const Tensor w = range(4).requires_grad_();
+    const auto f = wrapped(traced, [&](const Tensor& x) {
+      const Tensor loss = (w * x).sum();
+      loss.backward();
+      return loss;
+    });
+    Values seen;
+    for (int i = 0; i < 6; ++i) {
+      const Tensor loss = f(range(4, static_cast<float>(i)));
+      seen.push_back(loss.requires_grad());
+      seen.push_back(loss.is_leaf());
+      CHECK_THROWS_WITH(loss.backward(), Catch::Contains("this sum was freed"));
+      append(seen, loss.detach());
+    }
+    return seen;
+  }));
+}
