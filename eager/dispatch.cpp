@@ -262,13 +262,20 @@ void bump_version(TensorImpl* t, Location where) {
     ++t->storage->version;
     t->storage->changed_at = where;
   } else if (interceptor_) {
-    ++interceptor_->version(t);
+    Version& v = interceptor_->version(t);
+    ++v.count;
+    v.changed_at = where;
   }
 }
 
 uint32_t version_of(TensorImpl* t) {
   if (t->storage) return t->storage->version;
-  return interceptor_ ? interceptor_->version(t) : 0;
+  return interceptor_ ? interceptor_->version(t).count : 0;
+}
+
+Location changed_at(TensorImpl* t) {
+  if (t->storage) return t->storage->changed_at;
+  return interceptor_ ? interceptor_->version(t).changed_at : Location{};
 }
 
 }  // namespace tandem::eager

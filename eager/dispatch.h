@@ -48,5 +48,7 @@ void materialize(TensorImpl* t, Location where);
 /// Moves the version of the memory under `t`.
 void bump_version(TensorImpl* t, Location where);
 uint32_t version_of(TensorImpl* t);
+/// Where it moved last; unknown if it never did.
+Location changed_at(TensorImpl* t);
 
 }  // namespace tandem::eager

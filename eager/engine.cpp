@@ -162,7 +162,7 @@ class Walk {
     if (!request_.inputs.empty()) {
       for (size_t i = 0; i < request_.inputs.size(); ++i) {
         if (request_.inputs[i] != leaf) continue;
-        collected_[i] = collected_[i] ? plus(collected_[i], grad) : grad;
+        collected_[i] = collected_[i] ? plus(collected_[i], grad) : owned(grad, fresh);
       }
       return;
     }
@@ -180,6 +180,12 @@ class Walk {
                 nullptr);
     }
     if (interceptor_) interceptor_->leaf_grad(leaf, before.get(), s.grad.get());
+  }
+
+  // What autograd::grad hands out has memory of its own, whether rules ran compiled or op by op; a gradient
+  // that shall be differentiable keeps its history, so its memory.
+  Ref<TensorImpl> owned(const Ref<TensorImpl>& grad, bool fresh) {
+    return fresh || request_.create_graph ? grad : copy(grad);
   }
 
   Ref<TensorImpl> copy(const Ref<TensorImpl>& t) {
@@ -212,7 +218,9 @@ class Walk {
   void collect(Node& n, Pending& p) {
     for (size_t i = 0; i < request_.inputs.size(); ++i) {
       const TensorImpl* t = request_.inputs[i];
-      if (t->grad_fn.get() == &n) collected_[i] = p.grads[static_cast<size_t>(t->output_index)];
+      if (t->grad_fn.get() != &n) continue;
+      const Ref<TensorImpl>& g = p.grads[static_cast<size_t>(t->output_index)];
+      if (g) collected_[i] = owned(g, false);
     }
   }
 
@@ -238,9 +246,8 @@ class Walk {
     if (!saved.value || version_of(saved.value.get()) == saved.version) return;
     std::string message =
         std::string("backward: a value that the gradient of ") + name + " needs was changed in place";
-    const core::Storage* s = saved.value->storage.get();
-    if (s && s->changed_at.known())
-      message += std::string(" at ") + s->changed_at.file + ":" + std::to_string(s->changed_at.line);
+    const Location at = changed_at(saved.value.get());
+    if (at.known()) message += std::string(" at ") + at.file + ":" + std::to_string(at.line);
     fail(message + "; the op was called", n.where);
   }
 

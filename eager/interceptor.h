@@ -57,6 +57,12 @@ struct BackwardCall {
   Location where;
 };
 
+/// How often memory was changed in place, and where last.
+struct Version {
+  uint32_t count = 0;
+  Location changed_at;
+};
+
 class Interceptor {
  public:
   virtual ~Interceptor() = default;
@@ -75,8 +81,8 @@ class Interceptor {
   virtual void read(core::TensorImpl* t, Location where) = 0;
   /// requires_grad_ on a pending tensor.
   virtual void requires_grad(core::TensorImpl* t, bool on, Location where) = 0;
-  /// The version counter of a pending tensor's memory.
-  virtual uint32_t& version(core::TensorImpl* t) = 0;
+  /// The version of a pending tensor's memory.
+  virtual Version& version(core::TensorImpl* t) = 0;
   /// What a tensor of the running call views; false if it is no view.
   virtual bool view(const core::TensorImpl* t, ViewOf& out) = 0;
   /// False while calls are compared without a tape.

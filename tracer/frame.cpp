@@ -340,7 +340,7 @@ void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
   e.numbers = on;
 }
 
-uint32_t& Frame::version(TensorImpl* t) {
+eager::Version& Frame::version(TensorImpl* t) {
   const uint32_t cell =
       t->frame == this && t->handle >= 0 ? r_.infos[static_cast<size_t>(t->handle)].cell : 0;
   if (versions_.size() < r_.cells.size()) versions_.resize(r_.cells.size());

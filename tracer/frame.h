@@ -41,7 +41,7 @@ class Frame final : public eager::Interceptor {
   void host_code() override;
   void read(TensorImpl* t, Location where) override;
   void requires_grad(TensorImpl* t, bool on, Location where) override;
-  uint32_t& version(TensorImpl* t) override;
+  eager::Version& version(TensorImpl* t) override;
   bool view(const TensorImpl* t, eager::ViewOf& out) override;
   bool has_tape() const override { return recording_ || tape_live_ || passthrough_; }
   void noted(const eager::Call& call, core::TapeNode* n) override;
@@ -133,7 +133,7 @@ class Frame final : public eager::Interceptor {
   int32_t backward_ = -1;          // being walked: index of its BackwardRecord
   bool backward_recording_ = false;
   std::vector<uint32_t> ended_;           // segments ended in this call
-  std::vector<uint32_t> versions_;        // of the memory of pending cells
+  std::vector<eager::Version> versions_;  // of the memory of pending cells
   std::vector<char> used_;                // by handle: slots used on the path so far (while recording)
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call
   std::vector<Ref<TensorImpl>> touched_;  // tensors from outside that this call gave a history

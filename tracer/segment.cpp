@@ -39,7 +39,10 @@ void Frame::give_storage(uint32_t handle, const Ref<core::Storage>& storage) {
   TensorImpl* t = r_.handles[handle];
   const HandleInfo& info = r_.infos[handle];
   // What the tape saved of the pending value was saved with the cell's version.
-  if (!r_.cells[info.cell].external && info.cell < versions_.size()) storage->version = versions_[info.cell];
+  if (!r_.cells[info.cell].external && info.cell < versions_.size()) {
+    storage->version = versions_[info.cell].count;
+    storage->changed_at = versions_[info.cell].changed_at;
+  }
   core::set_storage(*t, storage, info.offset);
   if (info.view && !on(Mechanism::result_aliasing)) core::set_storage(*t, copy_of(*storage), info.offset);
   t->set(kPending, false);

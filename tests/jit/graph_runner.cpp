@@ -26,51 +26,9 @@ namespace {
 
 constexpr size_t kGuard = 128;
 constexpr char kGuardByte = 0x6B;
-constexpr double kExact = 0x1p52;  // integers beyond it are not all doubles
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 size_t nbytes(const TensorType& t) { return at(numel(t.sizes) * itemsize(t.dtype)); }
-bool is_half(DType t) { return t == DType::float16 || t == DType::bfloat16; }
-
-/// The distance from 1 to the next value.
-double epsilon(DType t) {
-  switch (t) {
-    case DType::float16:
-      return 0x1p-10;
-    case DType::bfloat16:
-      return 0x1p-7;
-    case DType::float32:
-      return 0x1p-23;
-    case DType::float64:
-      return 0x1p-52;
-    default:
-      return 0;
-  }
-}
-double smallest(DType t) {
-  switch (t) {
-    case DType::float16:
-      return 0x1p-24;
-    case DType::bfloat16:
-      return 0x1p-133;
-    case DType::float32:
-      return 0x1p-149;
-    default:
-      return 0;
-  }
-}
-double largest(DType t) {
-  switch (t) {
-    case DType::float16:
-      return 65504;
-    case DType::bfloat16:
-      return 0x1.fep127;
-    case DType::float32:
-      return static_cast<double>(std::numeric_limits<float>::max());
-    default:
-      return std::numeric_limits<double>::max();
-  }
-}
 /// The type that arithmetic on `t` is done in.
 DType wide(DType t) { return is_half(t) ? DType::float32 : t; }
 
@@ -209,22 +167,6 @@ std::string judge_node(const Graph& g, const Node& n, const std::vector<std::vec
 }
 
 }  // namespace
-
-bool close(double actual, double wanted, DType type, const Tolerance& tolerance) {
-  if (actual == wanted || (std::isnan(actual) && std::isnan(wanted))) return true;
-  if (!is_floating(type)) {
-    // The reference does not wrap around.
-    const double most = type == DType::uint8 ? 255 : type == DType::int32 ? 0x1p31 - 1 : kExact;
-    return type != DType::bool_ && (wanted >= most || wanted <= (type == DType::uint8 ? 0 : -most));
-  }
-  const double half_step = is_half(type)
-                               ? 0.51 * epsilon(type)
-                               : 0.51 * epsilon(type) * (tolerance.relative > 0 || tolerance.absolute > 0);
-  const double allowed =
-      (tolerance.relative + half_step) * std::fabs(wanted) + tolerance.absolute + smallest(type);
-  if (std::isinf(actual)) return (actual > 0) == (wanted > 0) && std::fabs(wanted) + allowed >= largest(type);
-  return std::fabs(actual - wanted) <= allowed;
-}
 
 GuardedBytes::GuardedBytes(size_t size, unsigned char fill)
     : bytes_(size + 2 * kGuard + 64, kGuardByte), size_(size) {

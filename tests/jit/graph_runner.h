@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tandem/jit/executable.h"
+#include "tests/elements.h"
 
 namespace tandem::test {
 
@@ -63,12 +64,5 @@ struct Judgement {
 /// Runs `primitives` (a graph without composites) with one kernel per node and every value an output. `run`
 /// is handed out.
 Judgement judge_nodes(const jit::Graph& primitives, const GraphArguments& arguments, GraphRun* run = nullptr);
-
-/// How far a result of one op may be from float64, beside rounding to its own type: a few units in the last
-/// place of the type it is computed in, more where many terms are added (of the sum of their magnitudes).
-struct Tolerance {
-  double relative = 0, absolute = 0;
-};
-bool close(double actual, double wanted, DType type, const Tolerance& tolerance);
 
 }  // namespace tandem::test

@@ -3,9 +3,7 @@
 // it has samples.
 //
 // Tolerance: results are rounded once to their type (half a unit in the last place), and before that may be
-// off by 16 units of the type that is computed in (float32 for halves), counted at the largest magnitude
-// among operands and results. The scatters store after every sum: there the units are those of the result's
-// own type. Random draws are made in float32. Integers and bools are exact.
+// off by what sample_tolerance says. Integers and bools are exact.
 #include <cmath>
 #include <cstdio>
 
@@ -13,37 +11,13 @@
 #include "tests/catch.h"
 #include "tests/jit/graph_runner.h"
 #include "tests/jit/program.h"
-#include "tests/ops/sample_call.h"
+#include "tests/op_samples.h"
 
 using namespace tandem;
 using namespace tandem::ops;
 using namespace tandem::test;
 
 namespace {
-
-constexpr DType kTypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16,
-                            DType::int64,   DType::int32,   DType::uint8,    DType::bool_};
-
-bool has_floating(const Sample& s) {
-  return std::any_of(s.operands.begin(), s.operands.end(),
-                     [](const SampleOperand& o) { return o.kind == SampleOperand::Kind::floating; });
-}
-
-/// The sample's values, rounded to the types of the operands.
-std::vector<std::vector<double>> rounded_values(const Sample& s, DType type) {
-  std::vector<std::vector<double>> values = operand_values(s, 11);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const DType t = sample_type(s.operands[i], type).dtype;
-    for (double& v : values[i]) {
-      char bytes[8];
-      if (!is_floating(t)) v = std::floor(v);
-      if (t == DType::uint8) v = std::fabs(v);
-      write_element(bytes, t, 0, v);
-      v = read_element(bytes, t, 0);
-    }
-  }
-  return values;
-}
 
 struct Case {
   std::string what;
@@ -58,7 +32,7 @@ bool make_case(const OpDef& op, const Sample& s, DType type, Case& c) {
   c.what = std::string(op.name) + " " + s.text + " of " + name(type);
   ReferenceEmitter reference;
   Value out[kMaxOutputs];
-  const SampleCall call = make_call(reference, op, s, type, rounded_values(s, type));
+  const SampleCall call = make_call(reference, op, s, type, rounded(s, type, operand_values(s, 11)));
   try {
     reference.emit(op.id, call.in, call.words, out);
   } catch (const Error&) {
@@ -67,8 +41,7 @@ bool make_case(const OpDef& op, const Sample& s, DType type, Case& c) {
   jit::GraphEmitter e(c.graph, false);
   std::vector<Value> in;
   const auto note = [&](const std::vector<double>& values) {
-    for (const double v : values)
-      if (std::isfinite(v)) c.magnitude = std::max(c.magnitude, std::fabs(v));
+    c.magnitude = magnitude_of(values, c.magnitude);
   };
   for (const Value v : call.in) {
     if (!v) {
@@ -102,25 +75,10 @@ bool make_case(const OpDef& op, const Sample& s, DType type, Case& c) {
   return true;
 }
 
-double unit(DType t) {
-  switch (t) {
-    case DType::float16:
-      return 0x1p-10;
-    case DType::bfloat16:
-      return 0x1p-7;
-    case DType::float64:
-      return 0x1p-52;
-    default:
-      return 0x1p-23;
-  }
-}
-
 std::string mismatch(const Case& c, const OpDef& op, const GraphRun& run) {
   for (size_t j = 0; j < c.wanted.size(); ++j) {
     const TensorType& t = c.graph.type(c.graph.outputs[j]);
-    const bool own = op.kind == OpKind::scatter || (t.dtype == DType::float64 && op.kind != OpKind::random);
-    const DType computed = own ? t.dtype : DType::float32;
-    const Tolerance tolerance{16 * unit(computed), 16 * unit(computed) * c.magnitude};
+    const Tolerance tolerance = sample_tolerance(op, t.dtype, c.magnitude);
     const std::vector<double> actual = elements(run.outputs[j], t, contiguous_strides(t.sizes));
     for (size_t i = 0; i < actual.size(); ++i)
       if (!close(actual[i], c.wanted[j][i], t.dtype, tolerance)) {
@@ -147,8 +105,8 @@ void run_table(bool all) {
     int runs = 0;
     for (const Sample& s : samples(op)) {
       if (s.must_throw) continue;
-      for (const DType type : kTypes) {
-        if (type != kTypes[0] && !has_floating(s)) break;
+      for (const DType type : kSampleTypes) {
+        if (type != kSampleTypes[0] && !has_floating(s)) break;
         auto r = std::make_unique<Result>();
         if (!make_case(op, s, type, r->c)) {
           CAPTURE(r->c.what);
@@ -166,7 +124,7 @@ void run_table(bool all) {
         CHECK(r->run.failed == 0);
         CHECK(mismatch(r->c, op, r->run) == "");
         CHECK(difference(r->c.graph, unfused, r->run) == "");
-        r->compile = all || type == DType::float32 || runs < static_cast<int>(std::size(kTypes));
+        r->compile = all || type == DType::float32 || runs < static_cast<int>(std::size(kSampleTypes));
         ++runs;
         results.push_back(std::move(r));
       }

@@ -12,6 +12,7 @@
 
 #include "tandem/jit/executable.h"
 #include "tests/catch.h"
+#include "tests/elements.h"
 #include "tests/ops/reference_emitter.h"
 
 namespace tandem::test {
@@ -53,53 +54,6 @@ inline int64_t span_of(const Dims& sizes, const Dims& strides) {
   int64_t last = 0;
   for (int d = 0; d < sizes.rank(); ++d) last += (sizes[d] - 1) * strides[d];
   return numel(sizes) == 0 ? 0 : last + 1;
-}
-
-inline double read_element(const char* bytes, DType t, int64_t i) {
-  const auto get = [&](auto x) {
-    std::memcpy(&x, bytes + i * static_cast<int64_t>(sizeof(x)), sizeof(x));
-    return x;
-  };
-  switch (t) {
-    case DType::bool_:
-    case DType::uint8:
-      return get(uint8_t{});
-    case DType::int32:
-      return get(int32_t{});
-    case DType::int64:
-      return static_cast<double>(get(int64_t{}));
-    case DType::float16:
-      return half_to_float(get(uint16_t{}));
-    case DType::bfloat16:
-      return bfloat_to_float(get(uint16_t{}));
-    case DType::float32:
-      return get(float{});
-    case DType::float64:
-      return get(double{});
-  }
-  return 0;
-}
-
-inline void write_element(char* bytes, DType t, int64_t i, double v) {
-  const auto put = [&](auto x) { std::memcpy(bytes + i * static_cast<int64_t>(sizeof(x)), &x, sizeof(x)); };
-  switch (t) {
-    case DType::bool_:
-      return put(static_cast<uint8_t>(v != 0));
-    case DType::uint8:
-      return put(static_cast<uint8_t>(v));
-    case DType::int32:
-      return put(static_cast<int32_t>(v));
-    case DType::int64:
-      return put(static_cast<int64_t>(v));
-    case DType::float16:
-      return put(float_to_half(static_cast<float>(v)));
-    case DType::bfloat16:
-      return put(float_to_bfloat(static_cast<float>(v)));
-    case DType::float32:
-      return put(static_cast<float>(v));
-    case DType::float64:
-      return put(v);
-  }
 }
 
 /// Memory of an input, filled from the seed; bytes between the elements stay at a known pattern.

@@ -2,99 +2,14 @@
 // precision, and the gradients of those gradients; what each rule reads; results that are known by hand.
 #include <cmath>
 
-#include "tandem/ops/reverse.h"
 #include "tests/catch.h"
-#include "tests/ops/sample_call.h"
+#include "tests/op_samples.h"
 
 using namespace tandem;
 using namespace tandem::ops;
 using namespace tandem::test;
 
 namespace {
-
-using Lists = std::vector<std::vector<double>>;
-
-std::vector<double> noise(size_t n, uint64_t seed) {
-  SampleOperand o;
-  o.low = -1, o.high = 1;
-  o.sizes = {static_cast<int64_t>(n)};
-  return sample_values(o, seed);
-}
-
-double dot(const std::vector<double>& a, const std::vector<double>& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-/// One evaluation of an op with gradients of first and second order, all along fixed random weights.
-struct Evaluation {
-  double loss = 0;        // sum of weights * results
-  Lists gradients;        // of the loss, per floating operand
-  double slope = 0;       // sum of weights * gradients
-  Lists second;           // gradients of the slope, per floating operand
-  bool types_fit = true;  // gradients have sizes and types of their operands
-};
-
-Evaluation evaluate(const OpDef& op, const Sample& s, DType floating, const Lists& values, bool second) {
-  ReferenceEmitter e;
-  const SampleCall call = make_call(e, op, s, floating, values);
-  LogEmitter log(e);
-  Value out[kMaxOutputs];
-  log.emit(op.id, call.in, call.words, out);
-  Evaluation result;
-  std::vector<Value> roots, weights;
-  for (int j = 0; j < op.n_out; ++j) {
-    if (!is_floating(e.type(out[j]).dtype)) continue;
-    roots.push_back(out[j]);
-    weights.push_back(e.add(e.type(out[j]), noise(e.values(out[j]).size(), 100 + static_cast<uint64_t>(j))));
-    result.loss += dot(e.values(out[j]), e.values(weights.back()));
-  }
-  std::vector<Value> grads(call.tensors.size());
-  std::vector<LoggedCall> calls = log.calls();
-  reverse(log, calls, roots, weights, call.tensors, grads.data());
-
-  std::vector<Value> slope_roots, slope_weights;
-  for (size_t i = 0; i < grads.size(); ++i) {
-    const size_t n = e.values(call.tensors[i]).size();
-    result.gradients.push_back(grads[i] ? e.values(grads[i]) : std::vector<double>(n, 0));
-    if (!grads[i]) continue;
-    result.types_fit = result.types_fit && e.type(grads[i]) == e.type(call.tensors[i]);
-    slope_roots.push_back(grads[i]);
-    slope_weights.push_back(e.add(e.type(grads[i]), noise(n, 200 + i)));
-    result.slope += dot(result.gradients.back(), e.values(slope_weights.back()));
-  }
-  if (second) {
-    calls = log.calls();
-    std::vector<Value> again(call.tensors.size());
-    reverse(e, calls, slope_roots, slope_weights, call.tensors, again.data());
-    for (size_t i = 0; i < again.size(); ++i)
-      result.second.push_back(again[i] ? e.values(again[i])
-                                       : std::vector<double>(e.values(call.tensors[i]).size(), 0));
-  }
-  return result;
-}
-
-/// Values moved by `step` along fixed random directions; and the product of a gradient with these.
-struct Direction {
-  Lists parts;
-  explicit Direction(const Sample& s, const Lists& values) {
-    for (size_t i = 0; i < s.operands.size(); ++i)
-      parts.push_back(takes_gradient(s.operands[i]) ? noise(values[i].size(), 300 + i)
-                                                    : std::vector<double>(values[i].size(), 0));
-  }
-  Lists moved(Lists values, double step) const {
-    for (size_t i = 0; i < values.size(); ++i)
-      for (size_t k = 0; k < values[i].size(); ++k) values[i][k] += step * parts[i][k];
-    return values;
-  }
-  double along(const Sample& s, const Lists& gradients) const {
-    double sum = 0;
-    for (size_t i = 0, g = 0; i < parts.size(); ++i)
-      if (takes_gradient(s.operands[i])) sum += dot(gradients[g++], parts[i]);
-    return sum;
-  }
-};
 
 void check_against_differences(const OpDef& op, const Sample& s, DType floating) {
   CAPTURE(op.name, s.text, name(floating));
