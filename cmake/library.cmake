@@ -12,6 +12,8 @@ macro(tandem_add_folder folder)
     tandem_flags(${tandem_target})
     tandem_private_headers(${tandem_target})
     tandem_isa_flags(${tandem_sources})
+    set_property(SOURCE ${PROJECT_SOURCE_DIR}/core/version.cpp
+      PROPERTY COMPILE_DEFINITIONS TANDEM_VERSION="${PROJECT_VERSION}")
     target_compile_features(${tandem_target} PUBLIC cxx_std_20)
     target_include_directories(${tandem_target} PUBLIC
       $<BUILD_INTERFACE:${TANDEM_INCLUDE_DIR}> $<INSTALL_INTERFACE:include>)

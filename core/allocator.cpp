@@ -29,6 +29,7 @@ constexpr int64_t kClassBudget = int64_t{8} << 20;  // bytes a small class may h
 constexpr int64_t kClassBlocks = 4096;              // and blocks
 constexpr int64_t kImplBlocks = 16384;
 constexpr int64_t kHugePage = int64_t{2} << 20;
+constexpr int64_t kUncounted = int64_t{1} << 20;  // bytes that a thread may keep to itself before it counts them
 
 constinit std::atomic<int64_t> live_{0};
 constinit std::atomic<int64_t> peak_{0};
@@ -52,11 +53,19 @@ int64_t large_budget() { return std::clamp(machine_bytes() / 8, int64_t{64} << 2
 
 int64_t small_capacity(int c) { return std::min(kClassBlocks, kClassBudget / class_bytes(c)); }
 
-void count_live(int64_t nbytes) noexcept {
-  const int64_t now = live_.fetch_add(nbytes, std::memory_order_relaxed) + nbytes;
+// A thread adds up its own blocks first: two atomic operations a block would cost more than the block.
+void settle_live() noexcept {
+  const int64_t now = live_.fetch_add(cache_.live, std::memory_order_relaxed) + cache_.live;
+  cache_.live = 0;
   int64_t peak = peak_.load(std::memory_order_relaxed);
   while (now > peak && !peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
   }
+}
+
+void count_live(int64_t nbytes) noexcept {
+  cache_.live += nbytes;
+  if (cache_.live >= kUncounted || cache_.live <= -kUncounted || cache_.state != ThreadCache::State::open)
+    settle_live();
 }
 
 void* try_system(int64_t nbytes) {
@@ -94,6 +103,7 @@ void release_list(int c) noexcept {
 
 void close_cache() noexcept {
   cache_.state = ThreadCache::State::closed;
+  settle_live();
   empty_cache();
   for (FreeList& list : cache_.lists) list.room = 0;
   cache_.impl_room = 0;
@@ -154,7 +164,7 @@ void* allocate_slow(int64_t nbytes) {
 void deallocate_slow(void* memory, int64_t nbytes) noexcept {
   if (memory == nullptr) return;
   nbytes = std::max<int64_t>(nbytes, 1);
-  if (nbytes > kSmallBytes) live_.fetch_sub(nbytes, std::memory_order_relaxed);
+  if (nbytes > kSmallBytes) count_live(-nbytes);
   if (kBypassCaches || nbytes > kMaxClassBytes || !open_cache()) return std::free(memory);
 
   const int c = size_class(static_cast<uint64_t>(nbytes - 1) / kBlockUnit);
@@ -180,6 +190,7 @@ void deallocate(void* block, int64_t nbytes) noexcept {
 }
 
 AllocatorStats allocator_stats() {
+  settle_live();
   AllocatorStats stats;
   stats.live_bytes = live_.load(std::memory_order_relaxed);
   stats.peak_bytes = peak_.load(std::memory_order_relaxed);

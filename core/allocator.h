@@ -13,8 +13,8 @@ void* allocate(int64_t nbytes);
 void deallocate(void* block, int64_t nbytes) noexcept;
 
 struct AllocatorStats {
-  int64_t live_bytes = 0;    // handed out now, over all threads
-  int64_t peak_bytes = 0;    // highest live_bytes
+  int64_t live_bytes = 0;    // handed out now, over all threads; of others within 1 MiB
+  int64_t peak_bytes = 0;    // highest live_bytes, within 1 MiB a thread
   int64_t cached_bytes = 0;  // waiting in this thread's free lists
   int64_t system_calls = 0;  // allocations that reached the system
 };

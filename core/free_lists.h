@@ -62,6 +62,7 @@ struct ThreadCache {
   int64_t impl_room = 0;
   TensorImpl* dying = nullptr;  // tensors whose history is still to be dropped, linked through `frame`
   int64_t large_room = 0;       // bytes that may still enter the lists above kSmallBytes
+  int64_t live = 0;             // bytes handed out less those taken back, since they were last added up
   int64_t system_calls = 0;
   State state = State::fresh;
   bool dropping = false;  // a loop over `dying` runs on this thread

@@ -76,7 +76,6 @@ const Compiled& find_or_build(Cache& local, Build&& build) {
   std::vector<int64_t> key = local.key;  // building may run other ops
   std::unique_ptr<Compiled> c = build();
   if (local.map.size() >= Cache::kLimit) local.map.clear();
-  c->key = key;
   return *local.map.emplace(std::move(key), std::move(c)).first->second;
 }
 

@@ -15,7 +15,6 @@ struct Node;
 
 /// An executable with what its caller must bring and gets back.
 struct Compiled {
-  std::vector<int64_t> key;
   std::shared_ptr<const jit::Executable> executable;
   std::vector<ops::TensorType> out_types;  // of the executable's outputs
   std::vector<int> inputs;                 // operand (or saved value) behind each graph input

@@ -17,7 +17,7 @@ namespace {
 Device device_of(const TensorOptions& options, const char* who, Location where) {
   const Device d = options.device.value_or(default_device());
   if (d.type != DeviceType::cpu)
-    fail(std::string(who) + ": no device " + to_string(d) + " in this build", where);
+    fail(std::string(who) + ": no device " + to_string(d) + " in this build; only cpu is there", where);
   return d;
 }
 
@@ -49,19 +49,33 @@ Tensor from_fresh(Ref<TensorImpl> t, const TensorOptions& options, Location wher
 
 Generator& generator_or_default(Generator* g) { return g ? *g : default_generator(); }
 
+/// Random numbers are drawn, and what is computed from them, in float32 or float64; half types are cast at
+/// the end.
+DType drawn_type(DType type, const char* who, Location where) {
+  if (!is_floating(type))
+    fail(std::string(who) + ": a floating type is needed, asked for " + name(type), where);
+  return type == float64 ? float64 : float32;
+}
+
 /// A random fill op: (dtype, seed, offset, sizes).
 Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Generator* generator,
                    Location where) {
-  device_of(options, ops::def(op).name, where);
+  const char* who = ops::def(op).name;
+  device_of(options, who, where);
+  const DType type = drawn_type(options.dtype, who, where);
   const int64_t n = checked_numel(sizes, where);
-  if (!is_floating(options.dtype))
-    fail(std::string(ops::def(op).name) + ": a floating type is needed, asked for " + name(options.dtype),
-         where);
   Generator& g = generator_or_default(generator);
   const auto seed = static_cast<int64_t>(g.seed());
   const auto offset = static_cast<int64_t>(g.advance(static_cast<uint64_t>(n + 3) / 4));
-  return finished(CallBuilder(op, where).word(options.dtype).word(seed).word(offset).list(sizes).run(),
-                  options, where);
+  Tensor t = CallBuilder(op, where).word(type).word(seed).word(offset).list(sizes).run();
+  if (type != options.dtype) {
+    // [0, 1) stays so: what would round to 1 becomes the largest number below it.
+    if (op == OpId::rand)
+      t = tandem::minimum(Operand(t, where),
+                          Operand(1 - (options.dtype == float16 ? 0x1p-11 : 0x1p-8), where));
+    t = t.to(options.dtype, where);
+  }
+  return finished(std::move(t), options, where);
 }
 
 }  // namespace
@@ -171,13 +185,15 @@ Tensor from_host(const void* values, DType from, int64_t count, const Dims& size
 
 const Tensor& Tensor::normal_(double mean, double std, Generator* generator, Location where) const {
   const NoGrad no_grad;
-  const Tensor r = randn(sizes(where), {.dtype = dtype(where)}, generator, where);
+  const Tensor r =
+      randn(sizes(where), {.dtype = drawn_type(dtype(where), "normal_", where)}, generator, where);
   const Tensor scaled = tandem::mul(Operand(r, where), Operand(std, where));
   return copy_(tandem::add(Operand(scaled, where), Operand(mean, where)), where);
 }
 const Tensor& Tensor::uniform_(double low, double high, Generator* generator, Location where) const {
   const NoGrad no_grad;
-  const Tensor r = rand(sizes(where), {.dtype = dtype(where)}, generator, where);
+  const Tensor r =
+      rand(sizes(where), {.dtype = drawn_type(dtype(where), "uniform_", where)}, generator, where);
   const Tensor scaled = tandem::mul(Operand(r, where), Operand(high - low, where));
   return copy_(tandem::add(Operand(scaled, where), Operand(low, where)), where);
 }

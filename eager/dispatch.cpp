@@ -57,6 +57,8 @@ void bump_written(const Call& call) {
     if (op.writes[j] >= 0) bump_version(call.in[op.writes[j]], call.where);
 }
 
+}  // namespace
+
 void check_in_place(const Call& call) {
   const ops::OpDef& op = ops::def(call.op);
   for (int j = 0; j < op.n_out; ++j) {
@@ -85,6 +87,8 @@ void check_in_place(const Call& call) {
            call.where);
   }
 }
+
+namespace {
 
 void run_view(const Call& call, Ref<TensorImpl>* results) {
   const ops::Layout layout = infer_view(call);
@@ -228,9 +232,10 @@ void run_op(const Call& call, Ref<TensorImpl>* results) {
 
 void call_into(const Call& call, Ref<TensorImpl>* results) {
   if (interceptor_) [[unlikely]] {
-    if (call.in_place) check_in_place(call);
+    // Without gradients the check is about layouts alone, and the interceptor knows those that it has seen.
+    if (call.in_place && modes().grad) check_in_place(call);
     if (interceptor_->op(call, results) && wants_gradient(call))
-      interceptor_->noted(call, &note(call, results));
+      interceptor_->noted(call, note(call, results).get());
     return;
   }
   if (direct(call, results)) {
@@ -255,17 +260,6 @@ void materialize(TensorImpl* t, Location where) {
   if (!interceptor_)
     fail("a pending tensor of a traced call was used outside of that call or on another thread", where);
   interceptor_->read(t, where);
-}
-
-void bump_version(TensorImpl* t, Location where) {
-  if (t->storage) {
-    ++t->storage->version;
-    t->storage->changed_at = where;
-  } else if (interceptor_) {
-    Version& v = interceptor_->version(t);
-    ++v.count;
-    v.changed_at = where;
-  }
 }
 
 uint32_t version_of(TensorImpl* t) {

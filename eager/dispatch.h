@@ -41,12 +41,26 @@ bool viewable(const TensorImpl& t, const Dims& sizes, Location where);
 void check_operands(const Call& call);
 /// The same for a traced call, where pending operands are welcome.
 void check_operands_of_trace(const Call& call);
+/// Throws if the operands that an in-place call writes cannot be written.
+void check_in_place(const Call& call);
 /// Throws unless the inferred results fit the operands that an in-place call writes.
 void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& results);
 /// Makes a pending tensor real (a read, as the interceptor sees it).
 void materialize(TensorImpl* t, Location where);
 /// Moves the version of the memory under `t`.
-void bump_version(TensorImpl* t, Location where);
+inline void bump_version(TensorImpl* t, const Location& where) {
+  if (core::Storage* s = t->storage.get()) [[likely]] {
+    ++s->version;
+    // By member: callers have just written `where` piece by piece, for which one wide load would wait.
+    s->changed_at.file = where.file;
+    s->changed_at.line = where.line;
+  } else if (interceptor()) {
+    Version& v = interceptor()->version(t);
+    ++v.count;
+    v.changed_at.file = where.file;
+    v.changed_at.line = where.line;
+  }
+}
 uint32_t version_of(TensorImpl* t);
 /// Where it moved last; unknown if it never did.
 Location changed_at(TensorImpl* t);

@@ -66,7 +66,8 @@ struct Version {
 class Interceptor {
  public:
   virtual ~Interceptor() = default;
-  /// Takes the call over. Returns true if the dispatcher shall note it on the tape (as after an eager op).
+  /// Takes the call over, unchecked but for in-place changes of leaves. Returns true if the dispatcher shall
+  /// note it on the tape (as after an eager op).
   virtual bool op(const Call& call, core::Ref<core::TensorImpl>* results) = 0;
   /// True: the block was known and is done. False: walk it; leaf_grad calls and end_backward follow.
   virtual bool backward(const BackwardCall& call) = 0;

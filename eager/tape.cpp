@@ -133,7 +133,7 @@ Ref<TensorImpl> kept(TensorImpl* t) {
 
 }  // namespace
 
-Node& note(const Call& call, Ref<TensorImpl>* results) {
+Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
   const ops::OpDef& op = ops::def(call.op);
   Ref<core::TapeNode> ref = new_node(call.n_in, static_cast<uint32_t>(op.n_out), call.n_words);
   Node& n = *as_node(ref.get());
@@ -173,7 +173,7 @@ Node& note(const Call& call, Ref<TensorImpl>* results) {
     t->set(core::kRequiresGrad, true);
     if (call.in_place) spread_history(t, call.where);
   }
-  return n;
+  return ref;
 }
 
 void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,

@@ -96,7 +96,7 @@ inline bool is_grad_leaf(const TensorImpl* t) { return t->has(core::kRequiresGra
 /// A second handle on the memory of a real tensor, without history.
 Ref<TensorImpl> twin_of(const TensorImpl* t);
 /// Notes a call on the tape: sets grad_fn and kRequiresGrad of its results.
-Node& note(const Call& call, Ref<TensorImpl>* results);
+Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results);
 /// Larger than those of all that `n` depends on, and than all before.
 uint64_t next_sequence(const Node& n);
 /// The saved value as an operand whose gradient flows where `edge` says, when gradients are noted.

@@ -95,7 +95,7 @@ void Tensor::copy_out(void* out, DType type, Location where) const {
   if (ready.impl()->numel) std::memcpy(out, ready.impl()->data, static_cast<size_t>(ready.impl()->nbytes()));
 }
 
-Tensor& Tensor::requires_grad_(bool on, Location where) {
+const Tensor& Tensor::requires_grad_(bool on, Location where) const {
   TensorImpl& t = checked(where);
   if (t.has(core::kRequiresGrad) == on) return *this;
   if (on && !is_floating(t.dtype))
@@ -120,7 +120,7 @@ const Tensor& Tensor::grad() const {
   return s && s->grad ? reinterpret_cast<const Tensor&>(s->grad) : none;
 }
 
-void Tensor::set_grad(const Tensor& grad, Location where) {
+void Tensor::set_grad(const Tensor& grad, Location where) const {
   TensorImpl& t = checked(where);
   if (grad.defined() && (!(grad.sizes() == t.sizes) || grad.dtype() != t.dtype))
     fail(std::string("set_grad: the tensor is ") + name(t.dtype) + to_string(t.sizes) + ", the gradient " +
@@ -130,14 +130,13 @@ void Tensor::set_grad(const Tensor& grad, Location where) {
   eager::make_autograd_state(&t).grad = Ref<TensorImpl>(grad.impl());
 }
 
-void Tensor::zero_grad() {
+void Tensor::zero_grad() const {
   if (!impl_) return;
   if (eager::AutogradState* s = eager::autograd_state(impl_.get())) s->grad.reset();
 }
 
 void Tensor::backward(const Tensor& gradient, bool retain_graph, bool create_graph, Location where) const {
-  const Tensor roots[] = {*this}, gradients[] = {gradient};
-  autograd::backward(roots, gradients, retain_graph, create_graph, where);
+  autograd::backward({this, 1}, {&gradient, 1}, retain_graph, create_graph, where);
 }
 
 int Tensor::add_hook(std::function<Tensor(const Tensor&)> hook, Location where) const {
@@ -210,10 +209,21 @@ void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, 
               bool create_graph, Location where) {
   eager::Interceptor* interceptor = eager::interceptor();
   if (interceptor) {
-    std::vector<TensorImpl*> r, g;
-    for (const Tensor& t : roots) r.push_back(&t.checked(where));
-    for (const Tensor& t : gradients) g.push_back(t.impl());
-    if (interceptor->backward({r, g, retain_graph, create_graph, where})) return;
+    TensorImpl* few[8];
+    std::vector<TensorImpl*> many;
+    TensorImpl** impls = few;
+    if (roots.size() + gradients.size() > std::size(few)) {
+      many.resize(roots.size() + gradients.size());
+      impls = many.data();
+    }
+    for (size_t i = 0; i < roots.size(); ++i) impls[i] = &roots[i].checked(where);
+    for (size_t i = 0; i < gradients.size(); ++i) impls[roots.size() + i] = gradients[i].impl();
+    if (interceptor->backward({{impls, roots.size()},
+                               {impls + roots.size(), gradients.size()},
+                               retain_graph,
+                               create_graph,
+                               where}))
+      return;
   }
   eager::WalkRequest w = request(roots, gradients, "backward", where);
   w.retain_graph = retain_graph || create_graph;

@@ -132,14 +132,14 @@ class Tensor {
     return impl_ && impl_->has(core::kRequiresGrad);
   }
   /// Leaves only; floating types only.
-  Tensor& requires_grad_(bool on = true, Location where = Location::here());
+  const Tensor& requires_grad_(bool on = true, Location where = Location::here()) const;
   /// True unless the tensor is the result of an op that noted its gradient.
   bool is_leaf() const;
   /// The accumulated gradient; undefined if there is none.
   const Tensor& grad() const;
-  void set_grad(const Tensor& grad, Location where = Location::here());
+  void set_grad(const Tensor& grad, Location where = Location::here()) const;
   /// Drops the gradient.
-  void zero_grad();
+  void zero_grad() const;
   /// Computes gradients of this tensor with respect to the leaves it came from and adds them to their grad().
   /// `gradient` may be left out for one element. The tape is freed unless `retain_graph`; `create_graph`
   /// makes the gradients differentiable. An Error if the tape was freed before or a value it needs was

@@ -16,35 +16,66 @@ namespace {
 
 constexpr int64_t kGrain = 32768;  // elements that are worth a thread
 
-/// Arenas that wait for the next run. A run takes one and gives it back; runs at the same time take different
-/// ones.
+std::atomic<int> without_entries{0};  // WithoutEntries alive
+
+/// Arenas that stay for the next run. Runs at the same time take different ones; more of them than are kept
+/// make their own.
 class ArenaPool {
  public:
   ~ArenaPool() {
-    for (auto& s : slots_)
-      if (void* const p = s.load()) core::deallocate(p, bytes_);
+    for (Kept& k : kept_)
+      if (k.memory) core::deallocate(k.memory, bytes_);
   }
   void set_size(int64_t bytes) { bytes_ = bytes; }
-  void* take() {
-    if (bytes_ == 0) return nullptr;
-    for (auto& s : slots_)
-      if (s.load(std::memory_order_relaxed))
-        if (void* const p = s.exchange(nullptr, std::memory_order_acquire)) return p;
-    return core::allocate(bytes_);
-  }
-  void give(void* arena) noexcept {
-    if (!arena) return;
-    for (auto& s : slots_) {
-      void* expected = nullptr;
-      if (s.compare_exchange_strong(expected, arena, std::memory_order_release, std::memory_order_relaxed))
+
+ private:
+  struct Kept {
+    std::atomic<bool> taken{false};
+    void* memory = nullptr;  // the taker's; null until the first one
+  };
+
+ public:
+  /// An arena for the time of one run.
+  class Lease {
+   public:
+    explicit Lease(ArenaPool& pool) : pool_(pool) {
+      if (pool.bytes_ == 0) return;
+      for (Kept& k : pool.kept_)
+        if (!k.taken.load(std::memory_order_relaxed) && !k.taken.exchange(true, std::memory_order_acquire)) {
+          kept_ = &k;
+          break;
+        }
+      if (kept_ && kept_->memory) {
+        memory_ = kept_->memory;
         return;
+      }
+      try {
+        memory_ = core::allocate(pool.bytes_);
+      } catch (...) {
+        if (kept_) kept_->taken.store(false, std::memory_order_release);
+        throw;
+      }
+      if (kept_) kept_->memory = memory_;
     }
-    core::deallocate(arena, bytes_);
-  }
+    ~Lease() {
+      if (kept_)
+        kept_->taken.store(false, std::memory_order_release);
+      else if (memory_)
+        core::deallocate(memory_, pool_.bytes_);
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    char* memory() const { return static_cast<char*>(memory_); }
+
+   private:
+    ArenaPool& pool_;
+    Kept* kept_ = nullptr;
+    void* memory_ = nullptr;
+  };
 
  private:
   int64_t bytes_ = 0;
-  std::atomic<void*> slots_[4] = {};
+  Kept kept_[4];
 };
 
 struct Memory {
@@ -83,6 +114,7 @@ struct Executable::Impl {
   std::vector<Runner> runners;  // per Plan::kernels
   ExecutableStats stats;
   mutable ArenaPool arenas;
+  size_t entries_to_run = 0;  // all of the plan's, but for WithoutEntries
 
   void run_call(const Runner& runner, const Kernel& kernel, const KernelCall& call, int64_t begin,
                 int64_t end, const Memory& memory, const int64_t* numbers, int64_t* error) const {
@@ -186,8 +218,7 @@ struct Executable::Impl {
   }
 
   int run(const Memory& memory, const int64_t* numbers) const {
-    const size_t n = plan.entries.size();
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < entries_to_run; ++i) {
       const Entry& e = plan.entries[i];
       bool good = true;
       switch (e.kind) {
@@ -240,6 +271,9 @@ struct Executable::Impl {
   }
 };
 
+WithoutEntries::WithoutEntries() { ++without_entries; }
+WithoutEntries::~WithoutEntries() { --without_entries; }
+
 Executable::Executable(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Executable::~Executable() = default;
 
@@ -253,19 +287,14 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   }
   impl->choose_code(options.compile);
   impl->count();
+  impl->entries_to_run = options.compile && without_entries.load() ? 0 : impl->plan.entries.size();
   impl->arenas.set_size(impl->plan.arena_bytes);
   return std::shared_ptr<const Executable>(new Executable(std::move(impl)));
 }
 
 int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs) const {
-  struct Lease {
-    ArenaPool& pool;
-    void* arena;
-    ~Lease() { pool.give(arena); }
-  };
-  const Lease lease{impl_->arenas, impl_->arenas.take()};
-  return impl_->run({static_cast<char*>(lease.arena), inputs, outputs, impl_->plan.constants.data()},
-                    numbers);
+  const ArenaPool::Lease lease(impl_->arenas);
+  return impl_->run({lease.memory(), inputs, outputs, impl_->plan.constants.data()}, numbers);
 }
 
 Location Executable::entry_where(int entry) const {

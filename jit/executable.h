@@ -27,6 +27,16 @@ struct ExecutableStats {
   double compile_ms = 0;
 };
 
+/// For measuring: compiled executables made while one lives do everything but run their plan's entries, so
+/// that what is left is the time of their caller. Their outputs are never written. Any thread's are meant.
+class WithoutEntries {
+ public:
+  WithoutEntries();
+  ~WithoutEntries();
+  WithoutEntries(const WithoutEntries&) = delete;
+  WithoutEntries& operator=(const WithoutEntries&) = delete;
+};
+
 class Executable {
  public:
   /// Builds the plan. Throws InternalError on our defects only; a kernel that does not compile runs in the

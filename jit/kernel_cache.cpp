@@ -13,15 +13,11 @@ namespace tandem::jit {
 
 namespace {
 
-#ifndef TANDEM_VERSION
-#define TANDEM_VERSION "unversioned"
-#endif
-
 constexpr char kSection[] = "cpu";
 
 std::string key_text(const KernelCache::Settings& settings) {
   if (settings.compiler == nullptr) return {};
-  std::string text = "tandem " TANDEM_VERSION "\narguments";
+  std::string text = "tandem " + settings.version + "\narguments";
   for (const std::string& argument : HostCompiler::arguments(settings.options)) text += " " + argument;
   return text + "\nprocessor" + host_processor() + "\ncompiler " + settings.compiler->identity() + "\n";
 }

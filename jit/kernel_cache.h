@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tandem/core/version.h"
 #include "tandem/jit/compiler.h"
 #include "tandem/jit/disk_cache.h"
 #include "tandem/jit/module.h"
@@ -35,6 +36,7 @@ class KernelCache {
     const HostCompiler* compiler = nullptr;  // not owned; null: every answer is null
     std::vector<std::string> options = HostCompiler::default_options();
     LoadPlaces places{true, {}};  // folders: where objects may be loaded from if not from memory
+    std::string version = core::version();
   };
   explicit KernelCache(Settings settings);
 

@@ -284,6 +284,7 @@ class Planner {
     } else {
       e.op = "copy";
     }
+    e.name = e.op;
     if (is_kernel(u)) {
       if (!emit_kernel(u, e)) return;
     } else if (group(u.group).kind == GroupKind::product) {
@@ -336,7 +337,6 @@ class Planner {
   void emit_product(const Unit& u, Entry& e) {
     const Node& n = p_.g.nodes[at(group(u.group).nodes[0])];
     e.kind = EntryKind::product;
-    e.name = e.op;
     e.index = static_cast<int32_t>(plan_.products.size());
     ProductCallPlan c;
     const bool biased = n.in.size() > 2 && n.in[2] >= 0;
@@ -354,7 +354,6 @@ class Planner {
   void emit_native(const Unit& u, Entry& e) {
     const Node& n = p_.g.nodes[at(group(u.group).nodes[0])];
     e.kind = EntryKind::native;
-    e.name = e.op;
     e.index = static_cast<int32_t>(plan_.natives.size());
     NativeCallPlan c;
     c.op = &ops::def(n.op);

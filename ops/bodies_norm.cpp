@@ -64,6 +64,14 @@ Value widen(Emitter& e, Value a) {
   return t == DType::float16 || t == DType::bfloat16 ? e.cast(a, DType::float32) : a;
 }
 
+Value variance_divisor(Emitter& e, Value x, const Dims& axes, int64_t correction) {
+  const Value n = e.count(x, axes);
+  const Value less = e.number(static_cast<double>(correction));
+  const Value left = e.number_op(ScalarOp::sub, n, less);
+  const Value zero = e.number(0);
+  return e.number_op(ScalarOp::max, left, zero);
+}
+
 Value below_max(Emitter& e, Value x, const Dims& axes) {
   for (const int64_t a : axes)
     if (e.type(x).sizes[static_cast<int>(a)] == 0) return x;
@@ -83,11 +91,7 @@ void body::var(Body& b) {
   const Dims axes = all_axes_of(b, 2);
   const Value x = widen(e, b.in(0));
   const Value centered = e.sub(x, e.mean(x, axes, true));
-  const Value n = e.count(x, axes);
-  const Value correction = e.number(static_cast<double>(b.integer(0)));
-  const Value left = e.number_op(ScalarOp::sub, n, correction);
-  const Value zero = e.number(0);
-  const Value divisor = e.number_op(ScalarOp::max, left, zero);
+  const Value divisor = variance_divisor(e, x, axes, b.integer(0));
   b.set(e.cast(variance(e, centered, axes, b.integer(1) != 0, divisor), b.type(0).dtype));
 }
 

@@ -33,6 +33,19 @@ void need_same_type(const InferCall& call, int i, int j) {
                         " have different types: " + operand_text(call) + "; cast one of them");
 }
 
+/// The index (operand 1) lies within operand 0 but along attribute 0's axis.
+void need_index_within(const InferCall& call) {
+  const Dims& sizes = operand(call, 0).sizes;
+  const Dims& index = operand(call, 1).sizes;
+  const int axis = axis_of(call, 0, sizes.rank());
+  if (index.rank() != sizes.rank())
+    fail_call(call, "operand and index must have one rank, found " + operand_text(call));
+  for (int i = 0; i < sizes.rank(); ++i)
+    if (i != axis && index[i] > sizes[i])
+      fail_call(call, "the index is larger than the operand along axis " + std::to_string(i) + ": " +
+                          operand_text(call));
+}
+
 }  // namespace
 
 void check::cat(const InferCall& call, std::vector<TensorType>& out) {
@@ -88,13 +101,7 @@ void check::gather(const InferCall& call, std::vector<TensorType>& out) {
   need_rank(call, 0, "the operand");
   const TensorType& x = operand(call, 0);
   const TensorType& index = operand(call, 1);
-  const int axis = axis_of(call, 0, x.sizes.rank());
-  if (index.sizes.rank() != x.sizes.rank())
-    fail_call(call, "operand and index must have one rank, found " + operand_text(call));
-  for (int i = 0; i < x.sizes.rank(); ++i)
-    if (i != axis && index.sizes[i] > x.sizes[i])
-      fail_call(call, "the index is larger than the operand along axis " + std::to_string(i) + ": " +
-                          operand_text(call));
+  need_index_within(call);
   out.push_back(result_like(call, 0, x.dtype, index.sizes));
 }
 
@@ -119,17 +126,10 @@ void check::scatter_add(const InferCall& call, std::vector<TensorType>& out) {
   need_rank(call, 0, "the operand");
   need_same_type(call, 0, 2);
   const TensorType& x = operand(call, 0);
-  const TensorType& index = operand(call, 1);
-  const int axis = axis_of(call, 0, x.sizes.rank());
-  if (index.sizes != operand(call, 2).sizes)
+  if (operand(call, 1).sizes != operand(call, 2).sizes)
     fail_call(call, "index and added tensor must have the same sizes, found " + operand_text(call) +
                         "; slice the larger");
-  if (index.sizes.rank() != x.sizes.rank())
-    fail_call(call, "operand and index must have one rank, found " + operand_text(call));
-  for (int i = 0; i < x.sizes.rank(); ++i)
-    if (i != axis && index.sizes[i] > x.sizes[i])
-      fail_call(call, "the index is larger than the operand along axis " + std::to_string(i) + ": " +
-                          operand_text(call));
+  need_index_within(call);
   out.push_back(result_like(call, 0, x.dtype, x.sizes));
 }
 

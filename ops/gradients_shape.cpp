@@ -59,11 +59,7 @@ void gradient::var(Gradient& r) {
   const Dims axes = reduction_axes(r, 2);
   const Value x = widen(e, r.in(0));
   const Value centered = e.sub(x, e.mean(x, axes, true));
-  const Value n = e.count(x, axes);
-  const Value correction = e.number(static_cast<double>(r.integer(0)));
-  const Value left = e.number_op(ScalarOp::sub, n, correction);
-  const Value zero = e.number(0);
-  const Value divisor = e.number_op(ScalarOp::max, left, zero);
+  const Value divisor = variance_divisor(e, x, axes, r.integer(0));
   const Value two = e.number(2);
   const Value scale = e.number_op(ScalarOp::div, two, divisor);
   const Value g = widen(e, over_operand(r, r.grad(), axes));

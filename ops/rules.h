@@ -44,7 +44,10 @@ Value remainder_divisor(Emitter& e, Value g, Value a, Value b);
 
 /// The operand in float32 if it is a half: composites round once, at their end.
 Value widen(Emitter& e, Value a);
-/// x minus its largest value along `axes`, so that exp does not overflow; x itself where there is nothing to choose from.
+/// What the squares of a variance along `axes` are divided by: the count less `correction`, at least 0.
+Value variance_divisor(Emitter& e, Value x, const Dims& axes, int64_t correction);
+/// x minus its largest value along `axes`, so that exp does not overflow; x itself where there is nothing to
+/// choose from.
 Value below_max(Emitter& e, Value x, const Dims& axes);
 
 }  // namespace tandem::ops

@@ -189,6 +189,8 @@ int run(int argc, char** argv) {
   if (digits.train_x.size(0) < s.batch)
     options.stop("--batch is larger than the " + std::to_string(digits.train_x.size(0)) + " training images");
 
+  std::printf("a 64-256-128-10 network with dropout, on %lld digits; %lld more to test\n",
+              static_cast<long long>(digits.train_x.size(0)), static_cast<long long>(digits.test_x.size(0)));
   td::manual_seed(static_cast<uint64_t>(s.seed));
   Mlp eager_net;
   const Result eager = train("eager ", eager_net, digits, s, [](auto body) { return body; });

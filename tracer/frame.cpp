@@ -23,10 +23,11 @@ void Frame::begin(std::span<const Tensor> arguments) {
   ++counters_.calls;
   ++r_.calls;
   if (r_.branches.empty()) r_.branches.push_back(std::make_unique<Branch>());
-  recording_ = tape_live_ = failed_ = passthrough_ = external_history_ = false;
+  recording_ = tape_live_ = failed_ = passthrough_ = external_history_ = ran_op_by_op_ = false;
   backward_ = -1;
   segment_start_ = 0;
   ended_.clear();
+  handed_out_.clear();
   jump(0, 0);
   for (const uint32_t h : r_.view_slots) {
     TensorImpl* t = r_.handles[h];
@@ -57,49 +58,56 @@ bool Frame::matches(const Entry& e, const Call& call) {
   for (uint32_t i = 3; i < call.n_in; ++i)
     if (handles[r_.more[e.more + i - 3]] != call.in[i] && on(Mechanism::compare_operands)) return false;
   int64_t* words = r_.words.data() + e.words;
-  for (uint32_t w = 0; w < call.n_words; ++w)
-    if (words[w] != call.words[w] && !(w < 64 && ((e.run_time >> w) & 1)) &&
-        on(Mechanism::compare_attributes))
-      return false;
-  if (on(Mechanism::store_scalars))
+  bool moved = false;
+  for (uint32_t w = 0; w < call.n_words; ++w) {
+    if (words[w] == call.words[w]) continue;
+    moved = true;
+    if (!(w < 64 && ((e.run_time >> w) & 1)) && on(Mechanism::compare_attributes)) return false;
+  }
+  if (moved && on(Mechanism::store_scalars))
     for (uint32_t w = 0; w < call.n_words; ++w) words[w] = call.words[w];
   return true;
 }
 
 TensorImpl* Frame::lend(uint32_t handle) {
-  TensorImpl*& t = r_.handles[handle];
-  if (t) [[likely]]
-    return t;  // at home: nobody else holds it
-  // The last one was given away: a fresh one stands for this call's value.
+  TensorImpl* t = r_.handles[handle];
+  return t ? t : lend_fresh(handle);
+}
+
+// The last one was given away: a fresh one stands for this call's value.
+TensorImpl* Frame::lend_fresh(uint32_t handle) {
   const HandleInfo& info = r_.infos[handle];
   TensorImpl* fresh = core::new_impl();
   fresh->dtype = info.dtype;
-  core::set_layout(*fresh, info.sizes, info.strides);
-  if (!on(Mechanism::result_layout)) core::set_contiguous_layout(*fresh, info.sizes);
+  fresh->sizes = info.sizes;
+  fresh->strides = info.strides;
+  fresh->numel = info.numel;
   fresh->offset = info.offset;
-  fresh->set(kPending, true);
-  fresh->set(core::kTraceOwned, true);
-  fresh->set(kRequiresGrad, info.requires_grad);
-  if (info.view) fresh->set(info.follows ? core::kView : core::kBlindView, true);
+  const int view = !info.view ? 0 : info.follows ? core::kView : core::kBlindView;
+  fresh->flags =
+      static_cast<uint16_t>(kPending | core::kTraceOwned | (info.contiguous ? core::kContiguous : 0) |
+                            (info.requires_grad ? kRequiresGrad : 0) | view);
+  if (!on(Mechanism::result_layout)) core::set_contiguous_layout(*fresh, info.sizes);
   fresh->frame = this;
   fresh->handle = static_cast<int32_t>(handle);
   fresh->refs.set(1);
-  t = fresh;
-  return t;
+  r_.handles[handle] = fresh;
+  return fresh;
+}
+
+// At home nobody else holds a handle, so its count is set without a read-modify-write.
+Ref<TensorImpl> Frame::hand_out(uint32_t handle) {
+  TensorImpl* t = lend(handle);
+  handed_out_.push_back(handle);
+  if (!on(Mechanism::fresh_handles)) return Ref<TensorImpl>(t);
+  t->refs.set(2);
+  return Ref<TensorImpl>::adopt(t);
 }
 
 void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
   if (call.in_place) return take_in_place(e, call);
   ++position_;
-  for (uint32_t j = 0; j < e.n_out; ++j) {
-    TensorImpl* t = lend(e.out + j);
-    if (on(Mechanism::fresh_handles)) {
-      t->refs.set(2);  // at home nobody else holds it: no read-modify-write
-      results[j] = Ref<TensorImpl>::adopt(t);
-    } else {
-      results[j] = Ref<TensorImpl>(t);
-    }
-  }
+  for (uint32_t j = 0; j < e.n_out; ++j) results[j] = hand_out(e.out + j);
 }
 
 void Frame::take_in_place(const Entry& e, const Call& call) {
@@ -196,6 +204,7 @@ bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
       fail(std::string(ops::def(call.op).name) + ": operand " + std::to_string(i) +
                " is a pending tensor of another traced call or thread",
            call.where);
+  if (call.in_place) eager::check_in_place(call);  // a call that matches has the recorded layouts, and passed
   if (!recording_ && !passthrough_) {
     // One at a time: a branch of a branch starts where its parent does.
     if (find_event(
@@ -359,11 +368,8 @@ void Frame::end() {
   // it saved.
   if (!recording_ && !tape_live_ && !passthrough_ && on(Mechanism::leaving_history)) {
     const auto leaves = [&](const SegmentEnd& s) {
-      for (size_t i = 0; i < s.open_tape.size(); ++i) {
-        const TensorImpl* t = r_.handles[s.results[i]];
-        if (s.open_tape[i] && t && t->refs.get() > 1) return true;
-      }
-      return false;
+      return std::any_of(s.open_tape.begin(), s.open_tape.end(),
+                         [&](uint32_t h) { return r_.handles[h] && r_.handles[h]->refs.get() > 1; });
     };
     bool open = !at_end() && cursor().kind == EventKind::end && leaves(r_.segments[cursor().more]);
     for (const uint32_t s : ended_) open = open || leaves(r_.segments[s]);

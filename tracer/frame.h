@@ -61,9 +61,13 @@ class Frame final : public eager::Interceptor {
   bool op_slow(const eager::Call& call, Ref<TensorImpl>* results);
   uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
   TensorImpl* lend(uint32_t handle);
+  TensorImpl* lend_fresh(uint32_t handle);
+  Ref<TensorImpl> hand_out(uint32_t handle);
   bool at_end() const { return position_ == static_cast<int32_t>(branch_->entries.size()); }
   const Entry& cursor() const { return branch_->entries[static_cast<size_t>(position_)]; }
   void jump(int32_t branch, int32_t position);
+  /// So far this call compared, skipped and ran plans, and did nothing else.
+  bool only_replayed() const { return !recording_ && !tape_live_ && !passthrough_ && !ran_op_by_op_; }
   /// Moves to the event that `accept` takes, here or on an alternative; false if there is none.
   template <class Accept>
   bool find_event(Accept&& accept);
@@ -105,14 +109,16 @@ class Frame final : public eager::Interceptor {
   const Plan* find_plan(SegmentEnd& segment);
   void lend_home(uint32_t handle);
   void part_tape();
-  void release_views(std::span<const uint32_t> results);
+  void release_view(uint32_t handle);
   bool has_history(uint32_t handle) const;
   void note_open_tape(SegmentEnd& segment);
   std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);
   eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;
-  void give_storage(uint32_t handle, const Ref<core::Storage>& storage);
+  void give_storage(uint32_t handle, Ref<core::Storage> storage);
   void prune_tape(const SegmentEnd& segment);
   void clean_up();
+  void send_home(uint32_t handle);
+  void send_all_home();
 
   // retape.cpp
   void rebuild_tape();
@@ -129,10 +135,12 @@ class Frame final : public eager::Interceptor {
   int32_t segment_start_ = 0;  // linear index of the first event after the last segment's end
   bool running_ = false, recording_ = false, tape_live_ = false, failed_ = false;
   bool passthrough_ = false;       // the rest of this call runs op by op, unrecorded (R17)
+  bool ran_op_by_op_ = false;      // a segment of this call
   bool external_history_ = false;  // an operand brought tape from before the call
   int32_t backward_ = -1;          // being walked: index of its BackwardRecord
   bool backward_recording_ = false;
   std::vector<uint32_t> ended_;           // segments ended in this call
+  std::vector<uint32_t> handed_out_;      // results that the body saw; all there are if `only_replayed()`
   std::vector<eager::Version> versions_;  // of the memory of pending cells
   std::vector<char> used_;                // by handle: slots used on the path so far (while recording)
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call

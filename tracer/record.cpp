@@ -218,6 +218,8 @@ HandleInfo info_of(const TensorImpl* t, HandleInfo::Kind kind, uint32_t cell) {
   info.sizes = t->sizes;
   info.strides = t->strides;
   info.offset = t->offset;
+  info.numel = t->numel;
+  info.contiguous = t->has(core::kContiguous);
   info.requires_grad = t->has(core::kRequiresGrad);
   info.leaf = t->grad_fn == nullptr;
   return info;
@@ -328,6 +330,8 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
         r_.cells.push_back(
             {.root = static_cast<uint32_t>(r_.handles.size()), .members = 1, .external = false});
       }
+      info.numel = tandem::numel(info.sizes);
+      info.contiguous = is_contiguous(info.sizes, info.strides);
       new_handle(std::move(info), nullptr);
     }
     if (is_view) {

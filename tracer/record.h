@@ -46,8 +46,8 @@ struct HandleInfo {
   bool follows = false;               // a view that follows its base's history (not made under NoGrad)
   DType dtype = DType::float32;
   Dims sizes, strides;
-  int64_t offset = 0;
-  bool requires_grad = false, leaf = true;
+  int64_t offset = 0, numel = 0;
+  bool requires_grad = false, leaf = true, contiguous = true;
   bool history = false;              // an in-place op gave it one
   ops::OpId op = ops::OpId::count_;  // of a result: what made it, and where
   Location where;
@@ -88,6 +88,7 @@ struct Plan {
   std::vector<uint32_t> inputs;   // handles
   std::vector<uint32_t> numbers;  // words
   std::vector<uint32_t> outputs;  // cells
+  std::vector<int64_t> nbytes;    // of each output
   std::vector<char> has_output;   // by cell
   std::vector<uint32_t> views;    // roots in the order of `outputs`, and the views that take their memory
   std::string graph;              // as lowered, before the passes
@@ -95,12 +96,12 @@ struct Plan {
 
 /// Where a segment ends (a read or the end of the call) and what can be alive there.
 struct SegmentEnd {
-  std::vector<uint32_t> results;  // handles made in the segment, in order
-  std::vector<char> open_tape;    // per result: its history was not consumed when the call ended
-  std::unique_ptr<Plan> plan;     // with the outputs that any call has needed; null: none built yet
-  std::string op_by_op;           // why the segment is no graph and always runs op by op; empty if it is one
-  bool taken = false;             // ran before
-  bool first = false;             // on the first path: compiled at once, others when taken again (R17)
+  std::vector<uint32_t> results;    // handles made in the segment, in order
+  std::vector<uint32_t> open_tape;  // results whose history was not consumed when the call ended
+  std::unique_ptr<Plan> plan;       // with the outputs that any call has needed; null: none built yet
+  std::string op_by_op;  // why the segment is no graph and always runs op by op; empty if it is one
+  bool taken = false;    // ran before
+  bool first = false;    // on the first path: compiled at once, others when taken again (R17)
 };
 
 struct Branch {

@@ -46,7 +46,7 @@ void Frame::skip_block(const BackwardRecord& b) {
     if (g.in_place) {
       eager::bump_version(r_.handles[g.before], {});
     } else {
-      eager::make_autograd_state(leaf).grad = Ref<TensorImpl>(lend(g.after));
+      eager::make_autograd_state(leaf).grad = hand_out(g.after);
     }
   }
   if (on(Mechanism::follow_numbers))
@@ -101,7 +101,8 @@ void Frame::rebuild_tape() {
     for (uint32_t i = 0; i < e.n_in; ++i)
       if (const uint32_t h = operand(e, i); h && r_.infos[h].kind == HandleInfo::Kind::result) lend_home(h);
     const eager::Call call = call_of(e, where, operands);
-    Node& n = eager::note(call, results);
+    const Ref<core::TapeNode> made = eager::note(call, results);
+    Node& n = *eager::as_node(made.get());
     n.list(noted_);
     n.trace_words = e.words;
     if (!on(Mechanism::record_order)) {

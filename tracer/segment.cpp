@@ -35,7 +35,7 @@ Ref<core::Storage> copy_of(const core::Storage& s) {
 }
 }  // namespace
 
-void Frame::give_storage(uint32_t handle, const Ref<core::Storage>& storage) {
+void Frame::give_storage(uint32_t handle, Ref<core::Storage> storage) {
   TensorImpl* t = r_.handles[handle];
   const HandleInfo& info = r_.infos[handle];
   // What the tape saved of the pending value was saved with the cell's version.
@@ -43,13 +43,16 @@ void Frame::give_storage(uint32_t handle, const Ref<core::Storage>& storage) {
     storage->version = versions_[info.cell].count;
     storage->changed_at = versions_[info.cell].changed_at;
   }
-  core::set_storage(*t, storage, info.offset);
-  if (info.view && !on(Mechanism::result_aliasing)) core::set_storage(*t, copy_of(*storage), info.offset);
+  if (info.view && !on(Mechanism::result_aliasing)) storage = copy_of(*storage);
+  t->data = static_cast<char*>(storage->data) + info.offset * itemsize(t->dtype);
+  t->offset = info.offset;
+  t->storage = std::move(storage);
   t->set(kPending, false);
 }
 
 void Frame::run_op_by_op(const SegmentEnd& segment) {
   ++counters_.op_by_op;
+  ran_op_by_op_ = true;
   for (const uint32_t h : segment.results) lend_home(h);
   std::vector<TensorImpl*> operands;
   Ref<TensorImpl> results[ops::kMaxOutputs];
@@ -118,7 +121,7 @@ void Frame::end_segment(SegmentEnd& segment) {
 const Plan* Frame::find_plan(SegmentEnd& segment) {
   const auto covers = [&](const Plan& plan) {
     if (!on(Mechanism::live_outputs)) return true;
-    for (const uint32_t h : segment.results) {
+    for (const uint32_t h : only_replayed() ? handed_out_ : segment.results) {
       const TensorImpl* t = r_.handles[h];
       if (t && t->refs.get() > 1 && t->has(kPending) && !plan.has_output[r_.infos[h].cell]) return false;
     }
@@ -168,6 +171,8 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
     if (!made_cells[c] || !live_cells[c]) continue;
     plan->has_output[c] = 1;
     plan->outputs.push_back(c);
+    const HandleInfo& root = r_.infos[r_.cells[c].root];
+    plan->nbytes.push_back(tandem::numel(root.sizes) * itemsize(root.dtype));
   }
   lowering.finish(plan->outputs);
   for (const uint32_t h : segment.results)
@@ -202,23 +207,26 @@ std::string Frame::name_at(Location at, std::string inner) {
 }
 
 void Frame::run_plan(const Plan& plan) {
-  scratch_.inputs.clear();
-  scratch_.numbers.clear();
+  scratch_.inputs.resize(plan.inputs.size());
+  scratch_.numbers.resize(plan.numbers.size());
   scratch_.outputs.clear();
   scratch_.storages.clear();
+  TensorImpl* const* const handles = r_.handles.data();
+  void** input = scratch_.inputs.data();
   for (const uint32_t h : plan.inputs) {
-    const TensorImpl* t = r_.handles[h];
+    const TensorImpl* t = handles[h];
     TANDEM_INTERNAL(t && (t->data || t->numel == 0),
                     "a plan's input without memory: value " + std::to_string(h) + " in\n" + plan.graph);
-    scratch_.inputs.push_back(t->data);
+    *input++ = t->data;
   }
-  for (const uint32_t w : plan.numbers) scratch_.numbers.push_back(r_.words[w]);
-  for (const uint32_t c : plan.outputs) {
-    const HandleInfo& root = r_.infos[r_.cells[c].root];
+  const int64_t* const words = r_.words.data();
+  int64_t* number = scratch_.numbers.data();
+  for (const uint32_t w : plan.numbers) *number++ = words[w];
+  for (size_t k = 0; k < plan.nbytes.size(); ++k) {
     try {
-      scratch_.storages.push_back(core::make_storage(tandem::numel(root.sizes) * itemsize(root.dtype)));
+      scratch_.storages.push_back(core::make_storage(plan.nbytes[k]));
     } catch (const Error& e) {
-      fail_for(e, r_.cells[c].root);
+      fail_for(e, r_.cells[plan.outputs[k]].root);
     }
     scratch_.outputs.push_back(scratch_.storages.back()->data);
   }
@@ -234,7 +242,8 @@ void Frame::run_plan(const Plan& plan) {
     // Also what nobody holds now: a tape made again later in the call may need it.
     lend_home(h);
     const HandleInfo& info = r_.infos[h];
-    give_storage(h, info.view ? r_.handles[r_.cells[info.cell].root]->storage : scratch_.storages[next++]);
+    give_storage(
+        h, info.view ? r_.handles[r_.cells[info.cell].root]->storage : std::move(scratch_.storages[next++]));
   }
 }
 
@@ -255,24 +264,39 @@ void Frame::part_tape() {
   }
 }
 
-// Views that leave the call take what they show with them: an in-place change of one must reach the others.
-void Frame::release_views(std::span<const uint32_t> results) {
-  for (auto h = results.rbegin(); h != results.rend(); ++h) {
-    TensorImpl* t = r_.handles[*h];
-    eager::ViewOf of;
-    if (!t || t->refs.get() == 1 || !t->has(core::kView) || t->view || !r_.handles[r_.infos[*h].base])
-      continue;
-    if (view(t, of)) t->view = eager::view_node(of);
-  }
+// A view that leaves the call takes what it shows with it: an in-place change of one must reach the others.
+void Frame::release_view(uint32_t handle) {
+  TensorImpl* t = r_.handles[handle];
+  if (!t || !t->has(core::kView) || t->refs.get() == 1 || t->view || !on(Mechanism::fresh_handles)) return;
+  eager::ViewOf of;
+  if (r_.handles[r_.infos[handle].base] && view(t, of)) t->view = eager::view_node(of);
 }
 
 // The call is over: what somebody holds becomes an ordinary tensor, the rest goes home empty.
 void Frame::clean_up() {
+  if (only_replayed() && extra_results_.empty()) {
+    for (auto h = handed_out_.rbegin(); h != handed_out_.rend(); ++h) {
+      release_view(*h);
+      send_home(*h);
+    }
+    for (const uint32_t s : ended_)
+      if (const Plan* plan = r_.segments[s].plan.get())
+        for (const uint32_t h : plan->views) send_home(h);
+  } else {
+    send_all_home();
+  }
+  running_ = false;
+  for (const Ref<TensorImpl>& t : touched_) core::slot_changed(*t);
+  touched_.clear();
+  kept_.clear();
+}
+
+void Frame::send_all_home() {
   std::vector<std::span<const uint32_t>> all;
   for (const uint32_t s : ended_) all.emplace_back(r_.segments[s].results);
   all.emplace_back(extra_results_);
-  if (on(Mechanism::fresh_handles))
-    for (auto results = all.rbegin(); results != all.rend(); ++results) release_views(*results);
+  for (auto results = all.rbegin(); results != all.rend(); ++results)
+    for (auto h = results->rbegin(); h != results->rend(); ++h) release_view(*h);
   if (recording_ || tape_live_ || passthrough_) {
     if (recording_ && !failed_)
       for (const uint32_t s : ended_) note_open_tape(r_.segments[s]);
@@ -282,39 +306,36 @@ void Frame::clean_up() {
       for (auto h = results->rbegin(); h != results->rend(); ++h)
         if (TensorImpl* t = r_.handles[*h]; t && t->refs.get() == 1) t->grad_fn.reset();
   }
-  for (const auto& results : all) {
-    for (const uint32_t h : results) {
-      TensorImpl* t = r_.handles[h];
-      if (!t) continue;
-      if (t->refs.get() > 1 && on(Mechanism::fresh_handles)) {
-        eager::refresh(t);
-        if (t->has(core::kRequiresGrad) && !t->grad_fn && has_history(h))
-          t->grad_fn = eager::freed_node(r_.infos[h].op, r_.infos[h].where);
-        t->frame = nullptr;
-        t->handle = -1;
-        t->set(core::kTraceOwned, false);
-        r_.handles[h] = nullptr;
-        Ref<TensorImpl>::adopt(t).reset();
-        continue;
-      }
-      if (t->storage) {
-        t->storage.reset();
-        t->data = nullptr;
-        t->offset = r_.infos[h].offset;
-        t->set(kPending, true);
-      }
-      t->set(core::kRequiresGrad, r_.infos[h].requires_grad);
-      t->history = 0;
-      if (t->leaf) t->leaf.reset();
-      if (t->grad_fn) t->grad_fn.reset();
-    }
-  }
+  for (const auto& results : all)
+    for (const uint32_t h : results) send_home(h);
   extra_results_.clear();
   consumed_.clear();
-  running_ = false;
-  for (const Ref<TensorImpl>& t : touched_) core::slot_changed(*t);
-  touched_.clear();
-  kept_.clear();
+}
+
+void Frame::send_home(uint32_t handle) {
+  TensorImpl* t = r_.handles[handle];
+  if (!t) return;
+  if (t->refs.get() > 1 && on(Mechanism::fresh_handles)) {
+    eager::refresh(t);
+    if (t->has(core::kRequiresGrad) && !t->grad_fn && has_history(handle))
+      t->grad_fn = eager::freed_node(r_.infos[handle].op, r_.infos[handle].where);
+    t->frame = nullptr;
+    t->handle = -1;
+    t->set(core::kTraceOwned, false);
+    r_.handles[handle] = nullptr;
+    Ref<TensorImpl>::adopt(t).reset();
+    return;
+  }
+  if (t->storage) {
+    t->storage.reset();
+    t->data = nullptr;
+    t->offset = r_.infos[handle].offset;
+    t->set(kPending, true);
+  }
+  t->set(core::kRequiresGrad, r_.infos[handle].requires_grad);
+  t->history = 0;
+  if (t->leaf) t->leaf.reset();
+  if (t->grad_fn) t->grad_fn.reset();
 }
 
 bool Frame::has_history(uint32_t handle) const {
@@ -323,13 +344,12 @@ bool Frame::has_history(uint32_t handle) const {
 }
 
 void Frame::note_open_tape(SegmentEnd& segment) {
-  segment.open_tape.assign(segment.results.size(), 0);
-  for (size_t i = 0; i < segment.results.size(); ++i) {
-    const uint32_t h = segment.results[i];
+  segment.open_tape.clear();
+  for (const uint32_t h : segment.results) {
     const TensorImpl* t = r_.handles[h];
     const bool consumed = (h < consumed_.size() && consumed_[h]) ||
                           (t && t->grad_fn && eager::as_node(t->grad_fn.get())->consumed);
-    segment.open_tape[i] = has_history(h) && !consumed;
+    if (has_history(h) && !consumed) segment.open_tape.push_back(h);
   }
 }
 

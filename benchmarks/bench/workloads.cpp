@@ -1,11 +1,12 @@
-// The workloads: eager calls of 4 floats, the price of a compared call, and the MLP step beside its eight
-// products.
+// The workloads: eager calls of 4 floats, the price of a compared call, the host time of the MLP's traced
+// step beside its plan, and that step beside its eight products.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 
 #include "benchmarks/bench/harness.h"
 #include "tandem/core/thread_pool.h"
+#include "tandem/jit/executable.h"
 #include "tandem/ops/products/products.h"
 #include "tandem/tandem.h"
 
@@ -158,8 +159,45 @@ std::vector<Row> replay(bool) {
   return rows;
 }
 
+/// Replaces what caches of up to so many megabytes hold.
+void lose_caches(size_t megabytes) {
+  static std::vector<int64_t> memory(size_t{128} << 20 >> 3);
+  for (size_t i = 0; i < megabytes << 20 >> 3; i += 8) ++memory[i];
+}
+
+/// What the traced MLP step costs beside its plan: the whole call (the body and its comparisons, the frame,
+/// the results' memory) with a plan whose entries are not run.
+std::vector<Row> host(bool) {
+  td::set_num_threads(1);
+  td::manual_seed(1);
+  Training training;
+  auto step = td::trace([&](td::Tensor x, td::Tensor y) { return training.step(x, y); });
+  const auto call = [&] { step(training.x, training.y); };
+  {
+    const td::jit::WithoutEntries scope;
+    for (int i = 0; i < 3; ++i) call();
+  }
+  const auto after = [&](size_t megabytes) {
+    return [&call, megabytes] {
+      lose_caches(megabytes);
+      return time_us(1, call);
+    };
+  };
+  std::vector<Row> rows = interleave("host",
+                                     {{"MLP step beside its plan, warm", [&] { return time_us(5000, call); }},
+                                      {"the same, 8 MB touched before", after(8)},
+                                      {"the same, all caches lost", after(128)}},
+                                     101);
+  const td::TraceReport r = step.report();
+  if (r.recorded != 1 || r.plans != 1 || r.op_by_op || r.eager_calls)
+    std::fprintf(stderr, "bench: the step was not replayed: the host's figures mean nothing\n");
+  return rows;
+}
+
 }  // namespace
 
-std::vector<Workload> workloads() { return {{"eager", eager_add}, {"replay", replay}, {"mlp", mlp}}; }
+std::vector<Workload> workloads() {
+  return {{"eager", eager_add}, {"replay", replay}, {"host", host}, {"mlp", mlp}};
+}
 
 }  // namespace bench

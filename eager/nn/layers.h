@@ -65,30 +65,18 @@ class Dropout : public Module {
   const double p;
 };
 
-class ReLU : public Module {
+/// A function of one tensor as a layer.
+template <Tensor (*kFunction)(const Tensor&, Location)>
+class Activation : public Module {
  public:
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return relu(x, where); }
+  Tensor forward(const Tensor& x, Location where = Location::here()) const { return kFunction(x, where); }
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 };
-
-class Tanh : public Module {
- public:
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return tanh(x, where); }
-  Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
-};
-
-class Sigmoid : public Module {
- public:
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return sigmoid(x, where); }
-  Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
-};
-
+using ReLU = Activation<relu>;
+using Tanh = Activation<tanh>;
+using Sigmoid = Activation<sigmoid>;
 /// x * sigmoid(x)
-class SiLU : public Module {
- public:
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return silu(x, where); }
-  Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
-};
+using SiLU = Activation<silu>;
 
 class GELU : public Module {
  public:

@@ -125,12 +125,12 @@ struct Corrections {
   size_t group = 0;
   int64_t step = 0;  // 0: nothing computed yet
   double bias1 = 0, bias2 = 0;
-  void compute(const Optimizer::Slot& s, const Numbers& n) {
+  void compute(const Optimizer::Slot& s, const Numbers& n, BiasCorrection* known) {
     if (s.step + 1 == step && s.group == group) return;
     group = s.group;
     step = s.step + 1;
-    bias1 = 1 - std::pow(n[kBeta1], static_cast<double>(step));
-    bias2 = 1 - std::pow(n[kBeta2], static_cast<double>(step));
+    bias1 = known[0].at(n[kBeta1], step);
+    bias2 = known[1].at(n[kBeta2], step);
   }
 };
 
@@ -154,6 +154,13 @@ void update_adam(OpId op, Optimizer::Slot& s, const Tensor& gradient, const Numb
 }
 
 }  // namespace
+
+double BiasCorrection::at(double beta, int64_t step) {
+  if (beta == beta_ && step >= one_from_) return 1;
+  const double correction = 1 - std::pow(beta, static_cast<double>(step));
+  if (correction == 1) beta_ = beta, one_from_ = step;
+  return correction;
+}
 
 template <class O>
 OptimizerOf<O>::OptimizerOf(const std::vector<Tensor>& parameters, const Options& options, Location where)
@@ -199,7 +206,7 @@ void OptimizerOf<O>::update(Location where) {
     if constexpr (std::is_same_v<O, SGDOptions>) {
       update_sgd(s, gradient, n, where);
     } else {
-      corrections.compute(s, n);
+      corrections.compute(s, n, bias_);
       update_adam(Traits<O>::kOp, s, gradient, n, corrections, where);
     }
   }

@@ -34,6 +34,16 @@ struct Group {
   Options options = {};
 };
 
+/// 1 - beta^t, as Adam corrects a moment. Once it is 1, it is 1 in every later step, and is not computed.
+class BiasCorrection {
+ public:
+  double at(double beta, int64_t step);
+
+ private:
+  double beta_ = 0;  // of which it is 1 from step one_from_ on
+  int64_t one_from_ = 1;
+};
+
 /// An optimizer by its options: `AdamW opt(net.parameters(), {.lr = 1e-3})`, or with groups
 /// `AdamW opt({{head, {.lr = 1e-3}}, {body, {.lr = 1e-4}}})`. Errors: parameters that are no floating leaves
 /// or are given twice, and impossible numbers.
@@ -53,6 +63,7 @@ class OptimizerOf final : public Optimizer {
   void update(Location where) override;
   void check(const Numbers& numbers, Location where) const override;
   size_t moment_count(const Numbers& numbers) const override;
+  BiasCorrection bias_[kMoments];
 };
 extern template class OptimizerOf<SGDOptions>;
 extern template class OptimizerOf<AdamOptions>;

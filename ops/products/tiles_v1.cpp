@@ -48,11 +48,7 @@ struct Vec {
     for (int64_t i = 0; i < L; ++i) c[i] = fused(a[i], b[i], c[i]);
     return c;
   }
-  /// to[r * to_row + c] = from[r + min(c, last) * col]
-  static inline void transpose(T* to, int64_t to_row, const T* from, int64_t col, int64_t last) {
-    for (int64_t r = 0; r < L; ++r)
-      for (int64_t c = 0; c < L; ++c) to[r * to_row + c] = from[r + (c < last ? c : last) * col];
-  }
+  static inline type pieces(const T* const* at, int r) { return load(at[0] + r); }
 };
 
 }  // namespace
@@ -61,6 +57,5 @@ struct Vec {
 #include "tandem/ops/products/tiles.inc"
 
 namespace tandem::ops::tiles {
-const TileSet kTilesV1 = {"v1",        block<float>, block<double>, dot<float>,
-                          dot<double>, copy<float>,  copy<double>};
+constinit const TileSet kTilesV1 = tile_set("v1");
 }  // namespace tandem::ops::tiles

@@ -142,6 +142,10 @@ TEST_CASE("Linear starts as PyTorch's does and computes x W^T + b", "[nn]") {
   CHECK_THROWS_AS(nn::Linear(-1, 2), Error);
   nn::Linear doubles(3, 2, true, {.dtype = float64});
   CHECK(doubles.weight.dtype() == float64);
+  manual_seed(3);
+  nn::Linear halves(100, 50, true, {.dtype = bfloat16});
+  manual_seed(3);
+  CHECK(values(halves.weight) == values(nn::Linear(100, 50).weight.to(bfloat16)));
 }
 
 TEST_CASE("Embedding, LayerNorm and Dropout", "[nn]") {

@@ -274,3 +274,10 @@ TEST_CASE("StepLR and CosineAnnealingLR follow PyTorch's formulas", "[optim]") {
   other.step();
   CHECK(opt.lr() == next);
 }
+
+TEST_CASE("Adam's bias corrections are right at every step, in any order and for any beta", "[optim]") {
+  optim::BiasCorrection kept;
+  for (const double beta : {0.9, 0.999, 0.9, 0.0})
+    for (const int64_t step : {1, 2, 300, 400, 401, 10, 40000, 400, 1, 1000000})
+      CHECK(kept.at(beta, step) == 1 - std::pow(beta, static_cast<double>(step)));
+}

@@ -1,4 +1,6 @@
 // Tensor: creation, reading, operators, indexing, views, in-place forms, printing, and what is refused.
+#include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include "tandem/eager/functions.h"
@@ -80,6 +82,50 @@ TEST_CASE("tensor: printing", "[eager]") {
   std::ostringstream out;
   out << td::arange(0, 4).view({2, 2}) << " " << td::tensor<int64_t>({1, 2}) << " " << Tensor();
   CHECK(out.str() == "[[0., 1.],\n [2., 3.]] float32(2, 2) [1, 2] int64(2,) undefined tensor");
+}
+
+TEST_CASE("tensor: random half types are the float32 draws, rounded, and as many", "[eager]") {
+  for (const td::DType type : {td::float16, td::bfloat16}) {
+    CAPTURE(td::name(type));
+    const auto compare = [&](auto&& draw) {
+      td::Generator wide(5), narrow(5);
+      const Tensor expected = draw(td::float32, &wide), found = draw(type, &narrow);
+      CHECK(found.dtype() == type);
+      CHECK(values(found) == values(expected.to(type)));
+      CHECK(wide.offset() == narrow.offset());
+    };
+    compare([](td::DType t, td::Generator* g) { return td::randn({1000}, {.dtype = t}, g); });
+    compare(
+        [](td::DType t, td::Generator* g) { return td::zeros({1000}, {.dtype = t}).normal_(3, 0.01, g); });
+    compare([](td::DType t, td::Generator* g) { return td::zeros({1000}, {.dtype = t}).uniform_(-7, 9, g); });
+    compare([](td::DType t, td::Generator* g) { return td::zeros({50}, {.dtype = t}).bernoulli_(0.3, g); });
+    compare([](td::DType t, td::Generator* g) { return td::randint(0, 100, {50}, {.dtype = t}, g); });
+    // [0, 1): what would round to 1 becomes the largest number below.
+    td::Generator wide(5), narrow(5);
+    const std::vector<float> exact = values(td::rand({20000}, {}, &wide));
+    const Tensor rounded = td::rand({20000}, {.dtype = type}, &narrow);
+    CHECK(rounded.dtype() == type);
+    const std::vector<float> found = values(rounded);
+    CHECK(*std::max_element(found.begin(), found.end()) < 1);
+    float largest_step = 0;
+    for (size_t i = 0; i < found.size(); ++i)
+      largest_step = std::max(largest_step, std::abs(found[i] - exact[i]));
+    CHECK(largest_step <= (type == td::float16 ? 0x1p-11f : 0x1p-8f));
+  }
+  CHECK(td::randn({3}, {.dtype = td::bfloat16, .requires_grad = true}).requires_grad());
+  CHECK(contains(message([] { td::zeros({2}, {.dtype = td::int64}).normal_(); }), "floating"));
+  CHECK(contains(message([] { td::zeros({2}, {.dtype = td::int64}).uniform_(); }), "floating"));
+  CHECK(contains(message([] { td::rand({2}, {.dtype = td::int64}); }), "floating"));
+}
+
+TEST_CASE("tensor: a handle's autograd state changes through a const handle, as its values do", "[eager]") {
+  const Tensor t = td::ones({2});
+  const Tensor& same = t.requires_grad_();
+  CHECK(&same == &t);
+  t.set_grad(td::ones({2}));
+  CHECK(values(t.grad()) == std::vector<float>{1, 1});
+  t.zero_grad();
+  CHECK(!t.grad().defined());
 }
 
 TEST_CASE("tensor: bad input is an Error that names the caller's line", "[eager]") {

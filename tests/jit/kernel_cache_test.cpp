@@ -129,6 +129,17 @@ TEST_CASE("kernel cache: memory, then disk, then the compiler", "[jit][kernel_ca
     CHECK(optimised.stats().disk_hits == 0);
     CHECK(entries(folder).size() == 3);
   }
+  SECTION("another version of Tandem, another entry") {
+    CHECK_THAT(contents_of(entries(folder).at(0)), Contains("tandem " + std::string(core::version()) + "\n"));
+    KernelCache::Settings other = settings(folder.path());
+    CHECK(other.version == core::version());
+    other.version += "1";
+    KernelCache newer(other);
+    CHECK(run(newer, 11) == 11);
+    CHECK(newer.stats().disk_hits == 0);
+    CHECK(newer.stats().compiles == 1);
+    CHECK(entries(folder).size() == 3);
+  }
   SECTION("another compiler, another entry") {
     const std::string wrapped = folder.script("c++", "exec '" + compiler().path() + "' \"$@\"\n");
     const auto found = HostCompiler::find(wrapped);

@@ -105,3 +105,19 @@ TEST_CASE("a chain of dying values works in place", "[jit]") {
   const RunResult r = check_program(p);
   CHECK(r.stats.arena_bytes == 2 * 64 * 64 * 4);
 }
+
+TEST_CASE("for measuring, compiled executables may be made to run no entry", "[jit]") {
+  const Program p{{{DType::float32, {4, 3}}, {DType::int64, {2}, 7, 8}},  // positions that do not exist
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    return Values{e.call(ops::OpId::index_select, {in[0], in[1]}, {0})};
+                  },
+                  {}};
+  {
+    const jit::WithoutEntries scope;
+    CHECK(run(p, kCompiled).failed == 0);
+    CHECK(run(p, kCompiled).stats.entries == 1);
+    CHECK(run(p, kFused).failed == 1);  // interpreted: eager ops made meanwhile work
+  }
+  CHECK(run(p, kCompiled).failed == 1);
+}
