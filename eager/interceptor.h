@@ -80,7 +80,7 @@ class Interceptor {
   virtual void host_code() = 0;
   /// The values of `t` are about to be read or its address handed out: make it real.
   virtual void read(core::TensorImpl* t, Location where) = 0;
-  /// requires_grad_ on a pending tensor.
+  /// requires_grad_ is about to change `t`.
   virtual void requires_grad(core::TensorImpl* t, bool on, Location where) = 0;
   /// The version of a pending tensor's memory.
   virtual Version& version(core::TensorImpl* t) = 0;

@@ -101,7 +101,7 @@ const Tensor& Tensor::requires_grad_(bool on, Location where) const {
   if (on && !is_floating(t.dtype))
     fail(std::string("requires_grad_: a floating tensor is needed, found ") + name(t.dtype), where);
   if (!is_leaf()) fail("requires_grad_: the tensor is the result of an op; detach() it first", where);
-  if (t.has(core::kPending) && eager::interceptor()) eager::interceptor()->requires_grad(&t, on, where);
+  if (eager::interceptor()) eager::interceptor()->requires_grad(&t, on, where);
   t.set(core::kRequiresGrad, on);
   core::slot_changed(t);
   return *this;

@@ -330,9 +330,12 @@ void Frame::read(TensorImpl* t, Location where) {
 }
 
 void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
-  read(t, where);
+  if (t->has(kPending)) read(t, where);
   if (passthrough_) return;
-  const uint32_t handle = static_cast<uint32_t>(t->handle);
+  uint32_t handle = t->frame == this ? static_cast<uint32_t>(t->handle) : 0;
+  for (const uint32_t a : r_.arguments)
+    if (r_.handles[a] == t) handle = a;
+  if (!handle) return;  // captured: the record is told by core::slot_event
   if (!recording_) {
     const auto accept = [&](const Entry& e) {
       return e.kind == EventKind::requires_grad && e.in[0] == handle && e.numbers == on;

@@ -193,3 +193,28 @@ TEST_CASE("traced: a result whose history was used up says so in every call", "[
     return seen;
   }));
 }
+
+TEST_CASE("traced: requires_grad_ on arguments and on values that a read made real", "[tracer]") {
+  CHECK(same([](bool traced) {
+    const Tensor w = range(4).requires_grad_();
+    bool on = false;
+    const auto f = wrapped(traced, [&](const Tensor& x) {
+      if (on) x.requires_grad_();
+      const Tensor d = (x * w).detach();
+      if (d.sum().item<float>() > 3.f && on) d.requires_grad_();
+      return x * 2.f + d;
+    });
+    Values seen;
+    for (int i = 0; i < 8; ++i) {
+      on = i == 3 || i > 5;
+      const Tensor x = range(4, static_cast<float>(i));
+      const Tensor r = f(x);
+      seen.push_back(r.requires_grad());
+      seen.push_back(x.requires_grad());
+      if (r.requires_grad()) r.sum().backward();
+      append(seen, x.grad());
+      append(seen, r.detach());
+    }
+    return seen;
+  }));
+}
