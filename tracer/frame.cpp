@@ -57,6 +57,7 @@ bool Frame::matches(const Entry& e, const Call& call) {
     if (handles[e.in[i]] != call.in[i] && on(Mechanism::compare_operands)) return false;
   for (uint32_t i = 3; i < call.n_in; ++i)
     if (handles[r_.more[e.more + i - 3]] != call.in[i] && on(Mechanism::compare_operands)) return false;
+  if (e.moves && !fits(e, call)) return false;
   int64_t* words = r_.words.data() + e.words;
   bool moved = false;
   for (uint32_t w = 0; w < call.n_words; ++w) {
@@ -108,6 +109,7 @@ void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
   if (call.in_place) return take_in_place(e, call);
   ++position_;
   for (uint32_t j = 0; j < e.n_out; ++j) results[j] = hand_out(e.out + j);
+  if (e.moves) results[0]->offset = eager::infer_view(call).offset;
 }
 
 void Frame::take_in_place(const Entry& e, const Call& call) {
@@ -207,8 +209,9 @@ bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
   if (call.in_place) eager::check_in_place(call);  // a call that matches has the recorded layouts, and passed
   if (!recording_ && !passthrough_) {
     // One at a time: a branch of a branch starts where its parent does.
-    if (find_event(
-            [&](const Entry& e) { return matches(e, call) || (rebind(e, call) && matches(e, call)); })) {
+    if (find_event([&](const Entry& e) {
+          return matches(e, call) || ((rebind(e, call) || move_view(e, call)) && matches(e, call));
+        })) {
       take(cursor(), call, results);
       return tape_live_;
     }

@@ -57,6 +57,8 @@ class Frame final : public eager::Interceptor {
   void take_in_place(const Entry& e, const eager::Call& call);
   void take(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results);
   bool rebind(const Entry& e, const eager::Call& call);
+  bool fits(const Entry& e, const eager::Call& call) const;
+  bool move_view(const Entry& e, const eager::Call& call);
   bool bind_slot(uint32_t handle, TensorImpl* t);
   bool op_slow(const eager::Call& call, Ref<TensorImpl>* results);
   uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
@@ -104,6 +106,7 @@ class Frame final : public eager::Interceptor {
   void record_segment(Entry& e);
   void run_op_by_op(const SegmentEnd& segment);
   void run_plan(const Plan& plan);
+  void* input_address(uint32_t handle, const Plan& plan) const;
   std::string name_at(Location at, std::string inner);
   [[noreturn]] void fail_for(const Error& error, uint32_t result);
   const Plan* find_plan(SegmentEnd& segment);

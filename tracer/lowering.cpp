@@ -69,6 +69,11 @@ Value Lowering::value_of(uint32_t handle) {
   const HandleInfo& h = info(handle);
   const uint32_t changes = changes_[h.cell];
   const bool external = !made_[handle];
+  if (h.moves) {
+    if (changes > 0) throw NotAGraph("a slice whose position changes shows memory that the call changes");
+    moving_.push_back(h.cell);
+    return input(handle);
+  }
   if (external && changes == 0) return input(handle);
   if (h.view) {
     const auto known = views_.find(handle);
@@ -136,6 +141,8 @@ Value Lowering::unview(const Entry& view, uint32_t handle, Value base, Value v) 
 
 void Lowering::set_value(uint32_t handle, Value v) {
   const HandleInfo& h = info(handle);
+  if (std::find(moving_.begin(), moving_.end(), h.cell) != moving_.end() || h.moves)
+    throw NotAGraph("a slice whose position changes shows memory that the call changes");
   if (h.view) {
     const Value base = value_of(h.base);
     set_value(h.base, unview(*h.view, handle, base, v));

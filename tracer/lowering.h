@@ -52,6 +52,7 @@ class Lowering {
   std::unordered_map<uint32_t, uint32_t> changes_;       // writes to a cell so far
   std::unordered_map<uint32_t, ops::Value> input_value_;
   std::unordered_map<uint32_t, Memo> views_;
+  std::vector<uint32_t> moving_;   // cells with views whose position changes
   std::vector<uint32_t> written_;  // external cells, in order of their first write
 };
 

@@ -13,6 +13,7 @@ enum class Mechanism : uint32_t {
   compare_in_place,    // R3
   store_scalars,       // R8: run-time words reach the plan
   follow_numbers,      // R8: numbers inside a skipped backward follow those of the ops before it
+  moving_slices,       // R8: positions of slices of what enters are run-time values
   slot_types,          // R2: a slot is bound again only to a tensor of the same type
   slot_once,           // R2: two slots that arrive as one tensor, or one memory, are a difference
   slot_watch,          // R2: tensors that die or change are forgotten

@@ -152,6 +152,7 @@ void Frame::drop_recording() {
     }
   }
   r_.handles.resize(before_.handles);
+  std::erase_if(r_.view_slots, [&](uint32_t h) { return h >= before_.handles; });
   r_.infos.resize(before_.handles);
   r_.cells.resize(before_.cells);
   r_.words.resize(before_.words);
@@ -337,6 +338,7 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
     if (is_view) {
       r_.infos[e.out].view = std::make_shared<const Entry>(e);
       r_.infos[e.out].follows = modes().grad && is_floating(types[0].dtype);
+      e.moves = r_.infos[e.out].moves = r_.infos[e.in[0]].moves;
     }
     for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
     if (is_view) results[0]->history = eager::base_of(results[0].get())->history;

@@ -32,6 +32,7 @@ struct Entry {
   uint8_t n_in = 0, n_words = 0, n_out = 0;
   bool in_place = false, tape = false;
   bool outside = false;  // gives memory from outside the call a history
+  bool moves = false;    // a view of memory from outside whose position is taken from each call
   uint32_t numbers = 0;
   uint32_t modes = 0;      // into Record::modes
   uint64_t first_use = 0;  // bit i: operand i is a slot that its path uses here for the first time
@@ -49,6 +50,7 @@ struct HandleInfo {
   int64_t offset = 0, numel = 0;
   bool requires_grad = false, leaf = true, contiguous = true;
   bool history = false;              // an in-place op gave it one
+  bool moves = false;                // a view whose offset is not always `offset`
   ops::OpId op = ops::OpId::count_;  // of a result: what made it, and where
   Location where;
 };
@@ -101,6 +103,7 @@ struct SegmentEnd {
   std::unique_ptr<Plan> plan;       // with the outputs that any call has needed; null: none built yet
   std::string op_by_op;  // why the segment is no graph and always runs op by op; empty if it is one
   bool taken = false;    // ran before
+  bool stale = false;    // the plan knows a position that has moved since
   bool first = false;    // on the first path: compiled at once, others when taken again (R17)
 };
 

@@ -44,8 +44,8 @@ void Frame::give_storage(uint32_t handle, Ref<core::Storage> storage) {
     storage->changed_at = versions_[info.cell].changed_at;
   }
   if (info.view && !on(Mechanism::result_aliasing)) storage = copy_of(*storage);
-  t->data = static_cast<char*>(storage->data) + info.offset * itemsize(t->dtype);
-  t->offset = info.offset;
+  if (!info.moves) t->offset = info.offset;
+  t->data = static_cast<char*>(storage->data) + t->offset * itemsize(t->dtype);
   t->storage = std::move(storage);
   t->set(kPending, false);
 }
@@ -127,7 +127,7 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
     }
     return true;
   };
-  if (segment.plan && covers(*segment.plan)) return segment.plan.get();
+  if (segment.plan && !segment.stale && covers(*segment.plan)) return segment.plan.get();
   // R10: the set of outputs only grows: later segments were recorded with them. What the tape saves counts: a
   // later difference may need it when this segment's values are gone.
   if (!recording_ && !tape_live_) {
@@ -143,6 +143,7 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
   }
   try {
     segment.plan = build_plan(segment, live);
+    segment.stale = false;
   } catch (const NotAGraph& no) {
     segment.op_by_op = no.what();
     core::log(core::LogArea::trace, core::LogLevel::info, "a segment runs op by op: " + segment.op_by_op);
@@ -206,6 +207,18 @@ std::string Frame::name_at(Location at, std::string inner) {
   return called || composite.empty() ? inner : composite;
 }
 
+// An input that is not yet real: a view of memory from outside whose position moves, or an empty tensor.
+void* Frame::input_address(uint32_t handle, const Plan& plan) const {
+  const TensorImpl* t = r_.handles[handle];
+  if (t && t->numel == 0) return nullptr;
+  uint32_t base = handle;
+  while (r_.infos[base].view) base = r_.infos[base].base;
+  const TensorImpl* memory = r_.handles[base];
+  TANDEM_INTERNAL(t && r_.infos[handle].moves && memory && memory->storage,
+                  "a plan's input without memory: value " + std::to_string(handle) + " in\n" + plan.graph);
+  return static_cast<char*>(memory->storage->data) + t->offset * itemsize(t->dtype);
+}
+
 void Frame::run_plan(const Plan& plan) {
   scratch_.inputs.resize(plan.inputs.size());
   scratch_.numbers.resize(plan.numbers.size());
@@ -215,9 +228,7 @@ void Frame::run_plan(const Plan& plan) {
   void** input = scratch_.inputs.data();
   for (const uint32_t h : plan.inputs) {
     const TensorImpl* t = handles[h];
-    TANDEM_INTERNAL(t && (t->data || t->numel == 0),
-                    "a plan's input without memory: value " + std::to_string(h) + " in\n" + plan.graph);
-    *input++ = t->data;
+    *input++ = t && t->data ? t->data : input_address(h, plan);
   }
   const int64_t* const words = r_.words.data();
   int64_t* number = scratch_.numbers.data();

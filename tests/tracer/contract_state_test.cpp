@@ -87,6 +87,17 @@ const Contract kContracts[] = {
          return out;
        });
      }},
+    {"R8", "a slice of what enters, at another place in each call, records nothing", Mechanism::moving_slices,
+     [] {
+       const Tensor data = range(40);
+       int64_t at = 0;
+       auto f = td::trace([&](Tensor x) { return data.slice(0, at, at + 3) * x; }, {.compile = false});
+       bool right = true;
+       for (at = 0; at < 20; ++at)
+         right = right &&
+                 f(range(3)).to_vector<float>() == (data.slice(0, at, at + 3) * range(3)).to_vector<float>();
+       return right && f.report().recorded == 1;
+     }},
     {"R8", "numbers inside a skipped backward follow the ops before it", Mechanism::follow_numbers,
      [] {
        return same([](bool traced) {

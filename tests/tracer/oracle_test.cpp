@@ -17,13 +17,15 @@ using td::Tensor;
 
 namespace {
 
-#define ORACLE_STATEMENTS(X)                                                                                 \
-  X(add)                                                                                                     \
-  X(mul)                                                                                                     \
-  X(tanh) X(sub_scaled) X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param)   \
-      X(in_place_view) X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host)              \
-          X(branch_value) X(read_scalar) X(detach) X(random) X(dropout) X(train) X(cat_half) X(no_grad)      \
-              X(throws) X(view_with_grad) X(slice_with_grad) X(accumulate) X(grad_of_grad) X(branch_history) \
+#define ORACLE_STATEMENTS(X)                                                                          \
+  X(add)                                                                                              \
+  X(mul)                                                                                              \
+  X(tanh)                                                                                             \
+  X(sub_scaled)                                                                                       \
+  X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param) X(in_place_view) \
+      X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host) X(branch_value)        \
+          X(read_scalar) X(detach) X(random) X(dropout) X(train) X(cat_half) X(no_grad) X(throws)     \
+              X(view_with_grad) X(slice_with_grad) X(accumulate) X(grad_of_grad) X(branch_history)    \
                   X(keep_view) X(state_with_grad) X(transposed)
 enum class Do {
 #define X(name) name,

@@ -138,7 +138,7 @@ TEST_CASE("replay: a storm of branches ends in eager calls", "[tracer]") {
   auto g = td::trace(
       [&](Tensor x) {
         // Each call slices elsewhere: a structural attribute that never repeats.
-        return x.slice(0, axis, axis + 5) * scale;
+        return (x * scale).slice(0, axis, axis + 5);
       },
       {.compile = false});
   for (axis = 0; axis < 100; ++axis, scale += 1) {

@@ -1,0 +1,52 @@
+// R8: the position of a slice of memory that enters the call is a run-time value. It is compared like any
+// other attribute until it differs for the first time; from then on the view's place is taken from each call
+// and the plans read it as an input of their own. Slices that gradients flow through, of memory that the
+// call changes, and of values that it makes, stay structural: another position is another branch.
+#include "tandem/tracer/frame.h"
+#include "tandem/tracer/mechanisms.h"
+
+namespace tandem::tracer {
+
+using eager::Call;
+using ops::OpId;
+
+bool Frame::fits(const Entry& e, const Call& call) const {
+  const HandleInfo& info = r_.infos[e.out];
+  const ops::Layout layout = eager::infer_view(call);
+  return layout.sizes == info.sizes && layout.strides == info.strides;
+}
+
+bool Frame::move_view(const Entry& e, const Call& call) {
+  const auto op = static_cast<OpId>(e.op);
+  if (e.kind != EventKind::op || e.moves || e.tape || op != call.op || !on(Mechanism::moving_slices) ||
+      (op != OpId::slice && op != OpId::select) || r_.handles[e.in[0]] != call.in[0] ||
+      r_.modes[e.modes] != modes_word(modes()) || e.n_words != call.n_words)
+    return false;
+  const uint32_t cell = r_.infos[e.out].cell;
+  if (!r_.cells[cell].external) return false;
+  const uint64_t positions = op == OpId::slice ? 0b110 : 0b10;  // start and end; index
+  for (uint32_t w = 0; w < e.n_words; ++w)
+    if (!((positions >> w) & 1) && r_.words[e.words + w] != call.words[w]) return false;
+  for (const std::unique_ptr<Branch>& branch : r_.branches)
+    for (const Entry& other : branch->entries)
+      if (other.kind == EventKind::op && other.in_place)
+        for (const int w : ops::written(ops::def(static_cast<OpId>(other.op))))
+          if (r_.infos[operand(other, static_cast<uint32_t>(w))].cell == cell) return false;
+  if (!fits(e, call)) return false;
+
+  // Bases come before their views.
+  r_.infos[e.out].moves = true;
+  for (HandleInfo& info : r_.infos)
+    if (info.view && r_.infos[info.base].moves) info.moves = true;
+  for (const std::unique_ptr<Branch>& branch : r_.branches) {
+    for (Entry& other : branch->entries) {
+      if (other.kind != EventKind::op || other.n_out != 1) continue;
+      other.moves = r_.infos[other.out].moves;
+      if (other.out == e.out) other.run_time |= positions;
+    }
+  }
+  for (SegmentEnd& segment : r_.segments) segment.stale = true;
+  return true;
+}
+
+}  // namespace tandem::tracer
