@@ -4,20 +4,42 @@
 // before it writes.
 #pragma once
 
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#endif
+
 #include <atomic>
 #include <cstdint>
 #include <utility>
 
 namespace tandem {
 
+/// True while the process has never had a second thread (glibc 2.32): then counts need no locked
+/// instructions.
+inline bool single_threaded() {
+#if __has_include(<sys/single_threaded.h>)
+  return __libc_single_threaded;
+#else
+  return false;
+#endif
+}
+
 class RefCount {
  public:
   uint32_t get() const { return count_.load(std::memory_order_acquire); }
-  void add() { count_.fetch_add(1, std::memory_order_relaxed); }
+  void add() {
+    if (single_threaded())
+      set(count_.load(std::memory_order_relaxed) + 1);
+    else
+      count_.fetch_add(1, std::memory_order_relaxed);
+  }
   /// True if this was the last reference. A unique owner pays no read-modify-write.
   bool drop() {
-    if (count_.load(std::memory_order_acquire) == 1) return true;
-    return count_.fetch_sub(1, std::memory_order_acq_rel) == 1;
+    const uint32_t now = count_.load(std::memory_order_acquire);
+    if (now == 1) return true;
+    if (!single_threaded()) return count_.fetch_sub(1, std::memory_order_acq_rel) == 1;
+    set(now - 1);
+    return false;
   }
   /// For an object nobody else can see yet, or that nobody else holds.
   void set(uint32_t n) { count_.store(n, std::memory_order_relaxed); }
