@@ -17,16 +17,17 @@ using td::Tensor;
 
 namespace {
 
-#define ORACLE_STATEMENTS(X)                                                                          \
-  X(add)                                                                                              \
-  X(mul)                                                                                              \
-  X(tanh)                                                                                             \
-  X(sub_scaled)                                                                                       \
-  X(exp_small) X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param) X(in_place_view) \
-      X(write_slice) X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host) X(branch_value)        \
-          X(read_scalar) X(detach) X(random) X(dropout) X(train) X(cat_half) X(no_grad) X(throws)     \
-              X(view_with_grad) X(slice_with_grad) X(accumulate) X(grad_of_grad) X(branch_history)    \
-                  X(keep_view) X(state_with_grad) X(transposed)
+#define ORACLE_STATEMENTS(X)                                                                             \
+  X(add)                                                                                                 \
+  X(mul)                                                                                                 \
+  X(tanh)                                                                                                \
+  X(sub_scaled)                                                                                          \
+  X(exp_small)                                                                                           \
+  X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param) X(in_place_view) X(write_slice)  \
+      X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host) X(branch_value) X(read_scalar) X(detach) \
+          X(random) X(dropout) X(train) X(cat_half) X(no_grad) X(throws) X(view_with_grad)               \
+              X(slice_with_grad) X(accumulate) X(grad_of_grad) X(branch_history) X(keep_view)            \
+                  X(state_with_grad) X(transposed)
 enum class Do {
 #define X(name) name,
   ORACLE_STATEMENTS(X)
@@ -90,6 +91,7 @@ class World {
   std::function<Tensor(Tensor, Tensor)> call;
   std::function<td::TraceReport()> report;
   std::vector<Tensor> params, kept, results;
+  Tensor state = td::arange(0, 4) * 0.25f;  // never a leaf that wants a gradient
   Step step{};
 
   Values seen() const {
@@ -100,6 +102,8 @@ class World {
       out.push_back(t.requires_grad());
     }
     for (const Tensor& t : kept) append(out, t.defined() ? t.detach() : t);
+    append(out, state.detach());
+    out.push_back(state.requires_grad());
     return out;
   }
 
@@ -256,11 +260,10 @@ class World {
           kept[static_cast<size_t>(s.c) % 3] =
               a.view({2, 2}).select(0, s.b % 2).unsqueeze(0).expand({2, 2}).reshape({4});
           break;
-        case Do::state_with_grad: {
-          if (param(3).requires_grad() && param(3).is_leaf()) break;
-          param(3).mul_(0.5f).add_(td::tanh(b));
+        case Do::state_with_grad:
+          state.mul_(0.5f).add_(td::tanh(b));
+          temps.push_back(state * 1.f);
           break;
-        }
         case Do::transposed: {
           const Tensor m = (a * b).view({2, 2}).t();
           temps.push_back((m + a.view({2, 2})).t().reshape({4}));
@@ -298,6 +301,9 @@ void between(World& w, uint32_t bits, int call) {
       break;
     case 4:
       w.params[i].zero_grad();
+      break;
+    case 6:
+      w.state = w.state.detach();
       break;
     case 5:
       if (w.params[i].is_leaf()) w.params[i].requires_grad_(!w.params[i].requires_grad());
