@@ -76,6 +76,7 @@ Ref<core::TapeNode> freed_node(ops::OpId op, Location where) {
   n.op = op;
   n.where = where;
   n.consumed = true;
+  n.sequence = next_sequence(n);
   return ref;
 }
 

@@ -19,7 +19,7 @@ using eager::Call;
 uint64_t mechanisms_off = 0;
 #endif
 
-void Frame::begin(std::span<const Tensor> arguments) {
+void Frame::begin(std::span<Tensor> arguments, ArgumentNames names) {
   ++counters_.calls;
   ++r_.calls;
   if (r_.branches.empty()) r_.branches.push_back(std::make_unique<Branch>());
@@ -38,6 +38,8 @@ void Frame::begin(std::span<const Tensor> arguments) {
   }
   running_ = true;
   for (size_t i = 0; i < arguments.size(); ++i) r_.handles[r_.arguments[i]] = arguments[i].impl();
+  arguments_ = arguments;
+  names_ = names;
 }
 
 void Frame::jump(int32_t branch, int32_t position) {
@@ -53,10 +55,12 @@ bool Frame::matches(const Entry& e, const Call& call) {
     return false;
   TensorImpl* const* handles = r_.handles.data();
   const uint32_t direct = std::min<uint32_t>(call.n_in, 3);
+  // Null is also the handle of a tensor that died: an absent operand is handle 0.
+  const auto other = [&](uint32_t h, const TensorImpl* t) { return handles[h] != t || (!t && h); };
   for (uint32_t i = 0; i < direct; ++i)
-    if (handles[e.in[i]] != call.in[i] && on(Mechanism::compare_operands)) return false;
+    if (other(e.in[i], call.in[i]) && on(Mechanism::compare_operands)) return false;
   for (uint32_t i = 3; i < call.n_in; ++i)
-    if (handles[r_.more[e.more + i - 3]] != call.in[i] && on(Mechanism::compare_operands)) return false;
+    if (other(r_.more[e.more + i - 3], call.in[i]) && on(Mechanism::compare_operands)) return false;
   if (e.moves && !fits(e, call)) return false;
   int64_t* words = r_.words.data() + e.words;
   bool moved = false;
@@ -156,7 +160,7 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   if (on(Mechanism::slot_once)) {
     if (r_.slots.contains(t)) return false;
     for (const uint32_t a : r_.arguments)
-      if (r_.handles[a]->storage == t->storage) return false;
+      if (r_.handles[a] && r_.handles[a]->storage == t->storage) return false;
     const auto cell = r_.slot_cells.find(t->storage.get());
     if (cell != r_.slot_cells.end() && cell->second != info.cell) return false;
   }
@@ -179,7 +183,7 @@ bool Frame::rebind(const Entry& e, const Call& call) {
   bool any = false;
   for (uint32_t i = 0; i < call.n_in; ++i) {
     const uint32_t h = operand(e, i);
-    if (r_.handles[h] == call.in[i]) continue;
+    if (r_.handles[h] == call.in[i] && (call.in[i] || !h)) continue;
     if (!call.in[i] || !((e.first_use >> std::min(i, 63u)) & 1) || !bind_slot(h, call.in[i])) return false;
     any = true;
   }
@@ -217,7 +221,7 @@ bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
     }
     eager::check_operands_of_trace(call);
     eager::infer_call(call);  // a mistake throws here, and nothing is recorded
-    start_recording();
+    start_recording({.kind = EventKind::op, .where = call.where, .call = &call});
   }
   if (passthrough_) {
     eager::check_operands(call);
@@ -253,7 +257,7 @@ bool Frame::backward(const eager::BackwardCall& call) {
       ++counters_.backward_walked;
       return false;
     }
-    start_recording();
+    start_recording({.kind = EventKind::backward, .where = call.where, .backward = &call});
     if (passthrough_) return false;
   }
   BackwardRecord b;
@@ -279,7 +283,7 @@ void Frame::end_backward() {
       backward_ = -1;
       return;
     }
-    start_recording();
+    start_recording({.kind = EventKind::end_backward});
     if (passthrough_) return;
   }
   append(EventKind::end_backward, {});
@@ -315,7 +319,8 @@ void Frame::read(TensorImpl* t, Location where) {
   if (!on(Mechanism::reads_run))
     return give_storage(static_cast<uint32_t>(t->handle), core::make_storage(t->nbytes()));
   if (!recording_) {
-    if (!find_event([](const Entry& e) { return e.kind == EventKind::read; })) start_recording();
+    if (!find_event([](const Entry& e) { return e.kind == EventKind::read; }))
+      start_recording({.kind = EventKind::read, .where = where});
   }
   if (recording_) {
     Entry& e = append(EventKind::read, where);
@@ -329,6 +334,7 @@ void Frame::read(TensorImpl* t, Location where) {
   end_segment(r_.segments[e.more]);
   ++position_;
   if (on(Mechanism::once)) segment_start_ = linear();
+  release_arguments();
   TANDEM_INTERNAL(!t->has(kPending), "a read left its tensor pending");
 }
 
@@ -347,7 +353,7 @@ void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
       ++position_;
       return;
     }
-    start_recording();
+    start_recording({.kind = EventKind::requires_grad, .where = where, .requires_grad = on});
     if (passthrough_) return;
   }
   Entry& e = append(EventKind::requires_grad, where);
@@ -385,7 +391,7 @@ void Frame::end() {
     const auto is_end = [](const Entry& e) { return e.kind == EventKind::end; };
     if (!recording_ && !on(Mechanism::end_event))
       while (!at_end() && !is_end(cursor())) ++position_;
-    if (!recording_ && !find_event(is_end)) start_recording();
+    if (!recording_ && !find_event(is_end)) start_recording({});
     if (!passthrough_) {
       if (recording_)
         record_segment(append(EventKind::end, {}));

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "tandem/eager/tape.h"
+#include "tandem/tracer/arguments.h"
 #include "tandem/tracer/record.h"
 
 namespace tandem::tracer {
@@ -14,6 +15,7 @@ namespace tandem::tracer {
 struct Counters {
   int64_t calls = 0;        // traced calls
   int64_t recorded = 0;     // of them: recorded something
+  int64_t traces = 0;       // signatures and branches recorded, but for those that an exception broke off
   int64_t plans = 0;        // plans built
   int64_t op_by_op = 0;     // segments run op by op
   int64_t slots_bound = 0;  // slots bound to another tensor than in the call before
@@ -25,8 +27,8 @@ class Frame final : public eager::Interceptor {
  public:
   Frame(Record& record, Counters& counters) : r_(record), counters_(counters) { r_.frame = this; }
 
-  /// The call starts: binds the arguments (of the record's types).
-  void begin(std::span<const Tensor> arguments);
+  /// The call starts: binds the arguments (of the record's types), which the caller holds until its end.
+  void begin(std::span<Tensor> arguments, ArgumentNames names);
   /// The body has returned; its results are still held by the caller. Runs what is pending.
   void end();
   /// The body threw: what came before the throw happens, as in eager mode; what this call recorded is
@@ -89,8 +91,27 @@ class Frame final : public eager::Interceptor {
         f(b->first->entries[static_cast<size_t>(i)], b->first->where[static_cast<size_t>(i)]);
   }
 
+  /// What the body does now, for the explanation of a new branch.
+  struct Attempt {
+    EventKind kind = EventKind::end;
+    Location where = {};
+    const eager::Call* call = nullptr;
+    const eager::BackwardCall* backward = nullptr;
+    bool requires_grad = false;
+  };
+  // explain.cpp
+  std::string explain_branch(const Attempt& now) const;
+  std::vector<std::string> differences(const Entry& e, Location where, const Attempt& now) const;
+  void compare_calls(const Entry& e, const eager::Call& call, std::vector<std::string>& out) const;
+  void compare_backwards(const BackwardRecord& b, const eager::BackwardCall& call,
+                         std::vector<std::string>& out) const;
+  std::string describe(uint32_t handle) const;
+  std::string describe(const TensorImpl* t) const;
+
   // record.cpp: recording
-  void start_recording();
+  void start_recording(const Attempt& now);
+  void refuse_branch(const Attempt& now);
+  void refuse_partial_capture(const std::string& why, Location where = {}) const;
   void record_op(const eager::Call& call, Ref<TensorImpl>* results);
   Entry& append(EventKind kind, Location where);
   uint32_t resolve(TensorImpl* t, bool* first_use = nullptr);
@@ -120,6 +141,7 @@ class Frame final : public eager::Interceptor {
   void give_storage(uint32_t handle, Ref<core::Storage> storage);
   void prune_tape(const SegmentEnd& segment);
   void clean_up();
+  void release_arguments();
   void send_home(uint32_t handle);
   void send_all_home();
 
@@ -133,6 +155,8 @@ class Frame final : public eager::Interceptor {
   friend class Lowering;
   Record& r_;
   Counters& counters_;
+  std::span<Tensor> arguments_;  // of the running call
+  ArgumentNames names_;
   Branch* branch_ = nullptr;
   int32_t branch_index_ = 0, position_ = 0;
   int32_t segment_start_ = 0;  // linear index of the first event after the last segment's end

@@ -19,6 +19,9 @@ using eager::Node;
 
 namespace {
 
+// About what an executable takes, from heap measurements of small and of large plans.
+constexpr size_t kExecutable = 2000, kPlanEntry = 2500, kGraphNode = 400;
+
 constexpr size_t kWarnBranches = 8, kMostBranches = 64;
 
 /// Which records bind which tensor. Cold: touched when a slot is bound, dies or changes.
@@ -75,6 +78,33 @@ void unwatch(Record* record) {
   }
 }
 
+int64_t record_bytes(const Record& r) {
+  const auto of = [](const auto& v) { return v.capacity() * sizeof(v[0]); };
+  size_t n = sizeof(Record) + sizeof(Frame) + of(r.key) + of(r.handles) + of(r.infos) + of(r.cells) +
+             of(r.arguments) + of(r.view_slots) + of(r.words) + of(r.more) + of(r.modes) + of(r.branches) +
+             of(r.backwards) + of(r.segments);
+  constexpr size_t kHashed = 48;  // a node of a hash map, with its bucket
+  n += kHashed * (r.slots.size() + r.slot_cells.size() + r.word_source.size());
+  for (size_t h = 0; h < r.infos.size(); ++h) {
+    if (r.infos[h].kind == HandleInfo::Kind::result && r.handles[h]) n += sizeof(TensorImpl);
+    if (r.infos[h].view) n += sizeof(Entry);
+  }
+  for (const auto& b : r.branches) n += sizeof(Branch) + of(b->entries) + of(b->where) + of(b->forks);
+  for (const BackwardRecord& b : r.backwards)
+    n += of(b.roots) + of(b.gradients) + of(b.leaves) + of(b.followed) +
+         b.followed.size() * sizeof(eager::NumberSource);
+  for (const SegmentEnd& s : r.segments) {
+    n += of(s.results) + of(s.open_tape);
+    if (!s.plan) continue;
+    const Plan& p = *s.plan;
+    n += sizeof(Plan) + of(p.inputs) + of(p.numbers) + of(p.outputs) + of(p.nbytes) + of(p.has_output) +
+         of(p.views) + p.graph.size();
+    n += kExecutable + kPlanEntry * static_cast<size_t>(p.executable->stats().entries) +
+         kGraphNode * p.executable->graph().nodes.size();
+  }
+  return static_cast<int64_t>(n);
+}
+
 Record::Record() = default;
 
 Record::~Record() {
@@ -88,13 +118,15 @@ Record::~Record() {
   }
 }
 
-void Frame::start_recording() {
+void Frame::start_recording(const Attempt& now) {
   const size_t forks = static_cast<size_t>(std::count_if(
       branch_->forks.begin(), branch_->forks.end(), [&](const auto& f) { return f.first == position_; }));
+  refuse_branch(now);
   if (!tape_live_) rebuild_tape();
   if (forks >= kMostBranches && on(Mechanism::branch_bound)) {
     // R17: too many ways to go on from here. What is pending runs, and the rest of the call runs as eager
     // code would.
+    refuse_partial_capture("a call went on in 64 ways after the same event", now.where);
     SegmentEnd pending = pending_segment();
     run_op_by_op(pending);
     extra_results_ = std::move(pending.results);
@@ -111,15 +143,13 @@ void Frame::start_recording() {
              r_.branches.size(), r_.backwards.size(), r_.segments.size()};
   ++r_.recordings;
   ++counters_.recorded;
+  ++counters_.traces;
   recording_ = true;
   used_.assign(r_.handles.size(), 0);
   for_path(0, [&](const Entry& e, Location) {
     for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i) used_[operand(e, i)] = 1;
   });
   if (branch_index_ == 0 && branch_->entries.empty()) return;
-  if (core::log_enabled(core::LogArea::trace, core::LogLevel::debug))
-    core::log(core::LogArea::trace, core::LogLevel::debug,
-              "a new branch at event " + std::to_string(linear()));
   auto branch = std::make_unique<Branch>();
   branch->parent = branch_index_;
   branch->parent_position = position_;
@@ -161,6 +191,7 @@ void Frame::drop_recording() {
   r_.backwards.resize(before_.backwards);
   r_.segments.resize(before_.segments);
   recording_ = false;
+  --counters_.traces;
   jump(0, 0);
 }
 
@@ -242,7 +273,7 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
     const auto same_memory = r_.slot_cells.find(t->storage.get());
     if (same_memory != r_.slot_cells.end()) cell = same_memory->second;
     for (const uint32_t a : r_.arguments)
-      if (r_.handles[a]->storage == t->storage) cell = r_.infos[a].cell;
+      if (r_.handles[a] && r_.handles[a]->storage == t->storage) cell = r_.infos[a].cell;
     for (size_t h = 1; cell == 0 && h < r_.handles.size(); ++h)  // results of this call that a read made real
       if (r_.infos[h].kind == HandleInfo::Kind::result && r_.handles[h] &&
           r_.handles[h]->storage == t->storage)

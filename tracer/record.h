@@ -13,6 +13,10 @@
 #include "tandem/eager/dispatch.h"
 #include "tandem/jit/executable.h"
 
+namespace tandem {
+struct TraceOptions;
+}
+
 namespace tandem::tracer {
 
 using core::Ref;
@@ -144,7 +148,8 @@ struct Record {
   std::vector<std::unique_ptr<Branch>> branches;
   std::vector<BackwardRecord> backwards;
   std::vector<SegmentEnd> segments;
-  int64_t calls = 0, recordings = 0;
+  int64_t calls = 0, recordings = 0, plans_built = 0;
+  const TraceOptions* options = nullptr;  // of the trace, which outlives its records
   class Frame* frame = nullptr;
   bool compile = true;
 
@@ -153,6 +158,9 @@ struct Record {
   Record(const Record&) = delete;
   Record& operator=(const Record&) = delete;
 };
+
+/// About how much memory a record takes, with its plans' texts and without their arenas.
+int64_t record_bytes(const Record& r);
 
 /// Tells records of tensors that die or change (core::slot_event), under one lock.
 void watch_slot(Record* record, TensorImpl* t);

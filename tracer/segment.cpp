@@ -107,6 +107,7 @@ void Frame::end_segment(SegmentEnd& segment) {
   if (segment.results.empty() && linear() == segment_start_) return;
   const bool first_time = !segment.taken && !segment.first && on(Mechanism::new_branch_waits);
   segment.taken = true;
+  if (!segment.op_by_op.empty()) refuse_partial_capture(segment.op_by_op);
   if (!segment.op_by_op.empty() || first_time) {
     run_op_by_op(segment);
   } else {
@@ -146,10 +147,12 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
     segment.stale = false;
   } catch (const NotAGraph& no) {
     segment.op_by_op = no.what();
+    refuse_partial_capture(segment.op_by_op);
     core::log(core::LogArea::trace, core::LogLevel::info, "a segment runs op by op: " + segment.op_by_op);
     return nullptr;
   }
   ++counters_.plans;
+  ++r_.plans_built;
   return segment.plan.get();
 }
 
@@ -283,6 +286,25 @@ void Frame::release_view(uint32_t handle) {
   if (r_.handles[r_.infos[handle].base] && view(t, of)) t->view = eager::view_node(of);
 }
 
+// A read has run what is pending. An argument that the body gave up (moved in, and let go) is let go too,
+// unless a backward still to come may need it, or a view of it was made.
+void Frame::release_arguments() {
+  for (size_t i = 0; i < arguments_.size(); ++i) {
+    TensorImpl* t = arguments_[i].impl();
+    if (!t || t->refs.get() != 1 || t->storage->refs.get() != 1) continue;
+    const uint32_t handle = r_.arguments[i], cell = r_.infos[handle].cell;
+    bool needed = false;
+    for_path(0, [&](const Entry& e, Location) {
+      if (e.kind != EventKind::op) return;
+      for (uint32_t k = 0; e.tape && k < e.n_in; ++k) needed = needed || r_.infos[operand(e, k)].cell == cell;
+      for (uint32_t h = e.out; h < e.out + e.n_out; ++h) needed = needed || r_.infos[h].cell == cell;
+    });
+    if (needed) continue;
+    r_.handles[handle] = nullptr;
+    arguments_[i] = Tensor();
+  }
+}
+
 // The call is over: what somebody holds becomes an ordinary tensor, the rest goes home empty.
 void Frame::clean_up() {
   if (only_replayed() && extra_results_.empty()) {
@@ -297,6 +319,7 @@ void Frame::clean_up() {
     send_all_home();
   }
   running_ = false;
+  arguments_ = {};
   for (const Ref<TensorImpl>& t : touched_) core::slot_changed(*t);
   touched_.clear();
   kept_.clear();
@@ -306,12 +329,13 @@ void Frame::send_all_home() {
   std::vector<std::span<const uint32_t>> all;
   for (const uint32_t s : ended_) all.emplace_back(r_.segments[s].results);
   all.emplace_back(extra_results_);
+  const bool tape = recording_ || tape_live_ || passthrough_;
+  if (recording_ && !failed_)
+    for (const uint32_t s : ended_) note_open_tape(r_.segments[s]);
+  if (tape) part_tape();
   for (auto results = all.rbegin(); results != all.rend(); ++results)
     for (auto h = results->rbegin(); h != results->rend(); ++h) release_view(*h);
-  if (recording_ || tape_live_ || passthrough_) {
-    if (recording_ && !failed_)
-      for (const uint32_t s : ended_) note_open_tape(r_.segments[s]);
-    part_tape();
+  if (tape) {
     // Histories that nobody can reach go first, latest first: they hold results.
     for (auto results = all.rbegin(); results != all.rend(); ++results)
       for (auto h = results->rbegin(); h != results->rend(); ++h)
@@ -346,6 +370,7 @@ void Frame::send_home(uint32_t handle) {
   t->set(core::kRequiresGrad, r_.infos[handle].requires_grad);
   t->history = 0;
   if (t->leaf) t->leaf.reset();
+  if (t->view) t->view.reset();
   if (t->grad_fn) t->grad_fn.reset();
 }
 

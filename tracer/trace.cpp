@@ -1,9 +1,11 @@
 // A trace: its records by signature of the arguments, and the scope of a call.
 #include "tandem/tracer/trace.h"
 
+#include <algorithm>
 #include <mutex>
 
 #include "tandem/core/log.h"
+#include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/slots.h"
@@ -12,38 +14,38 @@ namespace tandem::tracer {
 
 class Trace {
  public:
-  explicit Trace(TraceOptions o) : options(std::move(o)) {}
+  Trace(TraceOptions o, Location where) : options(std::move(o)), made_at(where) {}
 
   struct Entry {
     explicit Entry(Counters& counters) : frame(record, counters) {}
     Record record;
     Frame frame;
+    int64_t last_call = 0;
+    int64_t bytes = 0, grown = -1;  // of the record, when `growth` was `grown`
+    int64_t growth() const { return record.recordings + record.plans_built; }
   };
   /// The entry for these arguments, made if there is none; null if the call must run eagerly.
-  Entry* find(std::span<const Tensor> arguments);
+  Entry* find(std::span<const Tensor> arguments, const ArgumentNames& names);
+  /// After a call of `latest`: forgets the entries that were not used for the longest time, until the others
+  /// fit.
+  void bound();
 
   TraceOptions options;
+  Location made_at;
   std::mutex mutex;
   Counters counters;
   std::vector<std::unique_ptr<Entry>> entries;
+  Entry* latest = nullptr;
+  int64_t bytes = 0, forgotten = 0;
 
  private:
+  Entry* matching(std::span<const Tensor> arguments, uint64_t modes_now) const;
+  void explain(std::span<const Tensor> arguments, uint64_t modes_now, const ArgumentNames& names) const;
   bool aliases_slot(const Record& r, std::span<const Tensor> arguments) const;
   bool warned_alias_ = false;
 };
 
 namespace {
-
-ArgumentType type_of(std::span<const Tensor> arguments, size_t i) {
-  const TensorImpl* t = arguments[i].impl();
-  ArgumentType a{
-      t->dtype, t->device, t->sizes, t->strides, t->has(core::kRequiresGrad), t->grad_fn == nullptr, -1, -1};
-  for (size_t k = 0; k < i; ++k) {
-    if (a.same_as < 0 && arguments[k].impl() == t) a.same_as = static_cast<int>(k);
-    if (a.shares < 0 && arguments[k].impl()->storage == t->storage) a.shares = static_cast<int>(k);
-  }
-  return a;
-}
 
 // Compared field by field without building an ArgumentType: this runs on every call.
 bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
@@ -74,15 +76,79 @@ bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) con
   return false;
 }
 
-Trace::Entry* Trace::find(std::span<const Tensor> arguments) {
-  const uint64_t modes_word_now = modes_word(modes());
+Trace::Entry* Trace::matching(std::span<const Tensor> arguments, uint64_t modes_now) const {
+  const auto fits = [&](const Entry& e) {
+    const Record& r = e.record;
+    if (r.key.size() != arguments.size() || r.modes_at_entry != modes_now) return false;
+    for (size_t i = 0; i < arguments.size(); ++i)
+      if (!matches(r.key[i], arguments, i)) return false;
+    return true;
+  };
+  if (latest && fits(*latest)) return latest;
+  for (const std::unique_ptr<Entry>& e : entries)
+    if (fits(*e)) return e.get();
+  return nullptr;
+}
+
+// A new signature: written to the log, or refused.
+void Trace::explain(std::span<const Tensor> arguments, uint64_t modes_now, const ArgumentNames& names) const {
+  const bool refused = counters.traces >= options.max_traces;
+  const bool logged = core::log_enabled(core::LogArea::trace, core::LogLevel::debug) && !entries.empty();
+  if (!refused && !logged) return;
+  Signature now{.modes = modes_now};
+  for (size_t i = 0; i < arguments.size(); ++i) now.key.push_back(argument_type(arguments, i));
+  std::string text = "the first call";
+  size_t fewest = SIZE_MAX;
   for (const std::unique_ptr<Entry>& e : entries) {
-    const Record& r = e->record;
-    if (r.key.size() != arguments.size() || r.modes_at_entry != modes_word_now) continue;
-    bool same = true;
-    for (size_t i = 0; same && i < arguments.size(); ++i) same = matches(r.key[i], arguments, i);
-    if (!same) continue;
-    if (!aliases_slot(r, arguments)) return e.get();
+    const auto [n, what] = compare_signatures({e->record.key, e->record.modes_at_entry}, now, names, fewest);
+    if (n < fewest) fewest = n, text = what;
+  }
+  if (refused)
+    fail(options.name + ": max_traces = " + std::to_string(options.max_traces) +
+             " allows no new signature of arguments: " + text,
+         made_at);
+  core::log(core::LogArea::trace, core::LogLevel::debug,
+            options.name + ": a new signature of arguments (" + std::to_string(entries.size()) +
+                " are known): " + text);
+}
+
+void Trace::bound() {
+  if (!latest || latest->grown == latest->growth()) return;
+  latest->grown = latest->growth();
+  bytes -= latest->bytes;
+  latest->bytes = record_bytes(latest->record);
+  bytes += latest->bytes;
+  const auto forget = [&](size_t i) {
+    bytes -= entries[i]->bytes;
+    if (entries[i].get() == latest) latest = nullptr;
+    entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(i));
+    if (forgotten++ == 0)
+      core::log(core::LogArea::trace, core::LogLevel::info,
+                options.name + ": signatures that were not used for long are forgotten (max_bytes)");
+  };
+  while (bytes > options.max_bytes && entries.size() > 1) {
+    const auto oldest = std::min_element(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+      return a->last_call < b->last_call;
+    });
+    if (oldest->get() == latest) break;
+    forget(static_cast<size_t>(oldest - entries.begin()));
+  }
+  // One signature with many branches begins anew; a single path stays, however long it is.
+  if (bytes > options.max_bytes && entries.size() == 1 && latest->record.branches.size() > 1) forget(0);
+}
+
+Trace::Entry* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& names) {
+  const uint64_t modes_word_now = modes_word(modes());
+  if (Entry* e = matching(arguments, modes_word_now)) {
+    latest = e;
+    e->last_call = counters.calls;
+    if (!aliases_slot(e->record, arguments)) return e;
+    if (options.require_full_capture)
+      fail(options.name +
+               ": require_full_capture: an argument shares memory with a tensor that the function captured, "
+               "so "
+               "that the call would run eagerly",
+           made_at);
     ++counters.eager_calls;
     if (!warned_alias_)
       core::log(
@@ -92,12 +158,14 @@ Trace::Entry* Trace::find(std::span<const Tensor> arguments) {
     warned_alias_ = true;
     return nullptr;
   }
+  explain(arguments, modes_word_now, names);
   auto entry = std::make_unique<Entry>(counters);
   Record& r = entry->record;
   r.modes_at_entry = modes_word_now;
   r.compile = options.compile;
+  r.options = &options;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    r.key.push_back(type_of(arguments, i));
+    r.key.push_back(argument_type(arguments, i));
     const ArgumentType& a = r.key.back();
     if (a.same_as >= 0) {
       r.arguments.push_back(r.arguments[static_cast<size_t>(a.same_as)]);
@@ -115,21 +183,21 @@ Trace::Entry* Trace::find(std::span<const Tensor> arguments) {
     r.handles.push_back(arguments[i].impl());
     r.infos.push_back(info_of(arguments[i].impl(), HandleInfo::Kind::argument, cell));
   }
-  if (core::log_enabled(core::LogArea::trace, core::LogLevel::debug) && !entries.empty())
-    core::log(core::LogArea::trace, core::LogLevel::debug, options.name + ": a new signature of arguments");
   entries.push_back(std::move(entry));
-  return entries.back().get();
+  latest = entries.back().get();
+  latest->last_call = counters.calls;
+  return latest;
 }
 
-CallScope::CallScope(Trace& trace, std::span<const Tensor> arguments) : trace_(trace) {
+CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names) : trace_(trace) {
   trace.mutex.lock();
   try {
     for (const Tensor& t : arguments)
       if (t.checked({}).has(core::kPending))
         fail(trace.options.name + ": an argument is a pending tensor of a traced call on another thread");
-    Trace::Entry* entry = trace.find(arguments);
+    Trace::Entry* entry = trace.find(arguments, names);
     if (!entry) return;
-    entry->frame.begin(arguments);
+    entry->frame.begin(arguments, names);
     frame_ = &entry->frame;
   } catch (...) {
     trace.mutex.unlock();
@@ -144,20 +212,28 @@ void CallScope::finish() {
   frame_->end();
   frame_ = nullptr;
   eager::interceptor_ = outer_;
+  trace_.bound();
 }
 
 CallScope::~CallScope() {
   if (frame_) {
     frame_->abandon();
     eager::interceptor_ = outer_;
+    trace_.bound();
   }
   trace_.mutex.unlock();
 }
 
+void fail_circular() {
+  fail(
+      "trace: an argument points to itself, or to a chain of more than 1,000 objects; give its class "
+      "tensors_of");
+}
+
 bool inside_call() { return eager::interceptor() != nullptr && on(Mechanism::inline_traces); }
 
-std::shared_ptr<Trace> make_trace(TraceOptions options) {
-  return std::make_shared<Trace>(std::move(options));
+std::shared_ptr<Trace> make_trace(TraceOptions options, Location where) {
+  return std::make_shared<Trace>(std::move(options), where);
 }
 
 TraceReport report(const Trace& trace) {
@@ -170,6 +246,8 @@ TraceReport report(const Trace& trace) {
   r.backward_skipped = c.backward_skipped;
   r.backward_walked = c.backward_walked;
   r.eager_calls = c.eager_calls;
+  r.record_bytes = trace.bytes;
+  r.forgotten = trace.forgotten;
   r.signatures = static_cast<int64_t>(trace.entries.size());
   for (const auto& e : trace.entries) {
     r.branches += static_cast<int64_t>(e->record.branches.size());

@@ -6,8 +6,9 @@
 // time. A call inside another traced call runs its body as part of that one.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "tandem/eager/tensor.h"
+#include "tandem/tracer/arguments.h"
 
 namespace tandem {
 
@@ -25,11 +27,20 @@ class Interceptor;
 struct TraceOptions {
   std::string name = "traced";  // in logs and reports
   bool compile = true;          // false: kernels run in the chunk evaluator; fused all the same
+  /// An Error, which says what differs, instead of recording one more signature or branch.
+  int64_t max_traces = INT64_MAX;
+  /// What is recorded may take about so much memory (without the plans' arenas); what was not used for the
+  /// longest time is forgotten.
+  int64_t max_bytes = int64_t{64} << 20;
+  /// An Error with the reason where a segment would run op by op because it is no graph, or a call eagerly.
+  bool require_full_capture = false;
 };
 
 /// What a trace has done and holds, as numbers to assert on. Bytes and counts are sums over its plans.
 struct TraceReport {
   int64_t calls = 0, recorded = 0;
+  int64_t record_bytes = 0;  // held now, estimated
+  int64_t forgotten = 0;     // signatures, because of max_bytes
   int64_t signatures = 0, branches = 0, segments = 0, plans = 0;
   int64_t ops = 0;      // op events recorded, backward included
   int64_t entries = 0;  // plan entries: kernels, products, natives
@@ -47,32 +58,11 @@ namespace tracer {
 
 class Trace;
 
-/// The tensor arguments of a call, held until it ends. Few need no allocation.
-class Arguments {
- public:
-  void add(const Tensor& t) {
-    if (n_ < kFew) {
-      few_[n_++] = t;
-      return;
-    }
-    if (many_.empty()) many_.assign(few_, few_ + kFew);
-    many_.push_back(t);
-  }
-  std::span<const Tensor> list() const {
-    return many_.empty() ? std::span<const Tensor>(few_, n_) : std::span<const Tensor>(many_);
-  }
-
- private:
-  static constexpr size_t kFew = 8;
-  Tensor few_[kFew];
-  size_t n_ = 0;
-  std::vector<Tensor> many_;
-};
-
-/// One call of a traced function: takes the trace's lock, binds the arguments, installs the interceptor.
+/// One call of a traced function: takes the trace's lock, binds the arguments, installs the interceptor. Lets
+/// go of an argument early if the body gave it up and nothing later needs it.
 class CallScope {
  public:
-  CallScope(Trace& trace, std::span<const Tensor> arguments);
+  CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names);
   /// If the body threw: what came before happens, as in eager mode.
   ~CallScope();
   /// The body has returned and its results are alive: runs what is pending.
@@ -88,30 +78,10 @@ class CallScope {
 
 /// True if this thread runs a traced call.
 bool inside_call();
-std::shared_ptr<Trace> make_trace(TraceOptions options);
+std::shared_ptr<Trace> make_trace(TraceOptions options, Location where);
 TraceReport report(const Trace& trace);
 std::string graph_text(const Trace& trace);
 std::string code_text(const Trace& trace);
-
-/// An undefined tensor is a host value: the body sees it.
-inline void collect(Arguments& out, const Tensor& t) {
-  if (t.defined()) out.add(t);
-}
-inline void collect(Arguments& out, const std::vector<Tensor>& list) {
-  for (const Tensor& t : list) collect(out, t);
-}
-template <class A, class B>
-void collect(Arguments& out, const std::pair<A, B>& p) {
-  collect(out, p.first);
-  collect(out, p.second);
-}
-template <class T>
-void collect(Arguments& out, const std::optional<T>& o) {
-  if (o) collect(out, *o);
-}
-/// Host values are no part of the signature: they are followed because the body runs.
-template <class T>
-void collect(Arguments&, const T&) {}
 
 }  // namespace tracer
 
@@ -119,21 +89,27 @@ void collect(Arguments&, const T&) {}
 template <class F>
 class TracedFunction {
  public:
-  TracedFunction(F f, TraceOptions options)
-      : function_(std::move(f)), trace_(tracer::make_trace(std::move(options))) {}
+  TracedFunction(F f, TraceOptions options, Location where = Location::here())
+      : function_(std::move(f)), trace_(tracer::make_trace(std::move(options), where)) {}
 
+  /// Calls the function. Arguments are taken apart (arguments.h); what it returns is real, whatever holds it.
   template <class... Args>
-  auto operator()(Args&&... args) {
+  std::invoke_result_t<F&, Args&&...> operator()(Args&&... args) {
     using Result = std::invoke_result_t<F&, Args&&...>;
-    if (tracer::inside_call()) return function_(std::forward<Args>(args)...);
+    if (tracer::inside_call()) return std::invoke(function_, std::forward<Args>(args)...);
     tracer::Arguments arguments;
     (tracer::collect(arguments, args), ...);
-    tracer::CallScope scope(*trace_, arguments.list());
+    const auto name = [&](size_t index) { return tracer::argument_name(index, args...); };
+    tracer::CallScope scope(*trace_, arguments.list(), {name_with<decltype(name)>, &name});
     if constexpr (std::is_void_v<Result>) {
-      function_(std::forward<Args>(args)...);
+      std::invoke(function_, std::forward<Args>(args)...);
       scope.finish();
+    } else if constexpr (std::is_reference_v<Result>) {
+      Result result = std::invoke(function_, std::forward<Args>(args)...);
+      scope.finish();
+      return static_cast<Result>(result);
     } else {
-      Result result = function_(std::forward<Args>(args)...);
+      Result result = std::invoke(function_, std::forward<Args>(args)...);
       scope.finish();
       return result;
     }
@@ -146,6 +122,11 @@ class TracedFunction {
   std::string code() const { return tracer::code_text(*trace_); }
 
  private:
+  template <class Name>
+  static std::string name_with(const void* name, size_t index) {
+    return (*static_cast<const Name*>(name))(index);
+  }
+
   F function_;
   std::shared_ptr<tracer::Trace> trace_;
 };
@@ -154,8 +135,8 @@ class TracedFunction {
 /// everything else that may change between calls (captured numbers, parameters, branches, modes) is noticed
 /// and followed.
 template <class F>
-TracedFunction<std::decay_t<F>> trace(F&& f, TraceOptions options = {}) {
-  return {std::forward<F>(f), std::move(options)};
+TracedFunction<std::decay_t<F>> trace(F&& f, TraceOptions options = {}, Location where = Location::here()) {
+  return {std::forward<F>(f), std::move(options), where};
 }
 
 }  // namespace tandem

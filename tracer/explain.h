@@ -1,0 +1,26 @@
+// Why a call was not what was recorded, in words: for the log, and for the Error of max_traces. Cold: asked
+// when a signature or branch is new. Free functions, under the trace's lock.
+#pragma once
+
+#include <span>
+#include <string>
+#include <utility>
+
+#include "tandem/tracer/arguments.h"
+#include "tandem/tracer/record.h"
+
+namespace tandem::tracer {
+
+/// The key of one set of arguments.
+struct Signature {
+  std::vector<ArgumentType> key;
+  uint64_t modes = 0;
+};
+/// How many things differ, and which, with old and new value: "arg0: sizes (3, 4) before, (5, 4) now". The
+/// text is made only if they are fewer than `fewest`.
+std::pair<size_t, std::string> compare_signatures(const Signature& before, const Signature& now,
+                                                  const ArgumentNames& names, size_t fewest);
+/// The arguments that a span of tensors has now, as a key would hold them.
+ArgumentType argument_type(std::span<const Tensor> arguments, size_t i);
+
+}  // namespace tandem::tracer
