@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 namespace tandem {
 
@@ -74,5 +75,39 @@ uint16_t float_to_bfloat(float value) {
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
+
+namespace core {
+
+namespace {
+template <class T>
+T load(const void* p) {
+  T v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+}  // namespace
+
+double load_double(DType t, const void* p) {
+  switch (t) {
+    case DType::bool_:
+    case DType::uint8:
+      return load<uint8_t>(p);
+    case DType::int32:
+      return load<int32_t>(p);
+    case DType::int64:
+      return static_cast<double>(load<int64_t>(p));
+    case DType::float16:
+      return half_to_float(load<uint16_t>(p));
+    case DType::bfloat16:
+      return bfloat_to_float(load<uint16_t>(p));
+    case DType::float32:
+      return load<float>(p);
+    case DType::float64:
+      return load<double>(p);
+  }
+  return 0;
+}
+
+}  // namespace core
 
 }  // namespace tandem

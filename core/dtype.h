@@ -44,6 +44,11 @@ uint16_t float_to_half(float value);
 float bfloat_to_float(uint16_t bits);
 uint16_t float_to_bfloat(float value);
 
+namespace core {
+/// The element at `p` as a double (exact for every type but int64 beyond 2^53).
+double load_double(DType t, const void* p);
+}  // namespace core
+
 template <class T>
 struct DTypeOf;
 template <> struct DTypeOf<bool> { static constexpr DType value = DType::bool_; };

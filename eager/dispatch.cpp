@@ -255,8 +255,8 @@ Tensor call1(const Call& call) {
   return Tensor(std::move(result));
 }
 
-void materialize(TensorImpl* t, Location where) {
-  if (!t->has(core::kPending)) return;
+void materialize(TensorImpl* t, Location where, bool pointer) {
+  if (!t->has(core::kPending) && !(interceptor_ && interceptor_->owes(t, pointer))) return;
   if (!interceptor_)
     fail("a pending tensor of a traced call was used outside of that call or on another thread", where);
   interceptor_->read(t, where);

@@ -46,7 +46,8 @@ void check_in_place(const Call& call);
 /// Throws unless the inferred results fit the operands that an in-place call writes.
 void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& results);
 /// Makes a pending tensor real (a read, as the interceptor sees it).
-void materialize(TensorImpl* t, Location where);
+/// `pointer`: its address is handed out, so that it may be written from outside.
+void materialize(TensorImpl* t, Location where, bool pointer = false);
 /// Moves the version of the memory under `t`.
 inline void bump_version(TensorImpl* t, const Location& where) {
   if (core::Storage* s = t->storage.get()) [[likely]] {

@@ -80,6 +80,9 @@ class Interceptor {
   virtual void host_code() = 0;
   /// The values of `t` are about to be read or its address handed out: make it real.
   virtual void read(core::TensorImpl* t, Location where) = 0;
+  /// True if ops that have not run yet write the memory of this real tensor, or, with `pointer`, use it at
+  /// all: its values cannot be read, or its address handed out, before `read`.
+  virtual bool owes(const core::TensorImpl* t, bool pointer) = 0;
   /// requires_grad_ is about to change `t`.
   virtual void requires_grad(core::TensorImpl* t, bool on, Location where) = 0;
   /// The version of a pending tensor's memory.

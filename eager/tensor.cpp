@@ -14,37 +14,6 @@ using core::TensorImpl;
 
 namespace {
 
-template <class T>
-struct Element {
-  static T load(const char* p) {
-    T v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-  }
-};
-
-/// One element as a double (exact for every type but int64 beyond 2^53).
-double load_double(DType t, const char* p) {
-  switch (t) {
-    case DType::bool_:
-    case DType::uint8:
-      return Element<uint8_t>::load(p);
-    case DType::int32:
-      return Element<int32_t>::load(p);
-    case DType::int64:
-      return static_cast<double>(Element<int64_t>::load(p));
-    case DType::float16:
-      return half_to_float(Element<uint16_t>::load(p));
-    case DType::bfloat16:
-      return bfloat_to_float(Element<uint16_t>::load(p));
-    case DType::float32:
-      return Element<float>::load(p);
-    case DType::float64:
-      return Element<double>::load(p);
-  }
-  return 0;
-}
-
 const TensorImpl& single(const Tensor& t, Location where) {
   TensorImpl& impl = t.checked(where);
   if (impl.numel != 1)
@@ -67,13 +36,17 @@ int64_t Tensor::size(int64_t axis, Location where) const {
 
 double Tensor::item_double(Location where) const {
   const TensorImpl& t = single(*this, where);
-  return load_double(t.dtype, static_cast<const char*>(t.data));
+  return core::load_double(t.dtype, static_cast<const char*>(t.data));
 }
 
 int64_t Tensor::item_int(Location where) const {
   const TensorImpl& t = single(*this, where);
-  if (t.dtype == DType::int64) return Element<int64_t>::load(static_cast<const char*>(t.data));
-  const double v = load_double(t.dtype, static_cast<const char*>(t.data));
+  if (t.dtype == DType::int64) {
+    int64_t v = 0;
+    std::memcpy(&v, t.data, sizeof v);
+    return v;
+  }
+  const double v = core::load_double(t.dtype, static_cast<const char*>(t.data));
   if (!(v >= -9.2e18 && v <= 9.2e18))
     fail("item: the value " + std::to_string(v) + " does not fit an integer", where);
   return static_cast<int64_t>(v);
@@ -83,7 +56,7 @@ void* Tensor::raw_data(DType expected, Location where) const {
   TensorImpl& t = checked(where);
   if (t.dtype != expected)
     fail(std::string("data: the tensor holds ") + name(t.dtype) + ", asked for " + name(expected), where);
-  eager::materialize(&t, where);
+  eager::materialize(&t, where, true);
   t.storage->exposed = true;
   return t.data;
 }

@@ -289,7 +289,7 @@ template <class... Args>
 std::string argument_name(size_t index, const Args&... arguments) {
   Namer sink{index};
   Visitor<Namer> visit(sink);
-  size_t i = 0;
+  [[maybe_unused]] size_t i = 0;
   (visit.within([&] { return "arg" + std::to_string(i++); }, arguments), ...);
   return sink.found;
 }

@@ -315,8 +315,9 @@ void Frame::host_code() {
 }
 
 void Frame::read(TensorImpl* t, Location where) {
-  if (t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
-  if (!on(Mechanism::reads_run))
+  const bool pending = t->has(kPending);
+  if (pending && t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
+  if (pending && !on(Mechanism::reads_run))
     return give_storage(static_cast<uint32_t>(t->handle), core::make_storage(t->nbytes()));
   if (!recording_) {
     if (!find_event([](const Entry& e) { return e.kind == EventKind::read; }))
@@ -336,6 +337,24 @@ void Frame::read(TensorImpl* t, Location where) {
   if (on(Mechanism::once)) segment_start_ = linear();
   release_arguments();
   TANDEM_INTERNAL(!t->has(kPending), "a read left its tensor pending");
+}
+
+bool Frame::owes(const TensorImpl* t, bool pointer) {
+  if (passthrough_ || !t->storage) return false;
+  bool owed = false;
+  for_path(segment_start_, [&](const Entry& e, Location) {
+    if (e.kind != EventKind::op || (!e.in_place && !pointer)) return;
+    const std::span<const int> written = ops::written(ops::def(static_cast<ops::OpId>(e.op)));
+    for (uint32_t i = 0; i < e.n_in && !owed; ++i) {
+      if (!pointer && std::find(written.begin(), written.end(), static_cast<int>(i)) == written.end())
+        continue;
+      uint32_t h = operand(e, i);
+      const auto shows = [&](const TensorImpl* used) { return used && used->storage == t->storage; };
+      while (r_.infos[h].view && !shows(r_.handles[h])) h = r_.infos[h].base;
+      owed = shows(r_.handles[h]);
+    }
+  });
+  return owed;
 }
 
 void Frame::requires_grad(TensorImpl* t, bool on, Location where) {

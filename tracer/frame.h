@@ -20,6 +20,7 @@ struct Counters {
   int64_t op_by_op = 0;     // segments run op by op
   int64_t slots_bound = 0;  // slots bound to another tensor than in the call before
   int64_t backward_skipped = 0, backward_walked = 0;
+  int64_t verified = 0;     // calls whose plans were compared with eager runs
   int64_t eager_calls = 0;  // calls run eagerly (arguments that alias captured tensors; storms)
 };
 
@@ -42,6 +43,7 @@ class Frame final : public eager::Interceptor {
   void leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) override;
   void host_code() override;
   void read(TensorImpl* t, Location where) override;
+  bool owes(const TensorImpl* t, bool pointer) override;
   void requires_grad(TensorImpl* t, bool on, Location where) override;
   eager::Version& version(TensorImpl* t) override;
   bool view(const TensorImpl* t, eager::ViewOf& out) override;
@@ -153,6 +155,7 @@ class Frame final : public eager::Interceptor {
   void consume(const BackwardRecord& b);
 
   friend class Lowering;
+  friend class Shadow;
   Record& r_;
   Counters& counters_;
   std::span<Tensor> arguments_;  // of the running call
@@ -172,6 +175,7 @@ class Frame final : public eager::Interceptor {
   std::vector<char> used_;                // by handle: slots used on the path so far (while recording)
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call
   std::vector<Ref<TensorImpl>> touched_;  // tensors from outside that this call gave a history
+  class Shadow* shadow_ = nullptr;        // this call runs under verify or debug
   eager::Node* noted_ = nullptr;          // the nodes that this call has made, latest first
   std::vector<uint32_t> extra_results_;   // made after the last ended segment, by a call that was broken off
   std::vector<char> consumed_;            // by handle: history that was consumed and let go (while recording)

@@ -23,6 +23,9 @@ class Lowering {
   /// Values of the cells at the end, in order, become the outputs; external cells that changed are written.
   void finish(const std::vector<uint32_t>& output_cells);
 
+  /// The value of a cell that the ops so far made or changed.
+  ops::Value cell(uint32_t c) const { return cell_value_.at(c); }
+
   jit::Graph& graph() { return graph_; }
   const std::vector<uint32_t>& inputs() const { return inputs_; }
   const std::vector<uint32_t>& numbers() const { return numbers_; }

@@ -117,6 +117,7 @@ struct Branch {
   int32_t parent = -1, parent_position = 0;        // -1: the root
   int32_t base = 0;                                // events before the first of this branch
   std::vector<std::pair<int32_t, int32_t>> forks;  // position -> branch
+  int32_t verified = 0;                            // calls that ended here and were compared with eager runs
 };
 
 /// Dtype, layout and history of one tensor argument; `same_as`: the first argument with the same tensor,
@@ -152,6 +153,7 @@ struct Record {
   const TraceOptions* options = nullptr;  // of the trace, which outlives its records
   class Frame* frame = nullptr;
   bool compile = true;
+  std::string op_by_op;  // why every segment runs op by op; empty if plans are used
 
   Record();
   ~Record();

@@ -9,6 +9,7 @@
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/lowering.h"
 #include "tandem/tracer/mechanisms.h"
+#include "tandem/tracer/shadow.h"
 
 namespace tandem::tracer {
 
@@ -105,10 +106,11 @@ void Frame::end_segment(SegmentEnd& segment) {
   if (recording_) prune_tape(segment);
   ended_.push_back(static_cast<uint32_t>(&segment - r_.segments.data()));
   if (segment.results.empty() && linear() == segment_start_) return;
+  if (shadow_ && shadow_->take_over(segment)) return;
   const bool first_time = !segment.taken && !segment.first && on(Mechanism::new_branch_waits);
   segment.taken = true;
   if (!segment.op_by_op.empty()) refuse_partial_capture(segment.op_by_op);
-  if (!segment.op_by_op.empty() || first_time) {
+  if (!segment.op_by_op.empty() || first_time || !r_.op_by_op.empty()) {
     run_op_by_op(segment);
   } else {
     const Plan* plan = find_plan(segment);
@@ -117,6 +119,7 @@ void Frame::end_segment(SegmentEnd& segment) {
     else
       run_op_by_op(segment);
   }
+  if (shadow_) shadow_->compare(segment);
 }
 
 const Plan* Frame::find_plan(SegmentEnd& segment) {

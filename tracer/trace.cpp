@@ -8,6 +8,7 @@
 #include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/mechanisms.h"
+#include "tandem/tracer/shadow.h"
 #include "tandem/tracer/slots.h"
 
 namespace tandem::tracer {
@@ -189,7 +190,18 @@ Trace::Entry* Trace::find(std::span<const Tensor> arguments, const ArgumentNames
   return latest;
 }
 
-CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names) : trace_(trace) {
+namespace {
+
+bool wants_verify(const TraceOptions& o, const Record& r) {
+  if (o.verify <= 0) return o.verify < 0;
+  return std::any_of(r.branches.begin(), r.branches.end(),
+                     [&](const auto& b) { return b->verified < o.verify; });
+}
+
+}  // namespace
+
+CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names, bool check)
+    : trace_(trace) {
   trace.mutex.lock();
   try {
     for (const Tensor& t : arguments)
@@ -199,17 +211,26 @@ CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames na
     if (!entry) return;
     entry->frame.begin(arguments, names);
     frame_ = &entry->frame;
+    const TraceOptions& o = trace.options;
+    if (o.debug && !check)
+      shadow_ = std::make_unique<Shadow>(*frame_, Shadow::Mode::debug, o.name);
+    else if (check || (o.verify && wants_verify(o, entry->record)))
+      shadow_ = std::make_unique<Shadow>(*frame_, Shadow::Mode::verify, o.name);
   } catch (...) {
     trace.mutex.unlock();
     throw;
   }
   outer_ = eager::interceptor_;
-  eager::interceptor_ = frame_;
+  eager::interceptor_ = shadow_ ? static_cast<eager::Interceptor*>(shadow_.get()) : frame_;
 }
 
 void CallScope::finish() {
   if (!frame_) return;
   frame_->end();
+  if (shadow_) {
+    shadow_->finish();
+    shadow_.reset();
+  }
   frame_ = nullptr;
   eager::interceptor_ = outer_;
   trace_.bound();
@@ -218,6 +239,7 @@ void CallScope::finish() {
 CallScope::~CallScope() {
   if (frame_) {
     frame_->abandon();
+    shadow_.reset();  // before another thread takes the frame
     eager::interceptor_ = outer_;
     trace_.bound();
   }
@@ -242,6 +264,7 @@ TraceReport report(const Trace& trace) {
   r.calls = c.calls;
   r.recorded = c.recorded;
   r.op_by_op = c.op_by_op;
+  r.verified = c.verified;
   r.slots_bound = c.slots_bound;
   r.backward_skipped = c.backward_skipped;
   r.backward_walked = c.backward_walked;
@@ -252,6 +275,7 @@ TraceReport report(const Trace& trace) {
   for (const auto& e : trace.entries) {
     r.branches += static_cast<int64_t>(e->record.branches.size());
     r.segments += static_cast<int64_t>(e->record.segments.size());
+    if (!e->record.op_by_op.empty()) r.op_by_op_reasons.push_back(e->record.op_by_op);
     for (const auto& b : e->record.branches)
       for (const Entry& entry : b->entries) r.ops += entry.kind == EventKind::op;
     for (const SegmentEnd& s : e->record.segments) {

@@ -34,6 +34,11 @@ struct TraceOptions {
   int64_t max_bytes = int64_t{64} << 20;
   /// An Error with the reason where a segment would run op by op because it is no graph, or a call eagerly.
   bool require_full_capture = false;
+  /// So many calls of each signature and branch (-1: all) run their ops eagerly besides, on copies, and what
+  /// the plans give is compared bit for bit. A difference throws an Error that names op, values and line.
+  int verify = 0;
+  /// Every call runs op by op as it is called, and a result that is not finite throws an Error at its line.
+  bool debug = false;
 };
 
 /// What a trace has done and holds, as numbers to assert on. Bytes and counts are sums over its plans.
@@ -48,6 +53,7 @@ struct TraceReport {
   int64_t arena_bytes = 0;
   double compile_ms = 0;
   int64_t op_by_op = 0;  // segments that ran op by op, so far
+  int64_t verified = 0;  // calls that were compared with eager runs
   int64_t slots_bound = 0;
   int64_t backward_skipped = 0, backward_walked = 0;
   int64_t eager_calls = 0;
@@ -62,7 +68,8 @@ class Trace;
 /// go of an argument early if the body gave it up and nothing later needs it.
 class CallScope {
  public:
-  CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names);
+  /// `check`: this call is verified, whatever the options.
+  CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names, bool check = false);
   /// If the body threw: what came before happens, as in eager mode.
   ~CallScope();
   /// The body has returned and its results are alive: runs what is pending.
@@ -73,6 +80,7 @@ class CallScope {
  private:
   Trace& trace_;
   class Frame* frame_ = nullptr;  // null: the call runs eagerly
+  std::unique_ptr<class Shadow> shadow_;
   eager::Interceptor* outer_ = nullptr;
 };
 
@@ -95,12 +103,31 @@ class TracedFunction {
   /// Calls the function. Arguments are taken apart (arguments.h); what it returns is real, whatever holds it.
   template <class... Args>
   std::invoke_result_t<F&, Args&&...> operator()(Args&&... args) {
+    return call(false, std::forward<Args>(args)...);
+  }
+
+  /// A call whose plans are compared with an eager run on copies (TraceOptions::verify), once. Throws at a
+  /// difference; the eager values stand then.
+  template <class... Args>
+  std::invoke_result_t<F&, Args&&...> check(Args&&... args) {
+    return call(true, std::forward<Args>(args)...);
+  }
+
+  TraceReport report() const { return tracer::report(*trace_); }
+  /// The captured graphs as text, one a plan.
+  std::string graph() const { return tracer::graph_text(*trace_); }
+  /// The generated kernels' source.
+  std::string code() const { return tracer::code_text(*trace_); }
+
+ private:
+  template <class... Args>
+  std::invoke_result_t<F&, Args&&...> call(bool check, Args&&... args) {
     using Result = std::invoke_result_t<F&, Args&&...>;
     if (tracer::inside_call()) return std::invoke(function_, std::forward<Args>(args)...);
     tracer::Arguments arguments;
     (tracer::collect(arguments, args), ...);
     const auto name = [&](size_t index) { return tracer::argument_name(index, args...); };
-    tracer::CallScope scope(*trace_, arguments.list(), {name_with<decltype(name)>, &name});
+    tracer::CallScope scope(*trace_, arguments.list(), {name_with<decltype(name)>, &name}, check);
     if constexpr (std::is_void_v<Result>) {
       std::invoke(function_, std::forward<Args>(args)...);
       scope.finish();
@@ -115,13 +142,6 @@ class TracedFunction {
     }
   }
 
-  TraceReport report() const { return tracer::report(*trace_); }
-  /// The captured graphs as text, one a plan.
-  std::string graph() const { return tracer::graph_text(*trace_); }
-  /// The generated kernels' source.
-  std::string code() const { return tracer::code_text(*trace_); }
-
- private:
   template <class Name>
   static std::string name_with(const void* name, size_t index) {
     return (*static_cast<const Name*>(name))(index);

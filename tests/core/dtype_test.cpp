@@ -108,3 +108,15 @@ TEST_CASE("bfloat rounds to nearest even", "[dtype]") {
   CHECK(std::isnan(bfloat_to_float(float_to_bfloat(std::bit_cast<float>(0x7f800001u)))));
   CHECK(std::isnan(half_to_float(float_to_half(std::bit_cast<float>(0x7f800001u)))));
 }
+
+TEST_CASE("an element of any type as a double", "[dtype]") {
+  const auto load = [](DType t, auto bits) { return core::load_double(t, &bits); };
+  CHECK(load(bool_, uint8_t{1}) == 1.0);
+  CHECK(load(uint8, uint8_t{200}) == 200.0);
+  CHECK(load(int32, int32_t{-7}) == -7.0);
+  CHECK(load(int64, int64_t{-1} << 40) == -1099511627776.0);
+  CHECK(load(float16, float_to_half(1.5f)) == 1.5);
+  CHECK(load(bfloat16, float_to_bfloat(-2.5f)) == -2.5);
+  CHECK(load(float32, 0.1f) == static_cast<double>(0.1f));
+  CHECK(load(float64, 0.1) == 0.1);
+}

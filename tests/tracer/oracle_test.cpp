@@ -17,17 +17,17 @@ using td::Tensor;
 
 namespace {
 
-#define ORACLE_STATEMENTS(X)                                                                             \
-  X(add)                                                                                                 \
-  X(mul)                                                                                                 \
-  X(tanh)                                                                                                \
-  X(sub_scaled)                                                                                          \
-  X(exp_small)                                                                                           \
-  X(sum_broadcast) X(view_roundtrip) X(in_place_temp) X(in_place_param) X(in_place_view) X(write_slice)  \
-      X(keep) X(drop) X(use_kept) X(swap_params) X(branch_host) X(branch_value) X(read_scalar) X(detach) \
-          X(random) X(dropout) X(train) X(cat_half) X(no_grad) X(throws) X(view_with_grad)               \
-              X(slice_with_grad) X(accumulate) X(grad_of_grad) X(branch_history) X(keep_view)            \
-                  X(state_with_grad) X(transposed)
+#define ORACLE_STATEMENTS(X)                                                                           \
+  X(add)                                                                                               \
+  X(mul)                                                                                               \
+  X(tanh)                                                                                              \
+  X(sub_scaled)                                                                                        \
+  X(exp_small)                                                                                         \
+  X(sum_broadcast)                                                                                     \
+  X(view_roundtrip) X(in_place_temp) X(in_place_param) X(in_place_view) X(write_slice) X(keep) X(drop) \
+      X(use_kept) X(swap_params) X(branch_host) X(branch_value) X(read_scalar) X(detach) X(random)     \
+          X(dropout) X(train) X(cat_half) X(no_grad) X(throws) X(view_with_grad) X(slice_with_grad)    \
+              X(accumulate) X(grad_of_grad) X(branch_history) X(keep_view) X(state_with_grad) X(transposed)
 enum class Do {
 #define X(name) name,
   ORACLE_STATEMENTS(X)
@@ -74,7 +74,7 @@ struct Boom {};
 
 class World {
  public:
-  World(const Program& p, bool traced) : p_(p) {
+  World(const Program& p, bool traced, const td::TraceOptions& options = {}) : p_(p) {
     for (int i = 0; i < 4; ++i) {
       params.push_back(td::arange(i, i + 4) * 0.125f);
       if (p.grads && i < 3) params.back().requires_grad_();
@@ -83,7 +83,7 @@ class World {
     auto body = [this](Tensor x, Tensor y) { return run(std::move(x), std::move(y)); };
     call = body;
     if (!traced) return;
-    auto f = td::trace(body, {.compile = false});
+    auto f = td::trace(body, options);
     call = f;
     report = [f] { return f.report(); };
   }
@@ -356,14 +356,15 @@ Outcome one_call(World& w, uint32_t bits, int call) {
   return o;
 }
 
-}  // namespace
-
-TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
-  constexpr int kPrograms = 2000, kCalls = 10;
+/// Programs `first` to `first + count`, traced with `options`, against eager. Returns the calls that were
+/// verified.
+int64_t run_programs(int first, int count, const td::TraceOptions& options) {
+  constexpr int kCalls = 10;
   const char* only = std::getenv("ORACLE_PROGRAM");  // to look at one program
   td::core::set_log("off");
   int wrong = 0, threw = 0;
-  for (int n = 0; n < kPrograms && wrong < 5; ++n) {
+  int64_t verified = 0;
+  for (int n = first; n < first + count && wrong < 5; ++n) {
     std::mt19937 g(static_cast<unsigned>(n) + 1);
     const Program p = make_program(g);
     if (only) {
@@ -372,7 +373,7 @@ TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
         std::printf("%s a%d b%d c%d f%g\n", kNames[static_cast<int>(s.what)], s.a, s.b, s.c,
                     static_cast<double>(s.f));
     }
-    World eager(p, false), traced(p, true);
+    World eager(p, false), traced(p, true, options);
     td::Generator saved[2] = {td::Generator(5), td::Generator(5)};
     for (int call = 0; call < kCalls; ++call) {
       const uint32_t outside = g(), args = g();
@@ -413,8 +414,24 @@ TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
                             << o[1].error << "'");
       break;
     }
+    verified += traced.report().verified;
   }
   td::core::set_log("warn");
   CHECK(wrong == 0);
   CHECK((only || threw > 0));
+  return verified;
+}
+
+}  // namespace
+
+TEST_CASE("oracle: random programs, traced against eager", "[tracer]") {
+  run_programs(0, 2000, {.compile = false});
+}
+
+TEST_CASE("oracle: verify finds no difference in random programs", "[tracer]") {
+  CHECK(run_programs(0, 200, {.compile = false, .verify = -1}) > 1000);
+}
+
+TEST_CASE("oracle: debug leaves a trace as it would be", "[tracer]") {
+  run_programs(0, 200, {.compile = false, .debug = true});
 }
