@@ -2,14 +2,12 @@
 
 #include <array>
 
+#include "tandem/core/profile.h"
 #include "tandem/jit/evaluator_direct.h"
 
 namespace tandem::eager {
 
 namespace {
-
-// Larger tensors take the general way, which uses all threads.
-constexpr int64_t kLargest = 16384;
 
 struct DirectRow {
   void (*unary)(void*, const void*, int64_t) = nullptr;
@@ -36,25 +34,29 @@ std::array<DirectRow, ops::kOpCount> make_rows() {
   return rows;
 }
 
-const DirectRow& row(ops::OpId op) {
+[[gnu::always_inline]] inline const DirectRow& row(ops::OpId op) {
   static const std::array<DirectRow, ops::kOpCount> rows = make_rows();
   return rows[static_cast<size_t>(op)];
 }
 
-bool plain(const TensorImpl* t) {
+// Larger tensors take the general way, which uses all threads; while a profile runs, so do all, to be timed.
+template <bool timed>
+[[gnu::always_inline]] inline bool plain(const TensorImpl* t) {
   return t && t->dtype == DType::float32 && t->has(core::kContiguous) && !t->has(core::kPending) &&
-         t->numel <= kLargest && t->device.type == DeviceType::cpu;
+         t->numel <=
+             (timed ? core::kUntimedElements : core::untimed_elements.load(std::memory_order_relaxed)) &&
+         t->device.type == DeviceType::cpu;
 }
 
-}  // namespace
-
-bool direct(const Call& call, Ref<TensorImpl>* results) {
-  if (call.in_place || call.n_words || call.n_in > 2 || call.n_in == 0 || !plain(call.in[0])) return false;
+template <bool timed>
+bool run_direct(const Call& call, Ref<TensorImpl>* results) {
+  if (call.in_place || call.n_words || call.n_in > 2 || call.n_in == 0 || !plain<timed>(call.in[0]))
+    return false;
   const TensorImpl* a = call.in[0];
   const DirectRow& r = row(call.op);
   if (call.n_in == 2) {
     const TensorImpl* b = call.in[1];
-    if (!r.binary || !plain(b) || !(a->sizes == b->sizes)) return false;
+    if (!r.binary || !plain<timed>(b) || !(a->sizes == b->sizes)) return false;
     results[0] = core::make_tensor(a->sizes, DType::float32);
     r.binary(results[0]->data, a->data, b->data, a->numel);
     return true;
@@ -63,6 +65,13 @@ bool direct(const Call& call, Ref<TensorImpl>* results) {
   results[0] = core::make_tensor(a->sizes, DType::float32);
   r.unary(results[0]->data, a->data, a->numel);
   return true;
+}
+
+}  // namespace
+
+bool direct(const Call& call, Ref<TensorImpl>* results) { return run_direct<false>(call, results); }
+[[gnu::cold]] bool direct_timed(const Call& call, Ref<TensorImpl>* results) {
+  return run_direct<true>(call, results);
 }
 
 }  // namespace tandem::eager

@@ -9,5 +9,7 @@ namespace tandem::eager {
 
 /// Runs the call if it is such a one.
 bool direct(const Call& call, Ref<TensorImpl>* results);
+/// The same while a profile runs, for a caller that times it.
+bool direct_timed(const Call& call, Ref<TensorImpl>* results);
 
 }  // namespace tandem::eager

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tandem/core/profile.h"
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/direct.h"
 #include "tandem/eager/tape.h"
@@ -216,7 +217,9 @@ ops::Layout infer_view(const Call& call) {
   return op.view(infer, {base->sizes, base->strides, base->offset});
 }
 
-void run_op(const Call& call, Ref<TensorImpl>* results) {
+namespace {
+
+void run_now(const Call& call, Ref<TensorImpl>* results) {
   const ops::OpDef& op = ops::def(call.op);
   if (op.kind == ops::OpKind::view) return run_view(call, results);
   if (call.in_place) return run_in_place(call);
@@ -228,6 +231,24 @@ void run_op(const Call& call, Ref<TensorImpl>* results) {
   if (c.inputs.size() > kMany) many.resize(c.inputs.size()), addresses = many.data();
   for (size_t i = 0; i < c.inputs.size(); ++i) addresses[i] = call.in[c.inputs[i]]->data;
   run_compiled(c, op.name, call.where, addresses, call.words, results, &call);
+}
+
+[[gnu::cold, gnu::noinline]] void run_timed(const Call& call, Ref<TensorImpl>* results) {
+  const ops::OpDef& op = ops::def(call.op);
+  const bool view = op.kind == ops::OpKind::view;
+  int64_t bytes = 0;  // of the operands; the results' are not known before
+  for (uint32_t i = 0; i < call.n_in && !view; ++i)
+    if (call.in[i]) bytes += call.in[i]->nbytes();
+  const core::ProfileSpan span("op", op.name, call.where, bytes, true);
+  if (!direct_timed(call, results)) run_now(call, results);
+}
+
+}  // namespace
+
+void run_op(const Call& call, Ref<TensorImpl>* results) {
+  if (core::profiling()) [[unlikely]]
+    return run_timed(call, results);
+  run_now(call, results);
 }
 
 void call_into(const Call& call, Ref<TensorImpl>* results) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <queue>
 
+#include "tandem/core/profile.h"
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/emitter.h"
 #include "tandem/eager/tape.h"
@@ -73,6 +74,7 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
     }
     return;
   }
+  const core::ProfileSpan span("backward", ops::def(n.op).name, n.where, 0, true);
   const Compiled& c = compiled_gradient(n, grads);
   std::vector<void*> inputs;
   for (const int code : c.inputs) {

@@ -10,6 +10,8 @@
 
 namespace tandem::jit {
 
+struct Description;
+
 struct ExecutableOptions {
   bool compile = true;   // print, compile and load kernels; false: the chunk evaluator (eager mode)
   bool optimize = true;  // run the passes and fuse; false: one group per node (tests)
@@ -17,10 +19,12 @@ struct ExecutableOptions {
 };
 
 struct ExecutableStats {
-  int entries = 0;      // plan entries: kernels, products, natives
+  int groups = 0;       // fused groups, before alike ones became one entry
+  int entries = 0;      // plan entries, a launch each: kernels, products, natives
   int kernels = 0;      // entries that are kernels
   int compiled = 0;     // kernels that run compiled code
   int interpreted = 0;  // kernels that run in the evaluator
+  int distinct = 0;     // different kernels
   int products = 0, natives = 0;
   int64_t arena_bytes = 0;                     // peak of intermediate values
   int64_t bytes_moved = 0, bytes_unfused = 0;  // by the kernels as planned; by one kernel per op
@@ -58,6 +62,9 @@ class Executable {
   const Graph& graph() const;
   std::string plan_text() const;
   std::string code() const;
+  Description describe() const;
+  /// Kernels that run in the evaluator because the printer or the compiler refused them, and why.
+  std::vector<std::string> fallbacks() const;
 
  private:
   struct Impl;

@@ -58,9 +58,10 @@ int32_t same_elements(const Graph& g, int32_t v, const TensorType& type) {
   }
 }
 
-int32_t append(Graph& g, OpId op, int32_t operand, std::vector<int64_t> words, Location where) {
+int32_t append(Graph& g, OpId op, int32_t operand, std::vector<int64_t> words, const Node& n) {
   GraphEmitter e(g, false);
-  e.location = where;
+  e.location = n.where;
+  e.origin = n.origin;
   return e.call(op, {{operand}}, words).id;
 }
 
@@ -96,7 +97,7 @@ int32_t folded_permute(Graph& g, const Node& n) {
   if (in_order(both)) return inner.in[0];
   std::vector<int64_t> words(both.begin(), both.end());
   words.insert(words.begin(), rank);
-  return append(g, OpId::permute, inner.in[0], std::move(words), n.where);
+  return append(g, OpId::permute, inner.in[0], std::move(words), n);
 }
 
 int32_t folded_cast(Graph& g, const Node& n, const TensorType& type) {
@@ -108,7 +109,7 @@ int32_t folded_cast(Graph& g, const Node& n, const TensorType& type) {
   const DType first = g.type(inner.in[0]).dtype, last = type.dtype;
   if (is_integral(first) && is_floating(g.type(n.in[0]).dtype) && is_integral(last) && !holds(last, first))
     return -1;
-  return append(g, OpId::cast, inner.in[0], n.words, n.where);
+  return append(g, OpId::cast, inner.in[0], n.words, n);
 }
 
 }  // namespace
@@ -147,7 +148,7 @@ int32_t folded(Graph& g, const Node& n, const TensorType& type) {
       if (!is_op(inner, OpId::expand)) return -1;
       std::vector<int64_t> words(type.sizes.begin(), type.sizes.end());
       words.insert(words.begin(), type.sizes.rank());
-      return append(g, OpId::expand, inner.in[0], std::move(words), n.where);
+      return append(g, OpId::expand, inner.in[0], std::move(words), n);
     }
     case OpId::reshape:
     case OpId::squeeze:

@@ -83,6 +83,7 @@ void GraphEmitter::emit(OpId op, std::span<const ops::Value> in, ops::Words word
   node.op = op;
   node.words.assign(words.begin(), words.end());
   node.where = location;
+  node.origin = origin;
   std::vector<TensorType> types(static_cast<size_t>(n_in));
   const auto known = std::make_unique<bool[]>(types.size());
   for (int i = 0; i < static_cast<int>(in.size()); ++i) {
@@ -103,6 +104,7 @@ void GraphEmitter::emit(OpId op, std::span<const ops::Value> in, ops::Words word
       const DType wanted = d.types == ops::TypeRule::select && i == 0 ? DType::bool_ : common;
       if (!known[i] || t.number || t.dtype == wanted) continue;
       node.in[static_cast<size_t>(i)] = add_cast(g_, node.in[static_cast<size_t>(i)], wanted, location);
+      g_.nodes.back().origin = origin;
     }
   }
   const int32_t first = add_node(g_, std::move(node), results);
@@ -154,6 +156,7 @@ Graph expand_composites(const Graph& g) {
     for (const int32_t v : n.in) in.push_back({v < 0 ? -1 : renamed[static_cast<size_t>(v)]});
     ops::Value out[ops::kMaxOutputs];
     emitter.location = n.where;
+    emitter.origin = n.origin;
     emitter.emit(n.op, in, n.words, out);
     for (size_t i = 0; i < n.out.size(); ++i) {
       TANDEM_INTERNAL(

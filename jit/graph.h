@@ -44,6 +44,7 @@ struct Node {
   std::vector<int64_t> words;  // structural attributes
   std::vector<int32_t> out;    // value ids of the results
   Location where;
+  int32_t origin = -1;  // for people: which call of the captured program it comes from; no pass looks at it
 };
 
 struct ValueInfo {
@@ -103,6 +104,8 @@ class GraphEmitter final : public ops::Emitter {
   ops::Value number(double value) override;
   ops::Value count(ops::Value v, const Dims& axes) override;
   ops::Value number_op(ops::ScalarOp op, ops::Value a, ops::Value b) override;
+
+  int32_t origin = -1;  // of the nodes that emitted calls become
 
  private:
   Graph& g_;

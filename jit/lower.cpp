@@ -222,7 +222,9 @@ class Lowering {
     r_.kernel.stores.push_back(s);
     store_access_.push_back(strides);
     store_slots_.push_back({to.value, to.destination, 0, true});
+    const int64_t loaded = r_.bytes;
     note_bytes(strides, s.dtype);
+    r_.bytes_stored += r_.bytes - loaded;
   }
 
   // --- Nodes ---

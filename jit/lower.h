@@ -32,6 +32,7 @@ struct LoweredKernel {
   int64_t range = 0;             // of the kept dimensions
   int64_t work = 1;              // elements per index of `range`
   int64_t bytes = 0;             // loaded and stored, each access counted once
+  int64_t bytes_stored = 0;      // of them
 };
 
 /// `stores`: what the group must put into memory.

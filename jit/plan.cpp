@@ -37,6 +37,7 @@ class Planner {
     if (join_) join_alike();
     order_units();
     lay_out_arena();
+    plan_.groups = static_cast<int32_t>(units_.size());
     for (const int32_t u : order_) emit(u);
     count_bytes();
     return std::move(plan_);
@@ -276,6 +277,7 @@ class Planner {
   void emit(int32_t unit) {
     const Unit& u = units_[at(unit)];
     Entry e;
+    note_ = note_of(u);
     if (u.group >= 0) {
       const Node& n = p_.g.nodes[at(notable_node(p_, group(u.group)))];
       e.may_fail = group(u.group).may_fail;
@@ -293,6 +295,24 @@ class Planner {
       emit_native(u, e);
     }
     plan_.entries.push_back(std::move(e));
+    plan_.notes.push_back(std::move(note_));
+  }
+
+  EntryNote note_of(const Unit& u) const {
+    EntryNote note;
+    for (const int32_t m : u.alike) {
+      const Unit& member = units_[at(m)];
+      if (member.group >= 0) {
+        const std::vector<int32_t>& nodes = group(member.group).nodes;
+        note.nodes.insert(note.nodes.end(), nodes.begin(), nodes.end());
+      } else {
+        const int32_t v = member.copy.value;
+        note.copies.emplace_back(v, p_.destinations[at(v)][at(member.copy.destination)]);
+      }
+      note.bytes_read += member.lowered.bytes - member.lowered.bytes_stored;
+      note.bytes_written += member.lowered.bytes_stored;
+    }
+    return note;
   }
 
   bool emit_kernel(const Unit& u, Entry& e) {
@@ -320,7 +340,6 @@ class Planner {
       c.work = std::max<int64_t>(1, k.work);
       c.start = e.work;
       e.work += c.range * c.work;
-      plan_.bytes_moved += k.bytes;
       plan_.calls.push_back(c);
     }
     e.count = static_cast<int32_t>(plan_.calls.size()) - e.first;
@@ -334,8 +353,16 @@ class Planner {
     return true;
   }
 
+  void note_bytes(const Node& n) {
+    for (const int32_t v : n.in)
+      if (v >= 0 && p_.value_class(v) == ValueClass::memory) note_.bytes_read += bytes(v);
+    for (const int32_t v : n.out) note_.bytes_written += bytes(v);
+  }
+  int64_t bytes(int32_t v) const { return numel(p_.g.type(v).sizes) * itemsize(p_.g.type(v).dtype); }
+
   void emit_product(const Unit& u, Entry& e) {
     const Node& n = p_.g.nodes[at(group(u.group).nodes[0])];
+    note_bytes(n);
     e.kind = EntryKind::product;
     e.index = static_cast<int32_t>(plan_.products.size());
     ProductCallPlan c;
@@ -353,6 +380,7 @@ class Planner {
 
   void emit_native(const Unit& u, Entry& e) {
     const Node& n = p_.g.nodes[at(group(u.group).nodes[0])];
+    note_bytes(n);
     e.kind = EntryKind::native;
     e.index = static_cast<int32_t>(plan_.natives.size());
     NativeCallPlan c;
@@ -369,9 +397,9 @@ class Planner {
     plan_.natives.push_back(std::move(c));
   }
 
-  /// Products and natives as they are; and what one kernel per op would move.
+  /// What the entries move; and what one kernel per op would.
   void count_bytes() {
-    const auto bytes = [&](int32_t v) { return numel(p_.g.type(v).sizes) * itemsize(p_.g.type(v).dtype); };
+    for (const EntryNote& n : plan_.notes) plan_.bytes_moved += n.bytes_read + n.bytes_written;
     for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
       const int32_t gi = g_.group_of[i];
       if (gi < 0) continue;
@@ -380,7 +408,6 @@ class Planner {
         if (v >= 0 && p_.value_class(v) == ValueClass::memory) total += bytes(v);
       for (const int32_t v : p_.g.nodes[i].out) total += bytes(v);
       plan_.bytes_unfused += total;
-      if (!group(gi).is_kernel()) plan_.bytes_moved += total;
     }
   }
 
@@ -394,6 +421,7 @@ class Planner {
   std::vector<int64_t> offsets_;             // of arena blocks
   std::unordered_map<int32_t, bool> taken_;  // arena blocks whose memory goes on in another
   std::unordered_map<std::string, int32_t> kernel_ids_;
+  EntryNote note_;  // of the entry being made
   Plan plan_;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tandem/jit/contraction.h"
@@ -56,13 +57,22 @@ struct Entry {
   Location where;                // of that op
 };
 
+/// What people ask of an entry, beside what runs.
+struct EntryNote {
+  std::vector<int32_t> nodes;                           // of the prepared graph
+  std::vector<std::pair<int32_t, Destination>> copies;  // of copies: the value, and where it goes
+  int64_t bytes_read = 0, bytes_written = 0;
+};
+
 struct alignas(64) Line {
   char bytes[64];
 };
 
 struct Plan {
   std::vector<Entry> entries;
-  std::vector<Kernel> kernels;  // distinct ones
+  std::vector<EntryNote> notes;  // one an entry
+  int32_t groups = 0;            // before alike ones became one entry
+  std::vector<Kernel> kernels;   // distinct ones
   std::vector<std::string> kernel_texts;
   std::vector<KernelCall> calls;
   std::vector<ProductCallPlan> products;

@@ -8,6 +8,7 @@
 #include <exception>
 #include <filesystem>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,6 +69,7 @@ double accuracy(Mlp& net, const Digits& d) {
 struct Settings {
   long epochs, batch, seed;
   double lr;
+  std::string draw, profile;  // files; empty for none
 };
 
 struct Result {
@@ -127,6 +129,7 @@ Result train(const char* name, Mlp& net, const Digits& d, const Settings& s, Wra
     result.report = step.report();
     result.graph = step.graph();
     result.code = step.code();
+    if (!s.draw.empty()) step.draw(s.draw);
   }
   return result;
 }
@@ -159,10 +162,7 @@ void print(const Result& eager, const Result& traced) {
   std::printf("accuracy     %.4f     %.4f\n", eager.accuracy, traced.accuracy);
   std::printf("step         %.1f us   %.1f us   (median)   %.2f times faster\n", eager.step_us,
               traced.step_us, eager.step_us / traced.step_us);
-  const td::TraceReport& r = traced.report;
-  std::printf("traced step  %lld ops, %lld kernels, %lld products, %lld plan bytes, %.0f ms compiling\n",
-              static_cast<long long>(r.ops), static_cast<long long>(r.kernels),
-              static_cast<long long>(r.products), static_cast<long long>(r.arena_bytes), r.compile_ms);
+  std::printf("\n%s\n", td::to_string(traced.report).c_str());
 }
 
 int run(int argc, char** argv) {
@@ -176,6 +176,9 @@ int run(int argc, char** argv) {
   const std::string device = options.text("device", "cpu", "where to train");
   const std::string data = options.text("data", TANDEM_SAMPLE_DATA "/digits.csv.gz", "the digits");
   const std::string json = options.text("json", "", "also write the results to this file");
+  s.draw = options.text("draw", "", "also draw the traced step: a page for a browser");
+  s.profile =
+      options.text("profile", "", "also time the ops of the traced run, which slows it: a Chrome trace");
   const std::string folder =
       options.text("out", "", "folder for graph, kernels and model (default: the program's)");
   options.done();
@@ -196,8 +199,11 @@ int run(int argc, char** argv) {
   const Result eager = train("eager ", eager_net, digits, s, [](auto body) { return body; });
   td::manual_seed(static_cast<uint64_t>(s.seed));
   Mlp net;
+  std::optional<td::Profile> profile;
+  if (!s.profile.empty()) profile.emplace(s.profile);
   const Result traced =
       train("traced", net, digits, s, [](auto body) { return td::trace(body, {.name = "train_step"}); });
+  profile.reset();
   print(eager, traced);
 
   const std::string base = out + "/digits_mlp";

@@ -158,9 +158,10 @@ void Lowering::set_value(uint32_t handle, Value v) {
   ++changes_[h.cell];
 }
 
-void Lowering::op(const Entry& e, const eager::Call& call) {
+void Lowering::op(const Entry& e, const eager::Call& call, int32_t origin) {
   const ops::OpDef& op = ops::def(call.op);
   emitter_.location = call.where;
+  emitter_.origin = origin;
   if (op.kind == ops::OpKind::view) return;  // taken when its value is needed
   Value out[ops::kMaxOutputs];
   eager::emit_call(

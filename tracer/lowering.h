@@ -19,7 +19,8 @@ class Lowering {
   Lowering(const Record& record, std::vector<char> made)
       : r_(record), made_(std::move(made)), emitter_(graph_, false) {}
 
-  void op(const Entry& e, const eager::Call& call);
+  /// `origin`: of the nodes that the call becomes.
+  void op(const Entry& e, const eager::Call& call, int32_t origin);
   /// Values of the cells at the end, in order, become the outputs; external cells that changed are written.
   void finish(const std::vector<uint32_t>& output_cells);
 

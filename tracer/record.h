@@ -88,6 +88,13 @@ struct BackwardRecord {
   int32_t end_branch = -1, end_position = -1;  // where the program goes on
 };
 
+/// A recorded call that became part of a plan's graph; Node::origin counts them.
+struct Origin {
+  enum class Phase : uint8_t { forward, backward, update } phase = Phase::forward;
+  ops::OpId op = ops::OpId::count_;
+  Location where;
+};
+
 /// A segment's plan for a set of outputs.
 struct Plan {
   std::shared_ptr<const jit::Executable> executable;
@@ -98,6 +105,7 @@ struct Plan {
   std::vector<char> has_output;   // by cell
   std::vector<uint32_t> views;    // roots in the order of `outputs`, and the views that take their memory
   std::string graph;              // as lowered, before the passes
+  std::vector<Origin> origins;    // for drawings
 };
 
 /// Where a segment ends (a read or the end of the call) and what can be alive there.

@@ -2,6 +2,7 @@
 // least these outputs is taken or built, and everything that can fail happens before the first kernel runs.
 // Op by op is the other way: for branches taken for the first time, for exceptions, and for what is no graph.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "tandem/core/log.h"
@@ -166,11 +167,21 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
     if (!r_.infos[h].view) made_cells[r_.infos[h].cell] = 1;
   }
   Lowering lowering(r_, std::move(made));
-  std::vector<TensorImpl*> operands;
-  for_path(segment_start_, [&](const Entry& e, Location where) {
-    if (e.kind == EventKind::op) lowering.op(e, call_of(e, where, operands));
-  });
   auto plan = std::make_unique<Plan>();
+  std::vector<TensorImpl*> operands;
+  int32_t at = 0;
+  bool in_backward = false, after_backward = false;
+  for_path(0, [&](const Entry& e, Location where) {
+    if (e.kind == EventKind::backward || e.kind == EventKind::end_backward)
+      in_backward = e.kind == EventKind::backward, after_backward = !in_backward;
+    if (at++ < segment_start_ || e.kind != EventKind::op) return;
+    const bool grad = std::bit_cast<Modes>(r_.modes[e.modes]).grad;
+    const auto phase = in_backward                               ? Origin::Phase::backward
+                       : !grad && (e.in_place || after_backward) ? Origin::Phase::update
+                                                                 : Origin::Phase::forward;
+    plan->origins.push_back({phase, static_cast<ops::OpId>(e.op), where});
+    lowering.op(e, call_of(e, where, operands), static_cast<int32_t>(plan->origins.size()) - 1);
+  });
   plan->has_output.assign(r_.cells.size(), 0);
   for (uint32_t c = 1; c < r_.cells.size(); ++c) {
     // Views of memory from before the segment need no output: their memory exists.

@@ -339,7 +339,7 @@ Shadow::Difference Shadow::first_of_all(const SegmentEnd& segment, const Differe
   k = 0;
   frame_.for_path(frame_.segment_start_, [&](const Entry& e, Location where) {
     if (e.kind != EventKind::op) return;
-    lowering.op(e, frame_.call_of(e, where, operands));
+    lowering.op(e, frame_.call_of(e, where, operands), -1);
     const Step& step = steps_[k++];
     for (const Value& v : step.values)
       if (&step <= visible.step) probes.push_back({&step, &v, lowering.cell(v.cell).id});

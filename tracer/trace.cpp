@@ -7,6 +7,7 @@
 #include "tandem/core/log.h"
 #include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
+#include "tandem/tracer/inspect.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/shadow.h"
 #include "tandem/tracer/slots.h"
@@ -201,7 +202,7 @@ bool wants_verify(const TraceOptions& o, const Record& r) {
 }  // namespace
 
 CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names, bool check)
-    : trace_(trace) {
+    : trace_(trace), span_("call", trace.options.name, {}) {
   trace.mutex.lock();
   try {
     for (const Tensor& t : arguments)
@@ -258,43 +259,10 @@ std::shared_ptr<Trace> make_trace(TraceOptions options, Location where) {
   return std::make_shared<Trace>(std::move(options), where);
 }
 
-TraceReport report(const Trace& trace) {
-  const Counters& c = trace.counters;
-  TraceReport r;
-  r.calls = c.calls;
-  r.recorded = c.recorded;
-  r.op_by_op = c.op_by_op;
-  r.verified = c.verified;
-  r.slots_bound = c.slots_bound;
-  r.backward_skipped = c.backward_skipped;
-  r.backward_walked = c.backward_walked;
-  r.eager_calls = c.eager_calls;
-  r.record_bytes = trace.bytes;
-  r.forgotten = trace.forgotten;
-  r.signatures = static_cast<int64_t>(trace.entries.size());
-  for (const auto& e : trace.entries) {
-    r.branches += static_cast<int64_t>(e->record.branches.size());
-    r.segments += static_cast<int64_t>(e->record.segments.size());
-    if (!e->record.op_by_op.empty()) r.op_by_op_reasons.push_back(e->record.op_by_op);
-    for (const auto& b : e->record.branches)
-      for (const Entry& entry : b->entries) r.ops += entry.kind == EventKind::op;
-    for (const SegmentEnd& s : e->record.segments) {
-      if (!s.op_by_op.empty()) r.op_by_op_reasons.push_back(s.op_by_op);
-      if (s.plan) {
-        const jit::ExecutableStats& x = s.plan->executable->stats();
-        ++r.plans;
-        r.entries += x.entries;
-        r.kernels += x.kernels;
-        r.compiled += x.compiled;
-        r.interpreted += x.interpreted;
-        r.products += x.products;
-        r.natives += x.natives;
-        r.arena_bytes += x.arena_bytes;
-        r.compile_ms += x.compile_ms;
-      }
-    }
-  }
-  return r;
+Inspected inspect(const Trace& trace) {
+  Inspected out{trace.options, trace.counters, trace.bytes, trace.forgotten, {}};
+  for (const auto& e : trace.entries) out.records.push_back(&e->record);
+  return out;
 }
 
 namespace {

@@ -15,8 +15,10 @@
 #include <utility>
 #include <vector>
 
+#include "tandem/core/profile.h"
 #include "tandem/eager/tensor.h"
 #include "tandem/tracer/arguments.h"
+#include "tandem/tracer/report.h"
 
 namespace tandem {
 
@@ -41,25 +43,6 @@ struct TraceOptions {
   bool debug = false;
 };
 
-/// What a trace has done and holds, as numbers to assert on. Bytes and counts are sums over its plans.
-struct TraceReport {
-  int64_t calls = 0, recorded = 0;
-  int64_t record_bytes = 0;  // held now, estimated
-  int64_t forgotten = 0;     // signatures, because of max_bytes
-  int64_t signatures = 0, branches = 0, segments = 0, plans = 0;
-  int64_t ops = 0;      // op events recorded, backward included
-  int64_t entries = 0;  // plan entries: kernels, products, natives
-  int64_t kernels = 0, compiled = 0, interpreted = 0, products = 0, natives = 0;
-  int64_t arena_bytes = 0;
-  double compile_ms = 0;
-  int64_t op_by_op = 0;  // segments that ran op by op, so far
-  int64_t verified = 0;  // calls that were compared with eager runs
-  int64_t slots_bound = 0;
-  int64_t backward_skipped = 0, backward_walked = 0;
-  int64_t eager_calls = 0;
-  std::vector<std::string> op_by_op_reasons;
-};
-
 namespace tracer {
 
 class Trace;
@@ -79,6 +62,7 @@ class CallScope {
 
  private:
   Trace& trace_;
+  core::ProfileSpan span_;
   class Frame* frame_ = nullptr;  // null: the call runs eagerly
   std::unique_ptr<class Shadow> shadow_;
   eager::Interceptor* outer_ = nullptr;
@@ -90,6 +74,7 @@ std::shared_ptr<Trace> make_trace(TraceOptions options, Location where);
 TraceReport report(const Trace& trace);
 std::string graph_text(const Trace& trace);
 std::string code_text(const Trace& trace);
+void draw(const Trace& trace, const std::string& path, Location where);
 
 }  // namespace tracer
 
@@ -118,6 +103,11 @@ class TracedFunction {
   std::string graph() const { return tracer::graph_text(*trace_); }
   /// The generated kernels' source.
   std::string code() const { return tracer::code_text(*trace_); }
+  /// Writes one HTML page that needs nothing else: each plan as a picture from left to right, groups as boxes
+  /// around their ops; a click shows kernel source, shapes, bytes and the user's line.
+  void draw(const std::string& path, Location where = Location::here()) const {
+    tracer::draw(*trace_, path, where);
+  }
 
  private:
   template <class... Args>
