@@ -70,6 +70,8 @@ Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words) {
   return Ref<core::TapeNode>(n);
 }
 
+void refresh_sequence(Node& n) { n.sequence = next_sequence(n); }
+
 Ref<core::TapeNode> freed_node(ops::OpId op, Location where) {
   Ref<core::TapeNode> ref = new_node(0, 1, 0);
   Node& n = *as_node(ref.get());

@@ -111,6 +111,8 @@ Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words);
 
 /// What is left of a history whose tape a backward has used up.
 Ref<core::TapeNode> freed_node(ops::OpId op, Location where);
+/// Makes `n` the latest node.
+void refresh_sequence(Node& n);
 
 /// Runs the gradient rule of a node. `grads`: per result, null for none; `out`: per operand.
 /// `through_dispatch`: op by op through the dispatcher (under an interceptor, or for create_graph) instead of

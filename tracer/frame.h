@@ -136,6 +136,7 @@ class Frame final : public eager::Interceptor {
   void lend_home(uint32_t handle);
   void part_tape();
   void release_view(uint32_t handle);
+  static const Ref<core::TapeNode>& freed_history(HandleInfo& info);
   bool has_history(uint32_t handle) const;
   void note_open_tape(SegmentEnd& segment);
   std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);

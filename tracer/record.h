@@ -55,6 +55,7 @@ struct HandleInfo {
   bool requires_grad = false, leaf = true, contiguous = true;
   bool history = false;              // an in-place op gave it one
   bool moves = false;                // a view whose offset is not always `offset`
+  Ref<core::TapeNode> freed;         // of a result whose history was used up; used again when nobody has it
   ops::OpId op = ops::OpId::count_;  // of a result: what made it, and where
   Location where;
 };

@@ -323,7 +323,7 @@ void Frame::release_arguments() {
 void Frame::clean_up() {
   if (only_replayed() && extra_results_.empty()) {
     for (auto h = handed_out_.rbegin(); h != handed_out_.rend(); ++h) {
-      release_view(*h);
+      if (r_.infos[*h].view) release_view(*h);
       send_home(*h);
     }
     for (const uint32_t s : ended_)
@@ -361,13 +361,21 @@ void Frame::send_all_home() {
   consumed_.clear();
 }
 
+const Ref<core::TapeNode>& Frame::freed_history(HandleInfo& info) {
+  if (!info.freed || info.freed->refs.get() > 1 || eager::as_node(info.freed.get())->extras)
+    info.freed = eager::freed_node(info.op, info.where);
+  else
+    eager::refresh_sequence(*eager::as_node(info.freed.get()));
+  return info.freed;
+}
+
 void Frame::send_home(uint32_t handle) {
   TensorImpl* t = r_.handles[handle];
   if (!t) return;
   if (t->refs.get() > 1 && on(Mechanism::fresh_handles)) {
     eager::refresh(t);
     if (t->has(core::kRequiresGrad) && !t->grad_fn && has_history(handle))
-      t->grad_fn = eager::freed_node(r_.infos[handle].op, r_.infos[handle].where);
+      t->grad_fn = freed_history(r_.infos[handle]);
     t->frame = nullptr;
     t->handle = -1;
     t->set(core::kTraceOwned, false);
