@@ -1,5 +1,5 @@
 // Cold half of the allocator: what the free lists (free_lists.h) do not have or cannot take.
-// Small blocks (up to 64 KiB) have a bound per class; larger ones share a bound in bytes, an eighth of the
+// Small blocks (up to 256 KiB) have a bound per class; larger ones share a bound in bytes, an eighth of the
 // machine's memory but at most 1 GiB a thread. A large block that finds no room pushes out those of other
 // sizes, so a program that changes its shapes gets its memory back.
 #include "tandem/core/allocator.h"

@@ -31,7 +31,7 @@ inline constexpr int64_t kBlockUnit = 64;
 inline constexpr int kClassCount = 92;
 inline constexpr int64_t kMaxClassBytes = int64_t{1} << 30;
 // Blocks up to here are popped inline, bounded per class, and not counted in the live bytes.
-inline constexpr int64_t kSmallBytes = int64_t{64} << 10;
+inline constexpr int64_t kSmallBytes = int64_t{256} << 10;
 
 /// The class of blocks of (units_less_one + 1) * 64 bytes.
 constexpr int size_class(uint64_t units_less_one) {

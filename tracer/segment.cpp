@@ -239,8 +239,8 @@ void* Frame::input_address(uint32_t handle, const Plan& plan) const {
 void Frame::run_plan(const Plan& plan) {
   scratch_.inputs.resize(plan.inputs.size());
   scratch_.numbers.resize(plan.numbers.size());
-  scratch_.outputs.clear();
-  scratch_.storages.clear();
+  scratch_.outputs.resize(plan.nbytes.size());
+  scratch_.storages.resize(plan.nbytes.size());
   TensorImpl* const* const handles = r_.handles.data();
   void** input = scratch_.inputs.data();
   for (const uint32_t h : plan.inputs) {
@@ -252,16 +252,17 @@ void Frame::run_plan(const Plan& plan) {
   for (const uint32_t w : plan.numbers) *number++ = words[w];
   for (size_t k = 0; k < plan.nbytes.size(); ++k) {
     try {
-      scratch_.storages.push_back(core::make_storage(plan.nbytes[k]));
+      scratch_.storages[k] = core::make_storage(plan.nbytes[k]);
     } catch (const Error& e) {
       fail_for(e, r_.cells[plan.outputs[k]].root);
     }
-    scratch_.outputs.push_back(scratch_.storages.back()->data);
+    scratch_.outputs[k] = scratch_.storages[k]->data;
   }
   const int failed =
       plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
   if (failed) {
     failed_ = true;
+    scratch_.storages.clear();
     const Location at = plan.executable->entry_where(failed - 1);
     fail(name_at(at, plan.executable->entry_name(failed - 1)) + ": index out of range", at);
   }
@@ -328,7 +329,8 @@ void Frame::clean_up() {
     }
     for (const uint32_t s : ended_)
       if (const Plan* plan = r_.segments[s].plan.get())
-        for (const uint32_t h : plan->views) send_home(h);
+        for (const uint32_t h : plan->views)
+          if (const TensorImpl* t = r_.handles[h]; t && t->storage) send_home(h);
   } else {
     send_all_home();
   }
