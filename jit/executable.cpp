@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "tandem/core/allocator.h"
 #include "tandem/core/error.h"
@@ -20,65 +21,64 @@ constexpr int64_t kGrain = 32768;  // elements that are worth a thread
 
 std::atomic<int> without_entries{0};  // WithoutEntries alive
 
-/// Arenas that stay for the next run. Runs at the same time take different ones; more of them than are kept
-/// make their own.
-class ArenaPool {
+constexpr int64_t kKeptArena = int64_t{64} << 20;
+
+/// The memory of intermediate values for the time of one run. Each thread keeps one block, which all of its
+/// plans use in turn, so that a plan for a new size finds warm memory; larger ones, and those of a run inside
+/// a run, come from the allocator.
+class Arena {
  public:
-  ~ArenaPool() {
-    for (Kept& k : kept_)
-      if (k.memory) core::deallocate(k.memory, bytes_);
+  explicit Arena(int64_t bytes) : bytes_(bytes) {
+    if (bytes == 0) return;
+    if (bytes <= kept_.bytes && !kept_.taken) [[likely]] {
+      kept_.taken = own_ = true;
+      memory_ = kept_.memory;
+      return;
+    }
+    take(bytes);
   }
-  void set_size(int64_t bytes) { bytes_ = bytes; }
+  ~Arena() {
+    if (own_)
+      kept_.taken = false;
+    else if (memory_)
+      core::deallocate(memory_, bytes_);
+  }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  char* memory() const { return static_cast<char*>(memory_); }
 
  private:
   struct Kept {
-    std::atomic<bool> taken{false};
-    void* memory = nullptr;  // the taker's; null until the first one
+    void* memory = nullptr;
+    int64_t bytes = 0;
+    bool taken = false;
   };
-
- public:
-  /// An arena for the time of one run.
-  class Lease {
-   public:
-    explicit Lease(ArenaPool& pool) : pool_(pool) {
-      if (pool.bytes_ == 0) return;
-      for (Kept& k : pool.kept_)
-        if (!k.taken.load(std::memory_order_relaxed) && !k.taken.exchange(true, std::memory_order_acquire)) {
-          kept_ = &k;
-          break;
-        }
-      if (kept_ && kept_->memory) {
-        memory_ = kept_->memory;
-        return;
-      }
-      try {
-        memory_ = core::allocate(pool.bytes_);
-      } catch (...) {
-        if (kept_) kept_->taken.store(false, std::memory_order_release);
-        throw;
-      }
-      if (kept_) kept_->memory = memory_;
-    }
-    ~Lease() {
-      if (kept_)
-        kept_->taken.store(false, std::memory_order_release);
-      else if (memory_)
-        core::deallocate(memory_, pool_.bytes_);
-    }
-    Lease(const Lease&) = delete;
-    Lease& operator=(const Lease&) = delete;
-    char* memory() const { return static_cast<char*>(memory_); }
-
-   private:
-    ArenaPool& pool_;
-    Kept* kept_ = nullptr;
-    void* memory_ = nullptr;
+  /// Lives on each thread that keeps a block; apart from it, so that looking at the block costs no check.
+  struct Guard {
+    ~Guard() { core::deallocate(std::exchange(kept_.memory, nullptr), std::exchange(kept_.bytes, 0)); }
   };
+  [[gnu::noinline]] void take(int64_t bytes) {
+    if (kept_.taken || bytes > kKeptArena) {
+      memory_ = core::allocate(bytes);
+      return;
+    }
+    static thread_local Guard guard;
+    (void)guard;
+    // Doubled, so that sizes that grow step by step do not ask each time.
+    const int64_t wanted = std::min(std::max(bytes, 2 * kept_.bytes), kKeptArena);
+    void* fresh = core::allocate(wanted);
+    if (kept_.memory) core::deallocate(kept_.memory, kept_.bytes);
+    kept_.memory = memory_ = fresh;
+    kept_.bytes = wanted;
+    kept_.taken = own_ = true;
+  }
 
- private:
+  static constinit thread_local Kept kept_;
+  void* memory_ = nullptr;
   int64_t bytes_ = 0;
-  Kept kept_[4];
+  bool own_ = false;
 };
+constinit thread_local Arena::Kept Arena::kept_;
 
 struct Memory {
   char* arena;
@@ -115,7 +115,6 @@ struct Executable::Impl {
   Plan plan;
   std::vector<Runner> runners;  // per Plan::kernels
   ExecutableStats stats;
-  mutable ArenaPool arenas;
   size_t entries_to_run = 0;  // all of the plan's, but for WithoutEntries
 
   void run_call(const Runner& runner, const Kernel& kernel, const KernelCall& call, int64_t begin,
@@ -305,13 +304,12 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   impl->choose_code(options.compile);
   impl->count();
   impl->entries_to_run = options.compile && without_entries.load() ? 0 : impl->plan.entries.size();
-  impl->arenas.set_size(impl->plan.arena_bytes);
   return std::shared_ptr<const Executable>(new Executable(std::move(impl)));
 }
 
 int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs) const {
-  const ArenaPool::Lease lease(impl_->arenas);
-  const Memory memory{lease.memory(), inputs, outputs, impl_->plan.constants.data()};
+  const Arena arena(impl_->plan.arena_bytes);
+  const Memory memory{arena.memory(), inputs, outputs, impl_->plan.constants.data()};
   if (core::profiling()) [[unlikely]]
     return impl_->run_timed(memory, numbers);
   return impl_->run(memory, numbers);

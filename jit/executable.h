@@ -1,5 +1,5 @@
 // A graph made runnable: groups, kernels, products, a static memory plan. Immutable after `make`, shared;
-// `run` may be called from several threads, each with an arena of its own (taken from a small pool inside).
+// `run` may be called from several threads, each with an arena of its own, which its other plans use too.
 #pragma once
 
 #include <memory>

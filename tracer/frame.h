@@ -141,7 +141,8 @@ class Frame final : public eager::Interceptor {
   void note_open_tape(SegmentEnd& segment);
   std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);
   eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;
-  void give_storage(uint32_t handle, Ref<core::Storage> storage);
+  Made made_of(uint32_t handle, int32_t output = -1) const;
+  void give_storage(const Made& m, Ref<core::Storage> storage);
   void prune_tape(const SegmentEnd& segment);
   void clean_up();
   void release_arguments();

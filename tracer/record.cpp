@@ -97,8 +97,8 @@ int64_t record_bytes(const Record& r) {
     n += of(s.results) + of(s.open_tape);
     if (!s.plan) continue;
     const Plan& p = *s.plan;
-    n += sizeof(Plan) + of(p.inputs) + of(p.numbers) + of(p.outputs) + of(p.nbytes) + of(p.has_output) +
-         of(p.views) + p.graph.size();
+    n += sizeof(Plan) + of(p.inputs) + of(p.numbers) + of(p.outputs) + of(p.nbytes) + of(p.covered) +
+         of(p.made) + p.graph.size();
     n += kExecutable + kPlanEntry * static_cast<size_t>(p.executable->stats().entries) +
          kGraphNode * p.executable->graph().nodes.size();
   }

@@ -96,6 +96,15 @@ struct Origin {
   Location where;
 };
 
+/// A handle that gets its memory when a plan has run.
+struct Made {
+  uint32_t handle = 0, cell = 0;
+  int32_t output = -1;  // index among the plan's outputs; -1: a view, which takes the memory of
+  uint32_t root = 0;    // this handle
+  int64_t offset = 0;
+  bool external = false, moves = false;  // as the cell, the handle
+};
+
 /// A segment's plan for a set of outputs.
 struct Plan {
   std::shared_ptr<const jit::Executable> executable;
@@ -103,8 +112,8 @@ struct Plan {
   std::vector<uint32_t> numbers;  // words
   std::vector<uint32_t> outputs;  // cells
   std::vector<int64_t> nbytes;    // of each output
-  std::vector<char> has_output;   // by cell
-  std::vector<uint32_t> views;    // roots in the order of `outputs`, and the views that take their memory
+  std::vector<char> covered;      // by handle: its memory is an output, or from before the segment
+  std::vector<Made> made;         // what is covered and made in the segment, in order
   std::string graph;              // as lowered, before the passes
   std::vector<Origin> origins;    // for drawings
 };

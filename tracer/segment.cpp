@@ -37,16 +37,21 @@ Ref<core::Storage> copy_of(const core::Storage& s) {
 }
 }  // namespace
 
-void Frame::give_storage(uint32_t handle, Ref<core::Storage> storage) {
-  TensorImpl* t = r_.handles[handle];
+Made Frame::made_of(uint32_t handle, int32_t output) const {
   const HandleInfo& info = r_.infos[handle];
+  const Cell& cell = r_.cells[info.cell];
+  return {handle, info.cell, output, cell.root, info.offset, cell.external, info.moves};
+}
+
+void Frame::give_storage(const Made& m, Ref<core::Storage> storage) {
+  TensorImpl* t = r_.handles[m.handle];
   // What the tape saved of the pending value was saved with the cell's version.
-  if (!r_.cells[info.cell].external && info.cell < versions_.size()) {
-    storage->version = versions_[info.cell].count;
-    storage->changed_at = versions_[info.cell].changed_at;
+  if (!m.external && m.cell < versions_.size()) {
+    storage->version = versions_[m.cell].count;
+    storage->changed_at = versions_[m.cell].changed_at;
   }
-  if (info.view && !on(Mechanism::result_aliasing)) storage = copy_of(*storage);
-  if (!info.moves) t->offset = info.offset;
+  if (m.output < 0 && r_.infos[m.handle].view && !on(Mechanism::result_aliasing)) storage = copy_of(*storage);
+  if (!m.moves) t->offset = m.offset;
   t->data = static_cast<char*>(storage->data) + t->offset * itemsize(t->dtype);
   t->storage = std::move(storage);
   t->set(kPending, false);
@@ -68,7 +73,7 @@ void Frame::run_op_by_op(const SegmentEnd& segment) {
                             std::to_string(t->handle));
       eager::run_op(call, results);
       for (uint32_t j = 0; j < e.n_out; ++j) {
-        give_storage(e.out + j, results[j]->storage);
+        give_storage(made_of(e.out + j), results[j]->storage);
         results[j].reset();
       }
     });
@@ -128,7 +133,8 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
     if (!on(Mechanism::live_outputs)) return true;
     for (const uint32_t h : only_replayed() ? handed_out_ : segment.results) {
       const TensorImpl* t = r_.handles[h];
-      if (t && t->refs.get() > 1 && t->has(kPending) && !plan.has_output[r_.infos[h].cell]) return false;
+      if (t && t->refs.get() > 1 && t->has(kPending) && (h >= plan.covered.size() || !plan.covered[h]))
+        return false;
     }
     return true;
   };
@@ -182,19 +188,22 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
     plan->origins.push_back({phase, static_cast<ops::OpId>(e.op), where});
     lowering.op(e, call_of(e, where, operands), static_cast<int32_t>(plan->origins.size()) - 1);
   });
-  plan->has_output.assign(r_.cells.size(), 0);
+  std::vector<char> has_memory(r_.cells.size(), 0);
   for (uint32_t c = 1; c < r_.cells.size(); ++c) {
     // Views of memory from before the segment need no output: their memory exists.
-    if (!made_cells[c]) plan->has_output[c] = 1;
+    if (!made_cells[c]) has_memory[c] = 1;
     if (!made_cells[c] || !live_cells[c]) continue;
-    plan->has_output[c] = 1;
+    has_memory[c] = 1;
     plan->outputs.push_back(c);
     const HandleInfo& root = r_.infos[r_.cells[c].root];
     plan->nbytes.push_back(tandem::numel(root.sizes) * itemsize(root.dtype));
   }
   lowering.finish(plan->outputs);
+  plan->covered.assign(r_.handles.size(), 0);
+  for (size_t h = 1; h < r_.handles.size(); ++h) plan->covered[h] = has_memory[r_.infos[h].cell];
+  int32_t output = 0;
   for (const uint32_t h : segment.results)
-    if (plan->has_output[r_.infos[h].cell]) plan->views.push_back(h);
+    if (plan->covered[h]) plan->made.push_back(made_of(h, r_.infos[h].view ? -1 : output++));
   plan->inputs = lowering.inputs();
   plan->numbers = lowering.numbers();
   plan->graph = jit::to_string(lowering.graph());
@@ -266,13 +275,11 @@ void Frame::run_plan(const Plan& plan) {
     const Location at = plan.executable->entry_where(failed - 1);
     fail(name_at(at, plan.executable->entry_name(failed - 1)) + ": index out of range", at);
   }
-  size_t next = 0;
-  for (const uint32_t h : plan.views) {
+  for (const Made& m : plan.made) {
     // Also what nobody holds now: a tape made again later in the call may need it.
-    lend_home(h);
-    const HandleInfo& info = r_.infos[h];
-    give_storage(
-        h, info.view ? r_.handles[r_.cells[info.cell].root]->storage : std::move(scratch_.storages[next++]));
+    lend_home(m.handle);
+    give_storage(m, m.output < 0 ? r_.handles[m.root]->storage
+                                 : std::move(scratch_.storages[static_cast<size_t>(m.output)]));
   }
 }
 
@@ -324,13 +331,13 @@ void Frame::release_arguments() {
 void Frame::clean_up() {
   if (only_replayed() && extra_results_.empty()) {
     for (auto h = handed_out_.rbegin(); h != handed_out_.rend(); ++h) {
-      if (r_.infos[*h].view) release_view(*h);
+      if (const TensorImpl* t = r_.handles[*h]; t && t->has(core::kView)) release_view(*h);
       send_home(*h);
     }
     for (const uint32_t s : ended_)
       if (const Plan* plan = r_.segments[s].plan.get())
-        for (const uint32_t h : plan->views)
-          if (const TensorImpl* t = r_.handles[h]; t && t->storage) send_home(h);
+        for (const Made& m : plan->made)
+          if (const TensorImpl* t = r_.handles[m.handle]; t && t->storage) send_home(m.handle);
   } else {
     send_all_home();
   }

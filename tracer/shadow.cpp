@@ -286,7 +286,7 @@ void Shadow::adopt(std::span<const uint32_t> results) {
     frame_.lend_home(h);
     const Ref<Storage>& storage = shadow->second->storage;
     const auto real = real_of_.find(storage.get());
-    frame_.give_storage(h, real == real_of_.end() ? storage : memory_[real->second].real);
+    frame_.give_storage(frame_.made_of(h), real == real_of_.end() ? storage : memory_[real->second].real);
   }
   for (const auto& [storage, m] : memory_)
     if (m.before) std::memcpy(m.real->data, m.copy->data, static_cast<size_t>(m.real->nbytes));
