@@ -7,6 +7,7 @@
 #include "tandem/core/device.h"
 #include "tandem/core/location.h"
 #include "tandem/core/ref.h"
+#include "tandem/core/relaxed.h"
 
 namespace tandem::core {
 
@@ -17,8 +18,8 @@ struct Storage {
   void* data = nullptr;
   int64_t nbytes = 0;
   Device device;
-  bool exposed = false;  // a raw pointer was handed out
-  bool slot = false;     // some trace binds this memory: arguments that alias it are noticed
+  bool exposed = false;        // a raw pointer was handed out
+  Relaxed<bool> slot = false;  // some trace binds this memory: arguments that alias it are noticed
   void (*release)(void* context) =
       nullptr;  // memory of the user's (from_blob): called when the last tensor is gone
   void* release_context = nullptr;

@@ -33,6 +33,7 @@ inline TensorImpl* pop_impl() {
   t->dtype = DType::float32;
   t->device = cpu;
   t->flags = kContiguous;
+  t->slot = false;
   t->output_index = 0;
   t->history = 0;
   t->data = nullptr;
@@ -114,7 +115,7 @@ TensorImpl* new_impl() {
 }
 
 void destroy(TensorImpl* t) noexcept {
-  if (t->has(kSlot)) [[unlikely]] {
+  if (t->slot) [[unlikely]] {
     t->refs.set(0);
     if (slot_event(t, true)) return;
   }

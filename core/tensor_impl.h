@@ -1,6 +1,6 @@
-// What a tensor is, as data only: a typed, strided view of a storage, its place on the tape, and, while a trace is
-// recording or replaying, its place there (a *pending* tensor has no storage yet). Shared through Ref.
-// The count is safe on any thread; everything else belongs to whoever may write the tensor.
+// What a tensor is, as data only: a typed, strided view of a storage, its place on the tape, and, while a
+// trace is recording or replaying, its place there (a *pending* tensor has no storage yet). Shared through
+// Ref. The count is safe on any thread; everything else belongs to whoever may write the tensor.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "tandem/core/dims.h"
 #include "tandem/core/dtype.h"
+#include "tandem/core/relaxed.h"
 #include "tandem/core/storage.h"
 
 namespace tandem::core {
@@ -29,7 +30,6 @@ struct LeafState {
 enum TensorFlag : uint16_t {
   kRequiresGrad = 1,  // leaf that wants a gradient, or result of an op that notes one
   kContiguous = 2,    // row-major without gaps
-  kSlot = 4,          // some trace compares this tensor's address: `slot_event` is told of changes
   kPending = 8,       // no storage yet: a value of the running traced call
   kTraceOwned = 16,   // made by a trace (pending now, or once)
   kNumber = 32,       // holds a number operand, which does not count as a tensor in promotion
@@ -42,17 +42,18 @@ struct TensorImpl {
   DType dtype = DType::float32;
   Device device;
   uint16_t flags = kContiguous;
+  Relaxed<bool> slot = false;  // some trace compares this tensor's address: `slot_event` is told of changes
   int32_t output_index = 0;    // which result of `grad_fn`
-  uint32_t history = 0;        // moves when an in-place op changes what grad_fn stands for; a view has its base's
-  void* data = nullptr;        // storage->data + offset * itemsize; null while pending
+  uint32_t history = 0;  // moves when an in-place op changes what grad_fn stands for; a view has its base's
+  void* data = nullptr;  // storage->data + offset * itemsize; null while pending
   int64_t numel = 0;
-  int64_t offset = 0;          // elements
+  int64_t offset = 0;  // elements
   Ref<Storage> storage;
-  Ref<TapeNode> grad_fn;       // null for leaves
-  Ref<TapeNode> view;          // of a real kView: its parent, its base, and the view op
-  void* frame = nullptr;       // the running traced call that this pending tensor belongs to (tracer/)
-  int32_t handle = -1;         // its index there
-  int32_t maker = -1;          // the tracer's: where it was made
+  Ref<TapeNode> grad_fn;  // null for leaves
+  Ref<TapeNode> view;     // of a real kView: its parent, its base, and the view op
+  void* frame = nullptr;  // the running traced call that this pending tensor belongs to (tracer/)
+  int32_t handle = -1;    // its index there
+  int32_t maker = -1;     // the tracer's: where it was made
   std::unique_ptr<LeafState> leaf;
   Dims sizes, strides;
 
@@ -72,12 +73,14 @@ void set_storage(TensorImpl& t, Ref<Storage> storage, int64_t offset = 0);
 /// Owned, uninitialised, contiguous.
 Ref<TensorImpl> make_tensor(const Dims& sizes, DType dtype, Device device = cpu);
 
-/// Told when a tensor marked kSlot dies or changes metadata, storage or requires_grad. The tracer sets it.
-/// `dying`: the count is 0; the callee may take the tensor over by setting its count, and then returns true.
+/// Told when a tensor marked as `slot` dies or changes metadata, storage or requires_grad. The tracer sets
+/// it. `dying`: the count is 0; the callee may take the tensor over by setting its count, and then returns
+/// true.
 using SlotEvent = bool (*)(TensorImpl* t, bool dying) noexcept;
 extern SlotEvent slot_event;
 inline void slot_changed(TensorImpl& t) {
-  if (t.has(kSlot)) [[unlikely]] slot_event(&t, false);
+  if (t.slot) [[unlikely]]
+    slot_event(&t, false);
 }
 
 }  // namespace tandem::core

@@ -410,13 +410,13 @@ std::string draw_page(const Trace& trace) {
           escape(arguments_text(r)) +
           "</p><p>A box is one launch: the ops in it run together. Click a box or an op; drag to move, turn "
           "the wheel to zoom. &#8592; reads and &#8594; writes what was captured or is a result.</p><pre>" +
-          escape(to_string(report(trace))) + "</pre></section>\n" + page.details();
+          escape(to_string(report(seen))) + "</pre></section>\n" + page.details();
       ++plans;
     }
   }
   if (plans == 0)
     stages =
-        "<div class=\"empty\"><p>No graph yet.</p><pre>" + escape(to_string(report(trace))) + "</pre></div>";
+        "<div class=\"empty\"><p>No graph yet.</p><pre>" + escape(to_string(report(seen))) + "</pre></div>";
   return "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>" +
          escape(seen.options.name) + "</title><style>" + kPageStyle + "</style></head>\n<body><header><h1>" +
          escape(seen.options.name) + "</h1>" + kKeys + "<span>" + (plans > 1 ? tabs : "") +

@@ -1,5 +1,5 @@
 // Why a call was not what was recorded, in words: for the log, and for the Error of max_traces. Cold: asked
-// when a signature or branch is new. Free functions, under the trace's lock.
+// when a signature or branch is new. Free functions, under the tracer's lock or in a call.
 #pragma once
 
 #include <span>

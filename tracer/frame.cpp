@@ -8,6 +8,7 @@
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
 #include "tandem/tracer/mechanisms.h"
+#include "tandem/tracer/registry.h"
 
 namespace tandem::tracer {
 

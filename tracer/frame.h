@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <span>
 
+#include "tandem/core/relaxed.h"
 #include "tandem/eager/tape.h"
 #include "tandem/tracer/arguments.h"
 #include "tandem/tracer/record.h"
@@ -13,15 +14,15 @@ namespace tandem::tracer {
 
 /// Figures of one trace, for reports and tests.
 struct Counters {
-  int64_t calls = 0;        // traced calls
-  int64_t recorded = 0;     // of them: recorded something
-  int64_t traces = 0;       // signatures and branches recorded, but for those that an exception broke off
-  int64_t plans = 0;        // plans built
-  int64_t op_by_op = 0;     // segments run op by op
-  int64_t slots_bound = 0;  // slots bound to another tensor than in the call before
-  int64_t backward_skipped = 0, backward_walked = 0;
-  int64_t verified = 0;     // calls whose plans were compared with eager runs
-  int64_t eager_calls = 0;  // calls run eagerly (arguments that alias captured tensors; storms)
+  core::Count calls;        // traced calls
+  core::Count recorded;     // of them: recorded something
+  core::Count traces;       // signatures and branches recorded, but for those that an exception broke off
+  core::Count plans;        // plans built
+  core::Count op_by_op;     // segments run op by op
+  core::Count slots_bound;  // slots bound to another tensor than in the call before
+  core::Count backward_skipped, backward_walked;
+  core::Count verified;     // calls whose plans were compared with eager runs
+  core::Count eager_calls;  // calls run eagerly (arguments that alias captured tensors; storms)
 };
 
 class Frame final : public eager::Interceptor {

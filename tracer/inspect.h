@@ -1,6 +1,8 @@
-// What reports and drawings see of a trace. Valid while the trace is not called; it belongs to the trace.
+// What reports and drawings see of a trace: it belongs to the trace, and no call starts while one lives.
+// Signatures that another thread is calling at this moment are left out.
 #pragma once
 
+#include <mutex>
 #include <vector>
 
 #include "tandem/tracer/frame.h"
@@ -9,11 +11,13 @@
 namespace tandem::tracer {
 
 struct Inspected {
+  std::unique_lock<std::mutex> lock;
   const TraceOptions& options;
   const Counters& counters;
   int64_t record_bytes = 0, forgotten = 0;
   std::vector<const Record*> records;  // one a signature of arguments
 };
 Inspected inspect(const Trace& trace);
+TraceReport report(const Inspected& seen);
 
 }  // namespace tandem::tracer

@@ -4,12 +4,12 @@
 #include "tandem/tracer/record.h"
 
 #include <algorithm>
-#include <mutex>
 
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/mechanisms.h"
+#include "tandem/tracer/registry.h"
 #include "tandem/tracer/slots.h"
 
 namespace tandem::tracer {
@@ -24,59 +24,7 @@ constexpr size_t kExecutable = 2000, kPlanEntry = 2500, kGraphNode = 400;
 
 constexpr size_t kWarnBranches = 8, kMostBranches = 64;
 
-/// Which records bind which tensor. Cold: touched when a slot is bound, dies or changes.
-struct Watchers {
-  std::mutex mutex;
-  std::unordered_map<const TensorImpl*, std::vector<Record*>> of;
-};
-Watchers& watchers() {
-  static Watchers* w = new Watchers;  // outlives tensors with static storage
-  return *w;
-}
-
-// Forgets the binding of `t` in every record, unless a running call keeps the tensor alive.
-bool on_slot_event(TensorImpl* t, bool dying) noexcept {
-  Watchers& w = watchers();
-  const std::lock_guard lock(w.mutex);
-  const auto it = w.of.find(t);
-  if (it == w.of.end() || !on(Mechanism::slot_watch)) return false;
-  if (dying)
-    for (Record* r : it->second)
-      if (r->frame && r->frame->keep_dying_slot(t)) return true;
-  for (Record* r : it->second) {
-    const auto slot = r->slots.find(t);
-    if (slot == r->slots.end()) continue;
-    r->handles[slot->second] = nullptr;
-    const uint32_t cell = r->infos[slot->second].cell;
-    std::erase_if(r->slot_cells,
-                  [&](const auto& c) { return c.second == cell && r->cells[cell].members == 1; });
-    r->slots.erase(slot);
-  }
-  w.of.erase(it);
-  t->set(core::kSlot, false);
-  return false;
-}
-
 }  // namespace
-
-void watch_slot(Record* record, TensorImpl* t) {
-  Watchers& w = watchers();
-  const std::lock_guard lock(w.mutex);
-  core::slot_event = on_slot_event;
-  std::vector<Record*>& list = w.of[t];
-  if (std::find(list.begin(), list.end(), record) == list.end()) list.push_back(record);
-  t->set(core::kSlot, true);
-  if (t->storage) t->storage->slot = true;
-}
-
-void unwatch(Record* record) {
-  Watchers& w = watchers();
-  const std::lock_guard lock(w.mutex);
-  for (auto it = w.of.begin(); it != w.of.end();) {
-    std::erase(it->second, record);
-    it = it->second.empty() ? w.of.erase(it) : std::next(it);
-  }
-}
 
 int64_t record_bytes(const Record& r) {
   const auto of = [](const auto& v) { return v.capacity() * sizeof(v[0]); };

@@ -1,11 +1,11 @@
 // What a trace remembers of the calls with one signature of arguments: the trie of events, the table of
-// handles they compare against, and the plans of its segments. Owned by one Trace; used by one call at a time
-// (under the trace's lock).
+// handles they compare against, and the plans of its segments. Owned by one Trace; used by one call at a time.
 //
 // Events are compared by handles: if every event before matched, the map from handle to value is the one that
 // was recorded, in-place writes included, so neither values nor operands are looked at.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -170,6 +170,9 @@ struct Record {
   int64_t calls = 0, recordings = 0, plans_built = 0;
   const TraceOptions* options = nullptr;  // of the trace, which outlives its records
   class Frame* frame = nullptr;
+  std::atomic<const void*> runner{nullptr};  // the thread that a call of it runs on (registry.h)
+  std::vector<Ref<TensorImpl>> foreign;      // to be forgotten when that call is over (registry.h)
+  bool twin = false;  // of another record with this key, which ran on another thread
   bool compile = true;
   std::string op_by_op;  // why every segment runs op by op; empty if plans are used
 
@@ -181,9 +184,5 @@ struct Record {
 
 /// About how much memory a record takes, with its plans' texts and without their arenas.
 int64_t record_bytes(const Record& r);
-
-/// Tells records of tensors that die or change (core::slot_event), under one lock.
-void watch_slot(Record* record, TensorImpl* t);
-void unwatch(Record* record);
 
 }  // namespace tandem::tracer

@@ -56,8 +56,9 @@ void add(TraceReport& r, const Plan& plan, bool compile) {
 
 }  // namespace
 
-TraceReport report(const Trace& trace) {
-  const Inspected seen = inspect(trace);
+TraceReport report(const Trace& trace) { return report(inspect(trace)); }
+
+TraceReport report(const Inspected& seen) {
   const Counters& c = seen.counters;
   TraceReport r;
   r.name = seen.options.name;

@@ -3,47 +3,57 @@
 
 #include <algorithm>
 #include <mutex>
+#include <unordered_map>
+#include <utility>
 
 #include "tandem/core/log.h"
 #include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/inspect.h"
 #include "tandem/tracer/mechanisms.h"
+#include "tandem/tracer/registry.h"
 #include "tandem/tracer/shadow.h"
 #include "tandem/tracer/slots.h"
 
 namespace tandem::tracer {
 
+struct Recorded {
+  explicit Recorded(Counters& counters) : frame(record, counters) {}
+  Record record;
+  Frame frame;
+  uint64_t hash = 0;
+  int64_t last_call = 0;
+  int64_t bytes = 0, grown = -1;  // of the record, when `growth` was `grown`
+  int64_t growth() const { return record.recordings + record.plans_built; }
+};
+
+/// All of it is guarded by registry_mutex, but for the record and frame of an entry whose call runs.
 class Trace {
  public:
   Trace(TraceOptions o, Location where) : options(std::move(o)), made_at(where) {}
 
-  struct Entry {
-    explicit Entry(Counters& counters) : frame(record, counters) {}
-    Record record;
-    Frame frame;
-    int64_t last_call = 0;
-    int64_t bytes = 0, grown = -1;  // of the record, when `growth` was `grown`
-    int64_t growth() const { return record.recordings + record.plans_built; }
-  };
-  /// The entry for these arguments, made if there is none; null if the call must run eagerly.
-  Entry* find(std::span<const Tensor> arguments, const ArgumentNames& names);
-  /// After a call of `latest`: forgets the entries that were not used for the longest time, until the others
-  /// fit.
-  void bound();
+  /// The entry for these arguments that no call runs on, made if there is none; null if the call must run
+  /// eagerly.
+  Recorded* find(std::span<const Tensor> arguments, const ArgumentNames& names);
+  /// A call is over: others may run on its entry. If that grew, forgets the entries that were not used for
+  /// the longest time, until the others fit.
+  void finished(Recorded& called);
 
   TraceOptions options;
   Location made_at;
-  std::mutex mutex;
   Counters counters;
-  std::vector<std::unique_ptr<Entry>> entries;
-  Entry* latest = nullptr;
+  std::vector<std::unique_ptr<Recorded>> entries;
+  std::unordered_multimap<uint64_t, Recorded*> by_hash;  // of the arguments' types
+  Recorded* latest = nullptr;
   int64_t bytes = 0, forgotten = 0;
 
  private:
-  Entry* matching(std::span<const Tensor> arguments, uint64_t modes_now) const;
+  /// `known`: set if there is an entry, even if a call runs on it.
+  Recorded* matching(std::span<const Tensor> arguments, uint64_t modes_now, uint64_t* hash,
+                     bool* known) const;
   void explain(std::span<const Tensor> arguments, uint64_t modes_now, const ArgumentNames& names) const;
   bool aliases_slot(const Record& r, std::span<const Tensor> arguments) const;
+  std::unique_ptr<Recorded> take_out(Recorded& e);
   bool warned_alias_ = false;
 };
 
@@ -68,6 +78,19 @@ bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i)
   return true;
 }
 
+// The types of arguments as a number; which of them share memory is left to the comparison.
+uint64_t hash_of(std::span<const Tensor> arguments) {
+  uint64_t h = arguments.size();
+  const auto mix = [&h](uint64_t v) { h = (h ^ v) * 0x9E3779B97F4A7C15u, h ^= h >> 29; };
+  for (const Tensor& a : arguments) {
+    const TensorImpl* t = a.impl();
+    mix(static_cast<uint64_t>(t->dtype) << 8 | static_cast<uint64_t>(t->sizes.rank()));
+    if (!on(Mechanism::argument_sizes)) continue;
+    for (const int64_t size : t->sizes) mix(static_cast<uint64_t>(size));
+  }
+  return on(Mechanism::argument_types) ? h : 0;
+}
+
 }  // namespace
 
 bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) const {
@@ -78,17 +101,27 @@ bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) con
   return false;
 }
 
-Trace::Entry* Trace::matching(std::span<const Tensor> arguments, uint64_t modes_now) const {
-  const auto fits = [&](const Entry& e) {
+Recorded* Trace::matching(std::span<const Tensor> arguments, uint64_t modes_now, uint64_t* hash,
+                          bool* known) const {
+  const auto fits = [&](const Recorded& e) {
     const Record& r = e.record;
     if (r.key.size() != arguments.size() || r.modes_at_entry != modes_now) return false;
     for (size_t i = 0; i < arguments.size(); ++i)
       if (!matches(r.key[i], arguments, i)) return false;
     return true;
   };
-  if (latest && fits(*latest)) return latest;
-  for (const std::unique_ptr<Entry>& e : entries)
-    if (fits(*e)) return e.get();
+  if (latest && fits(*latest)) {
+    if (!is_running(latest->record)) [[likely]]
+      return latest;
+    *known = true;
+  }
+  *hash = hash_of(arguments);
+  const auto [begin, end] = by_hash.equal_range(*hash);
+  for (auto it = begin; it != end; ++it) {
+    if (!fits(*it->second)) continue;
+    *known = true;
+    if (!is_running(it->second->record)) return it->second;
+  }
   return nullptr;
 }
 
@@ -101,7 +134,7 @@ void Trace::explain(std::span<const Tensor> arguments, uint64_t modes_now, const
   for (size_t i = 0; i < arguments.size(); ++i) now.key.push_back(argument_type(arguments, i));
   std::string text = "the first call";
   size_t fewest = SIZE_MAX;
-  for (const std::unique_ptr<Entry>& e : entries) {
+  for (const std::unique_ptr<Recorded>& e : entries) {
     const auto [n, what] = compare_signatures({e->record.key, e->record.modes_at_entry}, now, names, fewest);
     if (n < fewest) fewest = n, text = what;
   }
@@ -114,34 +147,47 @@ void Trace::explain(std::span<const Tensor> arguments, uint64_t modes_now, const
                 " are known): " + text);
 }
 
-void Trace::bound() {
-  if (!latest || latest->grown == latest->growth()) return;
-  latest->grown = latest->growth();
-  bytes -= latest->bytes;
-  latest->bytes = record_bytes(latest->record);
-  bytes += latest->bytes;
-  const auto forget = [&](size_t i) {
-    bytes -= entries[i]->bytes;
-    if (entries[i].get() == latest) latest = nullptr;
-    entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(i));
-    if (forgotten++ == 0)
-      core::log(core::LogArea::trace, core::LogLevel::info,
-                options.name + ": signatures that were not used for long are forgotten (max_bytes)");
-  };
-  while (bytes > options.max_bytes && entries.size() > 1) {
-    const auto oldest = std::min_element(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-      return a->last_call < b->last_call;
-    });
-    if (oldest->get() == latest) break;
-    forget(static_cast<size_t>(oldest - entries.begin()));
-  }
-  // One signature with many branches begins anew; a single path stays, however long it is.
-  if (bytes > options.max_bytes && entries.size() == 1 && latest->record.branches.size() > 1) forget(0);
+std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
+  bytes -= e.bytes;
+  if (&e == latest) latest = nullptr;
+  const auto [begin, end] = by_hash.equal_range(e.hash);
+  by_hash.erase(std::find_if(begin, end, [&](const auto& known) { return known.second == &e; }));
+  const auto at = std::find_if(entries.begin(), entries.end(), [&](const auto& o) { return o.get() == &e; });
+  std::unique_ptr<Recorded> out = std::move(*at);
+  entries.erase(at);
+  if (forgotten++ == 0)
+    core::log(core::LogArea::trace, core::LogLevel::info,
+              options.name + ": signatures that were not used for long are forgotten (max_bytes)");
+  return out;
 }
 
-Trace::Entry* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& names) {
+void Trace::finished(Recorded& called) {
+  if (called.grown == called.growth()) return stop_running(called.record);
+  std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock
+  const std::lock_guard lock(registry_mutex);
+  called.grown = called.growth();
+  bytes -= called.bytes;
+  called.bytes = record_bytes(called.record);
+  bytes += called.bytes;
+  while (bytes > options.max_bytes && entries.size() > 1) {
+    Recorded* oldest = nullptr;
+    for (const auto& e : entries)
+      if (e.get() != &called && !is_running(e->record) && (!oldest || e->last_call < oldest->last_call))
+        oldest = e.get();
+    if (!oldest) break;
+    old.push_back(take_out(*oldest));
+  }
+  // One signature with many branches begins anew; a single path stays, however long it is.
+  if (bytes > options.max_bytes && entries.size() == 1 && called.record.branches.size() > 1)
+    old.push_back(take_out(called));
+  stop_running(called.record);
+}
+
+Recorded* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& names) {
   const uint64_t modes_word_now = modes_word(modes());
-  if (Entry* e = matching(arguments, modes_word_now)) {
+  uint64_t hash = 0;
+  bool known = false;
+  if (Recorded* e = matching(arguments, modes_word_now, &hash, &known)) {
     latest = e;
     e->last_call = counters.calls;
     if (!aliases_slot(e->record, arguments)) return e;
@@ -160,9 +206,11 @@ Trace::Entry* Trace::find(std::span<const Tensor> arguments, const ArgumentNames
     warned_alias_ = true;
     return nullptr;
   }
-  explain(arguments, modes_word_now, names);
-  auto entry = std::make_unique<Entry>(counters);
+  if (!known) explain(arguments, modes_word_now, names);
+  auto entry = std::make_unique<Recorded>(counters);
+  entry->hash = hash;
   Record& r = entry->record;
+  r.twin = known;
   r.modes_at_entry = modes_word_now;
   r.compile = options.compile;
   r.options = &options;
@@ -187,6 +235,7 @@ Trace::Entry* Trace::find(std::span<const Tensor> arguments, const ArgumentNames
   }
   entries.push_back(std::move(entry));
   latest = entries.back().get();
+  by_hash.emplace(hash, latest);
   latest->last_call = counters.calls;
   return latest;
 }
@@ -203,48 +252,55 @@ bool wants_verify(const TraceOptions& o, const Record& r) {
 
 CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames names, bool check)
     : trace_(trace), span_("call", trace.options.name, {}) {
-  trace.mutex.lock();
-  try {
-    for (const Tensor& t : arguments)
-      if (t.checked({}).has(core::kPending))
-        fail(trace.options.name + ": an argument is a pending tensor of a traced call on another thread");
-    Trace::Entry* entry = trace.find(arguments, names);
+  for (const Tensor& t : arguments)
+    if (t.checked({}).has(core::kPending))
+      fail(trace.options.name + ": an argument is a pending tensor of a traced call on another thread");
+  Recorded* entry = nullptr;
+  {
+    std::vector<Ref<TensorImpl>> dropped;  // after the lock
+    const std::lock_guard lock(registry_mutex);
+    entry = trace.find(arguments, names);
     if (!entry) return;
+    start_running(entry->record);
+    if (!entry->record.foreign.empty()) [[unlikely]]
+      dropped = forget_foreign(entry->record);
+  }
+  try {
     entry->frame.begin(arguments, names);
-    frame_ = &entry->frame;
     const TraceOptions& o = trace.options;
     if (o.debug && !check)
-      shadow_ = std::make_unique<Shadow>(*frame_, Shadow::Mode::debug, o.name);
+      shadow_ = std::make_unique<Shadow>(entry->frame, Shadow::Mode::debug, o.name);
     else if (check || (o.verify && wants_verify(o, entry->record)))
-      shadow_ = std::make_unique<Shadow>(*frame_, Shadow::Mode::verify, o.name);
+      shadow_ = std::make_unique<Shadow>(entry->frame, Shadow::Mode::verify, o.name);
   } catch (...) {
-    trace.mutex.unlock();
+    stop_running(entry->record);
     throw;
   }
+  entry_ = entry;
   outer_ = eager::interceptor_;
-  eager::interceptor_ = shadow_ ? static_cast<eager::Interceptor*>(shadow_.get()) : frame_;
+  eager::interceptor_ = shadow_ ? static_cast<eager::Interceptor*>(shadow_.get()) : &entry->frame;
 }
 
 void CallScope::finish() {
-  if (!frame_) return;
-  frame_->end();
+  if (!entry_) return;
+  entry_->frame.end();
   if (shadow_) {
     shadow_->finish();
     shadow_.reset();
   }
-  frame_ = nullptr;
+  leave();
+}
+
+void CallScope::leave() {
   eager::interceptor_ = outer_;
-  trace_.bound();
+  trace_.finished(*std::exchange(entry_, nullptr));
 }
 
 CallScope::~CallScope() {
-  if (frame_) {
-    frame_->abandon();
-    shadow_.reset();  // before another thread takes the frame
-    eager::interceptor_ = outer_;
-    trace_.bound();
-  }
-  trace_.mutex.unlock();
+  if (!entry_) return;
+  entry_->frame.abandon();
+  shadow_.reset();
+  leave();
 }
 
 void fail_circular() {
@@ -260,8 +316,10 @@ std::shared_ptr<Trace> make_trace(TraceOptions options, Location where) {
 }
 
 Inspected inspect(const Trace& trace) {
-  Inspected out{trace.options, trace.counters, trace.bytes, trace.forgotten, {}};
-  for (const auto& e : trace.entries) out.records.push_back(&e->record);
+  std::unique_lock lock(registry_mutex);
+  Inspected out{std::move(lock), trace.options, trace.counters, trace.bytes, trace.forgotten, {}};
+  for (const auto& e : trace.entries)
+    if (!is_running_elsewhere(e->record)) out.records.push_back(&e->record);
   return out;
 }
 
@@ -269,8 +327,9 @@ namespace {
 template <class F>
 std::string for_plans(const Trace& trace, F&& text) {
   std::string out;
-  for (const auto& e : trace.entries)
-    for (const SegmentEnd& s : e->record.segments)
+  const Inspected seen = inspect(trace);
+  for (const Record* r : seen.records)
+    for (const SegmentEnd& s : r->segments)
       if (s.plan) out += text(*s.plan) + "\n";
   return out;
 }

@@ -2,8 +2,10 @@
 // runs on every call, with kernels off, and is compared with what was recorded: any C++ may stand in it, and
 // removing `trace` changes the speed of a program and nothing else.
 //
-// A TracedFunction may be copied (copies share the trace) and called from several threads, one call at a
-// time. A call inside another traced call runs its body as part of that one.
+// A TracedFunction may be copied (copies share the trace) and called from several threads at the same time:
+// each call has a frame of its own, and a thread that finds a signature in use records it once more (kernels
+// are shared). Calls that write the same tensors race as the bare function would. A call inside another
+// traced call runs its body as part of that one.
 #pragma once
 
 #include <cstdint>
@@ -46,9 +48,10 @@ struct TraceOptions {
 namespace tracer {
 
 class Trace;
+struct Recorded;  // what is known of one signature of arguments: its record and frame
 
-/// One call of a traced function: takes the trace's lock, binds the arguments, installs the interceptor. Lets
-/// go of an argument early if the body gave it up and nothing later needs it.
+/// One call of a traced function: finds what was recorded, binds the arguments, installs the interceptor.
+/// Lets go of an argument early if the body gave it up and nothing later needs it.
 class CallScope {
  public:
   /// `check`: this call is verified, whatever the options.
@@ -61,9 +64,10 @@ class CallScope {
   CallScope& operator=(const CallScope&) = delete;
 
  private:
+  void leave();
   Trace& trace_;
   core::ProfileSpan span_;
-  class Frame* frame_ = nullptr;  // null: the call runs eagerly
+  Recorded* entry_ = nullptr;  // null: the call runs eagerly
   std::unique_ptr<class Shadow> shadow_;
   eager::Interceptor* outer_ = nullptr;
 };

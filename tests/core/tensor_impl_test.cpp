@@ -177,7 +177,7 @@ TEST_CASE("slots tell of changes and of death", "[tensor_impl]") {
   Ref<TensorImpl> t = make_tensor({4}, float32);
   set_contiguous_layout(*t, {2, 2});
   CHECK(changed.empty());
-  t->set(kSlot, true);
+  t->slot = true;
   set_contiguous_layout(*t, {4});
   set_layout(*t, {2}, {2});
   set_storage(*t, make_storage(16));
@@ -197,7 +197,7 @@ TEST_CASE("slots tell of changes and of death", "[tensor_impl]") {
     Ref<TensorImpl> taken = Ref<TensorImpl>::adopt(raw);
     CHECK(taken->refs.get() == 1);
     CHECK(taken->storage->nbytes == 16);
-    taken->set(kSlot, false);
+    taken->slot = false;
   }
   SECTION("the count is 0 when a shared tensor's last owner goes") {
     Ref<TensorImpl> second = t;

@@ -1,5 +1,6 @@
 // Programs at the edges of the rules, traced against eager: accumulators changed in place, exceptions in
 // hooks, results that are arguments, captured tensors of another batch size, nesting, threads, recursion.
+#include <mutex>
 #include <thread>
 
 #include "tests/tracer/contract.h"
@@ -227,10 +228,14 @@ TEST_CASE("contract cases: two threads train with one traced step, taking turns"
     w.sub_(w.grad());
     return loss.detach();
   });
+  std::mutex turn;  // as the bare function would need one
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t)
     threads.emplace_back([&] {
-      for (int i = 0; i < 50; ++i) step(td::ones({4}));
+      for (int i = 0; i < 50; ++i) {
+        const std::lock_guard lock(turn);
+        step(td::ones({4}));
+      }
     });
   for (std::thread& t : threads) t.join();
   // Each call subtracts the gradient, which is 1.

@@ -1,0 +1,34 @@
+// Who is called and who binds what, over all traces: the tracer's one lock guards which records run on which
+// thread, the signatures of each trace, and which records compare the address of which tensor. It is held for
+// look-ups only: no body, compiler or destructor of a tensor runs under it.
+#pragma once
+
+#include <mutex>
+
+#include "tandem/tracer/record.h"
+
+namespace tandem::tracer {
+
+extern constinit std::mutex registry_mutex;
+
+/// A number of this thread.
+inline const void* this_thread() { return &eager::interceptor_; }
+/// A call of `record` starts on this thread, under the lock.
+inline void start_running(Record& record) { record.runner.store(this_thread(), std::memory_order_relaxed); }
+/// It is over. Without the lock.
+inline void stop_running(Record& record) { record.runner.store(nullptr, std::memory_order_release); }
+/// True if a call of it runs, under the lock.
+inline bool is_running(const Record& record) { return record.runner.load(std::memory_order_acquire); }
+inline bool is_running_elsewhere(const Record& record) {
+  const void* runner = record.runner.load(std::memory_order_acquire);
+  return runner && runner != this_thread();
+}
+/// The tensors that other threads changed or dropped while its last call ran: forgotten now, under the lock,
+/// and to be dropped without it.
+std::vector<Ref<TensorImpl>> forget_foreign(Record& record);
+
+/// The record is told when the tensor, which one of its slots binds, dies or changes (core::slot_event).
+void watch_slot(Record* record, TensorImpl* t);
+void unwatch(Record* record);
+
+}  // namespace tandem::tracer
