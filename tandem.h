@@ -7,4 +7,5 @@
 #include "tandem/eager/nn/nn.h"
 #include "tandem/eager/optim/optim.h"
 #include "tandem/eager/save.h"
+#include "tandem/eager/scalars.h"
 #include "tandem/tracer/trace.h"

@@ -83,6 +83,34 @@ bool is_contiguous(const Dims& sizes, const Dims& strides) {
   return contiguous;
 }
 
+// Old axes are merged into runs that lie without gaps in memory; the new axes must cut each run evenly. Axes
+// of size 1 have no stride worth keeping.
+bool reshape_strides(const Dims& sizes, const Dims& strides, const Dims& wanted, Dims& out) {
+  out = contiguous_strides(wanted);
+  if (is_contiguous(sizes, strides)) return true;
+  int next = wanted.rank() - 1;
+  for (int i = sizes.rank() - 1; i >= 0;) {
+    if (sizes[i] == 1) {
+      --i;
+      continue;
+    }
+    int64_t run = sizes[i];
+    const int64_t step = strides[i];
+    for (--i; i >= 0; --i) {
+      if (sizes[i] == 1) continue;
+      if (strides[i] != run * step) break;
+      run *= sizes[i];
+    }
+    int64_t covered = 1;
+    for (; next >= 0 && covered < run; --next) {
+      out[next] = covered * step;
+      covered *= wanted[next];
+    }
+    if (covered != run) return false;
+  }
+  return true;
+}
+
 Dims broadcast(const Dims& a, const Dims& b, const char* op, Location where) {
   const Dims& longer = a.rank() >= b.rank() ? a : b;
   const Dims& shorter = a.rank() >= b.rank() ? b : a;

@@ -2,6 +2,7 @@
 // Values only, any thread.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -18,6 +19,9 @@ class Dims {
   constexpr Dims() = default;
   constexpr Dims(std::initializer_list<int64_t> values, Location where = Location::here())
       : Dims(values.begin(), static_cast<int64_t>(values.size()), where) {}
+  /// One number stands for itself: `x.sum(0)`, `zeros(3)`.
+  template <std::integral T>
+  requires(!std::same_as<T, bool>) constexpr Dims(T value) : rank_(1), values_{static_cast<int64_t>(value)} {}
   constexpr Dims(const int64_t* values, int64_t n, Location where = {}) : rank_(check_rank(n, where)) {
     for (int64_t i = 0; i < n; ++i) values_[i] = values[i];
   }
@@ -87,6 +91,9 @@ int64_t numel(const Dims& sizes);
 Dims contiguous_strides(const Dims& sizes);
 /// True if the elements lie in row-major order without gaps (dimensions of size 1 do not count).
 bool is_contiguous(const Dims& sizes, const Dims& strides);
+/// The strides by which `wanted`, sizes of as many elements, shows the same memory in row-major order; false,
+/// and some strides, if there are none.
+bool reshape_strides(const Dims& sizes, const Dims& strides, const Dims& wanted, Dims& out);
 /// The shape both broadcast to; an Error naming `op` and both shapes when they do not.
 Dims broadcast(const Dims& a, const Dims& b, const char* op, Location where = {});
 /// Wraps a negative axis and checks the range [-rank, rank); a scalar counts as rank 1.

@@ -9,37 +9,31 @@
 
 namespace tandem::core {
 
-/// One writer at a time, any readers. A read-modify-write is not atomic.
+/// Loads, stores and sums that other threads may make at the same time.
 template <class T>
 class Relaxed {
  public:
   constexpr Relaxed() = default;
   constexpr Relaxed(T v) : v_(v) {}
+  Relaxed(const Relaxed& other) : v_(T(other)) {}
+  Relaxed& operator=(const Relaxed& other) { return *this = T(other); }
   operator T() const { return v_.load(std::memory_order_relaxed); }
   Relaxed& operator=(T v) {
     v_.store(v, std::memory_order_relaxed);
     return *this;
   }
+  /// Adds `k` and returns what was there before.
+  T add(T k) {
+    if (!single_threaded()) return v_.fetch_add(k, std::memory_order_relaxed);
+    const T before = *this;
+    *this = static_cast<T>(before + k);
+    return before;
+  }
+  void operator++() { add(1); }
+  void operator--() { add(static_cast<T>(-1)); }
 
  private:
   std::atomic<T> v_{};
-};
-
-/// Any writers.
-class Count {
- public:
-  operator int64_t() const { return n_.load(std::memory_order_relaxed); }
-  void operator++() { add(1); }
-  void operator--() { add(-1); }
-
- private:
-  void add(int64_t k) {
-    if (single_threaded())
-      n_.store(n_.load(std::memory_order_relaxed) + k, std::memory_order_relaxed);
-    else
-      n_.fetch_add(k, std::memory_order_relaxed);
-  }
-  std::atomic<int64_t> n_{0};
 };
 
 }  // namespace tandem::core

@@ -35,7 +35,7 @@ std::vector<ops::TensorType> infer_call(const Call& call);
 ops::Layout infer_view(const Call& call);
 
 /// True if the tensor's strides can show `sizes` (one may be -1) without a copy.
-bool viewable(const TensorImpl& t, const Dims& sizes, Location where);
+bool viewable(const TensorImpl& t, const Dims& sizes);
 
 /// Throws if any operand is undefined (and not optional) or on another device.
 void check_operands(const Call& call);

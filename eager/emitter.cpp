@@ -84,7 +84,7 @@ ops::Value EagerEmitter::number_op(ops::ScalarOp op, ops::Value a, ops::Value b)
 void EagerEmitter::emit(ops::OpId id, std::span<const ops::Value> in, ops::Words structural,
                         ops::Value* out) {
   const ops::OpDef& op = ops::def(id);
-  if (id == ops::OpId::reshape && !viewable(*at(in[0]).tensor, listed(structural), location)) {
+  if (id == ops::OpId::reshape && !viewable(*at(in[0]).tensor, listed(structural))) {
     ops::Value copied;
     emit(ops::OpId::clone, in, {}, &copied);
     return emit(id, {&copied, 1}, structural, out);

@@ -8,7 +8,7 @@ using ops::OpId;
 
 Tensor Tensor::view(const Dims& sizes, Location where) const {
   const core::TensorImpl& t = checked(where);
-  if (!eager::viewable(t, sizes, where))
+  if (!eager::viewable(t, sizes))
     fail("view: strides " + to_string(t.strides) + " of shape " + to_string(t.sizes) + " cannot show " +
              to_string(sizes) + " without a copy; reshape() makes one",
          where);
@@ -16,7 +16,7 @@ Tensor Tensor::view(const Dims& sizes, Location where) const {
 }
 
 Tensor Tensor::reshape(const Dims& sizes, Location where) const {
-  const Tensor base = eager::viewable(checked(where), sizes, where) ? *this : clone(where);
+  const Tensor base = eager::viewable(checked(where), sizes) ? *this : clone(where);
   return CallBuilder(OpId::reshape, where).in(base).list(sizes).run();
 }
 
@@ -131,17 +131,22 @@ Tensor Tensor::index(std::initializer_list<Index> indices, Location where) const
 
 namespace eager {
 
-bool viewable(const TensorImpl& t, const Dims& sizes, Location where) {
-  TensorImpl* in[] = {const_cast<TensorImpl*>(&t)};
-  int64_t words[kMaxRank + 1] = {sizes.rank()};
-  for (int i = 0; i < sizes.rank(); ++i) words[i + 1] = sizes[i];
-  return infer_view({.op = OpId::reshape,
-                     .n_in = 1,
-                     .n_words = static_cast<uint32_t>(sizes.rank()) + 1,
-                     .in = in,
-                     .words = words,
-                     .where = where})
-      .possible;
+// Sizes that the tensor cannot have are for the op to report.
+bool viewable(const TensorImpl& t, const Dims& sizes) {
+  if (t.has(core::kContiguous)) return true;
+  Dims wanted = sizes;
+  int64_t* open = nullptr;
+  int64_t product = 1;
+  for (int64_t& size : wanted) {
+    if (size == -1 && !open)
+      open = &size;
+    else if (size <= 0 || __builtin_mul_overflow(product, size, &product))
+      return true;
+  }
+  if (open) *open = t.numel / product;
+  if (product * (open ? *open : 1) != t.numel) return true;
+  Dims strides;
+  return reshape_strides(t.sizes, t.strides, wanted, strides);
 }
 
 }  // namespace eager

@@ -38,35 +38,9 @@ Dims resolve_sizes(const InferCall& call, const Dims& from) {
 
 }  // namespace
 
-// Old axes are merged into runs that lie without gaps in memory; the new axes must cut each run evenly. Axes
-// of size 1 have no stride worth keeping.
 Layout view::reshape(const InferCall& call, const Layout& in) {
   Layout out{resolve_sizes(call, in.sizes), {}, in.offset};
-  out.strides = contiguous_strides(out.sizes);
-  if (is_contiguous(in.sizes, in.strides)) return out;
-  int next = out.sizes.rank() - 1;
-  for (int i = in.sizes.rank() - 1; i >= 0;) {
-    if (in.sizes[i] == 1) {
-      --i;
-      continue;
-    }
-    int64_t run = in.sizes[i];
-    const int64_t step = in.strides[i];
-    for (--i; i >= 0; --i) {
-      if (in.sizes[i] == 1) continue;
-      if (in.strides[i] != run * step) break;
-      run *= in.sizes[i];
-    }
-    int64_t covered = 1;
-    for (; next >= 0 && covered < run; --next) {
-      out.strides[next] = covered * step;
-      covered *= out.sizes[next];
-    }
-    if (covered != run) {
-      out.possible = false;
-      return out;
-    }
-  }
+  out.possible = reshape_strides(in.sizes, in.strides, out.sizes, out.strides);
   return out;
 }
 

@@ -14,15 +14,16 @@ namespace tandem::tracer {
 
 /// Figures of one trace, for reports and tests.
 struct Counters {
-  core::Count calls;        // traced calls
-  core::Count recorded;     // of them: recorded something
-  core::Count traces;       // signatures and branches recorded, but for those that an exception broke off
-  core::Count plans;        // plans built
-  core::Count op_by_op;     // segments run op by op
-  core::Count slots_bound;  // slots bound to another tensor than in the call before
-  core::Count backward_skipped, backward_walked;
-  core::Count verified;     // calls whose plans were compared with eager runs
-  core::Count eager_calls;  // calls run eagerly (arguments that alias captured tensors; storms)
+  core::Relaxed<int64_t> calls;     // traced calls
+  core::Relaxed<int64_t> recorded;  // of them: recorded something
+  core::Relaxed<int64_t>
+      traces;  // signatures and branches recorded, but for those that an exception broke off
+  core::Relaxed<int64_t> plans;        // plans built
+  core::Relaxed<int64_t> op_by_op;     // segments run op by op
+  core::Relaxed<int64_t> slots_bound;  // slots bound to another tensor than in the call before
+  core::Relaxed<int64_t> backward_skipped, backward_walked;
+  core::Relaxed<int64_t> verified;     // calls whose plans were compared with eager runs
+  core::Relaxed<int64_t> eager_calls;  // calls run eagerly (arguments that alias captured tensors; storms)
 };
 
 class Frame final : public eager::Interceptor {

@@ -36,4 +36,9 @@ std::vector<Row> interleave(const std::string& workload, const std::vector<Conte
   return rows;
 }
 
+void lose_caches(size_t megabytes) {
+  static std::vector<int64_t> memory(size_t{128} << 20 >> 3);
+  for (size_t i = 0; i < megabytes << 20 >> 3; i += 8) ++memory[i];
+}
+
 }  // namespace bench

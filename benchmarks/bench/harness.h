@@ -26,10 +26,15 @@ std::vector<Row> interleave(const std::string& workload, const std::vector<Conte
 /// Microseconds per call of `f`, over `calls` calls.
 double time_us(int calls, const std::function<void()>& f);
 
+/// Replaces what caches of up to so many megabytes hold.
+void lose_caches(size_t megabytes);
+
 struct Workload {
   std::string name;
   std::function<std::vector<Row>(bool peers)> run;
 };
 std::vector<Workload> workloads();
+std::vector<Row> transformer(bool peers);
+std::vector<Row> sizes(bool peers);
 
 }  // namespace bench

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "benchmarks/bench/harness.h"
+#include "benchmarks/bench/training.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/jit/executable.h"
 #include "tandem/ops/products/products.h"
@@ -15,33 +16,6 @@ namespace td = tandem;
 namespace bench {
 
 namespace {
-
-struct Mlp : td::nn::Module {
-  td::nn::Linear a = child<td::nn::Linear>("a", 64, 256);
-  td::nn::Linear b = child<td::nn::Linear>("b", 256, 128);
-  td::nn::Linear c = child<td::nn::Linear>("c", 128, 10);
-  td::Tensor forward(const td::Tensor& x) {
-    const td::Tensor h = td::relu(a(x));
-    const td::Tensor g = td::relu(b(h));
-    return c(g);
-  }
-};
-
-/// The MLP of the digits, batch 64, AdamW, on data and at a learning rate that do not converge (no
-/// denormals).
-struct Training {
-  Mlp net;
-  td::optim::AdamW opt{net.parameters(), {.lr = 1e-7}};
-  td::Tensor x = td::rand({64, 64});
-  td::Tensor y = td::randint(0, 10, {64});
-  td::Tensor step(const td::Tensor& in, const td::Tensor& labels) {
-    const td::Tensor loss = td::cross_entropy(net.forward(in), labels);
-    opt.zero_grad();
-    loss.backward();
-    opt.step();
-    return loss;
-  }
-};
 
 /// The eight products of that step alone, by one provider; microseconds for all.
 struct Products {
@@ -159,12 +133,6 @@ std::vector<Row> replay(bool) {
   return rows;
 }
 
-/// Replaces what caches of up to so many megabytes hold.
-void lose_caches(size_t megabytes) {
-  static std::vector<int64_t> memory(size_t{128} << 20 >> 3);
-  for (size_t i = 0; i < megabytes << 20 >> 3; i += 8) ++memory[i];
-}
-
 /// What the traced MLP step costs beside its plan: the whole call (the body and its comparisons, the frame,
 /// the results' memory) with a plan whose entries are not run.
 std::vector<Row> host(bool) {
@@ -197,7 +165,8 @@ std::vector<Row> host(bool) {
 }  // namespace
 
 std::vector<Workload> workloads() {
-  return {{"eager", eager_add}, {"replay", replay}, {"host", host}, {"mlp", mlp}};
+  return {{"eager", eager_add},         {"replay", replay}, {"host", host},
+          {"transformer", transformer}, {"sizes", sizes},   {"mlp", mlp}};
 }
 
 }  // namespace bench

@@ -42,9 +42,6 @@ class LayerNorm : public Module {
  public:
   explicit LayerNorm(const Dims& normalized_shape, double eps = 1e-5, bool elementwise_affine = true,
                      bool with_bias = true, TensorOptions options = {}, Location where = Location::here());
-  explicit LayerNorm(int64_t normalized_size, double eps = 1e-5, bool elementwise_affine = true,
-                     bool with_bias = true, TensorOptions options = {}, Location where = Location::here())
-      : LayerNorm(Dims{normalized_size}, eps, elementwise_affine, with_bias, options, where) {}
   Tensor forward(const Tensor& x, Location where = Location::here()) const;
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 

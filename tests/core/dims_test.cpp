@@ -21,6 +21,13 @@ TEST_CASE("dims print as tuples", "[dims]") {
   CHECK(to_string(Dims{-1, 0, kMost}) == "(-1, 0, 9223372036854775807)");
 }
 
+TEST_CASE("one number is dims of rank one", "[dims]") {
+  CHECK(to_string(Dims(5)) == "(5,)");
+  CHECK(Dims(-1) == Dims{-1});
+  CHECK(!std::is_convertible_v<bool, Dims>);
+  CHECK(!std::is_convertible_v<double, Dims>);
+}
+
 TEST_CASE("dims change and compare", "[dims]") {
   Dims d{1, 2, 3};
   d.insert(1, 9);

@@ -24,6 +24,14 @@ bool contains(const std::string& text, const std::string& part) {
 }
 }  // namespace
 
+TEST_CASE("one axis and one size need no braces", "[eager]") {
+  const Tensor x = td::rand({2, 3});
+  CHECK(x.sum(0).to_vector<float>() == x.sum({0}).to_vector<float>());
+  CHECK(x.mean(-1, true).sizes() == td::Dims{2, 1});
+  CHECK(td::zeros(3).sizes() == td::Dims{3});
+  CHECK(td::Dims(x.sum().sizes()).rank() == 0);
+}
+
 TEST_CASE("tensor: operators broadcast and promote as in PyTorch", "[eager]") {
   const Tensor a = td::tensor({1.f, 2.f}), i = td::tensor<int64_t>({3, 4});
   CHECK(values(a + i) == std::vector<float>{4, 6});
