@@ -113,7 +113,7 @@ void check_operands_of_trace(const Call& call) {
   for (uint32_t i = 0; i < call.n_in; ++i) {
     const TensorImpl* t = call.in[i];
     if (!t) {
-      if (i < required && !((call.numbers >> i) & 1)) fail_operand(call, i);
+      if (i < required && !is_number(call.numbers, i)) fail_operand(call, i);
       continue;
     }
     if (first && !(first->device == t->device))
@@ -157,7 +157,7 @@ CallTypes call_types(const Call& call) {
     const TensorImpl* t = call.in[i];
     ops::TensorType type;
     bool present = true;
-    if ((call.numbers >> i) & 1) {
+    if (is_number(call.numbers, i)) {
       const auto kind = static_cast<NumberKind>(call.words[word]);
       type.dtype = kind == NumberKind::bool_     ? DType::bool_
                    : kind == NumberKind::integer ? DType::int64

@@ -27,6 +27,9 @@ struct NumberSource {
   int64_t bits(const int64_t* words, NumberKind as) const;
 };
 
+/// Bit i of a mask of number operands: only tensors come after its last one.
+constexpr bool is_number(uint32_t numbers, size_t i) { return i < 32 && ((numbers >> i) & 1); }
+
 /// One call of an op. Words: for each number operand its (NumberKind, bits), then the attributes in declared
 /// order.
 struct Call {

@@ -137,7 +137,7 @@ GradientValues gradient_values(const Node& n, std::span<const Ref<TensorImpl>> g
   int word = 0;
   for (size_t i = 0; i < n.in.size(); ++i) {
     v.types.push_back(n.in[i].type);
-    if ((n.numbers >> i) & 1) {
+    if (is_number(n.numbers, i)) {
       v.types.back() = {DType::float64, cpu, true, {}};
       v.operands.push_back(number(word + 1));
       word += 2;

@@ -137,7 +137,7 @@ bool Frame::view(const TensorImpl* t, eager::ViewOf& out) {
   out = {parent,
          static_cast<ops::OpId>(info.view->op),
          {r_.words.data() + info.view->words, info.view->n_words},
-         {}};
+         info.where};
   return true;
 }
 
@@ -179,13 +179,25 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   return true;
 }
 
+// Whether operand i of the entry at the cursor is a slot that nothing before it on the path uses.
+bool Frame::first_use(const Entry& e, uint32_t i) {
+  if (i < 64) return (e.first_use >> i) & 1;
+  const uint32_t h = operand(e, i);
+  for (uint32_t k = 0; k < i; ++k)
+    if (operand(e, k) == h) return false;
+  mark_used();
+  return !used_[h];
+}
+
 bool Frame::rebind(const Entry& e, const Call& call) {
-  if (e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) || e.n_in != call.n_in) return false;
+  if (!on(Mechanism::slot_rebinding) || e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) ||
+      e.n_in != call.n_in)
+    return false;
   bool any = false;
   for (uint32_t i = 0; i < call.n_in; ++i) {
     const uint32_t h = operand(e, i);
     if (r_.handles[h] == call.in[i] && (call.in[i] || !h)) continue;
-    if (!call.in[i] || !((e.first_use >> std::min(i, 63u)) & 1) || !bind_slot(h, call.in[i])) return false;
+    if (!call.in[i] || !first_use(e, i) || !bind_slot(h, call.in[i])) return false;
     any = true;
   }
   return any;
@@ -217,6 +229,11 @@ bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
     if (find_event([&](const Entry& e) {
           return matches(e, call) || ((rebind(e, call) || move_view(e, call)) && matches(e, call));
         })) {
+      take(cursor(), call, results);
+      return tape_live_;
+    }
+    if (!on(Mechanism::differences) && !at_end() && cursor().kind == EventKind::op &&
+        cursor().in_place == call.in_place) {
       take(cursor(), call, results);
       return tape_live_;
     }
@@ -341,7 +358,8 @@ void Frame::read(TensorImpl* t, Location where) {
 }
 
 bool Frame::owes(const TensorImpl* t, bool pointer) {
-  if (passthrough_ || !t->storage) return false;
+  if (passthrough_ || !t->storage || !tracer::on(pointer ? Mechanism::owed_pointers : Mechanism::owed_reads))
+    return false;
   bool owed = false;
   for_path(segment_start_, [&](const Entry& e, Location) {
     if (e.kind != EventKind::op || (!e.in_place && !pointer)) return;
@@ -360,17 +378,21 @@ bool Frame::owes(const TensorImpl* t, bool pointer) {
 
 void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
   if (t->has(kPending)) read(t, where);
-  if (passthrough_) return;
+  if (passthrough_ || !tracer::on(Mechanism::grad_requests)) return;
   uint32_t handle = t->frame == this ? static_cast<uint32_t>(t->handle) : 0;
   for (const uint32_t a : r_.arguments)
     if (r_.handles[a] == t) handle = a;
-  if (!handle) return;  // captured: the record is told by core::slot_event
+  // What this call has not used yet is another slot from now on: the record is told by core::slot_event. What
+  // it has used stays bound until its end.
+  const bool used_slot = !handle && (handle = used_slot_of(t));
+  if (!handle) return;
   if (!recording_) {
     const auto accept = [&](const Entry& e) {
       return e.kind == EventKind::requires_grad && e.in[0] == handle && e.numbers == on;
     };
     if (find_event(accept)) {
       ++position_;
+      if (used_slot) keep_until_end(t);
       return;
     }
     start_recording({.kind = EventKind::requires_grad, .where = where, .requires_grad = on});
@@ -379,6 +401,27 @@ void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
   Entry& e = append(EventKind::requires_grad, where);
   e.in[0] = handle;
   e.numbers = on;
+  if (used_slot) keep_until_end(t);
+}
+
+void Frame::keep_until_end(TensorImpl* t) {
+  touched_.emplace_back(t);
+  changing_ = t;
+}
+
+// The slot that `t` is, if an op of this call had it as an operand; else 0.
+uint32_t Frame::used_slot_of(const TensorImpl* t) {
+  const auto slot = r_.slots.find(const_cast<TensorImpl*>(t));
+  if (slot == r_.slots.end()) return 0;
+  if (!recording_) mark_used();
+  return used_[slot->second] ? slot->second : 0;
+}
+
+void Frame::mark_used() {
+  used_.assign(r_.handles.size(), 0);
+  for_path(0, [&](const Entry& e, Location) {
+    for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i) used_[operand(e, i)] = 1;
+  });
 }
 
 eager::Version& Frame::version(TensorImpl* t) {
@@ -389,7 +432,7 @@ eager::Version& Frame::version(TensorImpl* t) {
 }
 
 bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
-  if (!running_) return false;
+  if (!running_ || !on(Mechanism::dying_slots)) return false;
   t->refs.set(1);
   kept_.push_back(Ref<TensorImpl>::adopt(t));
   return true;
@@ -430,6 +473,14 @@ void Frame::abandon() noexcept {
   SegmentEnd pending = pending_segment();
   if (!failed_ && !passthrough_ && on(Mechanism::abandon)) {
     try {
+      const auto kept = [&](const SegmentEnd& s) {
+        return std::any_of(s.results.begin(), s.results.end(), [&](uint32_t h) {
+          return r_.handles[h] && r_.handles[h]->refs.get() > 1 && has_history(h);
+        });
+      };
+      bool open = kept(pending);
+      for (const uint32_t s : ended_) open = open || kept(r_.segments[s]);
+      if (open) need_tape();
       run_op_by_op(pending);
     } catch (const std::exception& error) {
       core::log(core::LogArea::trace, core::LogLevel::error,

@@ -56,17 +56,29 @@ class Frame final : public eager::Interceptor {
   /// running.
   bool keep_dying_slot(TensorImpl* t) noexcept;
   bool running() const { return running_; }
+  /// True, once, if the running call has asked for the change of `t` that is now reported, and keeps it
+  /// bound.
+  bool keep_changing_slot(const TensorImpl* t) noexcept {
+    if (changing_ != t) return false;
+    changing_ = nullptr;
+    return true;
+  }
 
  private:
   // frame.cpp: comparing
   bool matches(const Entry& e, const eager::Call& call);
   void take_in_place(const Entry& e, const eager::Call& call);
   void take(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results);
+  bool first_use(const Entry& e, uint32_t i);
   bool rebind(const Entry& e, const eager::Call& call);
   bool fits(const Entry& e, const eager::Call& call) const;
   bool move_view(const Entry& e, const eager::Call& call);
   bool bind_slot(uint32_t handle, TensorImpl* t);
   bool op_slow(const eager::Call& call, Ref<TensorImpl>* results);
+  uint32_t used_slot_of(const TensorImpl* t);
+  void keep_until_end(TensorImpl* t);
+  /// Marks in used_ what ops before the cursor have as operands.
+  void mark_used();
   uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
   TensorImpl* lend(uint32_t handle);
   TensorImpl* lend_fresh(uint32_t handle);
@@ -176,13 +188,16 @@ class Frame final : public eager::Interceptor {
   std::vector<uint32_t> ended_;           // segments ended in this call
   std::vector<uint32_t> handed_out_;      // results that the body saw; all there are if `only_replayed()`
   std::vector<eager::Version> versions_;  // of the memory of pending cells
-  std::vector<char> used_;                // by handle: slots used on the path so far (while recording)
+  std::vector<char> used_;                // by handle: used on the path so far (kept up while recording)
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call
-  std::vector<Ref<TensorImpl>> touched_;  // tensors from outside that this call gave a history
-  class Shadow* shadow_ = nullptr;        // this call runs under verify or debug
-  eager::Node* noted_ = nullptr;          // the nodes that this call has made, latest first
-  std::vector<uint32_t> extra_results_;   // made after the last ended segment, by a call that was broken off
-  std::vector<char> consumed_;            // by handle: history that was consumed and let go (while recording)
+  // Tensors from outside that this call gave a history, or a requires_grad after their first use.
+  std::vector<Ref<TensorImpl>> touched_;
+  const TensorImpl* changing_ =
+      nullptr;                      // requires_grad_ is about to change it, and this record keeps it bound
+  class Shadow* shadow_ = nullptr;  // this call runs under verify or debug
+  eager::Node* noted_ = nullptr;    // the nodes that this call has made, latest first
+  std::vector<uint32_t> extra_results_;  // made after the last ended segment, by a call that was broken off
+  std::vector<char> consumed_;           // by handle: history that was consumed and let go (while recording)
   struct {
     std::vector<void*> inputs, outputs;
     std::vector<int64_t> numbers;

@@ -187,6 +187,7 @@ void Lowering::finish(const std::vector<uint32_t>& output_cells) {
     graph_.outputs.push_back(v->second.id);
   }
   for (const uint32_t h : written_) {
+    if (!on(Mechanism::slot_writes)) break;
     const auto at = std::find(inputs_.begin(), inputs_.end(), h);
     graph_.writes.push_back({static_cast<int32_t>(at - inputs_.begin()), cell_value_[info(h).cell].id});
   }

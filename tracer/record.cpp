@@ -93,10 +93,7 @@ void Frame::start_recording(const Attempt& now) {
   ++counters_.recorded;
   ++counters_.traces;
   recording_ = true;
-  used_.assign(r_.handles.size(), 0);
-  for_path(0, [&](const Entry& e, Location) {
-    for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i) used_[operand(e, i)] = 1;
-  });
+  mark_used();
   if (branch_index_ == 0 && branch_->entries.empty()) return;
   auto branch = std::make_unique<Branch>();
   branch->parent = branch_index_;
@@ -254,9 +251,9 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
   e.op = static_cast<uint16_t>(call.op);
   e.in_place = call.in_place;
   e.numbers = call.numbers;
-  e.n_in = static_cast<uint8_t>(call.n_in);
-  e.n_words = static_cast<uint8_t>(call.n_words);
-  TANDEM_INTERNAL(call.n_in < 256 && call.n_words < 256, "a call too large for an event");
+  e.n_in = static_cast<uint16_t>(call.n_in);
+  e.n_words = static_cast<uint16_t>(call.n_words);
+  TANDEM_INTERNAL(call.n_in <= UINT16_MAX && call.n_words <= UINT16_MAX, "a call too large for an event");
   e.more = static_cast<uint32_t>(r_.more.size());
   for (uint32_t i = 0; i < call.n_in; ++i) {
     bool first_use = false;

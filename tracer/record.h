@@ -1,5 +1,6 @@
 // What a trace remembers of the calls with one signature of arguments: the trie of events, the table of
-// handles they compare against, and the plans of its segments. Owned by one Trace; used by one call at a time.
+// handles they compare against, and the plans of its segments. Owned by one Trace; used by one call at a
+// time.
 //
 // Events are compared by handles: if every event before matched, the map from handle to value is the one that
 // was recorded, in-place writes included, so neither values nor operands are looked at.
@@ -31,9 +32,9 @@ struct Entry {
   uint32_t words = 0;          // into Record::words
   uint32_t more = 0;           // operands beyond three: into Record::more; other kinds: into their table
   uint64_t run_time = 0;       // bit w: word w is stored, not compared
-  uint16_t op = 0;
+  uint16_t op = 0, n_in = 0, n_words = 0;
   EventKind kind = EventKind::end;
-  uint8_t n_in = 0, n_words = 0, n_out = 0;
+  uint8_t n_out = 0;
   bool in_place = false, tape = false;
   bool outside = false;  // gives memory from outside the call a history
   bool moves = false;    // a view of memory from outside whose position is taken from each call
@@ -112,8 +113,8 @@ struct Plan {
   std::vector<uint32_t> numbers;  // words
   std::vector<uint32_t> outputs;  // cells
   std::vector<int64_t> nbytes;    // of each output
-  std::vector<char> covered;      // by handle: its memory is an output, or from before the segment
-  std::vector<Made> made;         // what is covered and made in the segment, in order
+  std::vector<char> covered;      // by handle: may be held at the end, with the history it has
+  std::vector<Made> made;         // what has memory and is made in the segment, in order
   std::string graph;              // as lowered, before the passes
   std::vector<Origin> origins;    // for drawings
 };
@@ -172,7 +173,7 @@ struct Record {
   class Frame* frame = nullptr;
   std::atomic<const void*> runner{nullptr};  // the thread that a call of it runs on (registry.h)
   std::vector<Ref<TensorImpl>> foreign;      // to be forgotten when that call is over (registry.h)
-  bool twin = false;  // of another record with this key, which ran on another thread
+  bool twin = false;                         // of another record with this key, which ran on another thread
   bool compile = true;
   std::string op_by_op;  // why every segment runs op by op; empty if plans are used
 

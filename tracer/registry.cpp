@@ -32,19 +32,21 @@ bool on_slot_event(TensorImpl* t, bool dying) noexcept {
   Watchers& w = watchers();
   const auto it = w.find(t);
   if (it == w.end() || !on(Mechanism::slot_watch)) return false;
-  std::vector<Record*> elsewhere;
-  for (Record* r : it->second) {
-    if (is_running_elsewhere(*r))
-      elsewhere.push_back(r);
-    else if (dying && r->frame && r->frame->keep_dying_slot(t))
-      return true;
-  }
-  for (Record* r : elsewhere) r->foreign.emplace_back(t);
-  for (Record* r : it->second)
-    if (std::find(elsewhere.begin(), elsewhere.end(), r) == elsewhere.end()) forget(*r, t);
-  const bool kept = dying && !elsewhere.empty();
-  it->second = std::move(elsewhere);
-  if (!it->second.empty()) return kept;
+  if (dying)
+    for (Record* r : it->second)
+      if (!is_running_elsewhere(*r) && r->frame && r->frame->keep_dying_slot(t)) return true;
+  bool kept = false;
+  std::erase_if(it->second, [&](Record* r) {
+    if (is_running_elsewhere(*r)) {
+      r->foreign.emplace_back(t);
+      kept = true;
+      return false;
+    }
+    if (!dying && r->frame && r->slots.contains(t) && r->frame->keep_changing_slot(t)) return false;
+    forget(*r, t);
+    return true;
+  });
+  if (!it->second.empty()) return dying && kept;
   w.erase(it);
   t->slot = false;
   return false;

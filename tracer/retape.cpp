@@ -12,6 +12,7 @@ namespace tandem::tracer {
 using eager::Node;
 
 bool Frame::same_backward(const BackwardRecord& b, const eager::BackwardCall& call) const {
+  if (!on(Mechanism::backward_key)) return true;
   if (b.retain_graph != call.retain_graph || b.create_graph != call.create_graph ||
       b.roots.size() != call.roots.size() || b.gradients.size() != call.gradients.size())
     return false;
@@ -25,6 +26,7 @@ bool Frame::same_backward(const BackwardRecord& b, const eager::BackwardCall& ca
 // R4: which leaves have a gradient, and whose it is, must be as recorded; hooks are host code.
 bool Frame::leaves_match(const BackwardRecord& b) {
   if (!on(Mechanism::leaf_gradients)) return true;
+  bool bound = false;
   for (const LeafGrad& g : b.leaves) {
     const TensorImpl* leaf = r_.handles[g.leaf];
     if (!leaf) return false;
@@ -35,9 +37,16 @@ bool Frame::leaves_match(const BackwardRecord& b) {
       if (g.before || grad) return false;
       continue;
     }
-    if (r_.handles[g.before] != grad && !bind_slot(g.before, grad)) return false;
+    if (r_.handles[g.before] == grad) continue;
+    if (!bound) mark_used();
+    bound = true;
+    if (used_[g.before] || !bind_slot(g.before, grad)) return false;
   }
-  return true;
+  // Two leaves may have been recorded with one gradient.
+  return !bound || std::all_of(b.leaves.begin(), b.leaves.end(), [&](const LeafGrad& g) {
+    const eager::AutogradState* s = eager::autograd_state(r_.handles[g.leaf]);
+    return !g.before || r_.handles[g.before] == s->grad.get();
+  });
 }
 
 void Frame::skip_block(const BackwardRecord& b) {
@@ -55,7 +64,7 @@ void Frame::skip_block(const BackwardRecord& b) {
 }
 
 void Frame::need_tape() {
-  if (!recording_ && !tape_live_ && !passthrough_) rebuild_tape();
+  if (!recording_ && !tape_live_ && !passthrough_ && on(Mechanism::tape_on_demand)) rebuild_tape();
 }
 
 void Frame::rebuild_tape() {
@@ -68,9 +77,14 @@ void Frame::rebuild_tape() {
   };
   std::unordered_map<uint32_t, uint32_t> moves, moved;
   bool any = false;
+  std::vector<uint32_t> asked;
   for_path(0, [&](const Entry& e, Location) {
+    any |= e.tape || e.kind == EventKind::requires_grad;
+    if (e.kind == EventKind::requires_grad && std::find(asked.begin(), asked.end(), e.in[0]) == asked.end()) {
+      asked.push_back(e.in[0]);  // it was the other way before
+      if (TensorImpl* t = r_.handles[e.in[0]]) t->set(core::kRequiresGrad, !e.numbers);
+    }
     if (e.kind != EventKind::op) return;
-    any |= e.tape;
     written(e, [&](uint32_t cell) { ++moves[cell]; });
     for (uint32_t j = 0; j < e.n_out; ++j)
       if (TensorImpl* t = r_.handles[e.out + j]) {

@@ -46,7 +46,7 @@ Made Frame::made_of(uint32_t handle, int32_t output) const {
 void Frame::give_storage(const Made& m, Ref<core::Storage> storage) {
   TensorImpl* t = r_.handles[m.handle];
   // What the tape saved of the pending value was saved with the cell's version.
-  if (!m.external && m.cell < versions_.size()) {
+  if (!m.external && m.cell < versions_.size() && on(Mechanism::result_versions)) {
     storage->version = versions_[m.cell].count;
     storage->changed_at = versions_[m.cell].changed_at;
   }
@@ -133,8 +133,7 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
     if (!on(Mechanism::live_outputs)) return true;
     for (const uint32_t h : only_replayed() ? handed_out_ : segment.results) {
       const TensorImpl* t = r_.handles[h];
-      if (t && t->refs.get() > 1 && t->has(kPending) && (h >= plan.covered.size() || !plan.covered[h]))
-        return false;
+      if (t && t->refs.get() > 1 && t->has(kPending) && !plan.covered[h]) return false;
     }
     return true;
   };
@@ -145,16 +144,23 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
     need_tape();
     prune_tape(segment);
   }
-  std::vector<char> live(r_.cells.size(), 0);
-  if (segment.plan)
+  std::vector<char> live(r_.cells.size(), 0), covered(r_.handles.size(), 0);
+  if (segment.plan && on(Mechanism::outputs_grow)) {
     for (const uint32_t c : segment.plan->outputs) live[c] = 1;
+    std::copy_n(segment.plan->covered.begin(), std::min(segment.plan->covered.size(), covered.size()),
+                covered.begin());
+  }
   for (const uint32_t h : segment.results) {
     const TensorImpl* t = r_.handles[h];
-    if (t && t->refs.get() > 1 && t->has(kPending)) live[r_.infos[h].cell] = 1;
+    if (t && t->refs.get() > 1 && t->has(kPending)) live[r_.infos[h].cell] = covered[h] = 1;
   }
   try {
     segment.plan = build_plan(segment, live);
     segment.stale = false;
+    // What was not held now needs its memory, and what its gradient saves, to be outputs.
+    for (const Made& m : segment.plan->made)
+      if (!has_history(m.handle) || !on(Mechanism::held_history)) covered[m.handle] = 1;
+    segment.plan->covered = std::move(covered);
   } catch (const NotAGraph& no) {
     segment.op_by_op = no.what();
     refuse_partial_capture(segment.op_by_op);
@@ -199,11 +205,9 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
     plan->nbytes.push_back(tandem::numel(root.sizes) * itemsize(root.dtype));
   }
   lowering.finish(plan->outputs);
-  plan->covered.assign(r_.handles.size(), 0);
-  for (size_t h = 1; h < r_.handles.size(); ++h) plan->covered[h] = has_memory[r_.infos[h].cell];
   int32_t output = 0;
   for (const uint32_t h : segment.results)
-    if (plan->covered[h]) plan->made.push_back(made_of(h, r_.infos[h].view ? -1 : output++));
+    if (has_memory[r_.infos[h].cell]) plan->made.push_back(made_of(h, r_.infos[h].view ? -1 : output++));
   plan->inputs = lowering.inputs();
   plan->numbers = lowering.numbers();
   plan->graph = jit::to_string(lowering.graph());
@@ -303,14 +307,25 @@ void Frame::part_tape() {
 // A view that leaves the call takes what it shows with it: an in-place change of one must reach the others.
 void Frame::release_view(uint32_t handle) {
   TensorImpl* t = r_.handles[handle];
-  if (!t || !t->has(core::kView) || t->refs.get() == 1 || t->view || !on(Mechanism::fresh_handles)) return;
+  if (!t || !t->has(core::kView) || t->refs.get() == 1 || t->view || !on(Mechanism::fresh_handles) ||
+      !on(Mechanism::leaving_views))
+    return;
   eager::ViewOf of;
-  if (r_.handles[r_.infos[handle].base] && view(t, of)) t->view = eager::view_node(of);
+  if (!r_.handles[r_.infos[handle].base] || !view(t, of)) return;
+  t->view = eager::view_node(of);
+  // A history that the call has used up: the base has it before the view asks for it.
+  uint32_t root = r_.infos[handle].base;
+  while (r_.infos[root].view) root = r_.infos[root].base;
+  TensorImpl* base = r_.handles[root];
+  if (base && r_.infos[root].kind == HandleInfo::Kind::result && base->has(core::kRequiresGrad) &&
+      !base->grad_fn && has_history(root))
+    base->grad_fn = freed_history(r_.infos[root]);
 }
 
 // A read has run what is pending. An argument that the body gave up (moved in, and let go) is let go too,
 // unless a backward still to come may need it, or a view of it was made.
 void Frame::release_arguments() {
+  if (!on(Mechanism::given_up_arguments)) return;
   for (size_t i = 0; i < arguments_.size(); ++i) {
     TensorImpl* t = arguments_[i].impl();
     if (!t || t->refs.get() != 1 || t->storage->refs.get() != 1) continue;
@@ -343,7 +358,10 @@ void Frame::clean_up() {
   }
   running_ = false;
   arguments_ = {};
-  for (const Ref<TensorImpl>& t : touched_) core::slot_changed(*t);
+  for (const Ref<TensorImpl>& t : touched_) {
+    changing_ = nullptr;
+    if (on(Mechanism::touched_slots)) core::slot_changed(*t);
+  }
   touched_.clear();
   kept_.clear();
 }

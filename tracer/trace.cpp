@@ -105,7 +105,8 @@ Recorded* Trace::matching(std::span<const Tensor> arguments, uint64_t modes_now,
                           bool* known) const {
   const auto fits = [&](const Recorded& e) {
     const Record& r = e.record;
-    if (r.key.size() != arguments.size() || r.modes_at_entry != modes_now) return false;
+    if (r.key.size() != arguments.size() || (r.modes_at_entry != modes_now && on(Mechanism::entry_modes)))
+      return false;
     for (size_t i = 0; i < arguments.size(); ++i)
       if (!matches(r.key[i], arguments, i)) return false;
     return true;
@@ -162,7 +163,7 @@ std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
 }
 
 void Trace::finished(Recorded& called) {
-  if (called.grown == called.growth()) return stop_running(called.record);
+  if (called.grown == called.growth() || !on(Mechanism::byte_bound)) return stop_running(called.record);
   std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock
   const std::lock_guard lock(registry_mutex);
   called.grown = called.growth();

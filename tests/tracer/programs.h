@@ -52,6 +52,18 @@ inline td::Tensor range(int64_t n, float first = 1) {
   return td::arange(first, first + static_cast<float>(n));
 }
 
+inline td::Tensor leaf(int64_t n, float first = 1) { return range(n, first).requires_grad_(); }
+
+/// True if `f` throws and the message contains `part`.
+inline bool throws(const std::function<void()>& f, const std::string& part) {
+  try {
+    f();
+  } catch (const std::exception& e) {
+    return std::string(e.what()).find(part) != std::string::npos;
+  }
+  return false;
+}
+
 /// Switches a mechanism off for a scope.
 class Off {
  public:

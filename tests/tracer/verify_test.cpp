@@ -6,7 +6,8 @@
 #include "tandem/jit/planted_bugs.h"
 #include "tandem/tandem.h"
 #include "tests/catch.h"
-#include "tests/tracer/contract.h"
+#include "tests/catch.h"
+#include "tests/tracer/programs.h"
 
 using namespace programs;
 using td::Tensor;

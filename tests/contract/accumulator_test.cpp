@@ -1,13 +1,13 @@
 // Tensors that begin without history and take one by an in-place op, inside a traced body: what
 // requires_grad(), is_leaf() and backward() say of them in recording, in replay, and when the caller kept
 // them.
-#include "tests/tracer/contract.h"
+#include "tests/contract/trap.h"
 
 using namespace programs;
 using td::Tensor;
 
 TEST_CASE("contract accumulators: a loss accumulated in place into a tensor that the body makes",
-          "[tracer][contract]") {
+          "[contract]") {
   for (const int kind : {0, 1, 2, 3}) {
     CAPTURE(kind);
     CHECK(same([&](bool traced) {
@@ -36,7 +36,7 @@ TEST_CASE("contract accumulators: a loss accumulated in place into a tensor that
 }
 
 TEST_CASE("contract accumulators: the accumulated loss leaves the call and is differentiated outside",
-          "[tracer][contract]") {
+          "[contract]") {
   CHECK(same([&](bool traced) {
     Tensor w = leaf(3);
     std::vector<Tensor> kept;
@@ -61,7 +61,7 @@ TEST_CASE("contract accumulators: the accumulated loss leaves the call and is di
 }
 
 TEST_CASE("contract accumulators: requires_grad() of an accumulator tells the truth in every call",
-          "[tracer][contract]") {
+          "[contract]") {
   for (const bool keep : {false, true}) {
     CAPTURE(keep);
     CHECK(same([&](bool traced) {
@@ -94,7 +94,7 @@ TEST_CASE("contract accumulators: requires_grad() of an accumulator tells the tr
   }
 }
 
-TEST_CASE("contract accumulators: the accumulator itself is kept by the caller", "[tracer][contract]") {
+TEST_CASE("contract accumulators: the accumulator itself is kept by the caller", "[contract]") {
   for (const int every : {1, 2, 3}) {
     CAPTURE(every);
     CHECK(same([&](bool traced) {
@@ -126,7 +126,7 @@ TEST_CASE("contract accumulators: the accumulator itself is kept by the caller",
   }
 }
 
-TEST_CASE("contract accumulators: a read of the accumulator between two additions", "[tracer][contract]") {
+TEST_CASE("contract accumulators: a read of the accumulator between two additions", "[contract]") {
   CHECK(same([&](bool traced) {
     Tensor w = leaf(3);
     Values out;
@@ -148,7 +148,7 @@ TEST_CASE("contract accumulators: a read of the accumulator between two addition
   }));
 }
 
-TEST_CASE("contract accumulators: is_leaf() is that of eager mode in every call", "[tracer][contract]") {
+TEST_CASE("contract accumulators: is_leaf() is that of eager mode in every call", "[contract]") {
   CHECK(same([](bool traced) {
     Tensor w = leaf(3);
     Values out;
@@ -171,8 +171,7 @@ TEST_CASE("contract accumulators: is_leaf() is that of eager mode in every call"
   }));
 }
 
-TEST_CASE("contract accumulators: requires_grad_() refuses results of ops in every call",
-          "[tracer][contract]") {
+TEST_CASE("contract accumulators: requires_grad_() refuses results of ops in every call", "[contract]") {
   CHECK(same([](bool traced) {
     Tensor w = leaf(3);
     Values out;
@@ -190,7 +189,7 @@ TEST_CASE("contract accumulators: requires_grad_() refuses results of ops in eve
   }));
 }
 
-TEST_CASE("contract accumulators: a captured total that each call adds to", "[tracer][contract]") {
+TEST_CASE("contract accumulators: a captured total that each call adds to", "[contract]") {
   for (const bool reset : {false, true}) {
     CAPTURE(reset);
     CHECK(same([&](bool traced) {

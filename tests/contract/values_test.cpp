@@ -1,5 +1,5 @@
 // Rules R1 to R3 as programs: values, slots, and what is compared.
-#include "tests/tracer/contract.h"
+#include "tests/contract/trap.h"
 
 using namespace programs;
 using td::Tensor;
@@ -194,6 +194,4 @@ const Contract kContracts[] = {
 
 }  // namespace
 
-TEST_CASE("contract: values, slots and what is compared", "[tracer][contract]") {
-  check_contracts(kContracts);
-}
+TEST_CASE("contract: values, slots and what is compared", "[contract]") { check_contracts(kContracts); }

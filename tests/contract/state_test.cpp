@@ -2,7 +2,7 @@
 #include <thread>
 
 #include "tandem/core/log.h"
-#include "tests/tracer/contract.h"
+#include "tests/contract/trap.h"
 
 using namespace programs;
 using td::Tensor;
@@ -324,6 +324,6 @@ const Contract kContracts[] = {
 
 }  // namespace
 
-TEST_CASE("contract: reads, exceptions, numbers, results, threads and bounds", "[tracer][contract]") {
+TEST_CASE("contract: reads, exceptions, numbers, results, threads and bounds", "[contract]") {
   check_contracts(kContracts);
 }

@@ -1,5 +1,5 @@
 // Rules R4, R5 and R14 as programs: backward, history, order.
-#include "tests/tracer/contract.h"
+#include "tests/contract/trap.h"
 
 using namespace programs;
 using td::Tensor;
@@ -145,4 +145,4 @@ const Contract kContracts[] = {
 
 }  // namespace
 
-TEST_CASE("contract: backward, history and order", "[tracer][contract]") { check_contracts(kContracts); }
+TEST_CASE("contract: backward, history and order", "[contract]") { check_contracts(kContracts); }

@@ -3,12 +3,12 @@
 #include <mutex>
 #include <thread>
 
-#include "tests/tracer/contract.h"
+#include "tests/contract/trap.h"
 
 using namespace programs;
 using td::Tensor;
 
-TEST_CASE("contract cases: an exception in a hook leaves what eager mode leaves", "[tracer][contract]") {
+TEST_CASE("contract cases: an exception in a hook leaves what eager mode leaves", "[contract]") {
   for (const bool on_leaf : {false, true}) {
     for (const bool caught : {false, true}) {
       CAPTURE(on_leaf);
@@ -54,7 +54,7 @@ TEST_CASE("contract cases: an exception in a hook leaves what eager mode leaves"
   }
 }
 
-TEST_CASE("contract cases: an argument returned as it is, changed in place or not", "[tracer][contract]") {
+TEST_CASE("contract cases: an argument returned as it is, changed in place or not", "[contract]") {
   for (const int kind : {0, 1, 2, 3}) {
     CAPTURE(kind);
     CHECK(same([&](bool traced) {
@@ -84,7 +84,7 @@ TEST_CASE("contract cases: an argument returned as it is, changed in place or no
   }
 }
 
-TEST_CASE("contract cases: a result handed back as the next call's argument", "[tracer][contract]") {
+TEST_CASE("contract cases: a result handed back as the next call's argument", "[contract]") {
   for (const bool grad : {false, true}) {
     CAPTURE(grad);
     CHECK(same([&](bool traced) {
@@ -107,7 +107,7 @@ TEST_CASE("contract cases: a result handed back as the next call's argument", "[
 }
 
 TEST_CASE("contract cases: a captured tensor is replaced by one of another batch size, and back",
-          "[tracer][contract]") {
+          "[contract]") {
   CHECK(same([](bool traced) {
     Tensor w = leaf(3), mask = td::ones({4, 3});
     auto f = wrapped(traced, [&](Tensor x) {
@@ -126,7 +126,7 @@ TEST_CASE("contract cases: a captured tensor is replaced by one of another batch
   }));
 }
 
-TEST_CASE("contract cases: a captured tensor is resized while the argument is not", "[tracer][contract]") {
+TEST_CASE("contract cases: a captured tensor is resized while the argument is not", "[contract]") {
   CHECK(same([](bool traced) {
     Tensor batch = range(6).view({2, 3});
     auto f = wrapped(traced, [&](Tensor x) { return (batch * x).sum() + float(batch.size(0)); });
@@ -139,7 +139,7 @@ TEST_CASE("contract cases: a captured tensor is resized while the argument is no
   }));
 }
 
-TEST_CASE("contract cases: nested traced functions, alone and inside each other", "[tracer][contract]") {
+TEST_CASE("contract cases: nested traced functions, alone and inside each other", "[contract]") {
   CHECK(same([](bool traced) {
     Tensor w = leaf(3);
     float scale = 1;
@@ -166,7 +166,7 @@ TEST_CASE("contract cases: nested traced functions, alone and inside each other"
   }));
 }
 
-TEST_CASE("contract cases: an inner traced function throws and the outer one goes on", "[tracer][contract]") {
+TEST_CASE("contract cases: an inner traced function throws and the outer one goes on", "[contract]") {
   CHECK(same([](bool traced) {
     Tensor w = range(3);
     bool fail = false;
@@ -194,7 +194,7 @@ TEST_CASE("contract cases: an inner traced function throws and the outer one goe
   }));
 }
 
-TEST_CASE("contract cases: one traced function called from two threads", "[tracer][contract]") {
+TEST_CASE("contract cases: one traced function called from two threads", "[contract]") {
   Tensor w = range(8);
   auto f = td::trace([&](Tensor x) {
     Tensor y = td::tanh(x * w);
@@ -218,7 +218,7 @@ TEST_CASE("contract cases: one traced function called from two threads", "[trace
   CHECK(f.report().calls == 200);
 }
 
-TEST_CASE("contract cases: two threads train with one traced step, taking turns", "[tracer][contract]") {
+TEST_CASE("contract cases: two threads train with one traced step, taking turns", "[contract]") {
   Tensor w = td::zeros({4}).requires_grad_();
   auto step = td::trace([&](Tensor x) {
     Tensor loss = (x * w).sum();
@@ -242,8 +242,7 @@ TEST_CASE("contract cases: two threads train with one traced step, taking turns"
   CHECK(w.detach().to_vector<float>() == Values{-100, -100, -100, -100});
 }
 
-TEST_CASE("contract cases: a traced function that calls itself runs inside its own call",
-          "[tracer][contract]") {
+TEST_CASE("contract cases: a traced function that calls itself runs inside its own call", "[contract]") {
   CHECK(same([](bool traced) {
     Tensor w = leaf(3);
     std::function<Tensor(Tensor)> f;
