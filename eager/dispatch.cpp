@@ -284,12 +284,12 @@ void materialize(TensorImpl* t, Location where, bool pointer) {
 }
 
 uint32_t version_of(TensorImpl* t) {
-  if (t->storage) return t->storage->version;
+  if (const core::Storage* s = memory_of(t)) return s->version;
   return interceptor_ ? interceptor_->version(t).count : 0;
 }
 
 Location changed_at(TensorImpl* t) {
-  if (t->storage) return t->storage->changed_at;
+  if (const core::Storage* s = memory_of(t)) return s->changed_at;
   return interceptor_ ? interceptor_->version(t).changed_at : Location{};
 }
 

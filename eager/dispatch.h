@@ -48,9 +48,15 @@ void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& 
 /// Makes a pending tensor real (a read, as the interceptor sees it).
 /// `pointer`: its address is handed out, so that it may be written from outside.
 void materialize(TensorImpl* t, Location where, bool pointer = false);
+/// The memory under `t`; null if it is still to come.
+inline core::Storage* memory_of(TensorImpl* t) {
+  if (core::Storage* s = t->storage.get()) [[likely]]
+    return s;
+  return interceptor() ? interceptor()->memory(t) : nullptr;
+}
 /// Moves the version of the memory under `t`.
 inline void bump_version(TensorImpl* t, const Location& where) {
-  if (core::Storage* s = t->storage.get()) [[likely]] {
+  if (core::Storage* s = memory_of(t)) [[likely]] {
     ++s->version;
     // By member: callers have just written `where` piece by piece, for which one wide load would wait.
     s->changed_at.file = where.file;

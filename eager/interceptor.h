@@ -88,7 +88,9 @@ class Interceptor {
   virtual bool owes(const core::TensorImpl* t, bool pointer) = 0;
   /// requires_grad_ is about to change `t`.
   virtual void requires_grad(core::TensorImpl* t, bool on, Location where) = 0;
-  /// The version of a pending tensor's memory.
+  /// The memory of a pending view of something real; null if there is none yet.
+  virtual core::Storage* memory(core::TensorImpl* t) = 0;
+  /// The version of a pending tensor's memory that is not there yet.
   virtual Version& version(core::TensorImpl* t) = 0;
   /// What a tensor of the running call views; false if it is no view.
   virtual bool view(const core::TensorImpl* t, ViewOf& out) = 0;

@@ -38,7 +38,11 @@ void Frame::begin(std::span<Tensor> arguments, ArgumentNames names) {
       core::slot_changed(*t);
   }
   running_ = true;
-  for (size_t i = 0; i < arguments.size(); ++i) r_.handles[r_.arguments[i]] = arguments[i].impl();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const uint32_t handle = r_.arguments[i];
+    r_.handles[handle] = arguments[i].impl();
+    if (arguments[i].impl()->offset != r_.infos[handle].offset) rebase(handle, arguments[i].impl()->offset);
+  }
   arguments_ = arguments;
   names_ = names;
 }
@@ -62,7 +66,7 @@ bool Frame::matches(const Entry& e, const Call& call) {
     if (other(e.in[i], call.in[i]) && on(Mechanism::compare_operands)) return false;
   for (uint32_t i = 3; i < call.n_in; ++i)
     if (other(r_.more[e.more + i - 3], call.in[i]) && on(Mechanism::compare_operands)) return false;
-  if (e.moves && !fits(e, call)) return false;
+  if (e.more_to_fit && !fits(e, call)) return false;
   int64_t* words = r_.words.data() + e.words;
   bool moved = false;
   for (uint32_t w = 0; w < call.n_words; ++w) {
@@ -171,6 +175,7 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
     r_.slot_cells.erase(bound->storage.get());
   }
   bound = t;
+  if (t->offset != info.offset) rebase(handle, t->offset);
   r_.slots[t] = handle;
   if (t->has(core::kView)) r_.view_slots.push_back(handle);
   r_.slot_cells[t->storage.get()] = info.cell;
@@ -424,6 +429,15 @@ void Frame::mark_used() {
   });
 }
 
+core::Storage* Frame::memory(TensorImpl* t) {
+  if (t->frame != this || t->handle < 0) return nullptr;
+  for (auto h = static_cast<uint32_t>(t->handle); r_.infos[h].view;) {
+    h = r_.infos[h].base;
+    if (const TensorImpl* base = r_.handles[h]; base && base->storage) return base->storage.get();
+  }
+  return nullptr;
+}
+
 eager::Version& Frame::version(TensorImpl* t) {
   const uint32_t cell =
       t->frame == this && t->handle >= 0 ? r_.infos[static_cast<size_t>(t->handle)].cell : 0;
@@ -439,6 +453,13 @@ bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
 }
 
 void Frame::end() {
+  const auto is_end = [](const Entry& e) { return e.kind == EventKind::end; };
+  bool known = recording_ || passthrough_;
+  if (!known) {
+    if (!on(Mechanism::end_event))
+      while (!at_end() && !is_end(cursor())) ++position_;
+    known = find_event(is_end);
+  }
   // R5: a history that goes on after this call is made real before the live set is taken, since it holds what
   // it saved.
   if (!recording_ && !tape_live_ && !passthrough_ && on(Mechanism::leaving_history)) {
@@ -446,15 +467,12 @@ void Frame::end() {
       return std::any_of(s.open_tape.begin(), s.open_tape.end(),
                          [&](uint32_t h) { return r_.handles[h] && r_.handles[h]->refs.get() > 1; });
     };
-    bool open = !at_end() && cursor().kind == EventKind::end && leaves(r_.segments[cursor().more]);
+    bool open = known && leaves(r_.segments[cursor().more]);
     for (const uint32_t s : ended_) open = open || leaves(r_.segments[s]);
     if (open) need_tape();
   }
   if (!passthrough_) {
-    const auto is_end = [](const Entry& e) { return e.kind == EventKind::end; };
-    if (!recording_ && !on(Mechanism::end_event))
-      while (!at_end() && !is_end(cursor())) ++position_;
-    if (!recording_ && !find_event(is_end)) start_recording({});
+    if (!known) start_recording({});
     if (!passthrough_) {
       if (recording_)
         record_segment(append(EventKind::end, {}));

@@ -47,6 +47,7 @@ class Frame final : public eager::Interceptor {
   void read(TensorImpl* t, Location where) override;
   bool owes(const TensorImpl* t, bool pointer) override;
   void requires_grad(TensorImpl* t, bool on, Location where) override;
+  core::Storage* memory(TensorImpl* t) override;
   eager::Version& version(TensorImpl* t) override;
   bool view(const TensorImpl* t, eager::ViewOf& out) override;
   bool has_tape() const override { return recording_ || tape_live_ || passthrough_; }
@@ -74,6 +75,7 @@ class Frame final : public eager::Interceptor {
   bool fits(const Entry& e, const eager::Call& call) const;
   bool move_view(const Entry& e, const eager::Call& call);
   bool bind_slot(uint32_t handle, TensorImpl* t);
+  void rebase(uint32_t handle, int64_t offset);
   bool op_slow(const eager::Call& call, Ref<TensorImpl>* results);
   uint32_t used_slot_of(const TensorImpl* t);
   void keep_until_end(TensorImpl* t);
@@ -192,12 +194,11 @@ class Frame final : public eager::Interceptor {
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call
   // Tensors from outside that this call gave a history, or a requires_grad after their first use.
   std::vector<Ref<TensorImpl>> touched_;
-  const TensorImpl* changing_ =
-      nullptr;                      // requires_grad_ is about to change it, and this record keeps it bound
-  class Shadow* shadow_ = nullptr;  // this call runs under verify or debug
-  eager::Node* noted_ = nullptr;    // the nodes that this call has made, latest first
-  std::vector<uint32_t> extra_results_;  // made after the last ended segment, by a call that was broken off
-  std::vector<char> consumed_;           // by handle: history that was consumed and let go (while recording)
+  const TensorImpl* changing_ = nullptr;  // by requires_grad_, which keeps its binding
+  class Shadow* shadow_ = nullptr;        // this call runs under verify or debug
+  eager::Node* noted_ = nullptr;          // the nodes that this call has made, latest first
+  std::vector<uint32_t> extra_results_;   // made after the last ended segment, by a call that was broken off
+  std::vector<char> consumed_;            // by handle: history that was consumed and let go (while recording)
   struct {
     std::vector<void*> inputs, outputs;
     std::vector<int64_t> numbers;

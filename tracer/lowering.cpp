@@ -74,7 +74,10 @@ Value Lowering::value_of(uint32_t handle) {
     moving_.push_back(h.cell);
     return input(handle);
   }
-  if (external && changes == 0) return input(handle);
+  // A view from an earlier stretch is an input of its own only if nothing writes under it: the plan knows
+  // inputs as memories apart.
+  const bool apart = !h.view || std::find(changing_.begin(), changing_.end(), h.cell) == changing_.end();
+  if (external && changes == 0 && apart) return input(handle);
   if (h.view) {
     const auto known = views_.find(handle);
     if (known != views_.end() && (known->second.changes == changes || !on(Mechanism::cell_values)))
@@ -156,6 +159,12 @@ void Lowering::set_value(uint32_t handle, Value v) {
   }
   cell_value_[h.cell] = v;
   ++changes_[h.cell];
+}
+
+void Lowering::announce(const Entry& e) {
+  if (e.kind != EventKind::op || !e.in_place) return;
+  for (const int w : ops::written(ops::def(static_cast<OpId>(e.op))))
+    changing_.push_back(info(operand(e, static_cast<uint32_t>(w))).cell);
 }
 
 void Lowering::op(const Entry& e, const eager::Call& call, int32_t origin) {

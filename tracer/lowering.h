@@ -19,6 +19,8 @@ class Lowering {
   Lowering(const Record& record, std::vector<char> made)
       : r_(record), made_(std::move(made)), emitter_(graph_, false) {}
 
+  /// Told of every op of the stretch before the first `op`.
+  void announce(const Entry& e);
   /// `origin`: of the nodes that the call becomes.
   void op(const Entry& e, const eager::Call& call, int32_t origin);
   /// Values of the cells at the end, in order, become the outputs; external cells that changed are written.
@@ -56,8 +58,9 @@ class Lowering {
   std::unordered_map<uint32_t, uint32_t> changes_;       // writes to a cell so far
   std::unordered_map<uint32_t, ops::Value> input_value_;
   std::unordered_map<uint32_t, Memo> views_;
-  std::vector<uint32_t> moving_;   // cells with views whose position changes
-  std::vector<uint32_t> written_;  // external cells, in order of their first write
+  std::vector<uint32_t> changing_;  // cells that the stretch writes
+  std::vector<uint32_t> moving_;    // cells with views whose position changes
+  std::vector<uint32_t> written_;   // external cells, in order of their first write
 };
 
 }  // namespace tandem::tracer

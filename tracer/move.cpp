@@ -2,6 +2,7 @@
 // other attribute until it differs for the first time; from then on the view's place is taken from each call
 // and the plans read it as an input of their own. Slices that gradients flow through, of memory that the
 // call changes, and of values that it makes, stay structural: another position is another branch.
+// Where in its memory an argument or a slot itself begins is no attribute: its views move with it.
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/mechanisms.h"
 
@@ -11,6 +12,16 @@ using eager::Call;
 using ops::OpId;
 
 bool Frame::fits(const Entry& e, const Call& call) const {
+  // Plans read such a word where it came from. An equal op of a hook has a number of its own.
+  for (uint32_t w = 0; w < e.n_words; ++w) {
+    const auto first = r_.word_source.find(e.words + w);
+    if (first == r_.word_source.end()) continue;
+    uint32_t at = first->second;
+    for (auto next = r_.word_source.find(at); next != r_.word_source.end(); next = r_.word_source.find(at))
+      at = next->second;
+    if (r_.words[at] != call.words[w]) return false;
+  }
+  if (!e.moves) return true;
   const HandleInfo& info = r_.infos[e.out];
   const ops::Layout layout = eager::infer_view(call);
   return layout.sizes == info.sizes && layout.strides == info.strides;
@@ -32,7 +43,9 @@ bool Frame::move_view(const Entry& e, const Call& call) {
       if (other.kind == EventKind::op && other.in_place)
         for (const int w : ops::written(ops::def(static_cast<OpId>(other.op))))
           if (r_.infos[operand(other, static_cast<uint32_t>(w))].cell == cell) return false;
-  if (!fits(e, call)) return false;
+  const HandleInfo& info = r_.infos[e.out];
+  const ops::Layout layout = eager::infer_view(call);
+  if (!(layout.sizes == info.sizes) || !(layout.strides == info.strides)) return false;
 
   // Bases come before their views.
   r_.infos[e.out].moves = true;
@@ -42,11 +55,24 @@ bool Frame::move_view(const Entry& e, const Call& call) {
     for (Entry& other : branch->entries) {
       if (other.kind != EventKind::op || other.n_out != 1) continue;
       other.moves = r_.infos[other.out].moves;
+      other.more_to_fit |= other.moves;
       if (other.out == e.out) other.run_time |= positions;
     }
   }
   for (SegmentEnd& segment : r_.segments) segment.stale = true;
   return true;
+}
+
+void Frame::rebase(uint32_t handle, int64_t offset) {
+  const int64_t by = offset - r_.infos[handle].offset;
+  r_.infos[handle].offset = offset;
+  for (const uint32_t v : r_.outer_views) {
+    uint32_t base = v;
+    while (r_.infos[base].view) base = r_.infos[base].base;
+    if (base != handle) continue;
+    r_.infos[v].offset += by;
+    if (r_.handles[v]) r_.handles[v]->offset += by;
+  }
 }
 
 }  // namespace tandem::tracer

@@ -29,8 +29,8 @@ constexpr size_t kWarnBranches = 8, kMostBranches = 64;
 int64_t record_bytes(const Record& r) {
   const auto of = [](const auto& v) { return v.capacity() * sizeof(v[0]); };
   size_t n = sizeof(Record) + sizeof(Frame) + of(r.key) + of(r.handles) + of(r.infos) + of(r.cells) +
-             of(r.arguments) + of(r.view_slots) + of(r.words) + of(r.more) + of(r.modes) + of(r.branches) +
-             of(r.backwards) + of(r.segments);
+             of(r.arguments) + of(r.view_slots) + of(r.outer_views) + of(r.words) + of(r.more) + of(r.modes) +
+             of(r.branches) + of(r.backwards) + of(r.segments);
   constexpr size_t kHashed = 48;  // a node of a hash map, with its bucket
   n += kHashed * (r.slots.size() + r.slot_cells.size() + r.word_source.size());
   for (size_t h = 0; h < r.infos.size(); ++h) {
@@ -94,6 +94,9 @@ void Frame::start_recording(const Attempt& now) {
   ++counters_.traces;
   recording_ = true;
   mark_used();
+  // What was matched before this event may have brought history, too.
+  for (size_t h = 1; h < used_.size(); ++h)
+    external_history_ |= used_[h] && r_.infos[h].kind != HandleInfo::Kind::result && !r_.infos[h].leaf;
   if (branch_index_ == 0 && branch_->entries.empty()) return;
   auto branch = std::make_unique<Branch>();
   branch->parent = branch_index_;
@@ -128,6 +131,7 @@ void Frame::drop_recording() {
   }
   r_.handles.resize(before_.handles);
   std::erase_if(r_.view_slots, [&](uint32_t h) { return h >= before_.handles; });
+  std::erase_if(r_.outer_views, [&](uint32_t h) { return h >= before_.handles; });
   r_.infos.resize(before_.handles);
   r_.cells.resize(before_.cells);
   r_.words.resize(before_.words);
@@ -167,6 +171,11 @@ void Frame::noted(const Call& call, core::TapeNode* node) {
           touched_.emplace_back(t);
         else if (recording_)
           r_.infos[static_cast<size_t>(t->handle)].history = true;
+        if (!recording_ || t->frame != this || !t->grad_fn) continue;
+        // What made its history last, for messages.
+        const Node& last = *eager::as_node(t->grad_fn.get());
+        r_.infos[static_cast<size_t>(t->handle)].op = last.op;
+        r_.infos[static_cast<size_t>(t->handle)].where = last.where;
       }
     }
   }
@@ -218,7 +227,7 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
     const auto same_memory = r_.slot_cells.find(t->storage.get());
     if (same_memory != r_.slot_cells.end()) cell = same_memory->second;
     for (const uint32_t a : r_.arguments)
-      if (r_.handles[a] && r_.handles[a]->storage == t->storage) cell = r_.infos[a].cell;
+      if (r_.handles[a] && r_.handles[a]->storage == t->storage) cell = r_.infos[a].cell, r_.aliased = true;
     for (size_t h = 1; cell == 0 && h < r_.handles.size(); ++h)  // results of this call that a read made real
       if (r_.infos[h].kind == HandleInfo::Kind::result && r_.handles[h] &&
           r_.handles[h]->storage == t->storage)
@@ -280,7 +289,7 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
           eager::number_kind(op, n_numbers, {call.words, call.n_words}, static_cast<int>(w));
       r_.backwards[static_cast<size_t>(backward_)].followed.push_back({e.words + w, kind, call.sources[w]});
       if (call.sources[w]->word >= 0 && call.sources[w]->kind == kind)
-        r_.word_source[e.words + w] = static_cast<uint32_t>(call.sources[w]->word);
+        r_.word_source[e.words + w] = static_cast<uint32_t>(call.sources[w]->word), e.more_to_fit = true;
     }
   }
   if (!call.in_place) {
@@ -313,8 +322,10 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
     }
     if (is_view) {
       r_.infos[e.out].view = std::make_shared<const Entry>(e);
+      if (r_.cells[r_.infos[e.out].cell].external) r_.outer_views.push_back(e.out);
       r_.infos[e.out].follows = modes().grad && is_floating(types[0].dtype);
       e.moves = r_.infos[e.out].moves = r_.infos[e.in[0]].moves;
+      e.more_to_fit |= e.moves;
     }
     for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
     if (is_view) results[0]->history = eager::base_of(results[0].get())->history;

@@ -36,8 +36,9 @@ struct Entry {
   EventKind kind = EventKind::end;
   uint8_t n_out = 0;
   bool in_place = false, tape = false;
-  bool outside = false;  // gives memory from outside the call a history
-  bool moves = false;    // a view of memory from outside whose position is taken from each call
+  bool outside = false;      // gives memory from outside the call a history
+  bool moves = false;        // a view of memory from outside whose position is taken from each call
+  bool more_to_fit = false;  // `moves`, or has words that equal earlier ones: Frame::fits looks, too
   uint32_t numbers = 0;
   uint32_t modes = 0;      // into Record::modes
   uint64_t first_use = 0;  // bit i: operand i is a slot that its path uses here for the first time
@@ -100,10 +101,9 @@ struct Origin {
 /// A handle that gets its memory when a plan has run.
 struct Made {
   uint32_t handle = 0, cell = 0;
-  int32_t output = -1;  // index among the plan's outputs; -1: a view, which takes the memory of
-  uint32_t root = 0;    // this handle
-  int64_t offset = 0;
-  bool external = false, moves = false;  // as the cell, the handle
+  int32_t output = -1;  // index among the plan's outputs; -1: a view
+  uint32_t root = 0;    // whose memory it shows; itself if it is no view
+  bool view = false, moves = false;
 };
 
 /// A segment's plan for a set of outputs.
@@ -160,6 +160,7 @@ struct Record {
   std::vector<uint32_t> arguments;                  // handle per argument
   std::unordered_map<TensorImpl*, uint32_t> slots;  // bound now
   std::vector<uint32_t> view_slots;                 // slots that were views when they were bound
+  std::vector<uint32_t> outer_views;                // results that view arguments and slots
   std::unordered_map<const core::Storage*, uint32_t> slot_cells;  // memory of the slots bound now
   std::vector<int64_t> words;
   std::unordered_map<uint32_t, uint32_t> word_source;  // words that always equal an earlier one
@@ -176,6 +177,7 @@ struct Record {
   bool twin = false;                         // of another record with this key, which ran on another thread
   bool compile = true;
   std::string op_by_op;  // why every segment runs op by op; empty if plans are used
+  bool aliased = false;  // an argument shared memory with a captured tensor when this was recorded
 
   Record();
   ~Record();

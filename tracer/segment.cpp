@@ -39,19 +39,20 @@ Ref<core::Storage> copy_of(const core::Storage& s) {
 
 Made Frame::made_of(uint32_t handle, int32_t output) const {
   const HandleInfo& info = r_.infos[handle];
-  const Cell& cell = r_.cells[info.cell];
-  return {handle, info.cell, output, cell.root, info.offset, cell.external, info.moves};
+  uint32_t root = handle;
+  while (r_.infos[root].view) root = r_.infos[root].base;
+  return {handle, info.cell, output, root, info.view != nullptr, info.moves};
 }
 
 void Frame::give_storage(const Made& m, Ref<core::Storage> storage) {
   TensorImpl* t = r_.handles[m.handle];
-  // What the tape saved of the pending value was saved with the cell's version.
-  if (!m.external && m.cell < versions_.size() && on(Mechanism::result_versions)) {
+  // What the tape saved of the pending value was saved with the cell's version. Views come after.
+  if (!m.view && m.cell < versions_.size() && on(Mechanism::result_versions)) {
     storage->version = versions_[m.cell].count;
     storage->changed_at = versions_[m.cell].changed_at;
   }
-  if (m.output < 0 && r_.infos[m.handle].view && !on(Mechanism::result_aliasing)) storage = copy_of(*storage);
-  if (!m.moves) t->offset = m.offset;
+  if (m.view && !on(Mechanism::result_aliasing)) storage = copy_of(*storage);
+  if (!m.moves) t->offset = m.view ? r_.infos[m.handle].offset : 0;
   t->data = static_cast<char*>(storage->data) + t->offset * itemsize(t->dtype);
   t->storage = std::move(storage);
   t->set(kPending, false);
@@ -92,9 +93,12 @@ void Frame::lend_home(uint32_t handle) {
 // history nobody can reach any more are let go, so that they do not count as alive. The others get a twin
 // once they are real.
 void Frame::prune_tape(const SegmentEnd& segment) {
+  std::vector<char> shown(r_.handles.size(), 0);  // by a view that somebody holds, which asks for its history
   for (auto it = segment.results.rbegin(); it != segment.results.rend(); ++it) {
     TensorImpl* t = r_.handles[*it];
-    if (!t || !t->grad_fn) continue;
+    if (!t) continue;
+    if (r_.infos[*it].follows && (shown[*it] || t->refs.get() > 1)) shown[r_.infos[*it].base] = 1;
+    if (!t->grad_fn || shown[*it]) continue;
     eager::Node& n = *eager::as_node(t->grad_fn.get());
     uint32_t own = 0;
     for (const eager::Node::Out& o : n.out) own += o.saved.value.get() == t;
@@ -181,6 +185,7 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
   Lowering lowering(r_, std::move(made));
   auto plan = std::make_unique<Plan>();
   std::vector<TensorImpl*> operands;
+  for_path(segment_start_, [&](const Entry& e, Location) { lowering.announce(e); });
   int32_t at = 0;
   bool in_backward = false, after_backward = false;
   for_path(0, [&](const Entry& e, Location where) {

@@ -334,7 +334,10 @@ Shadow::Difference Shadow::first_of_all(const SegmentEnd& segment, const Differe
   std::vector<Probe> probes;
   std::vector<TensorImpl*> operands;
   size_t k = 0;
-  frame_.for_path(frame_.segment_start_, [&](const Entry& e, Location) { k += e.kind == EventKind::op; });
+  frame_.for_path(frame_.segment_start_, [&](const Entry& e, Location) {
+    k += e.kind == EventKind::op;
+    lowering.announce(e);
+  });
   if (k != steps_.size()) return visible;  // the segment ran other ops than this call made
   k = 0;
   frame_.for_path(frame_.segment_start_, [&](const Entry& e, Location where) {

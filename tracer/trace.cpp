@@ -33,8 +33,9 @@ class Trace {
   Trace(TraceOptions o, Location where) : options(std::move(o)), made_at(where) {}
 
   /// The entry for these arguments that no call runs on, made if there is none; null if the call must run
-  /// eagerly.
-  Recorded* find(std::span<const Tensor> arguments, const ArgumentNames& names);
+  /// eagerly. `wrong`: one that this call cannot use any more, to be dropped without the lock.
+  Recorded* find(std::span<const Tensor> arguments, const ArgumentNames& names,
+                 std::unique_ptr<Recorded>* wrong);
   /// A call is over: others may run on its entry. If that grew, forgets the entries that were not used for
   /// the longest time, until the others fit.
   void finished(Recorded& called);
@@ -156,9 +157,6 @@ std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
   const auto at = std::find_if(entries.begin(), entries.end(), [&](const auto& o) { return o.get() == &e; });
   std::unique_ptr<Recorded> out = std::move(*at);
   entries.erase(at);
-  if (forgotten++ == 0)
-    core::log(core::LogArea::trace, core::LogLevel::info,
-              options.name + ": signatures that were not used for long are forgotten (max_bytes)");
   return out;
 }
 
@@ -166,6 +164,12 @@ void Trace::finished(Recorded& called) {
   if (called.grown == called.growth() || !on(Mechanism::byte_bound)) return stop_running(called.record);
   std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock
   const std::lock_guard lock(registry_mutex);
+  const auto forget = [&](Recorded& e) {
+    old.push_back(take_out(e));
+    if (forgotten++ == 0)
+      core::log(core::LogArea::trace, core::LogLevel::info,
+                options.name + ": signatures that were not used for long are forgotten (max_bytes)");
+  };
   called.grown = called.growth();
   bytes -= called.bytes;
   called.bytes = record_bytes(called.record);
@@ -176,19 +180,28 @@ void Trace::finished(Recorded& called) {
       if (e.get() != &called && !is_running(e->record) && (!oldest || e->last_call < oldest->last_call))
         oldest = e.get();
     if (!oldest) break;
-    old.push_back(take_out(*oldest));
+    forget(*oldest);
   }
   // One signature with many branches begins anew; a single path stays, however long it is.
-  if (bytes > options.max_bytes && entries.size() == 1 && called.record.branches.size() > 1)
-    old.push_back(take_out(called));
+  if (bytes > options.max_bytes && entries.size() == 1 && called.record.branches.size() > 1) forget(called);
   stop_running(called.record);
 }
 
-Recorded* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& names) {
+Recorded* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& names,
+                      std::unique_ptr<Recorded>* wrong) {
   const uint64_t modes_word_now = modes_word(modes());
   uint64_t hash = 0;
   bool known = false;
-  if (Recorded* e = matching(arguments, modes_word_now, &hash, &known)) {
+  Recorded* e = matching(arguments, modes_word_now, &hash, &known);
+  const bool twin = known && !e;
+  if (e && e->record.aliased && !aliases_slot(e->record, arguments)) {
+    // What was recorded takes an argument and a captured tensor for one memory, and now they are two.
+    hash = e->hash;
+    *wrong = take_out(*e);
+    known = true;
+    e = nullptr;
+  }
+  if (e) {
     latest = e;
     e->last_call = counters.calls;
     if (!aliases_slot(e->record, arguments)) return e;
@@ -211,7 +224,7 @@ Recorded* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& na
   auto entry = std::make_unique<Recorded>(counters);
   entry->hash = hash;
   Record& r = entry->record;
-  r.twin = known;
+  r.twin = twin;
   r.modes_at_entry = modes_word_now;
   r.compile = options.compile;
   r.options = &options;
@@ -258,9 +271,10 @@ CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames na
       fail(trace.options.name + ": an argument is a pending tensor of a traced call on another thread");
   Recorded* entry = nullptr;
   {
-    std::vector<Ref<TensorImpl>> dropped;  // after the lock
+    std::unique_ptr<Recorded> wrong;  // dropped after the lock, as these are
+    std::vector<Ref<TensorImpl>> dropped;
     const std::lock_guard lock(registry_mutex);
-    entry = trace.find(arguments, names);
+    entry = trace.find(arguments, names, &wrong);
     if (!entry) return;
     start_running(entry->record);
     if (!entry->record.foreign.empty()) [[unlikely]]
