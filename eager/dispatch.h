@@ -49,10 +49,11 @@ void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& 
 /// `pointer`: its address is handed out, so that it may be written from outside.
 void materialize(TensorImpl* t, Location where, bool pointer = false);
 /// The memory under `t`; null if it is still to come.
-inline core::Storage* memory_of(TensorImpl* t) {
+inline core::Storage* memory_of(const TensorImpl* t) {
   if (core::Storage* s = t->storage.get()) [[likely]]
     return s;
-  return interceptor() ? interceptor()->memory(t) : nullptr;
+  const bool view = t->flags & (core::kView | core::kBlindView);
+  return view && interceptor() ? interceptor()->memory(t) : nullptr;
 }
 /// Moves the version of the memory under `t`.
 inline void bump_version(TensorImpl* t, const Location& where) {

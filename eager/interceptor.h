@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "tandem/core/tensor_impl.h"
 #include "tandem/ops/op.h"
@@ -66,6 +67,13 @@ struct Version {
   Location changed_at;
 };
 
+/// How often each parameter of an optimizer was updated: host state that moves with every update op. Owned by
+/// the optimizer; who replays its steps without running it moves the counts itself.
+struct StepCounts {
+  std::vector<int64_t> count;
+  std::vector<const core::TensorImpl*> of;  // the parameters, which the optimizer holds
+};
+
 class Interceptor {
  public:
   virtual ~Interceptor() = default;
@@ -89,7 +97,7 @@ class Interceptor {
   /// requires_grad_ is about to change `t`.
   virtual void requires_grad(core::TensorImpl* t, bool on, Location where) = 0;
   /// The memory of a pending view of something real; null if there is none yet.
-  virtual core::Storage* memory(core::TensorImpl* t) = 0;
+  virtual core::Storage* memory(const core::TensorImpl* t) = 0;
   /// The version of a pending tensor's memory that is not there yet.
   virtual Version& version(core::TensorImpl* t) = 0;
   /// What a tensor of the running call views; false if it is no view.
@@ -98,6 +106,11 @@ class Interceptor {
   virtual bool has_tape() const = 0;
   /// The dispatcher has noted the call that op() took over as node `n`.
   virtual void noted(const Call& call, core::TapeNode* n) = 0;
+  /// An optimizer has made a step: `counts` moved by one for each parameter that an update op changed.
+  virtual void stepped(const std::shared_ptr<StepCounts>&) {}
+  /// While `observes`: `.grad` of this tensor is about to be set or dropped, other than by backward, or read.
+  virtual void grad_used(core::TensorImpl*, bool /*set*/) {}
+  bool observes = false;
 };
 
 extern constinit thread_local Interceptor* interceptor_;

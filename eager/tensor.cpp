@@ -89,6 +89,8 @@ bool Tensor::is_leaf() const {
 const Tensor& Tensor::grad() const {
   static const Tensor none;
   static_assert(sizeof(Tensor) == sizeof(Ref<TensorImpl>));
+  if (impl_ && eager::interceptor() && eager::interceptor()->observes) [[unlikely]]
+    eager::interceptor()->grad_used(impl_.get(), false);
   const eager::AutogradState* s = impl_ ? eager::autograd_state(impl_.get()) : nullptr;
   return s && s->grad ? reinterpret_cast<const Tensor&>(s->grad) : none;
 }
@@ -99,12 +101,15 @@ void Tensor::set_grad(const Tensor& grad, Location where) const {
     fail(std::string("set_grad: the tensor is ") + name(t.dtype) + to_string(t.sizes) + ", the gradient " +
              name(grad.dtype()) + to_string(grad.sizes()),
          where);
+  if (eager::interceptor() && eager::interceptor()->observes) eager::interceptor()->grad_used(&t, true);
   if (!grad.defined() && !t.leaf) return;
   eager::make_autograd_state(&t).grad = Ref<TensorImpl>(grad.impl());
 }
 
 void Tensor::zero_grad() const {
   if (!impl_) return;
+  if (eager::interceptor() && eager::interceptor()->observes)
+    eager::interceptor()->grad_used(impl_.get(), true);
   if (eager::AutogradState* s = eager::autograd_state(impl_.get())) s->grad.reset();
 }
 

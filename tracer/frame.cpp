@@ -68,14 +68,16 @@ bool Frame::matches(const Entry& e, const Call& call) {
     if (other(r_.more[e.more + i - 3], call.in[i]) && on(Mechanism::compare_operands)) return false;
   if (e.more_to_fit && !fits(e, call)) return false;
   int64_t* words = r_.words.data() + e.words;
-  bool moved = false;
+  uint32_t moved = 0;
   for (uint32_t w = 0; w < call.n_words; ++w) {
     if (words[w] == call.words[w]) continue;
-    moved = true;
+    moved |= 1u << (w & 31);
     if (!(w < 64 && ((e.run_time >> w) & 1)) && on(Mechanism::compare_attributes)) return false;
   }
-  if (moved && on(Mechanism::store_scalars))
+  if (moved && on(Mechanism::store_scalars)) {
+    e.changed |= moved;
     for (uint32_t w = 0; w < call.n_words; ++w) words[w] = call.words[w];
+  }
   return true;
 }
 
@@ -180,6 +182,7 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   if (t->has(core::kView)) r_.view_slots.push_back(handle);
   r_.slot_cells[t->storage.get()] = info.cell;
   watch_slot(&r_, t);
+  r_.infos[handle].bound_in = r_.calls;
   ++counters_.slots_bound;
   return true;
 }
@@ -206,20 +209,6 @@ bool Frame::rebind(const Entry& e, const Call& call) {
     any = true;
   }
   return any;
-}
-
-template <class Accept>
-bool Frame::find_event(Accept&& accept) {
-  if (!at_end() && accept(cursor())) return true;
-  const int32_t branch = branch_index_, position = position_;
-  // Copied: `accept` may bind slots but never adds forks.
-  for (const auto& [at, other] : r_.branches[static_cast<size_t>(branch)]->forks) {
-    if (at != position) continue;
-    jump(other, 0);
-    if (!at_end() && accept(cursor())) return true;
-  }
-  jump(branch, position);
-  return false;
 }
 
 bool Frame::op_slow(const Call& call, Ref<TensorImpl>* results) {
@@ -332,126 +321,6 @@ void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
   b.leaves.push_back({handle, before ? resolve(before) : 0, resolve(after), before == after});
 }
 
-void Frame::host_code() {
-  if (backward_ >= 0 && backward_recording_ && on(Mechanism::host_code))
-    r_.backwards[static_cast<size_t>(backward_)].skippable = false;
-}
-
-void Frame::read(TensorImpl* t, Location where) {
-  const bool pending = t->has(kPending);
-  if (pending && t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
-  if (pending && !on(Mechanism::reads_run))
-    return give_storage(made_of(static_cast<uint32_t>(t->handle)), core::make_storage(t->nbytes()));
-  if (!recording_) {
-    if (!find_event([](const Entry& e) { return e.kind == EventKind::read; }))
-      start_recording({.kind = EventKind::read, .where = where});
-  }
-  if (recording_) {
-    Entry& e = append(EventKind::read, where);
-    record_segment(e);
-  } else if (!passthrough_) {
-    ++position_;
-  }
-  if (passthrough_) return;
-  const Entry& e = branch_->entries[static_cast<size_t>(position_ - 1)];
-  --position_;  // the segment ends before the read
-  end_segment(r_.segments[e.more]);
-  ++position_;
-  if (on(Mechanism::once)) segment_start_ = linear();
-  release_arguments();
-  TANDEM_INTERNAL(!t->has(kPending), "a read left its tensor pending");
-}
-
-bool Frame::owes(const TensorImpl* t, bool pointer) {
-  if (passthrough_ || !t->storage || !tracer::on(pointer ? Mechanism::owed_pointers : Mechanism::owed_reads))
-    return false;
-  bool owed = false;
-  for_path(segment_start_, [&](const Entry& e, Location) {
-    if (e.kind != EventKind::op || (!e.in_place && !pointer)) return;
-    const std::span<const int> written = ops::written(ops::def(static_cast<ops::OpId>(e.op)));
-    for (uint32_t i = 0; i < e.n_in && !owed; ++i) {
-      if (!pointer && std::find(written.begin(), written.end(), static_cast<int>(i)) == written.end())
-        continue;
-      uint32_t h = operand(e, i);
-      const auto shows = [&](const TensorImpl* used) { return used && used->storage == t->storage; };
-      while (r_.infos[h].view && !shows(r_.handles[h])) h = r_.infos[h].base;
-      owed = shows(r_.handles[h]);
-    }
-  });
-  return owed;
-}
-
-void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
-  if (t->has(kPending)) read(t, where);
-  if (passthrough_ || !tracer::on(Mechanism::grad_requests)) return;
-  uint32_t handle = t->frame == this ? static_cast<uint32_t>(t->handle) : 0;
-  for (const uint32_t a : r_.arguments)
-    if (r_.handles[a] == t) handle = a;
-  // What this call has not used yet is another slot from now on: the record is told by core::slot_event. What
-  // it has used stays bound until its end.
-  const bool used_slot = !handle && (handle = used_slot_of(t));
-  if (!handle) return;
-  if (!recording_) {
-    const auto accept = [&](const Entry& e) {
-      return e.kind == EventKind::requires_grad && e.in[0] == handle && e.numbers == on;
-    };
-    if (find_event(accept)) {
-      ++position_;
-      if (used_slot) keep_until_end(t);
-      return;
-    }
-    start_recording({.kind = EventKind::requires_grad, .where = where, .requires_grad = on});
-    if (passthrough_) return;
-  }
-  Entry& e = append(EventKind::requires_grad, where);
-  e.in[0] = handle;
-  e.numbers = on;
-  if (used_slot) keep_until_end(t);
-}
-
-void Frame::keep_until_end(TensorImpl* t) {
-  touched_.emplace_back(t);
-  changing_ = t;
-}
-
-// The slot that `t` is, if an op of this call had it as an operand; else 0.
-uint32_t Frame::used_slot_of(const TensorImpl* t) {
-  const auto slot = r_.slots.find(const_cast<TensorImpl*>(t));
-  if (slot == r_.slots.end()) return 0;
-  if (!recording_) mark_used();
-  return used_[slot->second] ? slot->second : 0;
-}
-
-void Frame::mark_used() {
-  used_.assign(r_.handles.size(), 0);
-  for_path(0, [&](const Entry& e, Location) {
-    for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i) used_[operand(e, i)] = 1;
-  });
-}
-
-core::Storage* Frame::memory(TensorImpl* t) {
-  if (t->frame != this || t->handle < 0) return nullptr;
-  for (auto h = static_cast<uint32_t>(t->handle); r_.infos[h].view;) {
-    h = r_.infos[h].base;
-    if (const TensorImpl* base = r_.handles[h]; base && base->storage) return base->storage.get();
-  }
-  return nullptr;
-}
-
-eager::Version& Frame::version(TensorImpl* t) {
-  const uint32_t cell =
-      t->frame == this && t->handle >= 0 ? r_.infos[static_cast<size_t>(t->handle)].cell : 0;
-  if (versions_.size() < r_.cells.size()) versions_.resize(r_.cells.size());
-  return versions_[cell];
-}
-
-bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
-  if (!running_ || !on(Mechanism::dying_slots)) return false;
-  t->refs.set(1);
-  kept_.push_back(Ref<TensorImpl>::adopt(t));
-  return true;
-}
-
 void Frame::end() {
   const auto is_end = [](const Entry& e) { return e.kind == EventKind::end; };
   bool known = recording_ || passthrough_;
@@ -488,6 +357,7 @@ void Frame::end() {
 }
 
 void Frame::abandon() noexcept {
+  observe_nothing();
   SegmentEnd pending = pending_segment();
   if (!failed_ && !passthrough_ && on(Mechanism::abandon)) {
     try {

@@ -47,11 +47,25 @@ class Frame final : public eager::Interceptor {
   void read(TensorImpl* t, Location where) override;
   bool owes(const TensorImpl* t, bool pointer) override;
   void requires_grad(TensorImpl* t, bool on, Location where) override;
-  core::Storage* memory(TensorImpl* t) override;
+  core::Storage* memory(const TensorImpl* t) override;
   eager::Version& version(TensorImpl* t) override;
   bool view(const TensorImpl* t, eager::ViewOf& out) override;
   bool has_tape() const override { return recording_ || tape_live_ || passthrough_; }
   void noted(const eager::Call& call, core::TapeNode* n) override;
+
+  void stepped(const std::shared_ptr<eager::StepCounts>& counts) override;
+  void grad_used(TensorImpl* t, bool set) override;
+
+  // observe.cpp: what the first calls do outside of the record, for freezing
+  void observe_begin(uint64_t structure);
+  /// Before `end`: what the body gave back; `refused`: why it cannot be given back without the body.
+  void observe_results(std::span<TensorImpl* const> results, const char* refused);
+  void observe_nothing() noexcept;
+  void keep_prototype(struct Prototype prototype);
+  /// Before `end`.
+  void observe_end();
+  /// After `end`, with the growth of the record; true if enough was seen.
+  bool observed(int64_t growth);
 
   /// A tensor that this record binds is about to die: keeps it until the end of the call. False if no call is
   /// running.
@@ -92,7 +106,18 @@ class Frame final : public eager::Interceptor {
   bool only_replayed() const { return !recording_ && !tape_live_ && !passthrough_ && !ran_op_by_op_; }
   /// Moves to the event that `accept` takes, here or on an alternative; false if there is none.
   template <class Accept>
-  bool find_event(Accept&& accept);
+  bool find_event(Accept&& accept) {
+    if (!at_end() && accept(cursor())) return true;
+    const int32_t branch = branch_index_, position = position_;
+    // `accept` may bind slots but never adds forks.
+    for (const auto& [at, other] : r_.branches[static_cast<size_t>(branch)]->forks) {
+      if (at != position) continue;
+      jump(other, 0);
+      if (!at_end() && accept(cursor())) return true;
+    }
+    jump(branch, position);
+    return false;
+  }
   int32_t linear() const { return branch_->base + position_; }
   /// The entries of the path from event `from` (linear) to the cursor, in order.
   template <class F>
@@ -171,6 +196,9 @@ class Frame final : public eager::Interceptor {
   void skip_block(const BackwardRecord& b);
   bool same_backward(const BackwardRecord& b, const eager::BackwardCall& call) const;
   void consume(const BackwardRecord& b);
+
+  uint32_t known_handle(const TensorImpl* t) const;
+  void refuse_holders();
 
   friend class Lowering;
   friend class Shadow;

@@ -11,11 +11,12 @@
 namespace tandem::tracer {
 
 struct Inspected {
-  std::unique_lock<std::mutex> lock;
+  std::unique_lock<std::mutex> frozen_lock, lock;
   const TraceOptions& options;
   const Counters& counters;
   int64_t record_bytes = 0, forgotten = 0;
   std::vector<const Record*> records;  // one a signature of arguments
+  const class FrozenCore* frozen = nullptr;
 };
 Inspected inspect(const Trace& trace);
 TraceReport report(const Inspected& seen);

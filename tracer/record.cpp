@@ -8,6 +8,7 @@
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
 #include "tandem/tracer/frame.h"
+#include "tandem/tracer/frozen_core.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/registry.h"
 #include "tandem/tracer/slots.h"
@@ -240,6 +241,7 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
       r_.cells.push_back({.root = handle, .members = 1, .external = true});
     }
     new_handle(info_of(t, HandleInfo::Kind::slot, cell), t);
+    r_.infos[handle].bound_in = r_.calls;
     r_.slots[t] = handle;
     if (t->has(core::kView)) r_.view_slots.push_back(handle);
     r_.slot_cells[t->storage.get()] = cell;

@@ -40,8 +40,9 @@ struct Entry {
   bool moves = false;        // a view of memory from outside whose position is taken from each call
   bool more_to_fit = false;  // `moves`, or has words that equal earlier ones: Frame::fits looks, too
   uint32_t numbers = 0;
-  uint32_t modes = 0;      // into Record::modes
-  uint64_t first_use = 0;  // bit i: operand i is a slot that its path uses here for the first time
+  uint32_t modes = 0;            // into Record::modes
+  mutable uint32_t changed = 0;  // bit w % 32: run-time word w has had another value since it was recorded
+  uint64_t first_use = 0;        // bit i: operand i is a slot that its path uses here for the first time
 };
 
 /// What a handle stands for.
@@ -57,6 +58,7 @@ struct HandleInfo {
   bool requires_grad = false, leaf = true, contiguous = true;
   bool history = false;              // an in-place op gave it one
   bool moves = false;                // a view whose offset is not always `offset`
+  int64_t bound_in = 0;              // of a slot: the call (Record::calls) that bound it
   Ref<core::TapeNode> freed;         // of a result whose history was used up; used again when nobody has it
   ops::OpId op = ops::OpId::count_;  // of a result: what made it, and where
   Location where;
@@ -139,6 +141,8 @@ struct Branch {
   int32_t verified = 0;                            // calls that ended here and were compared with eager runs
 };
 
+struct Observation;
+
 /// Dtype, layout and history of one tensor argument; `same_as`: the first argument with the same tensor,
 /// `shares`: memory.
 struct ArgumentType {
@@ -170,6 +174,7 @@ struct Record {
   std::vector<BackwardRecord> backwards;
   std::vector<SegmentEnd> segments;
   int64_t calls = 0, recordings = 0, plans_built = 0;
+  std::shared_ptr<Observation> observed;  // what the first calls were seen to do, for freezing
   const TraceOptions* options = nullptr;  // of the trace, which outlives its records
   class Frame* frame = nullptr;
   std::atomic<const void*> runner{nullptr};  // the thread that a call of it runs on (registry.h)

@@ -3,16 +3,24 @@
 #include <algorithm>
 
 #include "tandem/tracer/frame.h"
+#include "tandem/tracer/frozen_core.h"
 #include "tandem/tracer/mechanisms.h"
 
 namespace tandem::tracer {
 
 namespace {
 
-/// Which records bind which tensor. Cold: touched when a slot is bound, dies or changes.
-using Watchers = std::unordered_map<const TensorImpl*, std::vector<Record*>>;
-Watchers& watchers() {
-  static Watchers* w = new Watchers;  // outlives tensors with static storage
+/// Who binds which tensor. Cold: touched when a slot is bound, dies or changes.
+template <class Who>
+using Watchers = std::unordered_map<const TensorImpl*, std::vector<Who*>>;
+
+struct AllWatchers {
+  Watchers<Record> records;
+  Watchers<FrozenCore> frozen;
+  void mark(TensorImpl* t) { t->slot = records.contains(t) || frozen.contains(t); }
+};
+AllWatchers& watchers() {
+  static AllWatchers* w = new AllWatchers;  // outlives tensors with static storage
   return *w;
 }
 
@@ -25,18 +33,15 @@ void forget(Record& r, TensorImpl* t) {
   r.slots.erase(slot);
 }
 
-// Forgets the binding of `t` in every record, unless a running call keeps the tensor alive. A record that
-// runs on another thread keeps it until that call is over, and forgets it then: nothing can take its address.
-bool on_slot_event(TensorImpl* t, bool dying) noexcept {
-  const std::lock_guard lock(registry_mutex);
-  Watchers& w = watchers();
-  const auto it = w.find(t);
-  if (it == w.end() || !on(Mechanism::slot_watch)) return false;
+/// The records that go on binding `t` after it changed or would have died: those that the running call keeps
+/// it for, and those that run on another thread, which hold it and forget it when their call is over: nothing
+/// can take its address.
+bool tell_records(std::vector<Record*>& records, TensorImpl* t, bool dying) {
   if (dying)
-    for (Record* r : it->second)
+    for (Record* r : records)
       if (!is_running_elsewhere(*r) && r->frame && r->frame->keep_dying_slot(t)) return true;
   bool kept = false;
-  std::erase_if(it->second, [&](Record* r) {
+  std::erase_if(records, [&](Record* r) {
     if (is_running_elsewhere(*r)) {
       r->foreign.emplace_back(t);
       kept = true;
@@ -46,10 +51,40 @@ bool on_slot_event(TensorImpl* t, bool dying) noexcept {
     forget(*r, t);
     return true;
   });
-  if (!it->second.empty()) return dying && kept;
-  w.erase(it);
-  t->slot = false;
+  return dying && kept;
+}
+
+bool on_slot_event(TensorImpl* t, bool dying) noexcept {
+  const std::lock_guard lock(registry_mutex);
+  AllWatchers& w = watchers();
+  if (!on(Mechanism::slot_watch)) return false;
+  if (const auto it = w.records.find(t); it != w.records.end()) {
+    if (tell_records(it->second, t, dying)) return true;
+    if (it->second.empty()) w.records.erase(it);
+  }
+  if (const auto it = w.frozen.find(t); it != w.frozen.end()) {
+    for (FrozenCore* f : it->second) f->slot_event(t, dying);
+    if (dying) w.frozen.erase(it);
+  }
+  w.mark(t);
   return false;
+}
+
+template <class Who>
+void watch(Watchers<Who>& all, Who* who, TensorImpl* t) {
+  core::slot_event = on_slot_event;
+  std::vector<Who*>& list = all[t];
+  if (std::find(list.begin(), list.end(), who) == list.end()) list.push_back(who);
+  t->slot = true;
+  if (t->storage) t->storage->slot = true;
+}
+
+template <class Who>
+void unwatch_all(Watchers<Who>& all, Who* who) {
+  for (auto it = all.begin(); it != all.end();) {
+    std::erase(it->second, who);
+    it = it->second.empty() ? all.erase(it) : std::next(it);
+  }
 }
 
 }  // namespace
@@ -57,36 +92,33 @@ bool on_slot_event(TensorImpl* t, bool dying) noexcept {
 constinit std::mutex registry_mutex;
 
 std::vector<Ref<TensorImpl>> forget_foreign(Record& record) {
-  Watchers& w = watchers();
+  AllWatchers& w = watchers();
   for (const Ref<TensorImpl>& t : record.foreign) {
     forget(record, t.get());
-    const auto it = w.find(t.get());
-    if (it == w.end()) continue;
+    const auto it = w.records.find(t.get());
+    if (it == w.records.end()) continue;
     std::erase(it->second, &record);
-    if (!it->second.empty()) continue;
-    w.erase(it);
-    t->slot = false;
+    if (it->second.empty()) w.records.erase(it);
+    w.mark(t.get());
   }
   return std::exchange(record.foreign, {});
 }
 
 void watch_slot(Record* record, TensorImpl* t) {
   const std::lock_guard lock(registry_mutex);
-  Watchers& w = watchers();
-  core::slot_event = on_slot_event;
-  std::vector<Record*>& list = w[t];
-  if (std::find(list.begin(), list.end(), record) == list.end()) list.push_back(record);
-  t->slot = true;
-  if (t->storage) t->storage->slot = true;
+  watch(watchers().records, record, t);
 }
-
+void watch_slot(FrozenCore* core, TensorImpl* t) {
+  const std::lock_guard lock(registry_mutex);
+  watch(watchers().frozen, core, t);
+}
 void unwatch(Record* record) {
   const std::lock_guard lock(registry_mutex);
-  Watchers& w = watchers();
-  for (auto it = w.begin(); it != w.end();) {
-    std::erase(it->second, record);
-    it = it->second.empty() ? w.erase(it) : std::next(it);
-  }
+  unwatch_all(watchers().records, record);
+}
+void unwatch(FrozenCore* core) {
+  const std::lock_guard lock(registry_mutex);
+  unwatch_all(watchers().frozen, core);
 }
 
 }  // namespace tandem::tracer

@@ -9,6 +9,8 @@
 
 namespace tandem::tracer {
 
+class FrozenCore;
+
 extern constinit std::mutex registry_mutex;
 
 /// A number of this thread.
@@ -30,5 +32,8 @@ std::vector<Ref<TensorImpl>> forget_foreign(Record& record);
 /// The record is told when the tensor, which one of its slots binds, dies or changes (core::slot_event).
 void watch_slot(Record* record, TensorImpl* t);
 void unwatch(Record* record);
+/// The same for a tensor that a frozen function captured.
+void watch_slot(FrozenCore* core, TensorImpl* t);
+void unwatch(FrozenCore* core);
 
 }  // namespace tandem::tracer

@@ -4,6 +4,7 @@
 #include <ostream>
 #include <unordered_set>
 
+#include "tandem/tracer/frozen_core.h"
 #include "tandem/tracer/inspect.h"
 #include "tandem/tracer/picture.h"
 
@@ -85,6 +86,11 @@ TraceReport report(const Inspected& seen) {
     }
   }
   r.persistent_bytes = persistent_bytes(seen);
+  if (seen.frozen) {
+    r.frozen_calls = seen.frozen->calls;
+    for (const auto& s : seen.frozen->signatures)
+      r.constants.insert(r.constants.end(), s->constants.begin(), s->constants.end());
+  }
   return r;
 }
 

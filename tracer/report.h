@@ -9,6 +9,14 @@
 
 namespace tandem {
 
+/// A number that freezing made a constant.
+struct FrozenConstant {
+  std::string op, attribute;  // "add", "number 0"; "adamw_update", "lr"
+  double value = 0;
+  std::string file;  // the line of the op
+  int line = 0;
+};
+
 /// Bytes and counts are sums over the plans of a trace.
 struct TraceReport {
   std::string name;
@@ -29,9 +37,11 @@ struct TraceReport {
   int64_t slots_bound = 0;
   int64_t backward_skipped = 0, backward_walked = 0;
   int64_t eager_calls = 0;
-  int64_t verified = 0;      // calls that were compared with eager runs
-  int64_t record_bytes = 0;  // of what is recorded, estimated
-  int64_t forgotten = 0;     // signatures, because of max_bytes
+  int64_t verified = 0;                   // calls that were compared with eager runs
+  int64_t record_bytes = 0;               // of what is recorded, estimated
+  int64_t forgotten = 0;                  // signatures, because of max_bytes
+  int64_t frozen_calls = 0;               // under Replay::frozen, besides `calls`
+  std::vector<FrozenConstant> constants;  // of what Replay::frozen has frozen
   std::vector<std::string> op_by_op_reasons;
   std::vector<std::string> fallbacks;  // kernels that are interpreted although compiling was asked for
 };

@@ -44,11 +44,12 @@ class Shadow final : public eager::Interceptor {
   void read(TensorImpl* t, Location where) override { frame_.read(t, where); }
   bool owes(const TensorImpl* t, bool pointer) override { return frame_.owes(t, pointer); }
   void requires_grad(TensorImpl* t, bool on, Location where) override { frame_.requires_grad(t, on, where); }
-  core::Storage* memory(TensorImpl* t) override { return frame_.memory(t); }
+  core::Storage* memory(const TensorImpl* t) override { return frame_.memory(t); }
   eager::Version& version(TensorImpl* t) override { return frame_.version(t); }
   bool view(const TensorImpl* t, eager::ViewOf& out) override { return frame_.view(t, out); }
   bool has_tape() const override { return frame_.has_tape(); }
   void noted(const eager::Call& call, core::TapeNode* n) override { frame_.noted(call, n); }
+  void stepped(const std::shared_ptr<eager::StepCounts>& counts) override { frame_.stepped(counts); }
 
  private:
   /// Memory that the segment found, and its copy.

@@ -9,6 +9,7 @@
 #include "tandem/core/log.h"
 #include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
+#include "tandem/tracer/frozen_core.h"
 #include "tandem/tracer/inspect.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/registry.h"
@@ -24,6 +25,7 @@ struct Recorded {
   uint64_t hash = 0;
   int64_t last_call = 0;
   int64_t bytes = 0, grown = -1;  // of the record, when `growth` was `grown`
+  bool settled = false;           // enough calls were observed to freeze it
   int64_t growth() const { return record.recordings + record.plans_built; }
 };
 
@@ -38,7 +40,8 @@ class Trace {
                  std::unique_ptr<Recorded>* wrong);
   /// A call is over: others may run on its entry. If that grew, forgets the entries that were not used for
   /// the longest time, until the others fit.
-  void finished(Recorded& called);
+  /// `settled`: the record can be frozen.
+  void finished(Recorded& called, bool settled);
 
   TraceOptions options;
   Location made_at;
@@ -47,11 +50,14 @@ class Trace {
   std::unordered_multimap<uint64_t, Recorded*> by_hash;  // of the arguments' types
   Recorded* latest = nullptr;
   int64_t bytes = 0, forgotten = 0;
+  mutable std::mutex frozen_mutex;     // taken before registry_mutex
+  std::shared_ptr<FrozenCore> frozen;  // of Replay::frozen, under that mutex
 
- private:
   /// `known`: set if there is an entry, even if a call runs on it.
   Recorded* matching(std::span<const Tensor> arguments, uint64_t modes_now, uint64_t* hash,
                      bool* known) const;
+
+ private:
   void explain(std::span<const Tensor> arguments, uint64_t modes_now, const ArgumentNames& names) const;
   bool aliases_slot(const Record& r, std::span<const Tensor> arguments) const;
   std::unique_ptr<Recorded> take_out(Recorded& e);
@@ -59,6 +65,9 @@ class Trace {
 };
 
 namespace {
+
+// After so many calls a signature that no two calls in a row agreed on is refused with a reason.
+constexpr int64_t kPatience = 4;
 
 // Compared field by field without building an ArgumentType: this runs on every call.
 bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
@@ -93,6 +102,10 @@ uint64_t hash_of(std::span<const Tensor> arguments) {
 }
 
 }  // namespace
+
+bool argument_matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
+  return matches(a, arguments, i);
+}
 
 bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) const {
   for (const Tensor& a : arguments)
@@ -160,8 +173,10 @@ std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
   return out;
 }
 
-void Trace::finished(Recorded& called) {
+void Trace::finished(Recorded& called, bool settled) {
+  called.settled |= settled;
   if (called.grown == called.growth() || !on(Mechanism::byte_bound)) return stop_running(called.record);
+  called.settled = settled;
   std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock
   const std::lock_guard lock(registry_mutex);
   const auto forget = [&](Recorded& e) {
@@ -292,30 +307,51 @@ CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames na
     throw;
   }
   entry_ = entry;
+  observed_ = !entry->settled;
   outer_ = eager::interceptor_;
   eager::interceptor_ = shadow_ ? static_cast<eager::Interceptor*>(shadow_.get()) : &entry->frame;
 }
 
+void CallScope::observe(uint64_t structure) {
+  if (entry_ && !shadow_) entry_->frame.observe_begin(structure);
+}
+
+void CallScope::observe_results(std::span<core::TensorImpl* const> results, Prototype prototype,
+                                const char* refused) {
+  if (!entry_ || shadow_) return;
+  entry_->frame.observe_results(results, refused);
+  entry_->frame.keep_prototype(std::move(prototype));
+}
+
 void CallScope::finish() {
   if (!entry_) return;
+  if (observed_) return finish_observed();
   entry_->frame.end();
+  leave(false);
+}
+
+void CallScope::finish_observed() {
+  observed_ = !shadow_;  // what runs on copies besides is not as later calls are
+  Frame& frame = entry_->frame;
+  if (observed_) frame.observe_end();
+  frame.end();
+  leave(observed_ && frame.observed(entry_->growth()));
+}
+
+void CallScope::leave(bool settled) {
   if (shadow_) {
     shadow_->finish();
     shadow_.reset();
   }
-  leave();
-}
-
-void CallScope::leave() {
   eager::interceptor_ = outer_;
-  trace_.finished(*std::exchange(entry_, nullptr));
+  trace_.finished(*std::exchange(entry_, nullptr), settled);
 }
 
 CallScope::~CallScope() {
   if (!entry_) return;
   entry_->frame.abandon();
   shadow_.reset();
-  leave();
+  leave(false);
 }
 
 void fail_circular() {
@@ -330,9 +366,85 @@ std::shared_ptr<Trace> make_trace(TraceOptions options, Location where) {
   return std::make_shared<Trace>(std::move(options), where);
 }
 
+namespace {
+
+/// Entries that no call may take while one lives, as if one ran on them.
+class Hold {
+ public:
+  /// Under the lock.
+  void add(Recorded& e) {
+    start_running(e.record);
+    held.push_back(&e);
+  }
+  ~Hold() {
+    for (Recorded* e : held) stop_running(e->record);
+  }
+  std::vector<Recorded*> held;
+};
+
+}  // namespace
+
+std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where) {
+  const std::lock_guard freezing(trace.frozen_mutex);
+  auto core = std::make_shared<FrozenCore>(trace.options.name, where, trace.options.compile);
+  Hold hold;
+  {
+    const std::lock_guard lock(registry_mutex);
+    for (const auto& e : trace.entries) {
+      if (e->record.twin) continue;
+      if (is_running(e->record)) fail(core->name + ": freeze: a call of the function is running", where);
+      hold.add(*e);
+    }
+  }
+  const auto settled = [](const Recorded* e) { return e->settled; };
+  const bool any = std::any_of(hold.held.begin(), hold.held.end(), settled);
+  if (hold.held.empty())
+    fail(core->name + ": freeze: nothing was recorded; call the function at least twice first", where);
+  // What was called too few times yet is left out, if anything else is there; what can never be frozen is
+  // not.
+  for (Recorded* e : hold.held)
+    if (e->settled || !any || e->record.calls >= kPatience) {
+      try {
+        core->add(e->record);
+      } catch (...) {
+        e->settled = false;  // what was observed may be out of date
+        throw;
+      }
+    }
+  return core;
+}
+
+FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const uint64_t* structure) {
+  for (const Tensor& t : arguments)
+    if (t.checked({}).has(core::kPending)) return nullptr;
+  const std::lock_guard freezing(trace.frozen_mutex);
+  if (!trace.frozen)
+    trace.frozen = std::make_shared<FrozenCore>(trace.options.name, trace.made_at, trace.options.compile);
+  if (structure && trace.frozen->find(arguments, structure)) return trace.frozen.get();
+  Hold hold;
+  {
+    const std::lock_guard lock(registry_mutex);
+    uint64_t hash = 0;
+    bool known = false;
+    Recorded* e = trace.matching(arguments, modes_word(modes()), &hash, &known);
+    if (!e || (!e->settled && e->record.calls < kPatience)) return nullptr;
+    hold.add(*e);
+  }
+  trace.frozen->add(hold.held[0]->record);
+  return structure && trace.frozen->find(arguments, structure) ? trace.frozen.get() : nullptr;
+}
+
 Inspected inspect(const Trace& trace) {
+  std::unique_lock frozen_lock(trace.frozen_mutex);
   std::unique_lock lock(registry_mutex);
-  Inspected out{std::move(lock), trace.options, trace.counters, trace.bytes, trace.forgotten, {}};
+  Inspected out{std::move(frozen_lock),
+                std::move(lock),
+                trace.options,
+                trace.counters,
+                trace.bytes,
+                trace.forgotten,
+                {},
+                trace.frozen.get()};
   for (const auto& e : trace.entries)
     if (!is_running_elsewhere(e->record)) out.records.push_back(&e->record);
   return out;

@@ -20,6 +20,7 @@
 #include "tandem/core/profile.h"
 #include "tandem/eager/tensor.h"
 #include "tandem/tracer/arguments.h"
+#include "tandem/tracer/frozen.h"
 #include "tandem/tracer/report.h"
 
 namespace tandem {
@@ -28,9 +29,16 @@ namespace eager {
 class Interceptor;
 }
 
+enum class Replay : uint8_t {
+  checked,  // the body runs on every call, and is compared
+  frozen,   // after the first calls of a signature its body does not run any more (TracedFunction::freeze)
+};
+
 struct TraceOptions {
   std::string name = "traced";  // in logs and reports
   bool compile = true;          // false: kernels run in the chunk evaluator; fused all the same
+  /// `frozen`: a signature freezes itself after two calls that did the same; an Error if it cannot be frozen.
+  Replay replay = Replay::checked;
   /// An Error, which says what differs, instead of recording one more signature or branch.
   int64_t max_traces = INT64_MAX;
   /// What is recorded may take about so much memory (without the plans' arenas); what was not used for the
@@ -60,13 +68,21 @@ class CallScope {
   ~CallScope();
   /// The body has returned and its results are alive: runs what is pending.
   void finish();
+  /// This call is one of the first, which are observed for freezing: `observe` before the body runs,
+  /// `observe_results` before `finish`.
+  bool observed() const { return observed_; }
+  void observe(uint64_t structure);
+  void observe_results(std::span<core::TensorImpl* const> results, Prototype prototype, const char* refused);
   CallScope(const CallScope&) = delete;
   CallScope& operator=(const CallScope&) = delete;
 
  private:
-  void leave();
+  void finish_observed();
+  void leave(bool settled);
+
   Trace& trace_;
   core::ProfileSpan span_;
+  bool observed_ = false;
   Recorded* entry_ = nullptr;  // null: the call runs eagerly
   std::unique_ptr<class Shadow> shadow_;
   eager::Interceptor* outer_ = nullptr;
@@ -79,6 +95,53 @@ TraceReport report(const Trace& trace);
 std::string graph_text(const Trace& trace);
 std::string code_text(const Trace& trace);
 void draw(const Trace& trace, const std::string& path, Location where);
+/// What was recorded and observed, without the body.
+std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where);
+/// Under Replay::frozen: the core, if these arguments are frozen or can be now; null if they are to be
+/// observed first. Throws if they cannot be frozen.
+FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const uint64_t* structure);
+
+/// Runs the body of a call that is observed.
+template <class Result, class F, class... Args>
+Result observed_call(CallScope& scope, F& function, Args&&... args) {
+  const char* refused = nullptr;
+  if constexpr ((is_frozen_argument<Args> && ...)) {
+    scope.observe(structure_of(args...));
+  } else {
+    scope.observe(0);
+    refused =
+        "an argument is not made of tensors alone, and a frozen call cannot follow numbers, modules or other "
+        "host values; capture what never changes";
+  }
+  using Plain = std::remove_cvref_t<Result>;
+  if constexpr (std::is_void_v<Result>) {
+    std::invoke(function, std::forward<Args>(args)...);
+    scope.observe_results({}, {}, refused);
+    scope.finish();
+  } else {
+    Result result = std::invoke(function, std::forward<Args>(args)...);
+    if constexpr (only_tensors<Plain>()) {
+      std::vector<core::TensorImpl*> tensors;
+      std::vector<char> defined;
+      auto prototype = std::make_shared<Plain>(result);
+      const auto tensor = [&](Tensor& t) {
+        defined.push_back(t.defined());
+        if (t.defined()) tensors.push_back(t.impl());
+        t = Tensor();
+      };
+      const auto count = [](size_t) {};
+      each_tensor(*prototype, tensor, count);
+      scope.observe_results(tensors, {std::move(prototype), &type_tag<Plain>, std::move(defined)}, refused);
+    } else {
+      scope.observe_results({}, {}, "the result holds something that is not a tensor");
+    }
+    scope.finish();
+    if constexpr (std::is_reference_v<Result>)
+      return static_cast<Result>(result);
+    else
+      return result;
+  }
+}
 
 }  // namespace tracer
 
@@ -87,7 +150,9 @@ template <class F>
 class TracedFunction {
  public:
   TracedFunction(F f, TraceOptions options, Location where = Location::here())
-      : function_(std::move(f)), trace_(tracer::make_trace(std::move(options), where)) {}
+      : function_(std::move(f)),
+        frozen_(options.replay == Replay::frozen),
+        trace_(tracer::make_trace(std::move(options), where)) {}
 
   /// Calls the function. Arguments are taken apart (arguments.h); what it returns is real, whatever holds it.
   template <class... Args>
@@ -100,6 +165,14 @@ class TracedFunction {
   template <class... Args>
   std::invoke_result_t<F&, Args&&...> check(Args&&... args) {
     return call(true, std::forward<Args>(args)...);
+  }
+
+  /// The function without its body, for the signatures of arguments that two calls have shown to do the same.
+  /// Numbers become constants (FrozenFunction::report); captured tensors are followed. An Error with the line
+  /// of what only the body can do: reads, branches, host code in backward, tensors made from host data,
+  /// numbers that changed between calls, results that are not tensors, values kept elsewhere.
+  Frozen<F> freeze(Location where = Location::here()) const {
+    return {function_, tracer::freeze(*trace_, where)};
   }
 
   TraceReport report() const { return tracer::report(*trace_); }
@@ -120,8 +193,19 @@ class TracedFunction {
     if (tracer::inside_call()) return std::invoke(function_, std::forward<Args>(args)...);
     tracer::Arguments arguments;
     (tracer::collect(arguments, args), ...);
+    if (frozen_ && !check) [[unlikely]] {
+      constexpr bool tensors = (tracer::is_frozen_argument<Args> && ...);
+      uint64_t structure = 0;
+      if constexpr (tensors) structure = tracer::structure_of(args...);
+      if (tracer::FrozenCore* core =
+              tracer::frozen_core(*trace_, arguments.list(), tensors ? &structure : nullptr))
+        if constexpr (std::is_void_v<Result> || std::is_same_v<Result, std::remove_cvref_t<Result>>)
+          return tracer::call_frozen_as<Result>(*core, std::forward<Args>(args)...);
+    }
     const auto name = [&](size_t index) { return tracer::argument_name(index, args...); };
     tracer::CallScope scope(*trace_, arguments.list(), {name_with<decltype(name)>, &name}, check);
+    if (scope.observed()) [[unlikely]]
+      return tracer::observed_call<Result>(scope, function_, std::forward<Args>(args)...);
     if constexpr (std::is_void_v<Result>) {
       std::invoke(function_, std::forward<Args>(args)...);
       scope.finish();
@@ -142,6 +226,7 @@ class TracedFunction {
   }
 
   F function_;
+  bool frozen_;
   std::shared_ptr<tracer::Trace> trace_;
 };
 

@@ -42,9 +42,13 @@ void Optimizer::add_group(const std::vector<Tensor>& parameters, const Numbers& 
     for (const Tensor& p : parameters) {
       slots_.push_back({.parameter = p, .group = groups_.size() - 1});
       make_moments(slots_.back());
+      steps_->of.push_back(p.impl());
+      steps_->count.push_back(0);
     }
   } catch (...) {
     slots_.resize(first);
+    steps_->of.resize(first);
+    steps_->count.resize(first);
     groups_.pop_back();
     throw;
   }
@@ -83,7 +87,7 @@ std::vector<NamedTensor> Optimizer::state() const {
       out.push_back({"group." + std::to_string(g) + '.' + names_.numbers[k], scalar_tensor(groups_[g][k])});
   for (size_t i = 0; i < slots_.size(); ++i) {
     const std::string prefix = std::to_string(i) + '.';
-    out.push_back({prefix + "step", scalar_tensor(slots_[i].step)});
+    out.push_back({prefix + "step", scalar_tensor(steps_->count[i])});
     for (size_t k = 0; k < names_.moments.size(); ++k)
       if (slots_[i].moments[k].defined()) out.push_back({prefix + names_.moments[k], slots_[i].moments[k]});
   }
@@ -127,7 +131,7 @@ void Optimizer::load_state(const std::vector<NamedTensor>& state, Location where
   Loaded loaded = read_state(state, where);
   const NoGrad no_grad;
   for (const auto& [mine, given] : loaded.moments) mine.copy_(given, where);
-  for (size_t i = 0; i < slots_.size(); ++i) slots_[i].step = loaded.steps[i];
+  steps_->count = std::move(loaded.steps);
   groups_ = std::move(loaded.groups);
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "tandem/eager/interceptor.h"
 #include "tandem/eager/named_tensor.h"
 
 namespace tandem::optim {
@@ -21,6 +22,7 @@ class Optimizer {
   void step(Location where = Location::here()) {
     const NoGrad no_grad;
     update(where);
+    if (eager::Interceptor* i = eager::interceptor()) i->stepped(steps_);
   }
   /// Drops the gradients of all parameters.
   void zero_grad();
@@ -51,7 +53,6 @@ class Optimizer {
   struct Slot {
     Tensor parameter;
     Tensor moments[kMoments];
-    int64_t step = 0;
     size_t group = 0;
   };
 
@@ -69,6 +70,7 @@ class Optimizer {
   [[noreturn]] void refuse(const std::string& message, Location where) const;
 
   std::vector<Slot> slots_;
+  const std::shared_ptr<eager::StepCounts> steps_ = std::make_shared<eager::StepCounts>();  // by slot
   std::vector<Numbers> groups_;
 
  private:

@@ -92,7 +92,7 @@ struct Traits<AdamWOptions> : AdamTraits<AdamWOptions> {
 };
 
 /// One SGD step of one parameter.
-void update_sgd(Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, Location where) {
+void update_sgd(Optimizer::Slot& s, int64_t& step, const Tensor& gradient, const Numbers& n, Location where) {
   if (n[kMomentum] == 0) {
     CallBuilder(OpId::sgd_update, where)
         .in(s.parameter)
@@ -103,7 +103,7 @@ void update_sgd(Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, Lo
   } else {
     // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does
     // the same, and the first step is an op like the later ones.
-    const bool first = s.step == 0 && n[kDampening] != 0;
+    const bool first = step == 0 && n[kDampening] != 0;
     CallBuilder(OpId::sgd_momentum_update, where)
         .in(s.parameter)
         .in(gradient)
@@ -116,7 +116,7 @@ void update_sgd(Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, Lo
         .word(static_cast<int64_t>(first))
         .run_in_place();
   }
-  ++s.step;
+  ++step;
 }
 
 /// The corrections 1 - beta^t, computed once for parameters in a row that share group and step count, as
@@ -125,10 +125,10 @@ struct Corrections {
   size_t group = 0;
   int64_t step = 0;  // 0: nothing computed yet
   double bias1 = 0, bias2 = 0;
-  void compute(const Optimizer::Slot& s, const Numbers& n, BiasCorrection* known) {
-    if (s.step + 1 == step && s.group == group) return;
-    group = s.group;
-    step = s.step + 1;
+  void compute(size_t slot_group, int64_t steps_before, const Numbers& n, BiasCorrection* known) {
+    if (steps_before + 1 == step && slot_group == group) return;
+    group = slot_group;
+    step = steps_before + 1;
     bias1 = known[0].at(n[kBeta1], step);
     bias2 = known[1].at(n[kBeta2], step);
   }
@@ -150,14 +150,15 @@ void update_adam(OpId op, Optimizer::Slot& s, const Tensor& gradient, const Numb
       .floating(c.bias1)
       .floating(c.bias2)
       .run_in_place();
-  s.step = c.step;
 }
 
 }  // namespace
 
+double bias_correction(double beta, int64_t step) { return 1 - std::pow(beta, static_cast<double>(step)); }
+
 double BiasCorrection::at(double beta, int64_t step) {
   if (beta == beta_ && step >= one_from_) return 1;
-  const double correction = 1 - std::pow(beta, static_cast<double>(step));
+  const double correction = bias_correction(beta, step);
   if (correction == 1) beta_ = beta, one_from_ = step;
   return correction;
 }
@@ -199,15 +200,18 @@ size_t OptimizerOf<O>::moment_count(const Numbers& numbers) const {
 template <class O>
 void OptimizerOf<O>::update(Location where) {
   [[maybe_unused]] Corrections corrections;
+  int64_t* step = steps_->count.data();
   for (Slot& s : slots_) {
+    int64_t& steps = *step++;
     const Tensor& gradient = s.parameter.grad();
     if (!gradient.defined()) continue;
     const Numbers& n = groups_[s.group];
     if constexpr (std::is_same_v<O, SGDOptions>) {
-      update_sgd(s, gradient, n, where);
+      update_sgd(s, steps, gradient, n, where);
     } else {
-      corrections.compute(s, n, bias_);
+      corrections.compute(s.group, steps, n, bias_);
       update_adam(Traits<O>::kOp, s, gradient, n, corrections, where);
+      steps = corrections.step;
     }
   }
 }

@@ -34,7 +34,10 @@ struct Group {
   Options options = {};
 };
 
-/// 1 - beta^t, as Adam corrects a moment. Once it is 1, it is 1 in every later step, and is not computed.
+/// 1 - beta^t, as Adam corrects a moment.
+double bias_correction(double beta, int64_t step);
+
+/// The same, remembered: once it is 1, it is 1 in every later step, and is not computed.
 class BiasCorrection {
  public:
   double at(double beta, int64_t step);

@@ -32,6 +32,24 @@ const Contract kContracts[] = {
        f(range(3));
        return p.impl()->storage->version == before + 1;
      }},
+    {"R1", "version counters move at the call, also through views of what is captured", Mechanism::versions,
+     [] {
+       const Tensor p = range(4), w = leaf(4);
+       auto f = td::trace([&](Tensor x) {
+         const td::NoGrad no_grad;
+         p.slice(0, 1, 3).add_(x);
+         p.view({2, 2}).select(0, 1).mul_(0.5);
+         return x * 2.f;
+       });
+       for (int i = 0; i < 3; ++i) {
+         const uint32_t before = p.impl()->storage->version;
+         const Tensor product = w * p;  // saves p
+         f(range(2));
+         if (p.impl()->storage->version != before + 2) return false;
+         if (!throws([&] { product.sum().backward(); }, "in place")) return false;
+       }
+       return true;
+     }},
     {"R2", "another tensor of another shape in a captured variable is not taken for the old one",
      Mechanism::slot_types,
      [] {

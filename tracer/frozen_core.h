@@ -1,0 +1,173 @@
+// What a frozen function is made of: per signature a plan and the rules by which its inputs are found and its
+// outputs handed out, and the captured tensors that signatures share. Signatures are immutable; the rest is
+// under the core's lock.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <mutex>
+
+#include "tandem/eager/tape.h"
+#include "tandem/tracer/frozen.h"
+#include "tandem/tracer/observation.h"
+#include "tandem/tracer/record.h"
+
+namespace tandem::tracer {
+
+/// A tensor of a frozen call: an argument, a captured one, or one that the call makes.
+struct Place {
+  enum class Kind : uint8_t { argument, slot, made } kind = Kind::argument;
+  uint32_t index = 0;
+};
+
+struct MadeTensor {
+  int32_t output = -1;  // of the plan: fresh memory; -1: a view of `base`, an earlier one if it is made
+  Place base;
+  DType dtype = DType::float32;
+  Dims sizes, strides;
+  int64_t offset = 0;    // elements; of a view, from its base's
+  uint32_t version = 0;  // of fresh memory: how often the call changed it in place
+  Location changed_at;
+  bool requires_grad = false;
+  bool freed = false;                // its history was used up by the call's backward
+  ops::OpId op = ops::OpId::count_;  // what made it, or the view
+  Location where;
+  bool follows = false;        // a view that follows its base's history
+  std::vector<int64_t> words;  // of a view
+};
+
+/// What becomes of a leaf's `.grad`.
+struct GradWrite {
+  enum class Before : uint8_t {
+    none,     // there must be none
+    cleared,  // the body drops it
+    slot,     // it must be captured tensor `before`
+    present,  // there must be one
+  };
+  enum class After : uint8_t { none, made, kept };
+  Place leaf;
+  Before before = Before::none;
+  After after = After::none;
+  uint32_t before_slot = 0, made = 0;
+};
+
+/// Memory from outside that the call changes in place so often.
+struct VersionMove {
+  Place memory;
+  uint32_t count = 0;
+  Location where;
+};
+
+/// Where a run-time number of the plan comes from.
+struct NumberRule {
+  enum class Kind : uint8_t { constant, seed, offset, correction } kind = Kind::constant;
+  int64_t bits = 0;      // constant: the word; offset: from the generator's at entry
+  uint32_t counter = 0;  // correction: 1 - beta^(count + ahead)
+  int64_t ahead = 0;
+  double beta = 0;
+};
+
+struct FrozenSignature {
+  std::vector<ArgumentType> key;
+  uint64_t modes = 0, structure = 0;
+  std::string graph;  // before the passes
+  std::shared_ptr<const jit::Executable> executable;
+  std::vector<Place> inputs;
+  std::vector<NumberRule> numbers;
+  std::vector<int64_t> nbytes;  // of each output
+  std::vector<MadeTensor> made;
+  std::vector<Place> results;
+  std::vector<GradWrite> grads;
+  std::vector<VersionMove> moves;
+  std::vector<std::pair<uint32_t, uint32_t>> steps;  // counter, how often it moves
+  int64_t drawn = 0;
+  std::vector<std::pair<Location, ops::OpId>> calls;  // of the graph's nodes, for messages
+  std::vector<FrozenConstant> constants;
+  Prototype prototype;
+
+  std::string name_at(Location at, std::string inner) const;
+};
+
+struct FrozenSlot {
+  DType dtype = DType::float32;
+  Dims sizes, strides;
+  bool requires_grad = false, written = false;
+  int32_t shares = -1;  // the first slot with the same memory
+  bool contiguous = false;
+  std::string name;
+  Location where;  // first use
+};
+
+class FrozenCore {
+ public:
+  FrozenCore(std::string function, Location where, bool compiled)
+      : name(std::move(function)), made_at(where), compile(compiled) {}
+  ~FrozenCore();
+  FrozenCore(const FrozenCore&) = delete;
+  FrozenCore& operator=(const FrozenCore&) = delete;
+
+  // freeze.cpp
+  /// Throws an Error, which names the user's line, if the record does what only a body can do.
+  void add(const Record& r);
+
+  // frozen.cpp
+  void call(std::span<Tensor> arguments, const uint64_t* structure, Arguments& results,
+            const Prototype** prototype);
+  /// The signature for these arguments; null if there is none.
+  const FrozenSignature* find(std::span<const Tensor> arguments, const uint64_t* structure);
+  /// A watched tensor changes or dies.
+  void slot_event(TensorImpl* t, bool dying) noexcept;
+  /// A captured tensor is bound, and watched.
+  uint32_t bind(FrozenSlot slot, TensorImpl* t);
+  /// Forgets the slots from `n` on.
+  void drop_slots(size_t n);
+  uint32_t counter(const std::shared_ptr<eager::StepCounts>& counts, size_t index);
+  Generator& generator() { return own_generator ? *own_generator : default_generator(); }
+  const char* keep(const std::string& file);
+
+  std::string name;
+  Location made_at;
+  bool compile;
+  std::mutex mutex;
+  std::vector<std::unique_ptr<const FrozenSignature>> signatures;
+  std::vector<FrozenSlot> slots;
+  std::vector<TensorImpl*> bound;  // by slot, not owned; null: gone
+  std::vector<Tensor> owned;       // by slot, of a loaded function
+  struct Counter {
+    std::weak_ptr<eager::StepCounts> counts;
+    size_t index = 0;
+  };
+  std::vector<Counter> counters;
+  std::vector<std::shared_ptr<eager::StepCounts>> own_counts;
+  std::unique_ptr<Generator> own_generator;
+  std::string kernels;
+  int64_t calls = 0, scans = 0;
+  std::atomic<uint64_t> changes{1};  // moves when a watched tensor changes or dies
+
+ private:
+  void check_slots();
+  void scan();
+  [[noreturn]] void refuse_slot(const FrozenSlot& s, const TensorImpl& t) const;
+  [[noreturn]] void refuse(const std::string& message) const;
+  [[noreturn]] void refuse_arguments(std::span<const Tensor> arguments, const uint64_t* structure);
+  void check_grads(const FrozenSignature& s, std::span<Tensor> arguments);
+  void fill_numbers(const FrozenSignature& s);
+  TensorImpl* at(Place p, std::span<Tensor> arguments) const;
+  Ref<TensorImpl> make(const MadeTensor& m, std::span<Tensor> arguments);
+
+  uint64_t checked_ = 0;  // `changes` when the slots were scanned last
+  std::vector<void*> data_;
+  std::vector<const core::Storage*> storages_;
+  bool moved_ = false;           // some storage is another one since aliasing was checked
+  std::vector<uint32_t> views_;  // slots that are views: their history may have moved
+  struct {
+    std::vector<void*> inputs, outputs;
+    std::vector<int64_t> numbers;
+    std::vector<Ref<core::Storage>> storages;
+    std::vector<Ref<TensorImpl>> made;
+    std::vector<std::shared_ptr<eager::StepCounts>> counts;
+  } scratch_;
+  std::deque<std::string> files_;  // of lines, of a loaded function
+};
+
+}  // namespace tandem::tracer

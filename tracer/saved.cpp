@@ -1,0 +1,232 @@
+// Saved functions. A file is a safetensors file: captured tensors under "state.", step counts, generator, and
+// the description of the function as text in an array of bytes. A digest over everything finds damage; what
+// passes it is checked all the same (description_check.cpp).
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+#include "tandem/core/io/safetensors.h"
+#include "tandem/eager/functions.h"
+#include "tandem/jit/sha256.h"
+#include "tandem/tracer/description.h"
+
+namespace tandem {
+
+namespace tracer {
+
+namespace {
+
+constexpr const char *kVersionKey = "tandem.version", *kKindKey = "tandem.kind",
+                     *kFunctionKey = "tandem.function", *kDigestKey = "tandem.digest";
+constexpr const char *kVersion = "1", *kKind = "function", *kFunctionVersion = "1";
+constexpr const char *kText = "function", *kKernels = "kernels", *kSteps = "steps", *kGenerator = "generator";
+const std::string kState = "state.";
+
+std::string digest_of(std::span<const core::SafeTensor> entries) {
+  std::vector<const core::SafeTensor*> sorted;
+  for (const core::SafeTensor& e : entries) sorted.push_back(&e);
+  std::sort(sorted.begin(), sorted.end(), [](auto* a, auto* b) { return a->name < b->name; });
+  jit::Sha256 hash;
+  for (const core::SafeTensor* e : sorted) {
+    hash.update(e->name + '\n' + name(e->dtype) + to_string(e->sizes) + '\n');
+    if (const int64_t n = e->nbytes(); n > 0) hash.update(e->data, static_cast<size_t>(n));
+  }
+  return jit::hex(hash.finish());
+}
+
+core::SafeTensor bytes_entry(const char* name, const std::string& text) {
+  return {name, DType::uint8, {static_cast<int64_t>(text.size())}, text.data()};
+}
+
+// --- Loading ---
+
+/// The lines of the nodes stand behind `#` in the text, which the parser passes over.
+void set_lines(jit::Graph& g, const std::string& text, FrozenCore& core) {
+  size_t at = text.find('\n');
+  for (jit::Node& n : g.nodes) {
+    if (at == std::string::npos) return;
+    const size_t end = text.find('\n', at + 1);
+    const std::string line = text.substr(at + 1, end == std::string::npos ? end : end - at - 1);
+    at = end;
+    const size_t mark = line.rfind("  # "), colon = line.rfind(':');
+    if (mark == std::string::npos || colon == std::string::npos || colon < mark) continue;
+    int number = 0;
+    std::from_chars(line.data() + colon + 1, line.data() + line.size(), number);
+    n.where = {core.keep(line.substr(mark + 4, colon - mark - 4)), number};
+  }
+}
+
+void finish(FrozenSignature& s, FrozenCore& core, size_t counters) {
+  jit::Graph g = jit::parse_graph(s.graph);
+  set_lines(g, s.graph, core);
+  check_description(core, s, g, counters);
+  for (const int32_t v : g.outputs) s.nbytes.push_back(numel(g.type(v).sizes) * itemsize(g.type(v).dtype));
+  for (const jit::Node& n : g.nodes)
+    if (n.leaf == jit::Leaf::op) s.calls.emplace_back(n.where, n.op);
+  s.executable = jit::Executable::make(g, {.compile = core.compile});
+}
+
+const core::SafeTensor& entry(const core::SafeTensors& file, const std::string& name, DType dtype, int rank) {
+  const core::SafeTensor* e = file.find(name);
+  if (!e || e->dtype != dtype || e->sizes.rank() != rank)
+    fail("the entry \"" + name + "\" is missing or of another type");
+  return *e;
+}
+
+std::vector<int64_t> integers(const core::SafeTensor& e) {
+  std::vector<int64_t> out(static_cast<size_t>(numel(e.sizes)));
+  if (!out.empty()) std::memcpy(out.data(), e.data, out.size() * sizeof(int64_t));
+  return out;
+}
+
+std::string text_of(const core::SafeTensor& e) {
+  if (e.nbytes() == 0) return {};
+  return {static_cast<const char*>(e.data), static_cast<size_t>(e.nbytes())};
+}
+
+/// A captured tensor with the strides that it had.
+Tensor slot_tensor(const core::SafeTensors& file, const FrozenSlot& s) {
+  const core::SafeTensor& e = entry(file, kState + s.name, s.dtype, s.sizes.rank());
+  if (!(e.sizes == s.sizes)) fail("the captured tensor \"" + s.name + "\" has other sizes than described");
+  Ref<TensorImpl> packed = core::make_tensor(e.sizes, e.dtype);
+  if (const int64_t n = e.nbytes(); n > 0) std::memcpy(packed->data, e.data, static_cast<size_t>(n));
+  const int64_t reach = extent(s.sizes, s.strides, s.dtype);
+  if (is_contiguous(s.sizes, s.strides) && s.strides == packed->strides) return Tensor(std::move(packed));
+  if (reach > std::max<int64_t>(64, 64 * numel(s.sizes))) fail("a captured tensor's strides cannot be right");
+  Ref<TensorImpl> t(core::new_impl());
+  t->dtype = s.dtype;
+  core::set_layout(*t, s.sizes, s.strides);
+  core::set_storage(*t, core::make_storage(reach * itemsize(s.dtype)));
+  std::memset(t->storage->data, 0, static_cast<size_t>(reach * itemsize(s.dtype)));
+  Tensor out(std::move(t));
+  const NoGrad no_grad;
+  out.copy_(Tensor(std::move(packed)));
+  return out;
+}
+
+std::shared_ptr<FrozenCore> load(const core::SafeTensors& file, Location where) {
+  const auto value = [&](const char* key) {
+    const auto at = file.metadata().find(key);
+    return at == file.metadata().end() ? std::string() : at->second;
+  };
+  if (value(kKindKey) != kKind) fail("it is no saved function");
+  if (value(kVersionKey) != kVersion || value(kFunctionKey) != kFunctionVersion)
+    fail("it has version " + value(kVersionKey).substr(0, 20) + "/" + value(kFunctionKey).substr(0, 20) +
+         " of the format, this Tandem reads version " + kVersion + "/" + kFunctionVersion);
+  if (value(kDigestKey) != digest_of(file.entries()))
+    fail("it is damaged: its digest is not that of its contents");
+
+  auto core = std::make_shared<FrozenCore>("", where, true);
+  core->made_at.file = core->keep(where.file);
+  std::vector<FrozenSignature> signatures;
+  uint64_t counters = 0;
+  const std::string text = text_of(entry(file, kText, DType::uint8, 1));
+  Reader reader(text, *core);
+  describe(reader, *core, signatures, counters);
+  reader.end();
+
+  auto counts = std::make_shared<eager::StepCounts>();
+  counts->count = integers(entry(file, kSteps, DType::int64, 1));
+  if (counts->count.size() != counters) fail("the number of step counts cannot be right");
+  for (const int64_t n : counts->count)
+    if (n < 0) fail("a step count is negative");
+  for (size_t i = 0; i < counters; ++i) core->counters.push_back({counts, i});
+  core->own_counts.push_back(std::move(counts));
+
+  const std::vector<int64_t> g = integers(entry(file, kGenerator, DType::int64, 1));
+  if (g.size() != 2) fail("the generator cannot be right");
+  core->own_generator = std::make_unique<Generator>(static_cast<uint64_t>(g[0]));
+  core->own_generator->set_offset(static_cast<uint64_t>(g[1]));
+  if (file.find(kKernels)) core->kernels = text_of(entry(file, kKernels, DType::uint8, 1));
+
+  std::vector<FrozenSlot> slots = std::move(core->slots);
+  core->slots.clear();
+  for (FrozenSlot& s : slots) {
+    if (s.requires_grad && !is_floating(s.dtype))
+      fail("a captured tensor that requires grad is not floating");
+    const Tensor t = slot_tensor(file, s);
+    if (s.requires_grad) t.requires_grad_();
+    core->owned.push_back(t);
+    core->bind(std::move(s), t.impl());
+  }
+  for (FrozenSignature& s : signatures) {
+    finish(s, *core, counters);
+    for (const GradWrite& w : s.grads)
+      if (w.before == GradWrite::Before::slot && w.leaf.kind == Place::Kind::slot)
+        core->owned[w.leaf.index].set_grad(core->owned[w.before_slot]);
+    core->signatures.push_back(std::make_unique<const FrozenSignature>(std::move(s)));
+  }
+  return core;
+}
+
+}  // namespace
+
+}  // namespace tracer
+
+void FrozenFunction::save(const std::string& path, const SaveOptions& options, Location where) const {
+  using namespace tracer;
+  FrozenCore& core = *core_;
+  const std::lock_guard lock(core.mutex);
+  const auto refuse = [&](const std::string& why) { fail("save: " + core.name + ": " + why, where); };
+  std::vector<FrozenSlot> slots = core.slots;
+  std::vector<Tensor> packed;
+  std::vector<core::SafeTensor> entries;
+  const NoGrad no_grad;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    TensorImpl* t = core.bound[i];
+    if (!t) refuse("captured tensor \"" + slots[i].name + "\" is gone");
+    if (slots[i].shares >= 0)
+      refuse("captured tensor \"" + slots[i].name + "\" shares memory with \"" +
+             slots[static_cast<size_t>(slots[i].shares)].name + "\", which a file cannot keep");
+    if (!(t->sizes == slots[i].sizes) || t->dtype != slots[i].dtype)
+      refuse("captured tensor \"" + slots[i].name + "\" has changed its type");
+    for (const NamedTensor& n : options.names)
+      if (n.tensor.impl() == t) slots[i].name = n.name;
+    for (size_t j = 0; j < i; ++j)
+      if (slots[j].name == slots[i].name) refuse("two captured tensors are named \"" + slots[i].name + "\"");
+    packed.push_back(Tensor(Ref<TensorImpl>(t)).contiguous(where));
+    TensorImpl* p = packed.back().impl();
+    eager::materialize(p, where);
+    entries.push_back({kState + slots[i].name, p->dtype, p->sizes, p->data});
+  }
+  std::vector<int64_t> steps;
+  for (const FrozenCore::Counter& c : core.counters) {
+    const auto counts = c.counts.lock();
+    if (!counts) refuse("the optimizer whose steps it makes is gone");
+    steps.push_back(counts->count[c.index]);
+  }
+  entries.push_back({kSteps, DType::int64, {static_cast<int64_t>(steps.size())}, steps.data()});
+  const int64_t generator[2] = {static_cast<int64_t>(core.generator().seed()),
+                                static_cast<int64_t>(core.generator().offset())};
+  entries.push_back({kGenerator, DType::int64, {2}, generator});
+
+  Writer writer;
+  std::vector<FrozenSignature> signatures;
+  for (const auto& s : core.signatures) signatures.push_back(*s);
+  uint64_t counters = steps.size();
+  std::swap(core.slots, slots);
+  describe(writer, core, signatures, counters);
+  std::swap(core.slots, slots);
+  entries.push_back(bytes_entry(kText, writer.out));
+  std::string kernels;
+  for (const auto& s : core.signatures)
+    if (options.kernels) kernels += s->executable->code() + "\n";
+  if (options.kernels) entries.push_back(bytes_entry(kKernels, kernels));
+  core::write_safetensors(path, entries,
+                          {{kVersionKey, kVersion},
+                           {kKindKey, kKind},
+                           {kFunctionKey, kFunctionVersion},
+                           {kDigestKey, digest_of(entries)}},
+                          where);
+}
+
+FrozenFunction load_function(const std::string& path, Location where) {
+  const core::SafeTensors file = core::SafeTensors::read(path, where);
+  try {
+    return FrozenFunction(tracer::load(file, where));
+  } catch (const Error& e) {
+    fail("load_function: \"" + path + "\": " + e.what(), where);
+  }
+}
+
+}  // namespace tandem
