@@ -45,8 +45,6 @@ void destroy_node(core::TapeNode* node) {
 
 }  // namespace
 
-AutogradState* autograd_state(const TensorImpl* t) { return static_cast<AutogradState*>(t->leaf.get()); }
-
 AutogradState& make_autograd_state(TensorImpl* t) {
   if (!t->leaf) t->leaf = std::make_unique<AutogradState>();
   return *autograd_state(t);

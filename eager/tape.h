@@ -39,7 +39,10 @@ struct AutogradState : core::LeafState {
   Ref<TensorImpl> grad;
   std::vector<std::pair<int, Hook>> hooks;
 };
-AutogradState* autograd_state(const TensorImpl* t);  // null if there is none
+/// Null if there is none.
+inline AutogradState* autograd_state(const TensorImpl* t) {
+  return static_cast<AutogradState*>(t->leaf.get());
+}
 AutogradState& make_autograd_state(TensorImpl* t);
 
 /// Header, operands, results and words are one block of the allocator.

@@ -21,6 +21,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <tuple>
@@ -37,19 +39,25 @@ namespace tandem::tracer {
 /// The tensor arguments of a call, held until it ends. Few need no allocation.
 class Arguments {
  public:
+  Arguments() {}
+  ~Arguments() { std::destroy_n(few_, n_); }
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
   void add(const Tensor& t) {
-    if (n_ < kFew) {
-      few_[n_++] = t;
+    if (n_ < kFew && many_.empty()) {
+      new (&few_[n_++]) Tensor(t);
       return;
     }
-    if (many_.empty()) many_.assign(few_, few_ + kFew);
+    if (many_.empty()) many_.assign(few_, few_ + n_);
     many_.push_back(t);
   }
   std::span<Tensor> list() { return many_.empty() ? std::span(few_, n_) : std::span(many_); }
 
  private:
   static constexpr size_t kFew = 8;
-  Tensor few_[kFew];
+  union {
+    Tensor few_[kFew];  // the first n_ live
+  };
   size_t n_ = 0;
   std::vector<Tensor> many_;
 };

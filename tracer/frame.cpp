@@ -4,6 +4,7 @@
 #include "tandem/tracer/frame.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
@@ -28,7 +29,7 @@ void Frame::begin(std::span<Tensor> arguments, ArgumentNames names) {
   backward_ = -1;
   segment_start_ = 0;
   ended_.clear();
-  handed_out_.clear();
+  handed_ = 0;
   jump(0, 0);
   for (const uint32_t h : r_.view_slots) {
     TensorImpl* t = r_.handles[h];
@@ -68,6 +69,14 @@ bool Frame::matches(const Entry& e, const Call& call) {
     if (other(r_.more[e.more + i - 3], call.in[i]) && on(Mechanism::compare_operands)) return false;
   if (e.more_to_fit && !fits(e, call)) return false;
   int64_t* words = r_.words.data() + e.words;
+  if (e.only_run_time && on(Mechanism::store_scalars)) {
+    for (uint32_t w = 0; w < call.n_words; ++w) {
+      if (words[w] == call.words[w]) continue;
+      words[w] = call.words[w];
+      e.changed |= 1u << w;
+    }
+    return true;
+  }
   uint32_t moved = 0;
   for (uint32_t w = 0; w < call.n_words; ++w) {
     if (words[w] == call.words[w]) continue;
@@ -107,29 +116,40 @@ TensorImpl* Frame::lend_fresh(uint32_t handle) {
   return fresh;
 }
 
+[[gnu::noinline]] void Frame::grow_handed_out() {
+  handed_out_.resize(std::max(r_.handles.size(), 2 * handed_out_.size()));
+}
+
 // At home nobody else holds a handle, so its count is set without a read-modify-write.
 Ref<TensorImpl> Frame::hand_out(uint32_t handle) {
   TensorImpl* t = lend(handle);
-  handed_out_.push_back(handle);
+  if (handed_ == handed_out_.size()) [[unlikely]]
+    grow_handed_out();
+  handed_out_[handed_++] = handle;
   if (!on(Mechanism::fresh_handles)) return Ref<TensorImpl>(t);
   t->refs.set(2);
   return Ref<TensorImpl>::adopt(t);
 }
 
-void Frame::take(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
-  if (call.in_place) return take_in_place(e, call);
+void Frame::take_results(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
   ++position_;
   for (uint32_t j = 0; j < e.n_out; ++j) results[j] = hand_out(e.out + j);
-  if (e.moves) results[0]->offset = eager::infer_view(call).offset;
+  if (e.moves) [[unlikely]]
+    set_moved_offset(call, *results[0]);
+}
+
+[[gnu::noinline]] void Frame::set_moved_offset(const Call& call, TensorImpl& view) {
+  view.offset = eager::infer_view(call).offset;
 }
 
 void Frame::take_in_place(const Entry& e, const Call& call) {
   if (e.outside) need_tape();
   ++position_;
-  for (const int w : ops::written(ops::def(call.op))) {
-    if (on(Mechanism::versions)) eager::bump_version(call.in[w], call.where);
-    if (e.tape && !tape_live_) eager::spread_flags(call.in[w]);
-  }
+  const auto for_written = [&](auto&& f) {
+    for (uint32_t left = e.written; left; left &= left - 1) f(call.in[std::countr_zero(left)]);
+  };
+  if (on(Mechanism::versions)) for_written([&](TensorImpl* t) { eager::bump_version(t, call.where); });
+  if (e.tape && !tape_live_) for_written([](TensorImpl* t) { eager::spread_flags(t); });
 }
 
 bool Frame::view(const TensorImpl* t, eager::ViewOf& out) {
@@ -189,7 +209,7 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
 
 // Whether operand i of the entry at the cursor is a slot that nothing before it on the path uses.
 bool Frame::first_use(const Entry& e, uint32_t i) {
-  if (i < 64) return (e.first_use >> i) & 1;
+  if (i < 32) return (e.first_use >> i) & 1;
   const uint32_t h = operand(e, i);
   for (uint32_t k = 0; k < i; ++k)
     if (operand(e, k) == h) return false;

@@ -83,7 +83,14 @@ class Frame final : public eager::Interceptor {
   // frame.cpp: comparing
   bool matches(const Entry& e, const eager::Call& call);
   void take_in_place(const Entry& e, const eager::Call& call);
-  void take(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results);
+  void take_results(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results);
+  /// Past an event that matches.
+  void take(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results) {
+    if (call.in_place)
+      take_in_place(e, call);
+    else
+      take_results(e, call, results);
+  }
   bool first_use(const Entry& e, uint32_t i);
   bool rebind(const Entry& e, const eager::Call& call);
   bool fits(const Entry& e, const eager::Call& call) const;
@@ -99,6 +106,9 @@ class Frame final : public eager::Interceptor {
   TensorImpl* lend(uint32_t handle);
   TensorImpl* lend_fresh(uint32_t handle);
   Ref<TensorImpl> hand_out(uint32_t handle);
+  void grow_handed_out();
+  void set_moved_offset(const eager::Call& call, TensorImpl& view);
+  std::span<const uint32_t> handed_out() const { return {handed_out_.data(), handed_}; }
   bool at_end() const { return position_ == static_cast<int32_t>(branch_->entries.size()); }
   const Entry& cursor() const { return branch_->entries[static_cast<size_t>(position_)]; }
   void jump(int32_t branch, int32_t position);
@@ -215,8 +225,10 @@ class Frame final : public eager::Interceptor {
   bool external_history_ = false;  // an operand brought tape from before the call
   int32_t backward_ = -1;          // being walked: index of its BackwardRecord
   bool backward_recording_ = false;
-  std::vector<uint32_t> ended_;           // segments ended in this call
-  std::vector<uint32_t> handed_out_;      // results that the body saw; all there are if `only_replayed()`
+  std::vector<uint32_t> ended_;  // segments ended in this call
+  // Results that the body saw, the first `handed_` of them; all there are if `only_replayed()`.
+  std::vector<uint32_t> handed_out_;
+  size_t handed_ = 0;
   std::vector<eager::Version> versions_;  // of the memory of pending cells
   std::vector<char> used_;                // by handle: used on the path so far (kept up while recording)
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call

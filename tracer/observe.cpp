@@ -152,7 +152,7 @@ void Frame::refuse_holders() {
     return std::any_of(now.grads.begin(), now.grads.end(), [&](const auto& g) { return g.second == h; }) ||
            std::any_of(now.uses.begin(), now.uses.end(), [&](const auto& u) { return u.after == h; });
   };
-  for (const uint32_t h : handed_out_) {
+  for (const uint32_t h : handed_out()) {
     const TensorImpl* t = r_.handles[h];
     const HandleInfo& info = r_.infos[h];
     if (t && t->refs.get() > 1 && !results(h) && !gradient(h))

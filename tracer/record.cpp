@@ -269,7 +269,7 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
   for (uint32_t i = 0; i < call.n_in; ++i) {
     bool first_use = false;
     const uint32_t h = call.in[i] ? resolve(call.in[i], &first_use) : 0;
-    if (first_use && i < 64) e.first_use |= uint64_t{1} << i;
+    if (first_use && i < 32) e.first_use |= 1u << i;
     if (i < 3)
       e.in[i] = h;
     else
@@ -294,6 +294,7 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
         r_.word_source[e.words + w] = static_cast<uint32_t>(call.sources[w]->word), e.more_to_fit = true;
     }
   }
+  e.only_run_time = call.n_words > 0 && call.n_words <= 32 && e.run_time == (uint64_t{1} << call.n_words) - 1;
   if (!call.in_place) {
     e.n_out = static_cast<uint8_t>(op.n_out);
     e.out = static_cast<uint32_t>(r_.handles.size());
@@ -332,7 +333,11 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
     for (uint32_t j = 0; j < e.n_out; ++j) results[j] = Ref<TensorImpl>(lend(e.out + j));
     if (is_view) results[0]->history = eager::base_of(results[0].get())->history;
   } else {
-    for (const int w : ops::written(op)) eager::bump_version(call.in[w], call.where);
+    for (const int w : ops::written(op)) {
+      TANDEM_INTERNAL(w < 8, "an operand that an event cannot mark as written");
+      e.written |= static_cast<uint8_t>(1 << w);
+      eager::bump_version(call.in[w], call.where);
+    }
   }
   append(EventKind::op, call.where) = e;
   branch_->entries.back().modes = modes_index();

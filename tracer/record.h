@@ -36,14 +36,17 @@ struct Entry {
   EventKind kind = EventKind::end;
   uint8_t n_out = 0;
   bool in_place = false, tape = false;
-  bool outside = false;      // gives memory from outside the call a history
-  bool moves = false;        // a view of memory from outside whose position is taken from each call
-  bool more_to_fit = false;  // `moves`, or has words that equal earlier ones: Frame::fits looks, too
+  bool outside = false;        // gives memory from outside the call a history
+  bool moves = false;          // a view of memory from outside whose position is taken from each call
+  bool more_to_fit = false;    // `moves`, or has words that equal earlier ones: Frame::fits looks, too
+  bool only_run_time = false;  // every word is stored, none compared
+  uint8_t written = 0;         // in place: bit i: operand i is replaced
   uint32_t numbers = 0;
   uint32_t modes = 0;            // into Record::modes
   mutable uint32_t changed = 0;  // bit w % 32: run-time word w has had another value since it was recorded
-  uint64_t first_use = 0;        // bit i: operand i is a slot that its path uses here for the first time
+  uint32_t first_use = 0;        // bit i: operand i is a slot that its path uses here for the first time
 };
+static_assert(sizeof(Entry) == 64, "an event is a cache line");
 
 /// What a handle stands for.
 struct HandleInfo {

@@ -135,7 +135,7 @@ void Frame::end_segment(SegmentEnd& segment) {
 const Plan* Frame::find_plan(SegmentEnd& segment) {
   const auto covers = [&](const Plan& plan) {
     if (!on(Mechanism::live_outputs)) return true;
-    for (const uint32_t h : only_replayed() ? handed_out_ : segment.results) {
+    for (const uint32_t h : only_replayed() ? handed_out() : std::span<const uint32_t>(segment.results)) {
       const TensorImpl* t = r_.handles[h];
       if (t && t->refs.get() > 1 && t->has(kPending) && !plan.covered[h]) return false;
     }
@@ -350,9 +350,10 @@ void Frame::release_arguments() {
 // The call is over: what somebody holds becomes an ordinary tensor, the rest goes home empty.
 void Frame::clean_up() {
   if (only_replayed() && extra_results_.empty()) {
-    for (auto h = handed_out_.rbegin(); h != handed_out_.rend(); ++h) {
-      if (const TensorImpl* t = r_.handles[*h]; t && t->has(core::kView)) release_view(*h);
-      send_home(*h);
+    for (size_t i = handed_; i-- > 0;) {
+      const uint32_t h = handed_out_[i];
+      if (const TensorImpl* t = r_.handles[h]; t && t->has(core::kView)) release_view(h);
+      send_home(h);
     }
     for (const uint32_t s : ended_)
       if (const Plan* plan = r_.segments[s].plan.get())
