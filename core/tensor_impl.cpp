@@ -80,7 +80,8 @@ inline void push_impl(TensorImpl* t) noexcept {
   cache_.dropping = false;
 }
 
-/// Copies elements one by one: sizes were often just written as single words, which a wide load would wait for.
+/// Copies elements one by one: sizes were often just written as single words, which a wide load would wait
+/// for.
 inline void lay_out(TensorImpl& t, const Dims& sizes) {
   const int rank = sizes.rank();
   t.sizes.resize(rank);
@@ -96,7 +97,7 @@ inline void lay_out(TensorImpl& t, const Dims& sizes) {
 
 }  // namespace
 
-constinit SlotEvent slot_event = ignore_slot;
+constinit std::atomic<SlotEvent> slot_event = ignore_slot;
 
 void release_impls() noexcept {
   while (TensorImpl* t = cache_.impls) {
@@ -117,7 +118,7 @@ TensorImpl* new_impl() {
 void destroy(TensorImpl* t) noexcept {
   if (t->slot) [[unlikely]] {
     t->refs.set(0);
-    if (slot_event(t, true)) return;
+    if (slot_event.load(std::memory_order_relaxed)(t, true)) return;
   }
   t->storage.reset();
   if (t->grad_fn || t->leaf || t->view) [[unlikely]]

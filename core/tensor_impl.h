@@ -3,6 +3,7 @@
 // Ref. The count is safe on any thread; everything else belongs to whoever may write the tensor.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -77,10 +78,10 @@ Ref<TensorImpl> make_tensor(const Dims& sizes, DType dtype, Device device = cpu)
 /// it. `dying`: the count is 0; the callee may take the tensor over by setting its count, and then returns
 /// true.
 using SlotEvent = bool (*)(TensorImpl* t, bool dying) noexcept;
-extern SlotEvent slot_event;
+extern std::atomic<SlotEvent> slot_event;
 inline void slot_changed(TensorImpl& t) {
   if (t.slot) [[unlikely]]
-    slot_event(&t, false);
+    slot_event.load(std::memory_order_relaxed)(&t, false);
 }
 
 }  // namespace tandem::core

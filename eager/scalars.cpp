@@ -1,49 +1,66 @@
 #include "tandem/eager/scalars.h"
 
-#include <algorithm>
 #include <mutex>
 #include <unordered_map>
 
 #include "tandem/core/error.h"
 #include "tandem/core/modes.h"
+#include "tandem/eager/interceptor.h"
 
 namespace tandem {
 
 namespace {
 
-constexpr size_t kMostTensors = 1024;  // then those that are real become numbers
+constexpr size_t kMostTensors = 1024;  // then they become numbers
 
 struct Logged {
   Scalar scalar;
   Tensor tensor;  // undefined once it was read
 };
+/// Tensors in it are real, and nobody else's: any thread may read them.
 struct List {
   std::mutex mutex;
   std::vector<Logged> logged;
   size_t unread = 0;  // tensors, at the list's end
   std::unordered_map<std::string, int64_t> counts;
+
+  void read() {
+    for (size_t i = logged.size() - unread; i < logged.size(); ++i) {
+      logged[i].scalar.value = logged[i].tensor.item<double>();
+      logged[i].tensor = Tensor();
+    }
+    unread = 0;
+  }
+  void add(Logged entry) {
+    if (unread >= kMostTensors) read();
+    entry.scalar.index = counts[entry.scalar.name]++;
+    logged.push_back(std::move(entry));
+    ++unread;
+  }
 };
 List& list() {
   static List* const l = new List;  // tensors may be logged by destructors of static objects
   return *l;
 }
 
-void read_real(List& l) {
-  size_t unread = 0;
-  for (size_t i = l.logged.size() - l.unread; i < l.logged.size(); ++i) {
-    Logged& e = l.logged[i];
-    if (!e.tensor.defined()) continue;
-    if (e.tensor.impl()->has(core::kPending)) {
-      unread = std::max(unread, l.logged.size() - i);
-      continue;
-    }
-    e.scalar.value = e.tensor.item<double>();
-    e.tensor = Tensor();
-  }
-  l.unread = unread;
+/// Of the traced call that runs on this thread.
+std::vector<Logged>& waiting() {
+  static thread_local std::vector<Logged> w;
+  return w;
 }
 
 }  // namespace
+
+constinit thread_local bool eager::scalars_wait = false;
+
+void eager::publish_waiting_scalars() {
+  scalars_wait = false;
+  std::vector<Logged> entries = std::exchange(waiting(), {});
+  List& l = list();
+  const std::lock_guard lock(l.mutex);
+  for (Logged& e : entries)
+    if (!e.tensor.impl()->has(core::kPending)) l.add(std::move(e));
+}
 
 void log_scalar(const std::string& name, const Tensor& value, Location where) {
   if (!value.defined()) fail("log_scalar: \"" + name + "\": the tensor is undefined", where);
@@ -54,27 +71,24 @@ void log_scalar(const std::string& name, const Tensor& value, Location where) {
     const NoGrad no_grad;
     return value.clone(where);
   }();
+  Logged entry{{.name = name}, std::move(copy)};
+  if (eager::interceptor()) {
+    waiting().push_back(std::move(entry));
+    eager::scalars_wait = true;
+    return;
+  }
   List& l = list();
   const std::lock_guard lock(l.mutex);
-  if (l.unread >= kMostTensors) read_real(l);
-  l.logged.push_back({{name, l.counts[name]++, 0}, std::move(copy)});
-  ++l.unread;
+  l.add(std::move(entry));
 }
 
 std::vector<Scalar> take_scalars() {
   List& l = list();
   const std::lock_guard lock(l.mutex);
-  read_real(l);
+  l.read();
   std::vector<Scalar> taken;
-  std::vector<Logged> rest;
-  for (Logged& e : l.logged) {
-    if (e.tensor.defined())
-      rest.push_back(std::move(e));
-    else
-      taken.push_back(std::move(e.scalar));
-  }
-  l.logged = std::move(rest);
-  l.unread = l.logged.size();
+  for (Logged& e : l.logged) taken.push_back(std::move(e.scalar));
+  l.logged.clear();
   return taken;
 }
 

@@ -309,7 +309,8 @@ std::string Frame::explain_branch(const Attempt& now) const {
 void Frame::refuse_branch(const Attempt& now) {
   const TraceOptions& options = *r_.options;
   const bool first = branch_index_ == 0 && branch_->entries.empty();
-  if (counters_.traces >= options.max_traces && !r_.twin)
+  const bool twin_may = r_.twin && static_cast<int64_t>(r_.branches.size()) < options.max_traces;
+  if (counters_.traces >= options.max_traces && !twin_may)
     fail(options.name + ": max_traces = " + std::to_string(options.max_traces) +
              " allows no new branch: " + explain_branch(now),
          now.where);

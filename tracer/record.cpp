@@ -92,7 +92,7 @@ void Frame::start_recording(const Attempt& now) {
              r_.branches.size(), r_.backwards.size(), r_.segments.size()};
   ++r_.recordings;
   ++counters_.recorded;
-  ++counters_.traces;
+  if (!r_.twin) ++counters_.traces;
   recording_ = true;
   mark_used();
   // What was matched before this event may have brought history, too.
@@ -141,7 +141,7 @@ void Frame::drop_recording() {
   r_.backwards.resize(before_.backwards);
   r_.segments.resize(before_.segments);
   recording_ = false;
-  --counters_.traces;
+  if (!r_.twin) --counters_.traces;
   jump(0, 0);
 }
 

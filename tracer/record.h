@@ -182,6 +182,7 @@ struct Record {
   class Frame* frame = nullptr;
   std::atomic<const void*> runner{nullptr};  // the thread that a call of it runs on (registry.h)
   std::vector<Ref<TensorImpl>> foreign;      // to be forgotten when that call is over (registry.h)
+  core::Relaxed<bool> told = false;          // there are some
   bool twin = false;                         // of another record with this key, which ran on another thread
   bool compile = true;
   std::string op_by_op;  // why every segment runs op by op; empty if plans are used

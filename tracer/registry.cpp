@@ -44,6 +44,7 @@ bool tell_records(std::vector<Record*>& records, TensorImpl* t, bool dying) {
   std::erase_if(records, [&](Record* r) {
     if (is_running_elsewhere(*r)) {
       r->foreign.emplace_back(t);
+      r->told = true;
       kept = true;
       return false;
     }
@@ -93,6 +94,7 @@ constinit std::mutex registry_mutex;
 
 std::vector<Ref<TensorImpl>> forget_foreign(Record& record) {
   AllWatchers& w = watchers();
+  record.told = false;
   for (const Ref<TensorImpl>& t : record.foreign) {
     forget(record, t.get());
     const auto it = w.records.find(t.get());

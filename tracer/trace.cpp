@@ -2,11 +2,13 @@
 #include "tandem/tracer/trace.h"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 
 #include "tandem/core/log.h"
+#include "tandem/eager/scalars.h"
 #include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/frozen_core.h"
@@ -34,10 +36,22 @@ class Trace {
  public:
   Trace(TraceOptions o, Location where) : options(std::move(o)), made_at(where) {}
 
-  /// The entry for these arguments that no call runs on, made if there is none; null if the call must run
-  /// eagerly. `wrong`: one that this call cannot use any more, to be dropped without the lock.
-  Recorded* find(std::span<const Tensor> arguments, const ArgumentNames& names,
-                 std::unique_ptr<Recorded>* wrong);
+  /// What a look-up found, and what is left to do without the lock.
+  struct Found {
+    Recorded* entry = nullptr;  // null: the call is refused, or must run eagerly
+    bool refused = false, aliased = false;
+    std::unique_ptr<Recorded> wrong;  // one that this call cannot use any more
+    std::vector<Ref<TensorImpl>> dropped;
+    std::vector<Signature> known;  // if they are to be explained
+  };
+  /// The entry of the latest call, if this one can have it, too. Under the lock.
+  Recorded* take_latest(std::span<const Tensor> arguments);
+  /// The entry for these arguments that no call runs on, made if there is none; taken. Null if the call must
+  /// run eagerly. Without the lock.
+  Recorded* look_up(std::span<const Tensor> arguments, const ArgumentNames& names);
+  Found find(std::span<const Tensor> arguments);
+  /// Writes the log and throws, as `found` asks. Without the lock.
+  void tell(const Found& found, std::span<const Tensor> arguments, const ArgumentNames& names);
   /// A call is over: others may run on its entry. If that grew, forgets the entries that were not used for
   /// the longest time, until the others fit.
   /// `settled`: the record can be frozen.
@@ -58,10 +72,10 @@ class Trace {
                      bool* known) const;
 
  private:
-  void explain(std::span<const Tensor> arguments, uint64_t modes_now, const ArgumentNames& names) const;
+  bool fits(const Recorded& e, std::span<const Tensor> arguments, uint64_t modes_now) const;
   bool aliases_slot(const Record& r, std::span<const Tensor> arguments) const;
   std::unique_ptr<Recorded> take_out(Recorded& e);
-  bool warned_alias_ = false;
+  std::atomic<bool> warned_alias_ = false;
 };
 
 namespace {
@@ -115,17 +129,42 @@ bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) con
   return false;
 }
 
+bool Trace::fits(const Recorded& e, std::span<const Tensor> arguments, uint64_t modes_now) const {
+  const Record& r = e.record;
+  if (r.key.size() != arguments.size() || (r.modes_at_entry != modes_now && on(Mechanism::entry_modes)))
+    return false;
+  for (size_t i = 0; i < arguments.size(); ++i)
+    if (!matches(r.key[i], arguments, i)) return false;
+  return true;
+}
+
+Recorded* Trace::take_latest(std::span<const Tensor> arguments) {
+  if (!latest || !fits(*latest, arguments, modes_word(modes())) || is_running(latest->record) ||
+      latest->record.aliased || latest->record.told || aliases_slot(latest->record, arguments)) [[unlikely]]
+    return nullptr;
+  latest->last_call = counters.calls;
+  start_running(latest->record);
+  return latest;
+}
+
+[[gnu::noinline]] Recorded* Trace::look_up(std::span<const Tensor> arguments, const ArgumentNames& names) {
+  Found found;
+  {
+    const std::lock_guard lock(registry_mutex);
+    found = find(arguments);
+  }
+  try {
+    tell(found, arguments, names);
+  } catch (...) {
+    if (found.entry) stop_running(found.entry->record);
+    throw;
+  }
+  return found.entry;
+}
+
 Recorded* Trace::matching(std::span<const Tensor> arguments, uint64_t modes_now, uint64_t* hash,
                           bool* known) const {
-  const auto fits = [&](const Recorded& e) {
-    const Record& r = e.record;
-    if (r.key.size() != arguments.size() || (r.modes_at_entry != modes_now && on(Mechanism::entry_modes)))
-      return false;
-    for (size_t i = 0; i < arguments.size(); ++i)
-      if (!matches(r.key[i], arguments, i)) return false;
-    return true;
-  };
-  if (latest && fits(*latest)) {
+  if (latest && fits(*latest, arguments, modes_now)) {
     if (!is_running(latest->record)) [[likely]]
       return latest;
     *known = true;
@@ -133,32 +172,39 @@ Recorded* Trace::matching(std::span<const Tensor> arguments, uint64_t modes_now,
   *hash = hash_of(arguments);
   const auto [begin, end] = by_hash.equal_range(*hash);
   for (auto it = begin; it != end; ++it) {
-    if (!fits(*it->second)) continue;
+    if (!fits(*it->second, arguments, modes_now)) continue;
     *known = true;
     if (!is_running(it->second->record)) return it->second;
   }
   return nullptr;
 }
 
-// A new signature: written to the log, or refused.
-void Trace::explain(std::span<const Tensor> arguments, uint64_t modes_now, const ArgumentNames& names) const {
-  const bool refused = counters.traces >= options.max_traces;
-  const bool logged = core::log_enabled(core::LogArea::trace, core::LogLevel::debug) && !entries.empty();
-  if (!refused && !logged) return;
-  Signature now{.modes = modes_now};
+void Trace::tell(const Found& found, std::span<const Tensor> arguments, const ArgumentNames& names) {
+  if (found.aliased) {
+    const std::string what = "an argument shares memory with a tensor that the function captured";
+    if (options.require_full_capture)
+      fail(options.name + ": require_full_capture: " + what + ", so that the call would run eagerly",
+           made_at);
+    if (!warned_alias_.exchange(true))
+      core::log(core::LogArea::trace, core::LogLevel::warn,
+                options.name + ": " + what + "; such calls run eagerly");
+  }
+  if (!found.refused && found.known.empty()) return;
+  Signature now;
+  now.modes = modes_word(modes());
   for (size_t i = 0; i < arguments.size(); ++i) now.key.push_back(argument_type(arguments, i));
   std::string text = "the first call";
   size_t fewest = SIZE_MAX;
-  for (const std::unique_ptr<Recorded>& e : entries) {
-    const auto [n, what] = compare_signatures({e->record.key, e->record.modes_at_entry}, now, names, fewest);
+  for (const Signature& known : found.known) {
+    const auto [n, what] = compare_signatures(known, now, names, fewest);
     if (n < fewest) fewest = n, text = what;
   }
-  if (refused)
+  if (found.refused)
     fail(options.name + ": max_traces = " + std::to_string(options.max_traces) +
              " allows no new signature of arguments: " + text,
          made_at);
   core::log(core::LogArea::trace, core::LogLevel::debug,
-            options.name + ": a new signature of arguments (" + std::to_string(entries.size()) +
+            options.name + ": a new signature of arguments (" + std::to_string(found.known.size()) +
                 " are known): " + text);
 }
 
@@ -175,67 +221,79 @@ std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
 
 void Trace::finished(Recorded& called, bool settled) {
   called.settled |= settled;
-  if (called.grown == called.growth() || !on(Mechanism::byte_bound)) return stop_running(called.record);
-  called.settled = settled;
-  std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock
-  const std::lock_guard lock(registry_mutex);
-  const auto forget = [&](Recorded& e) {
-    old.push_back(take_out(e));
-    if (forgotten++ == 0)
-      core::log(core::LogArea::trace, core::LogLevel::info,
-                options.name + ": signatures that were not used for long are forgotten (max_bytes)");
-  };
-  called.grown = called.growth();
-  bytes -= called.bytes;
-  called.bytes = record_bytes(called.record);
-  bytes += called.bytes;
-  while (bytes > options.max_bytes && entries.size() > 1) {
-    Recorded* oldest = nullptr;
-    for (const auto& e : entries)
-      if (e.get() != &called && !is_running(e->record) && (!oldest || e->last_call < oldest->last_call))
-        oldest = e.get();
-    if (!oldest) break;
-    forget(*oldest);
+  const bool grown = called.grown != called.growth() && on(Mechanism::byte_bound);
+  if (!grown && !called.record.told) [[likely]]
+    return stop_running(called.record);
+  std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock, as these are
+  std::vector<Ref<TensorImpl>> dropped;
+  bool first = false;
+  {
+    const std::lock_guard lock(registry_mutex);
+    const auto forget = [&](Recorded& e) {
+      old.push_back(take_out(e));
+      first |= forgotten++ == 0;
+    };
+    dropped = forget_foreign(called.record);
+    if (grown) {
+      called.settled = settled;
+      called.grown = called.growth();
+      bytes -= called.bytes;
+      called.bytes = record_bytes(called.record);
+      bytes += called.bytes;
+      while (bytes > options.max_bytes && entries.size() > 1) {
+        Recorded* oldest = nullptr;
+        for (const auto& e : entries)
+          if (e.get() != &called && !is_running(e->record) && (!oldest || e->last_call < oldest->last_call))
+            oldest = e.get();
+        if (!oldest) break;
+        forget(*oldest);
+      }
+      // One signature with many branches begins anew; a single path stays, however long it is.
+      if (bytes > options.max_bytes && entries.size() == 1 && called.record.branches.size() > 1)
+        forget(called);
+    }
+    stop_running(called.record);
   }
-  // One signature with many branches begins anew; a single path stays, however long it is.
-  if (bytes > options.max_bytes && entries.size() == 1 && called.record.branches.size() > 1) forget(called);
-  stop_running(called.record);
+  if (first)
+    core::log(core::LogArea::trace, core::LogLevel::info,
+              options.name + ": signatures that were not used for long are forgotten (max_bytes)");
 }
 
-Recorded* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& names,
-                      std::unique_ptr<Recorded>* wrong) {
+Trace::Found Trace::find(std::span<const Tensor> arguments) {
   const uint64_t modes_word_now = modes_word(modes());
+  Found found;
   uint64_t hash = 0;
   bool known = false;
   Recorded* e = matching(arguments, modes_word_now, &hash, &known);
   const bool twin = known && !e;
-  if (e && e->record.aliased && !aliases_slot(e->record, arguments)) {
-    // What was recorded takes an argument and a captured tensor for one memory, and now they are two.
-    hash = e->hash;
-    *wrong = take_out(*e);
-    known = true;
-    e = nullptr;
+  const auto take = [&](Recorded* entry) {
+    latest = found.entry = entry;
+    entry->last_call = counters.calls;
+    start_running(entry->record);
+  };
+  if (e && aliases_slot(e->record, arguments)) {
+    found.aliased = true;
+    ++counters.eager_calls;
+    return found;
+  }
+  if (e && !e->record.aliased) [[likely]] {
+    take(e);
+    if (!e->record.foreign.empty()) [[unlikely]]
+      found.dropped = forget_foreign(e->record);
+    return found;
   }
   if (e) {
-    latest = e;
-    e->last_call = counters.calls;
-    if (!aliases_slot(e->record, arguments)) return e;
-    if (options.require_full_capture)
-      fail(options.name +
-               ": require_full_capture: an argument shares memory with a tensor that the function captured, "
-               "so "
-               "that the call would run eagerly",
-           made_at);
-    ++counters.eager_calls;
-    if (!warned_alias_)
-      core::log(
-          core::LogArea::trace, core::LogLevel::warn,
-          options.name +
-              ": an argument shares memory with a tensor that the function captured; such calls run eagerly");
-    warned_alias_ = true;
-    return nullptr;
+    // What was recorded takes an argument and a captured tensor for one memory, and now they are two.
+    hash = e->hash;
+    found.wrong = take_out(*e);
+  } else if (!known) {
+    found.refused = counters.traces >= options.max_traces;
+    const bool logged = core::log_enabled(core::LogArea::trace, core::LogLevel::debug);
+    if (found.refused || logged)
+      for (const auto& other : entries)
+        found.known.push_back({other->record.key, other->record.modes_at_entry});
+    if (found.refused) return found;
   }
-  if (!known) explain(arguments, modes_word_now, names);
   auto entry = std::make_unique<Recorded>(counters);
   entry->hash = hash;
   Record& r = entry->record;
@@ -263,10 +321,9 @@ Recorded* Trace::find(std::span<const Tensor> arguments, const ArgumentNames& na
     r.infos.push_back(info_of(arguments[i].impl(), HandleInfo::Kind::argument, cell));
   }
   entries.push_back(std::move(entry));
-  latest = entries.back().get();
-  by_hash.emplace(hash, latest);
-  latest->last_call = counters.calls;
-  return latest;
+  by_hash.emplace(hash, entries.back().get());
+  take(entries.back().get());
+  return found;
 }
 
 namespace {
@@ -286,15 +343,11 @@ CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames na
       fail(trace.options.name + ": an argument is a pending tensor of a traced call on another thread");
   Recorded* entry = nullptr;
   {
-    std::unique_ptr<Recorded> wrong;  // dropped after the lock, as these are
-    std::vector<Ref<TensorImpl>> dropped;
     const std::lock_guard lock(registry_mutex);
-    entry = trace.find(arguments, names, &wrong);
-    if (!entry) return;
-    start_running(entry->record);
-    if (!entry->record.foreign.empty()) [[unlikely]]
-      dropped = forget_foreign(entry->record);
+    entry = trace.take_latest(arguments);
   }
+  if (!entry) entry = trace.look_up(arguments, names);
+  if (!entry) return;
   try {
     entry->frame.begin(arguments, names);
     const TraceOptions& o = trace.options;
@@ -344,6 +397,7 @@ void CallScope::leave(bool settled) {
     shadow_.reset();
   }
   eager::interceptor_ = outer_;
+  if (!outer_) eager::publish_scalars();
   trace_.finished(*std::exchange(entry_, nullptr), settled);
 }
 
@@ -390,8 +444,14 @@ std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where) {
   Hold hold;
   {
     const std::lock_guard lock(registry_mutex);
+    const auto is_original = [&](const Recorded& e, const auto& other) {
+      return !other->record.twin && other->record.key == e.record.key &&
+             other->record.modes_at_entry == e.record.modes_at_entry;
+    };
     for (const auto& e : trace.entries) {
-      if (e->record.twin) continue;
+      if (e->record.twin && std::any_of(trace.entries.begin(), trace.entries.end(),
+                                        [&](const auto& other) { return is_original(*e, other); }))
+        continue;
       if (is_running(e->record)) fail(core->name + ": freeze: a call of the function is running", where);
       hold.add(*e);
     }

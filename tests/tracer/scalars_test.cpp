@@ -1,4 +1,6 @@
 // log_scalar: values are those of the moment they were logged, and no segment ends for them.
+#include <thread>
+
 #include "tandem/tandem.h"
 #include "tests/catch.h"
 
@@ -83,6 +85,45 @@ TEST_CASE("values of a running traced call stay for later", "[tracer][scalars]")
     CHECK(inside == 0);
     CHECK(values("sum") == std::vector<double>{2.0 * i});
   }
+}
+
+TEST_CASE("values of a call that fails are lost, the others are not", "[tracer][scalars]") {
+  td::take_scalars();
+  auto f = td::trace([&](Tensor x, Tensor index) {
+    const Tensor row = td::embedding(index, x);
+    td::log_scalar("row", row.sum());
+    return row;
+  });
+  const Tensor x = td::ones({3, 2});
+  for (const int64_t i : {1, 2, 7, 0}) {
+    const Tensor index = td::full({1}, double(i), {.dtype = td::int64});
+    if (i == 7)
+      CHECK_THROWS_WITH(f(x, index), Contains("index out of range"));
+    else
+      f(x, index);
+  }
+  CHECK(values("row").size() == 3);
+}
+
+TEST_CASE("threads log and take at the same time", "[tracer][scalars][threads]") {
+  td::take_scalars();
+  auto f = td::trace([&](Tensor x) {
+    td::log_scalar("x", x.sum());
+    return x * 2.f;
+  });
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 2; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 200; ++i) f(td::ones({2}));
+    });
+  size_t taken = 0;
+  while (taken < 400) {
+    for (const td::Scalar& s : td::take_scalars()) taken += s.value == 2.0;
+    std::this_thread::yield();
+  }
+  for (std::thread& t : threads) t.join();
+  CHECK(taken == 400);
+  CHECK(td::take_scalars().empty());
 }
 
 TEST_CASE("log_scalar refuses what is no number", "[tracer][scalars]") {
