@@ -1,4 +1,4 @@
-// What reports and drawings see of a trace: it belongs to the trace, and no call starts while one lives.
+// What reports and drawings see of a trace: it belongs to the trace, and no checked call starts while one lives.
 // Signatures that another thread is calling at this moment are left out.
 #pragma once
 

@@ -194,7 +194,7 @@ struct Record {
   Record& operator=(const Record&) = delete;
 };
 
-/// About how much memory a record takes, with its plans' texts and without their arenas.
+/// About how much memory a record takes, with its plans' texts.
 int64_t record_bytes(const Record& r);
 
 }  // namespace tandem::tracer

@@ -41,7 +41,7 @@ struct TraceOptions {
   Replay replay = Replay::checked;
   /// An Error, which says what differs, instead of recording one more signature or branch.
   int64_t max_traces = INT64_MAX;
-  /// What is recorded may take about so much memory (without the plans' arenas); what was not used for the
+  /// What is recorded may take about so much memory (estimated); what was not used for the
   /// longest time is forgotten.
   int64_t max_bytes = int64_t{64} << 20;
   /// An Error with the reason where a segment would run op by op because it is no graph, or a call eagerly.
