@@ -41,7 +41,6 @@ inline TensorImpl* pop_impl() {
   t->offset = 0;
   t->frame = nullptr;
   t->handle = -1;
-  t->maker = -1;
   return t;
 }
 

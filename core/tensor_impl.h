@@ -54,7 +54,6 @@ struct TensorImpl {
   Ref<TapeNode> view;     // of a real kView: its parent, its base, and the view op
   void* frame = nullptr;  // the running traced call that this pending tensor belongs to (tracer/)
   int32_t handle = -1;    // its index there
-  int32_t maker = -1;     // the tracer's: where it was made
   std::unique_ptr<LeafState> leaf;
   Dims sizes, strides;
 

@@ -305,7 +305,8 @@ std::string Frame::explain_branch(const Attempt& now) const {
   return text + ": " + joined(nearest);
 }
 
-// The new path is written to the log, or refused. The first path of a signature was explained by it.
+// The new path is noted for reports and in the log, or refused. The first path of a signature was explained
+// by it.
 void Frame::refuse_branch(const Attempt& now) {
   const TraceOptions& options = *r_.options;
   const bool first = branch_index_ == 0 && branch_->entries.empty();
@@ -314,9 +315,11 @@ void Frame::refuse_branch(const Attempt& now) {
     fail(options.name + ": max_traces = " + std::to_string(options.max_traces) +
              " allows no new branch: " + explain_branch(now),
          now.where);
-  if (!first && core::log_enabled(core::LogArea::trace, core::LogLevel::debug))
-    core::log(core::LogArea::trace, core::LogLevel::debug,
-              options.name + ": a new branch: " + explain_branch(now));
+  if (first) return;
+  const std::string what = "a new branch: " + explain_branch(now);
+  counters_.misses.add(what);
+  if (core::log_enabled(core::LogArea::trace, core::LogLevel::debug))
+    core::log(core::LogArea::trace, core::LogLevel::debug, options.name + ": " + what);
 }
 
 void Frame::refuse_partial_capture(const std::string& why, Location where) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <mutex>
 #include <span>
 
 #include "tandem/core/relaxed.h"
@@ -12,18 +13,38 @@
 
 namespace tandem::tracer {
 
+/// What differed when something new was recorded: the latest few. Any thread.
+class Misses {
+ public:
+  static constexpr size_t kKept = 32;
+  void add(std::string what) {
+    const std::lock_guard lock(mutex_);
+    if (list_.size() == kKept) list_.erase(list_.begin());
+    list_.push_back(std::move(what));
+  }
+  std::vector<std::string> list() const {
+    const std::lock_guard lock(mutex_);
+    return list_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<std::string> list_;
+};
+
 /// Figures of one trace, for reports and tests.
 struct Counters {
-  core::Relaxed<int64_t> calls;     // traced calls
-  core::Relaxed<int64_t> recorded;  // of them: recorded something
-  core::Relaxed<int64_t>
-      traces;  // signatures and branches recorded, but for those that an exception broke off
-  core::Relaxed<int64_t> plans;        // plans built
-  core::Relaxed<int64_t> op_by_op;     // segments run op by op
-  core::Relaxed<int64_t> slots_bound;  // slots bound to another tensor than in the call before
-  core::Relaxed<int64_t> backward_skipped, backward_walked;
-  core::Relaxed<int64_t> verified;     // calls whose plans were compared with eager runs
-  core::Relaxed<int64_t> eager_calls;  // calls run eagerly (arguments that alias captured tensors; storms)
+  using Count = core::Relaxed<int64_t>;
+  Count calls;        // traced calls
+  Count recorded;     // of them: recorded something
+  Count traces;       // signatures and branches recorded, but for those that an exception broke off
+  Count plans;        // plans built
+  Count op_by_op;     // segments run op by op
+  Count slots_bound;  // slots bound to another tensor than in the call before
+  Count backward_skipped, backward_walked;
+  Count verified;     // calls whose plans were compared with eager runs
+  Count eager_calls;  // calls run eagerly (arguments that alias captured tensors; storms)
+  Misses misses;
 };
 
 class Frame final : public eager::Interceptor {

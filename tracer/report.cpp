@@ -73,6 +73,7 @@ TraceReport report(const Inspected& seen) {
   r.verified = c.verified;
   r.record_bytes = seen.record_bytes;
   r.forgotten = seen.forgotten;
+  r.misses = c.misses.list();
   r.signatures = static_cast<int64_t>(seen.records.size());
   for (const Record* record : seen.records) {
     r.branches += static_cast<int64_t>(record->branches.size());
@@ -139,6 +140,7 @@ std::string to_string(const TraceReport& r) {
   if (r.op_by_op) line("op by op", count(r.op_by_op, "segment run"));
   for (const std::string& why : r.op_by_op_reasons) line("", "a segment runs op by op: " + why);
   for (const std::string& why : r.fallbacks) line("", why);
+  for (const std::string& what : r.misses) line("miss", what);
   return out;
 }
 

@@ -43,6 +43,8 @@ struct TraceReport {
   int64_t frozen_calls = 0;               // under Replay::frozen, besides `calls`
   std::vector<FrozenConstant> constants;  // of what Replay::frozen has frozen
   std::vector<std::string> op_by_op_reasons;
+  /// What differed when a signature or branch was recorded after the first: the latest 32.
+  std::vector<std::string> misses;
   std::vector<std::string> fallbacks;  // kernels that are interpreted although compiling was asked for
 };
 

@@ -347,12 +347,21 @@ void Frame::release_arguments() {
   }
 }
 
+namespace {
+/// A value that nobody holds and that never got memory or history: home already.
+bool untouched(const TensorImpl& t) {
+  return t.refs.get() == 1 && !t.storage && t.history == 0 && !t.grad_fn && !t.view && !t.leaf;
+}
+}  // namespace
+
 // The call is over: what somebody holds becomes an ordinary tensor, the rest goes home empty.
 void Frame::clean_up() {
   if (only_replayed() && extra_results_.empty()) {
     for (size_t i = handed_; i-- > 0;) {
       const uint32_t h = handed_out_[i];
-      if (const TensorImpl* t = r_.handles[h]; t && t->has(core::kView)) release_view(h);
+      const TensorImpl* t = r_.handles[h];
+      if (!t || untouched(*t)) continue;
+      if (t->has(core::kView)) release_view(h);
       send_home(h);
     }
     for (const uint32_t s : ended_)

@@ -33,6 +33,8 @@ struct Recorded {
 
 /// All of it is guarded by registry_mutex, but for the record and frame of an entry whose call runs.
 class Trace {
+  static constexpr size_t kExplained = 64;  // signatures that a new one is compared with
+
  public:
   Trace(TraceOptions o, Location where) : options(std::move(o)), made_at(where) {}
 
@@ -42,7 +44,8 @@ class Trace {
     bool refused = false, aliased = false;
     std::unique_ptr<Recorded> wrong;  // one that this call cannot use any more
     std::vector<Ref<TensorImpl>> dropped;
-    std::vector<Signature> known;  // if they are to be explained
+    size_t signatures = 0;
+    std::vector<Signature> known;  // to explain a new one by
   };
   /// The entry of the latest call, if this one can have it, too. Under the lock.
   Recorded* take_latest(std::span<const Tensor> arguments);
@@ -203,9 +206,10 @@ void Trace::tell(const Found& found, std::span<const Tensor> arguments, const Ar
     fail(options.name + ": max_traces = " + std::to_string(options.max_traces) +
              " allows no new signature of arguments: " + text,
          made_at);
-  core::log(core::LogArea::trace, core::LogLevel::debug,
-            options.name + ": a new signature of arguments (" + std::to_string(found.known.size()) +
-                " are known): " + text);
+  text = "a new signature of arguments (" + std::to_string(found.signatures) + " are known): " + text;
+  counters.misses.add(text);
+  if (core::log_enabled(core::LogArea::trace, core::LogLevel::debug))
+    core::log(core::LogArea::trace, core::LogLevel::debug, options.name + ": " + text);
 }
 
 std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
@@ -288,10 +292,10 @@ Trace::Found Trace::find(std::span<const Tensor> arguments) {
     found.wrong = take_out(*e);
   } else if (!known) {
     found.refused = counters.traces >= options.max_traces;
-    const bool logged = core::log_enabled(core::LogArea::trace, core::LogLevel::debug);
-    if (found.refused || logged)
-      for (const auto& other : entries)
-        found.known.push_back({other->record.key, other->record.modes_at_entry});
+    // The latest are the likeliest to be near; a trace may know thousands.
+    for (size_t i = entries.size(); i-- > 0 && found.known.size() < kExplained;)
+      found.known.push_back({entries[i]->record.key, entries[i]->record.modes_at_entry});
+    found.signatures = entries.size();
     if (found.refused) return found;
   }
   auto entry = std::make_unique<Recorded>(counters);

@@ -31,7 +31,7 @@ TEST_CASE("make_tensor gives an owned contiguous tensor", "[tensor_impl]") {
   CHECK(t->storage->nbytes == 192);
   CHECK(t->data == t->storage->data);
   CHECK(reinterpret_cast<uintptr_t>(t->data) % 64 == 0);
-  CHECK((!t->grad_fn && !t->leaf && t->frame == nullptr && t->handle == -1 && t->maker == -1));
+  CHECK((!t->grad_fn && !t->leaf && t->frame == nullptr && t->handle == -1));
 
   CHECK(make_tensor({}, float32)->numel == 1);
   const Ref<TensorImpl> empty = make_tensor({0, 3}, float32);
@@ -58,7 +58,7 @@ TEST_CASE("an impl that comes back is as fresh as the first", "[tensor_impl]") {
     CHECK(t->refs.get() == 1);
     CHECK((t->dtype == float32 && t->device == cpu && t->flags == kContiguous && t->output_index == 0));
     CHECK((t->data == nullptr && t->numel == 0 && t->offset == 0 && !t->storage && !t->grad_fn && !t->leaf));
-    CHECK((t->frame == nullptr && t->handle == -1 && t->maker == -1));
+    CHECK((t->frame == nullptr && t->handle == -1));
     CHECK((t->sizes.rank() == 0 && t->strides.rank() == 0));
     t->dtype = int64;
     t->device = {DeviceType::cuda, 2};
@@ -66,15 +66,13 @@ TEST_CASE("an impl that comes back is as fresh as the first", "[tensor_impl]") {
     t->output_index = 3;
     t->frame = &round;
     t->handle = 5;
-    t->maker = 6;
     t->leaf = std::make_unique<LeafState>();
     set_contiguous_layout(*t, {4, 5});
     set_storage(*t, make_storage(400), 2);
   }
   Ref<TensorImpl> reused(new_impl());
   CHECK(reused->flags == kContiguous);
-  CHECK(
-      (reused->handle == -1 && reused->maker == -1 && reused->frame == nullptr && reused->output_index == 0));
+  CHECK((reused->handle == -1 && reused->frame == nullptr && reused->output_index == 0));
 }
 
 TEST_CASE("layouts and storages are set", "[tensor_impl]") {

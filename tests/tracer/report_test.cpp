@@ -71,3 +71,22 @@ TEST_CASE("a report says what runs op by op, and why") {
   CHECK(td::to_string(r).find("a segment runs op by op: " + r.op_by_op_reasons[0]) != std::string::npos);
   CHECK(td::to_string(r).find("2 segment runs") != std::string::npos);
 }
+
+TEST_CASE("a report says what differed when something new was recorded") {
+  float bound = 100;
+  auto f = td::trace([&](Tensor x) {
+    const Tensor y = x * 2.f;
+    return y.sum().item<float>() > bound ? td::tanh(y) : y + 1.f;
+  });
+  f(td::ones({3, 4}));
+  CHECK(f.report().misses.empty());
+  f(td::ones({5, 4}));
+  bound = 0;
+  f(td::ones({5, 4}));
+  const td::TraceReport r = f.report();
+  REQUIRE(r.misses.size() == 2);
+  CHECK_THAT(r.misses[0], Contains("sizes (3, 4) before, (5, 4) now"));
+  CHECK_THAT(r.misses[1], Contains("a new branch"));
+  CHECK_THAT(r.misses[1], Contains("tanh"));
+  CHECK_THAT(to_string(r), Contains("miss        a new signature of arguments (1 are known): arg0"));
+}
