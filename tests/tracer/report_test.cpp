@@ -74,8 +74,8 @@ TEST_CASE("a report says what runs op by op, and why") {
 
 TEST_CASE("a report says what differed when something new was recorded") {
   float bound = 100;
-  auto f = td::trace([&](Tensor x) {
-    const Tensor y = x * 2.f;
+  auto f = td::trace([&](td::Tensor x) {
+    const td::Tensor y = x * 2.f;
     return y.sum().item<float>() > bound ? td::tanh(y) : y + 1.f;
   });
   f(td::ones({3, 4}));
