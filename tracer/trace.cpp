@@ -293,7 +293,7 @@ Trace::Found Trace::find(std::span<const Tensor> arguments) {
   } else if (!known) {
     found.refused = counters.traces >= options.max_traces;
     // The latest are the likeliest to be near; a trace may know thousands.
-    for (size_t i = entries.size(); i-- > 0 && found.known.size() < kExplained;)
+    for (size_t i = entries.size() - std::min(entries.size(), kExplained); i < entries.size(); ++i)
       found.known.push_back({entries[i]->record.key, entries[i]->record.modes_at_entry});
     found.signatures = entries.size();
     if (found.refused) return found;
