@@ -256,7 +256,19 @@ void describe(Io& io, FrozenCore& core, std::vector<FrozenSignature>& signatures
 /// Checks everything in a description that decides which memory is used; throws an Error. `g`: its graph.
 void check_description(const FrozenCore& core, const FrozenSignature& s, const jit::Graph& g,
                        size_t counters);
+/// The bytes of all values can be counted; an Error if not.
+void check_sizes(const jit::Graph& g);
 /// How far the elements of a layout reach, in elements; an Error if it is no layout.
 int64_t extent(const Dims& sizes, const Dims& strides, DType dtype);
+/// A file holds the elements of captured tensors, not what lies between them: how far these may be apart, all
+/// together, so that a small file cannot ask for any amount of memory.
+class Spread {
+ public:
+  /// False from the tensor on with which it is too far.
+  bool fits(const Dims& sizes, const Dims& strides, DType dtype);
+
+ private:
+  int64_t reach_ = 0, elements_ = 0;  // bytes
+};
 
 }  // namespace tandem::tracer

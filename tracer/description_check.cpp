@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "tandem/jit/graph_check.h"
 #include "tandem/tracer/description.h"
 
 namespace tandem::tracer {
@@ -12,14 +13,34 @@ int64_t extent(const Dims& sizes, const Dims& strides, DType dtype) {
   if (sizes.rank() != strides.rank()) fail("a tensor has other strides than sizes");
   const int64_t n = checked_numel(sizes);
   checked_mul(n, itemsize(dtype));
-  if (n == 0) return 0;
   int64_t last = 0;
   for (int i = 0; i < sizes.rank(); ++i) {
     if (strides[i] < 0) fail("a tensor has a negative stride");
-    last = checked_add(last, checked_mul(sizes[i] - 1, strides[i]));
+    // A step further than the end, which views and loops may take, can be counted too.
+    checked_mul(checked_mul(std::max<int64_t>(sizes[i], 1), strides[i]), itemsize(dtype));
+    last = checked_add(last, checked_mul(std::max<int64_t>(sizes[i] - 1, 0), strides[i]));
   }
   checked_mul(checked_add(last, 1), itemsize(dtype));
-  return last + 1;
+  return n == 0 ? 0 : last + 1;
+}
+
+bool Spread::fits(const Dims& sizes, const Dims& strides, DType dtype) {
+  constexpr int64_t kFree = int64_t{256} << 20, kTimes = 64;
+  reach_ = checked_add(reach_, extent(sizes, strides, dtype) * itemsize(dtype));
+  elements_ = checked_add(elements_, numel(sizes) * itemsize(dtype));
+  return reach_ <= checked_add(kFree, checked_mul(kTimes, elements_));
+}
+
+void check_sizes(const jit::Graph& g) {
+  // More than any memory, and few enough that sums of them can be counted.
+  constexpr int64_t kMost = int64_t{1} << 62;
+  int64_t total = 0;
+  for (const jit::ValueInfo& v : g.values) {
+    if (v.type.number) continue;
+    const int64_t nbytes = checked_mul(checked_numel(v.type.sizes), itemsize(v.type.dtype), "size in bytes");
+    if (total > kMost - nbytes) fail("the values of a graph are too large: size in bytes");
+    total += nbytes;
+  }
 }
 
 namespace {
@@ -31,6 +52,7 @@ class Validator {
       : core_(core), s_(s), g_(g), counters_(counters) {}
 
   void run() const {
+    check_sizes(g_);
     for (size_t i = 0; i < s_.key.size(); ++i) {
       const ArgumentType& a = s_.key[i];
       extent(a.sizes, a.strides, a.dtype);
@@ -50,16 +72,19 @@ class Validator {
     for (size_t i = 0; i < s_.numbers.size(); ++i) {
       const NumberRule& n = s_.numbers[i];
       const bool whole = n.kind == NumberRule::Kind::seed || n.kind == NumberRule::Kind::offset;
-      const bool correction = n.kind == NumberRule::Kind::correction;
       require(!whole || g_.number_types[i] == DType::int64, "the type of a number");
-      require(!correction || (g_.number_types[i] == DType::float64 && n.counter < counters_), "a correction");
+      require(n.kind != NumberRule::Kind::offset || (n.bits >= 0 && n.bits < s_.drawn), "what is drawn");
+      if (n.kind == NumberRule::Kind::correction)
+        require(g_.number_types[i] == DType::float64 && moves(n), "a correction");
     }
     require(s_.drawn >= 0, "what is drawn");
     std::vector<char> used(g_.outputs.size(), 0);
     for (size_t i = 0; i < s_.made.size(); ++i) made(i, used);
+    require(std::find(used.begin(), used.end(), 0) == used.end(), "the memory of a result");
     for (const Place p : s_.results) view(p, true);
     for (const GradWrite& w : s_.grads) {
       const View leaf = view(w.leaf, false);
+      require(is_floating(leaf.dtype), "the type of a gradient");
       require(w.before != GradWrite::Before::slot || w.before_slot < core_.slots.size(),
               "a gradient's place");
       if (w.before == GradWrite::Before::slot)
@@ -75,6 +100,12 @@ class Validator {
     DType dtype;
     Dims sizes, strides;
   };
+  /// The optimizer's step that a correction follows is one of this call.
+  bool moves(const NumberRule& n) const {
+    return n.counter < counters_ && std::any_of(s_.steps.begin(), s_.steps.end(), [&](const auto& step) {
+             return step.first == n.counter && n.ahead >= 1 && n.ahead <= int64_t{step.second};
+           });
+  }
   static bool possible_modes(uint64_t word) {
     uint8_t bytes[sizeof word];
     std::memcpy(bytes, &word, sizeof word);
@@ -109,6 +140,8 @@ class Validator {
     const MadeTensor& m = s_.made[i];
     const int64_t reach = extent(m.sizes, m.strides, m.dtype);
     require(!m.freed || m.op != ops::OpId::count_, "the op of a result");
+    require(m.requires_grad == m.freed && (!m.requires_grad || is_floating(m.dtype)),
+            "the history of a result");
     if (m.output >= 0) {
       const auto o = static_cast<size_t>(m.output);
       require(o < used.size() && !used[o], "the memory of a result");
@@ -126,6 +159,28 @@ class Validator {
                 checked_add(m.offset, reach) <= std::max<int64_t>(room, m.offset),
             "the memory of a view");
     require(m.op != ops::OpId::count_ && ops::def(m.op).kind == ops::OpKind::view, "the op of a view");
+    require(is_view(m, base), "the layout of a view");
+  }
+  /// The op with its words shows the base in just this way.
+  static bool is_view(const MadeTensor& m, const View& base) {
+    jit::Graph g;
+    ops::TensorType type;
+    type.dtype = base.dtype;
+    type.sizes = base.sizes;
+    jit::Node n;
+    n.op = m.op;
+    n.words = m.words;
+    n.in = {g.add_input(type, base.strides)};
+    n.out = {static_cast<int32_t>(g.values.size())};
+    ops::TensorType result = type;
+    result.sizes = m.sizes;
+    g.values.push_back({result, 1, 0});
+    if (!jit::node_defect(g, n).expected.empty()) return false;
+    const ops::OpDef& op = ops::def(m.op);
+    const bool present = true;
+    const ops::Layout is =
+        op.view({op, {&type, 1}, {&present, 1}, m.words, {}}, {base.sizes, base.strides, 0});
+    return is.possible && is.sizes == m.sizes && is.strides == m.strides && is.offset == m.offset;
   }
 
   const FrozenCore& core_;

@@ -21,6 +21,7 @@ constexpr const char *kVersionKey = "tandem.version", *kKindKey = "tandem.kind",
 constexpr const char *kVersion = "1", *kKind = "function", *kFunctionVersion = "1";
 constexpr const char *kText = "function", *kKernels = "kernels", *kSteps = "steps", *kGenerator = "generator";
 const std::string kState = "state.";
+constexpr int64_t kMostSteps = int64_t{1} << 53;
 
 std::string digest_of(std::span<const core::SafeTensor> entries) {
   std::vector<const core::SafeTensor*> sorted;
@@ -60,10 +61,12 @@ void finish(FrozenSignature& s, FrozenCore& core, size_t counters) {
   jit::Graph g = jit::parse_graph(s.graph);
   set_lines(g, s.graph, core);
   check_description(core, s, g, counters);
-  for (const int32_t v : g.outputs) s.nbytes.push_back(numel(g.type(v).sizes) * itemsize(g.type(v).dtype));
+  for (const int32_t v : g.outputs)
+    s.nbytes.push_back(checked_mul(checked_numel(g.type(v).sizes), itemsize(g.type(v).dtype)));
   for (const jit::Node& n : g.nodes)
     if (n.leaf == jit::Leaf::op) s.calls.emplace_back(n.where, n.op);
   s.executable = jit::Executable::make(g, {.compile = core.compile});
+  check_sizes(s.executable->graph());  // also of what composites have become
 }
 
 const core::SafeTensor& entry(const core::SafeTensors& file, const std::string& name, DType dtype, int rank) {
@@ -84,24 +87,54 @@ std::string text_of(const core::SafeTensor& e) {
   return {static_cast<const char*>(e.data), static_cast<size_t>(e.nbytes())};
 }
 
+/// Elements in row-major order, each to its place.
+void spread_out(const char* packed, const Dims& sizes, const Dims& strides, int64_t item, char* to) {
+  Dims at = Dims::filled(sizes.rank(), 0);
+  int64_t place = 0;
+  for (int64_t n = numel(sizes); n > 0; --n, packed += item) {
+    std::memcpy(to + place * item, packed, static_cast<size_t>(item));
+    for (int d = sizes.rank() - 1; d >= 0; --d) {
+      place += strides[d];
+      if (++at[d] < sizes[d]) break;
+      place -= strides[d] * sizes[d];
+      at[d] = 0;
+    }
+  }
+}
+
 /// A captured tensor with the strides that it had.
-Tensor slot_tensor(const core::SafeTensors& file, const FrozenSlot& s) {
+Tensor slot_tensor(const core::SafeTensors& file, const FrozenSlot& s, Spread& spread) {
   const core::SafeTensor& e = entry(file, kState + s.name, s.dtype, s.sizes.rank());
   if (!(e.sizes == s.sizes)) fail("the captured tensor \"" + s.name + "\" has other sizes than described");
-  Ref<TensorImpl> packed = core::make_tensor(e.sizes, e.dtype);
-  if (const int64_t n = e.nbytes(); n > 0) std::memcpy(packed->data, e.data, static_cast<size_t>(n));
-  const int64_t reach = extent(s.sizes, s.strides, s.dtype);
-  if (is_contiguous(s.sizes, s.strides) && s.strides == packed->strides) return Tensor(std::move(packed));
-  if (reach > std::max<int64_t>(64, 64 * numel(s.sizes))) fail("a captured tensor's strides cannot be right");
+  const int64_t reach = extent(s.sizes, s.strides, s.dtype) * itemsize(s.dtype);
+  if (!spread.fits(s.sizes, s.strides, s.dtype)) fail("a captured tensor's strides cannot be right");
   Ref<TensorImpl> t(core::new_impl());
   t->dtype = s.dtype;
   core::set_layout(*t, s.sizes, s.strides);
-  core::set_storage(*t, core::make_storage(reach * itemsize(s.dtype)));
-  std::memset(t->storage->data, 0, static_cast<size_t>(reach * itemsize(s.dtype)));
-  Tensor out(std::move(t));
-  const NoGrad no_grad;
-  out.copy_(Tensor(std::move(packed)));
-  return out;
+  core::set_storage(*t, core::make_storage(reach));
+  if (t->has(core::kContiguous)) {
+    if (reach > 0) std::memcpy(t->data, e.data, static_cast<size_t>(reach));
+    return Tensor(std::move(t));
+  }
+  std::memset(t->data, 0, static_cast<size_t>(reach));
+  spread_out(static_cast<const char*>(e.data), s.sizes, s.strides, itemsize(s.dtype),
+             static_cast<char*>(t->data));
+  return Tensor(std::move(t));
+}
+
+/// Before the first call: leaves have the gradients that they had. A gradient of a gradient would keep itself
+/// alive.
+void set_grads(const std::vector<FrozenSignature>& signatures, const FrozenCore& core) {
+  std::vector<char> leaf(core.slots.size(), 0), grad(core.slots.size(), 0);
+  const auto each = [&](auto f) {
+    for (const FrozenSignature& s : signatures)
+      for (const GradWrite& w : s.grads)
+        if (w.before == GradWrite::Before::slot && w.leaf.kind == Place::Kind::slot) f(w);
+  };
+  each([&](const GradWrite& w) { leaf[w.leaf.index] = grad[w.before_slot] = 1; });
+  for (size_t i = 0; i < leaf.size(); ++i)
+    if (leaf[i] && grad[i]) fail("a captured tensor is the gradient of a gradient");
+  each([&](const GradWrite& w) { core.owned[w.leaf.index].set_grad(core.owned[w.before_slot]); });
 }
 
 std::shared_ptr<FrozenCore> load(const core::SafeTensors& file, Location where) {
@@ -129,7 +162,7 @@ std::shared_ptr<FrozenCore> load(const core::SafeTensors& file, Location where) 
   counts->count = integers(entry(file, kSteps, DType::int64, 1));
   if (counts->count.size() != counters) fail("the number of step counts cannot be right");
   for (const int64_t n : counts->count)
-    if (n < 0) fail("a step count is negative");
+    if (n < 0 || n > kMostSteps) fail("a step count cannot be right");
   for (size_t i = 0; i < counters; ++i) core->counters.push_back({counts, i});
   core->own_counts.push_back(std::move(counts));
 
@@ -141,21 +174,19 @@ std::shared_ptr<FrozenCore> load(const core::SafeTensors& file, Location where) 
 
   std::vector<FrozenSlot> slots = std::move(core->slots);
   core->slots.clear();
+  Spread spread;
   for (FrozenSlot& s : slots) {
     if (s.requires_grad && !is_floating(s.dtype))
       fail("a captured tensor that requires grad is not floating");
-    const Tensor t = slot_tensor(file, s);
+    const Tensor t = slot_tensor(file, s, spread);
     if (s.requires_grad) t.requires_grad_();
     core->owned.push_back(t);
     core->bind(std::move(s), t.impl());
   }
-  for (FrozenSignature& s : signatures) {
-    finish(s, *core, counters);
-    for (const GradWrite& w : s.grads)
-      if (w.before == GradWrite::Before::slot && w.leaf.kind == Place::Kind::slot)
-        core->owned[w.leaf.index].set_grad(core->owned[w.before_slot]);
+  for (FrozenSignature& s : signatures) finish(s, *core, counters);
+  set_grads(signatures, *core);
+  for (FrozenSignature& s : signatures)
     core->signatures.push_back(std::make_unique<const FrozenSignature>(std::move(s)));
-  }
   return core;
 }
 
@@ -171,6 +202,7 @@ void FrozenFunction::save(const std::string& path, const SaveOptions& options, L
   std::vector<FrozenSlot> slots = core.slots;
   std::vector<Tensor> packed;
   std::vector<core::SafeTensor> entries;
+  Spread spread;
   const NoGrad no_grad;
   for (size_t i = 0; i < slots.size(); ++i) {
     TensorImpl* t = core.bound[i];
@@ -180,6 +212,10 @@ void FrozenFunction::save(const std::string& path, const SaveOptions& options, L
              slots[static_cast<size_t>(slots[i].shares)].name + "\", which a file cannot keep");
     if (!(t->sizes == slots[i].sizes) || t->dtype != slots[i].dtype)
       refuse("captured tensor \"" + slots[i].name + "\" has changed its type");
+    if (!spread.fits(slots[i].sizes, slots[i].strides, slots[i].dtype))
+      refuse("captured tensor \"" + slots[i].name +
+             "\" shows few elements of a large memory, which a file does not keep; capture its contiguous() "
+             "copy");
     for (const NamedTensor& n : options.names)
       if (n.tensor.impl() == t) slots[i].name = n.name;
     for (size_t j = 0; j < i; ++j)

@@ -15,7 +15,8 @@ TRAP("a branch on the loss", "torch.jit.trace and tinygrad PR #13701: branches a
   for (int i = 0; i < 10; ++i) run.see(f(range(3, float((i * 7) % 10) - 2)));
 }
 
-TRAP("a branch on a host flag", "tinygrad PR #13701, torch.jit.trace: frozen branches", differences) {
+TRAP("a branch on a host flag", "tinygrad PR #13701, torch.jit.trace: frozen branches", differences,
+     HostState{"a branch on a counter"}) {
   Tensor w = range(3);
   int step = 0;
   auto f = run.wrap([&](Tensor x) {

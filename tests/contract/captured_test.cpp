@@ -51,7 +51,7 @@ TRAP("a replaced parameter needs no new recording",
 }
 
 TRAP("two models through one traced lambda", "tinygrad PR #13701: a method shared between instances",
-     compare_operands) {
+     compare_operands, HostState{"a captured pointer; both models live"}) {
   Net a, b;
   b.requires_grad_();
   Net* model = &a;
@@ -102,7 +102,7 @@ TRAP("weights are loaded between calls", "torch.jit.trace: constants; JAX: closu
 }
 
 TRAP("a target network is synchronised by the body on some calls", "tinygrad: dropped assignments",
-     slot_writes) {
+     slot_writes, HostState{"a branch on a counter"}) {
   Tensor online = range(3), target = range(3, 5);
   int step = 0;
   auto f = run.wrap([&](Tensor x) {
@@ -274,7 +274,8 @@ TRAP("one captured tensor becomes a view of another", "same storage through two 
   }
 }
 
-TRAP("a bias that is there in some calls", "torch.jit.trace: None is frozen", compare_operands) {
+TRAP("a bias that is there in some calls", "torch.jit.trace: None is frozen", compare_operands,
+     HostState{"a captured variable; the tensor that it had lives"}) {
   const Tensor w = range(6).view({2, 3}), some = range(2, 50);
   Tensor bias;
   auto f = run.wrap([&](Tensor x) { return td::linear(x, w, bias); });

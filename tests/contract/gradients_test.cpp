@@ -25,7 +25,7 @@ TRAP("hooks are added and removed between calls",
 }
 
 TRAP("a hook on a value of the call, with host state", "CUDA graphs: host code in backward runs once",
-     tape_on_demand) {
+     tape_on_demand, HostState{"a captured flag"}) {
   Tensor w = leaf(3);
   float limit = 4;
   bool hook = false;
@@ -131,7 +131,8 @@ TRAP("the loss that is differentiated changes", "torch.jit.trace: the recorded r
   }
 }
 
-TRAP("the gradient given to backward changes", "a captured cotangent", backward_key) {
+TRAP("the gradient given to backward changes", "a captured cotangent", backward_key,
+     HostState{"a captured variable; the tensor that it had lives"}) {
   Tensor w = leaf(3), g = range(3), other = range(3, 7);
   auto f = run.wrap([&](Tensor x) {
     const Tensor y = x * w;
@@ -236,7 +237,8 @@ TRAP("several calls' results in one backward", "CUDA graphs: saved values are ov
   }
 }
 
-TRAP("a detach that is there in some calls", "torch.jit.trace: detach is frozen", differences) {
+TRAP("a detach that is there in some calls", "torch.jit.trace: detach is frozen", differences,
+     HostState{"a captured flag"}) {
   Tensor w = leaf(3);
   bool cut = false;
   auto f = run.wrap([&](Tensor x) {
@@ -254,7 +256,8 @@ TRAP("a detach that is there in some calls", "torch.jit.trace: detach is frozen"
   }
 }
 
-TRAP("NoGrad around a part, on some calls", "torch.jit.trace: the grad mode is frozen", compare_modes) {
+TRAP("NoGrad around a part, on some calls", "torch.jit.trace: the grad mode is frozen", compare_modes,
+     HostState{"a captured flag"}) {
   Tensor w = leaf(3);
   bool off = true;
   auto f = run.wrap([&](Tensor x) {
@@ -393,7 +396,7 @@ TRAP("a value that an eager backward needs is changed in place by a call",
 }
 
 TRAP("a value that backward needs is changed in place before it, on some calls",
-     "torch.jit.trace: no version check", differences) {
+     "torch.jit.trace: no version check", differences, HostState{"a captured flag"}) {
   Tensor w = leaf(3), state = range(3), copy = range(3);
   bool breaks = false;
   auto f = run.wrap([&](Tensor x) {
@@ -432,7 +435,8 @@ TRAP("a result is changed in place before it is differentiated outside", "versio
   }
 }
 
-TRAP("a result whose history the body has used up", "torch.compile: silent second backward", consumed_tape) {
+TRAP("a result whose history the body has used up", "torch.compile: silent second backward", consumed_tape,
+     HostState{"a captured flag"}) {
   Tensor w = leaf(3);
   bool again = false;
   auto f = run.wrap([&](Tensor x) {

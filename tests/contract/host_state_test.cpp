@@ -48,7 +48,7 @@ TRAP("fields of a captured options object", "TensorFlow guide: closures are no p
 }
 
 TRAP("an exponent that becomes 2 has another op", "pytorch #120934: scalars are guarded by value or frozen",
-     differences) {
+     differences, HostState{"a captured number"}) {
   double exponent = 3;
   auto f = run.wrap([&](Tensor x) { return td::pow(x, exponent) + 1.f; });
   for (const double e : {3., 3., 2.5, 2., 2., 0.5, 3., 1., 2.}) {
@@ -57,7 +57,8 @@ TRAP("an exponent that becomes 2 has another op", "pytorch #120934: scalars are 
   }
 }
 
-TRAP("a captured dtype", "torch.jit.trace: casts are frozen", compare_attributes) {
+TRAP("a captured dtype", "torch.jit.trace: casts are frozen", compare_attributes,
+     HostState{"a captured dtype"}) {
   td::DType type = td::float32;
   auto f = run.wrap([&](Tensor x) { return (x * 1.1f).to(type); });
   for (const td::DType t : {td::float64, td::float64, td::int64, td::bfloat16, td::float64, td::int64}) {
@@ -66,7 +67,8 @@ TRAP("a captured dtype", "torch.jit.trace: casts are frozen", compare_attributes
   }
 }
 
-TRAP("an activation that is a captured function", "torch.jit.trace: the callee is frozen", differences) {
+TRAP("an activation that is a captured function", "torch.jit.trace: the callee is frozen", differences,
+     HostState{"a captured function"}) {
   std::function<Tensor(const Tensor&)> act = [](const Tensor& t) { return td::relu(t); };
   auto f = run.wrap([&](Tensor x) { return act(x - 2.f) * 2.f; });
   for (int i = 0; i < 8; ++i) {
@@ -124,7 +126,8 @@ TRAP("a list argument whose length and members change",
   }
 }
 
-TRAP("a captured list that grows", "tf.function: lists are unrolled once", differences) {
+TRAP("a captured list that grows", "tf.function: lists are unrolled once", differences,
+     HostState{"a captured list; its tensors live"}) {
   std::vector<Tensor> parts{range(3)};
   auto f = run.wrap([&](Tensor x) {
     Tensor y = x;
@@ -163,8 +166,8 @@ TRAP("a key-value cache written at a captured position", "MLX, tinygrad: an inte
   run.see(cache);
 }
 
-TRAP("a switch between train and eval mode", "torch.jit.trace: the mode of the first call stays",
-     differences) {
+TRAP("a switch between train and eval mode", "torch.jit.trace: the mode of the first call stays", differences,
+     HostState{"a module's mode"}) {
   td::nn::Dropout drop(0.5);
   auto f = run.wrap([&](Tensor x) { return drop(x * 2.f) + 1.f; });
   for (int i = 0; i < 10; ++i) {

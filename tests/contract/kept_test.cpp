@@ -311,7 +311,8 @@ TRAP("a view of a captured result is changed in the next call", "views across ca
   }
 }
 
-TRAP("gradients of two traced functions on one leaf, kept", "pytorch #148439", fresh_handles) {
+TRAP("gradients of two traced functions on one leaf, kept", "pytorch #148439", fresh_handles,
+     HostState{"the body keeps gradients in a list of the host"}) {
   Tensor w = leaf(3);
   std::vector<Tensor> grads;
   auto f = run.wrap([&](Tensor x) {

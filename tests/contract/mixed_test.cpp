@@ -40,7 +40,8 @@ TRAP("a Hessian times a vector", "torch.compile: double backward", tape_on_deman
   }
 }
 
-TRAP("rows of a Jacobian, one backward each", "retained graphs in a loop", differences) {
+TRAP("rows of a Jacobian, one backward each", "retained graphs in a loop", differences,
+     HostState{"a captured number, the end of a loop"}) {
   Tensor w = leaf(3);
   int64_t rows = 3;
   auto f = run.wrap([&](Tensor x) {
@@ -321,7 +322,8 @@ TRAP("gradients that are differentiable stay in .grad", "create_graph in a step"
   }
 }
 
-TRAP("the body itself gives a leaf its gradient", "set_grad in a step", differences) {
+TRAP("the body itself gives a leaf its gradient", "set_grad in a step", differences,
+     HostState{"a branch on a counter"}) {
   Tensor w = leaf(3);
   td::optim::SGD opt({w}, {.lr = 0.1});
   int i = 0;
@@ -392,7 +394,7 @@ TRAP("the schedule is stepped in the body, by the loss", "host objects driven by
 }
 
 TRAP("a leaf that wants a gradient is changed in place in the body", "an error, as in eager mode",
-     differences) {
+     differences, HostState{"a captured flag"}) {
   Tensor w = leaf(3);
   bool wrong = false;
   auto f = run.wrap([&](Tensor x) {

@@ -7,7 +7,7 @@
 using namespace programs;
 
 TRAP("flags, axes and reductions of library functions change", "torch.jit.trace, tinygrad: frozen options",
-     compare_attributes) {
+     compare_attributes, HostState{"captured numbers and flags"}) {
   Tensor w = leaf(4), weight = leaf(4, 2), bias = leaf(4, 3);
   int i = 0;
   auto f = run.wrap([&](Tensor x) {
@@ -70,7 +70,8 @@ TRAP("a bound of clamp that is there in some calls", "None is frozen", store_sca
   }
 }
 
-TRAP("sizes of tensors that the body makes follow the host", "JAX: shapes are static", compare_attributes) {
+TRAP("sizes of tensors that the body makes follow the host", "JAX: shapes are static", compare_attributes,
+     HostState{"a captured number, the size of what the body makes"}) {
   int64_t n = 2;
   auto f = run.wrap([&](Tensor x) {
     return td::zeros({n}) + td::arange(0, double(n)) + td::rand({n}) + td::full({n, n}, 2.0).sum({0}) * x;

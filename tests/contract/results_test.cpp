@@ -161,7 +161,7 @@ TRAP("results in a struct, a map and an optional that is empty at times",
 }
 
 TRAP("a list of the caller that the body appends to", "JAX: leaked tracers; tf.function: appended once",
-     live_outputs) {
+     live_outputs, HostState{"a branch on a counter"}) {
   std::vector<Tensor> history;
   int i = 0;
   auto f = run.wrap([&](Tensor x) {
@@ -325,7 +325,8 @@ TRAP("old and new value of a captured tensor in one expression", "tinygrad: an a
   run.see(w);
 }
 
-TRAP("in place, or not, by a flag of the host", "torch.jit.trace: the first form stays", compare_in_place) {
+TRAP("in place, or not, by a flag of the host", "torch.jit.trace: the first form stays", compare_in_place,
+     HostState{"a captured flag"}) {
   Tensor w = range(3);
   bool in_place = true;
   auto f = run.wrap([&](Tensor x) {

@@ -152,7 +152,8 @@ TRAP("a window over a value of the body moves", "torch.jit.trace: starts of slic
   }
 }
 
-TRAP("a window becomes wider", "the shape of a slice follows the host", compare_attributes) {
+TRAP("a window becomes wider", "the shape of a slice follows the host", compare_attributes,
+     HostState{"a captured number, the end of a slice"}) {
   int64_t width = 1;
   Tensor w = leaf(8);
   auto f = run.wrap([&](Tensor x) {

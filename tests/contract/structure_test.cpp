@@ -89,7 +89,7 @@ TRAP("a wrong call on a later iteration", "an error of the replayed program must
 }
 
 TRAP("a traced function inside another one, called alone as well",
-     "TinyJit: nesting raises on the second call", inline_traces) {
+     "TinyJit: nesting raises on the second call", inline_traces, HostState{"a counter of the body"}) {
   Tensor w = leaf(3);
   int inner_calls = 0;
   auto inner = run.wrap([&](Tensor y) { return ++inner_calls, td::tanh(y * w); });
@@ -119,7 +119,8 @@ TRAP("a callback that traces on its own", "tf.function: functions defined while 
   for (i = 0; i < 6; ++i) run.see(f(range(3, float(i))));
 }
 
-TRAP("a traced function that calls itself", "tf.function: recursion is not supported", differences) {
+TRAP("a traced function that calls itself", "tf.function: recursion is not supported", differences,
+     HostState{"a captured number, the depth"}) {
   Tensor w = range(3) * 0.1f;
   int depth = 0, most = 2;
   std::function<Tensor(Tensor)> self;
@@ -279,7 +280,7 @@ TRAP("a body without any op on some calls", "an empty graph", end_event) {
 }
 
 TRAP("a step that ran for a while gets a second model beside the first", "captured objects that appear later",
-     differences) {
+     differences, HostState{"a captured variable that was empty"}) {
   Tensor a = leaf(3);
   std::optional<Tensor> b;
   auto f = run.wrap([&](Tensor x) {

@@ -98,7 +98,8 @@ TRAP("optimizer state made in the first step", "tt-blacksmith #673: lazy state c
   run.see(w);
 }
 
-TRAP("the optimizer is replaced", "tf.function: variables made on a later call; JAX: closures", differences) {
+TRAP("the optimizer is replaced", "tf.function: variables made on a later call; JAX: closures", differences,
+     HostState{"a captured pointer to an optimizer that has no moments"}) {
   Net net;
   std::unique_ptr<td::optim::Optimizer> opt =
       std::make_unique<td::optim::SGD>(net.parameters(), td::optim::SGDOptions{.lr = 0.1});
@@ -169,7 +170,8 @@ TRAP("groups with rates of their own, changed one by one",
   see_all(run, net.parameters());
 }
 
-TRAP("a group is added", "torch.compile: a new parameter set is a new graph", end_event) {
+TRAP("a group is added", "torch.compile: a new parameter set is a new graph", end_event,
+     HostState{"the groups of an optimizer, and a captured flag"}) {
   Net net;
   td::optim::SGD opt(net.hidden.parameters(), {.lr = 0.1});
   auto step = run.wrap([&](Tensor x) {
@@ -410,7 +412,8 @@ TRAP("a closure evaluated several times in one step", "line search: LBFGS is not
   run.see(w);
 }
 
-TRAP("weight decay begins at zero and grows", "0 and 1 are special values that tracers fold", store_scalars) {
+TRAP("weight decay begins at zero and grows", "0 and 1 are special values that tracers fold", store_scalars,
+     HostState{"a constant of the report: weight_decay"}) {
   Tensor w = leaf(3);
   td::optim::SGD opt({w}, {.lr = 0.1});
   auto step = run.wrap([&](Tensor x) {

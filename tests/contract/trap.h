@@ -1,12 +1,15 @@
 // The contract tests: programs that other tracers get wrong. A trap's program runs as eager code and in each
 // way that traces; all that it sees (values, sizes, strides, history flags, errors, random numbers
-// afterwards) must be equal bit for bit. With the mechanism switched off that holds the rule it must go wrong
-// (another value, a missing error, a broken claim, a crash), so that no trap can pass for nothing; that run
-// is a child process.
+// afterwards) must be equal bit for bit. In the frozen way a call whose body cannot be frozen, or that a
+// guard refuses, goes on checked; what a frozen function does not see (docs/semantics.md, Frozen replay) is
+// marked at the trap, and must differ there. With the mechanism switched off that holds the rule it must go
+// wrong (another value, a missing error, a broken claim, a crash), so that no trap can pass for nothing; that
+// run is a child process.
 #pragma once
 
 #include <sys/wait.h>
 #include <unistd.h>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <optional>
@@ -25,15 +28,22 @@ using td::tracer::Mechanism;
 
 /// How a program's functions run. Another way of replay is one more name here, its case in `Wrapped`, and its
 /// line in `check`.
-enum class Way : uint8_t { eager, checked, verified };
+enum class Way : uint8_t { eager, checked, verified, frozen };
+
+/// Set by calls that ran without their body.
+inline std::atomic<bool> ran_frozen{false};
 
 /// A function as a way runs it.
 template <class F>
 class Wrapped {
  public:
-  Wrapped(Way way, F f, td::TraceOptions options) : plain_(std::move(f)) {
+  Wrapped(Way way, F f, td::TraceOptions options) : plain_(std::move(f)), frozen_(way == Way::frozen) {
     switch (way) {
       case Way::eager:
+        return;
+      case Way::frozen:
+        options.replay = td::Replay::frozen;
+        traced_.emplace(plain_, std::move(options));
         return;
       case Way::verified:
         options.verify = -1;
@@ -45,6 +55,7 @@ class Wrapped {
   template <class... Args>
   decltype(auto) operator()(Args&&... args) {
     using Result = std::invoke_result_t<F&, Args&&...>;
+    if (frozen_) return static_cast<Result>(call_frozen<Result>(std::forward<Args>(args)...));
     return traced_ ? static_cast<Result>((*traced_)(std::forward<Args>(args)...))
                    : static_cast<Result>(std::invoke(plain_, std::forward<Args>(args)...));
   }
@@ -55,7 +66,28 @@ class Wrapped {
   }
 
  private:
+  /// What freezing or a guard refuses has had no effect; such a call goes on checked (verified, since that is
+  /// how such a function is asked for it).
+  template <class Result, class... Args>
+  Result call_frozen(Args&&... args) {
+    const struct Note {
+      Wrapped& w;
+      ~Note() {
+        if (!td::tracer::inside_call() && w.traced_->report().frozen_calls > 0) ran_frozen = true;
+      }
+    } note{*this};
+    try {
+      return (*traced_)(std::forward<Args>(args)...);
+    } catch (const td::Error& e) {
+      const std::string text = e.what();
+      if (text.find(": freeze: ") == std::string::npos && text.find(" (frozen): ") == std::string::npos)
+        throw;
+    }
+    return traced_->check(std::forward<Args>(args)...);
+  }
+
   F plain_;
+  bool frozen_;
   std::optional<td::TracedFunction<F>> traced_;
 };
 
@@ -113,10 +145,25 @@ class Run {
   Way way_;
 };
 
+/// Why a frozen function cannot follow the program, without an Error: host state that changes without a trace
+/// in any observed call.
+struct HostState {
+  const char* reason = nullptr;
+};
+
 struct Trap {
   const char* peers;  // who falls into it, or the rule of docs/semantics.md that it stands for
   Mechanism mechanism;
   void (*program)(Run&);
+  HostState unseen = {};
+};
+/// All of this binary.
+inline std::vector<Trap>& traps() {
+  static std::vector<Trap> all;
+  return all;
+}
+struct Registered {
+  explicit Registered(const Trap& t) { traps().push_back(t); }
 };
 
 inline std::vector<std::string> run_program(Way way, void (*program)(Run&)) {
@@ -158,9 +205,16 @@ inline void check(const Trap& trap) {
   INFO(trap.peers);
   const std::vector<std::string> eager = run_program(Way::eager, trap.program);
   REQUIRE(eager.back() == "done");
-  for (const Way way : {Way::checked, Way::verified}) {
-    INFO((way == Way::checked ? "checked replay" : "every call verified"));
+  for (const Way way : {Way::checked, Way::verified, Way::frozen}) {
+    INFO((way == Way::checked    ? "checked replay"
+          : way == Way::verified ? "every call verified"
+                                 : "frozen replay"));
     const std::vector<std::string> traced = run_program(way, trap.program);
+    if (way == Way::frozen && trap.unseen.reason) {
+      INFO("what frozen replay does not see: " << trap.unseen.reason);
+      CHECK(traced != eager);
+      continue;
+    }
     for (size_t i = 0; i < std::min(eager.size(), traced.size()); ++i) {
       INFO("observation " << i);
       CHECK(traced[i] == eager[i]);
@@ -174,15 +228,18 @@ inline void check(const Trap& trap) {
       holds_without(trap.mechanism, [&] { return run_program(Way::checked, trap.program) == eager; }));
 }
 
-#define TANDEM_TRAP_NAMED(id, name, peers, mechanism)                                  \
-  static void id(programs::Run& run);                                                  \
-  TEST_CASE("trap: " name, "[contract]") { check({peers, Mechanism::mechanism, id}); } \
+#define TANDEM_TRAP_NAMED(id, name, peers, mechanism, ...)                                             \
+  static void id(programs::Run& run);                                                                  \
+  static const programs::Trap id##_row = {peers, Mechanism::mechanism, id __VA_OPT__(, ) __VA_ARGS__}; \
+  static const programs::Registered id##_registered(id##_row);                                         \
+  TEST_CASE("trap: " name, "[contract]") { check(id##_row); }                                          \
   static void id(programs::Run& run)
+#define TANDEM_TRAP_WITH(id, ...) TANDEM_TRAP_NAMED(id, __VA_ARGS__)
 #define TANDEM_TRAP_JOIN2(a, b) a##b
 #define TANDEM_TRAP_JOIN(a, b) TANDEM_TRAP_JOIN2(a, b)
 /// TRAP("what the program does", "who falls into it", mechanism) { ... run ... }
-#define TRAP(name, peers, mechanism) \
-  TANDEM_TRAP_NAMED(TANDEM_TRAP_JOIN(trap_, __LINE__), name, peers, mechanism)
+/// A fourth argument, HostState{"reason"}: frozen replay does not see it.
+#define TRAP(...) TANDEM_TRAP_WITH(TANDEM_TRAP_JOIN(trap_, __LINE__), __VA_ARGS__)
 
 /// A rule that is more than equal results.
 struct Contract {

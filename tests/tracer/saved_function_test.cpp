@@ -4,16 +4,15 @@
 #include <optional>
 #include <sstream>
 
-#include "tandem/core/io/safetensors.h"
-#include "tandem/jit/sha256.h"
 #include "tandem/tandem.h"
 #include "tests/catch.h"
 #include "tests/core/scratch_folder.h"
 #include "tests/programs/batches.h"
 #include "tests/tracer/programs.h"
+#include "tests/tracer/saved_files.h"
 
 using namespace programs;
-using saved_test::batch;
+using namespace saved_test;
 
 namespace {
 
@@ -89,31 +88,6 @@ Values train_and_save(const std::string& path, bool named = true) {
   return out;
 }
 
-/// A file of the same entries and metadata after a change, with a digest that fits.
-using Entries = std::vector<std::pair<td::core::SafeTensor, std::string>>;
-template <class F>
-void change_file(const std::string& from, const std::string& to, F change) {
-  const td::core::SafeTensors file = td::core::SafeTensors::read(from);
-  Entries entries;
-  for (const td::core::SafeTensor& e : file.entries())
-    entries.emplace_back(
-        e, e.nbytes() ? std::string(static_cast<const char*>(e.data), static_cast<size_t>(e.nbytes())) : "");
-  std::map<std::string, std::string> metadata = file.metadata();
-  change(entries, metadata);
-  std::sort(entries.begin(), entries.end(), [](auto& a, auto& b) { return a.first.name < b.first.name; });
-  td::jit::Sha256 hash;
-  std::vector<td::core::SafeTensor> out;
-  for (auto& [e, bytes] : entries) {
-    if (e.name == "function") e.sizes = {static_cast<int64_t>(bytes.size())};
-    e.data = bytes.data();
-    hash.update(e.name + '\n' + td::name(e.dtype) + td::to_string(e.sizes) + '\n');
-    hash.update(bytes);
-    out.push_back(e);
-  }
-  metadata["tandem.digest"] = td::jit::hex(hash.finish());
-  td::core::write_safetensors(to, out, metadata);
-}
-
 std::string digest_of(const td::core::SafeTensors& file) {
   std::vector<const td::core::SafeTensor*> sorted;
   for (const td::core::SafeTensor& e : file.entries()) sorted.push_back(&e);
@@ -124,19 +98,6 @@ std::string digest_of(const td::core::SafeTensors& file) {
     if (e->nbytes()) hash.update(e->data, static_cast<size_t>(e->nbytes()));
   }
   return td::jit::hex(hash.finish());
-}
-
-std::string& text_of(Entries& entries) {
-  for (auto& [e, bytes] : entries)
-    if (e.name == "function") return bytes;
-  throw std::runtime_error("no description");
-}
-
-/// Replaces the first `from`.
-void replace(std::string& text, const std::string& from, const std::string& to) {
-  const size_t at = text.find(from);
-  REQUIRE(at != std::string::npos);
-  text.replace(at, from.size(), to);
 }
 
 }  // namespace
@@ -363,4 +324,51 @@ TEST_CASE("foreign and damaged files are refused", "[saved]") {
   }
   CHECK(tried > 200);
   CHECK(loaded_anyway < tried);
+}
+
+TEST_CASE("captured tensors that do not lie row by row are loaded as they lay", "[saved]") {
+  const ScratchFolder folder;
+  const td::Tensor base = range(24).reshape({2, 3, 4}), row = range(3), one = td::full({}, 7);
+  const td::Tensor wide = td::zeros({300, 100});
+  wide.select(1, 5).copy_(td::arange(0, 300));
+  const std::pair<const char*, td::Tensor> samples[] = {
+      {"transposed", base.transpose(0, 2)},
+      {"permuted", base.permute({1, 2, 0})},
+      {"sliced", base.slice(2, 1, 4, 2)},
+      {"column", wide.select(1, 5)},
+      {"expanded", row.unsqueeze(0).expand({4, 3})},
+      {"expanded at the end", row.unsqueeze(1).expand({3, 5})},
+      {"expanded twice", row.unsqueeze(1).expand({2, 3, 5})},
+      {"expanded and sliced", row.slice(0, 1, 3).unsqueeze(0).expand({2, 2})},
+      {"of one element", one.expand({2, 2})},
+      {"of no element", base.slice(0, 1, 1)},
+      {"integers", td::tensor({int64_t{1}, int64_t{2}}).unsqueeze(0).expand({3, 2})},
+      {"flags", td::tensor({true, false}).unsqueeze(0).expand({3, 2})},
+  };
+  for (const auto& [name, w] : samples) {
+    CAPTURE(name);
+    auto f = td::trace([&](const td::Tensor& x) { return x + w; }, {.compile = false});
+    const td::Tensor x = td::full({}, 0.5);
+    for (int i = 0; i < 2; ++i) f(x);
+    f.freeze().save(folder / "f");
+    const td::FrozenFunction loaded = td::load_function(folder / "f");
+    REQUIRE(loaded.state().size() == 1);
+    const td::Tensor t = loaded.state()[0].tensor;
+    CHECK(t.strides() == w.strides());
+    CHECK(t.sizes() == w.sizes());
+    CHECK(t.to_vector<double>() == w.to_vector<double>());
+    CHECK(loaded({x})[0].to_vector<double>() == f(x).to_vector<double>());
+    loaded.save(folder / "again");
+    CHECK(td::load_function(folder / "again")({x})[0].to_vector<double>() == f(x).to_vector<double>());
+  }
+}
+
+TEST_CASE("a captured tensor whose elements lie too far apart is refused when it is saved", "[saved]") {
+  const ScratchFolder folder;
+  // 600 MB that are never touched.
+  const td::Tensor far = td::empty({2, int64_t{150} << 20}).select(1, 0).zero_();
+  auto f = td::trace([&](const td::Tensor& x) { return x + far; }, {.compile = false});
+  for (int i = 0; i < 2; ++i) f(td::ones({2}));
+  CHECK(has(error_of([&] { f.freeze().save(folder / "f"); }), "contiguous()"));
+  CHECK(folder.count() == 0);
 }
