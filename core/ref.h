@@ -1,7 +1,8 @@
 // Intrusive shared ownership for tensors, storages and tape nodes.
 // A type T provides `RefCount refs` and a free function `void destroy(T*)` found by argument-dependent
-// look-up. Handles may be dropped on any thread. There are no weak references, so the last owner may look
-// before it writes.
+// look-up. Handles may be dropped on any thread. The last owner looks and does not write: its reference still
+// counts when `destroy` is called, so that who knows of the object otherwise (a watched tensor, under a lock)
+// may take one until `leave`.
 #pragma once
 
 #if __has_include(<sys/single_threaded.h>)
@@ -35,12 +36,19 @@ class RefCount {
   }
   /// True if this was the last reference. A unique owner pays no read-modify-write.
   bool drop() {
-    const uint32_t now = count_.load(std::memory_order_acquire);
+    uint32_t now = count_.load(std::memory_order_acquire);
     if (now == 1) return true;
-    if (!single_threaded()) return count_.fetch_sub(1, std::memory_order_acq_rel) == 1;
+    if (!single_threaded()) {
+      while (
+          !count_.compare_exchange_weak(now, now - 1, std::memory_order_acq_rel, std::memory_order_acquire))
+        if (now == 1) return true;
+      return false;
+    }
     set(now - 1);
     return false;
   }
+  /// After `drop` was true: gives that reference up. False if there is another one by now.
+  bool leave() { return count_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
   /// For an object nobody else can see yet, or that nobody else holds.
   void set(uint32_t n) { count_.store(n, std::memory_order_relaxed); }
 

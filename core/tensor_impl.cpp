@@ -115,10 +115,8 @@ TensorImpl* new_impl() {
 }
 
 void destroy(TensorImpl* t) noexcept {
-  if (t->slot) [[unlikely]] {
-    t->refs.set(0);
+  if (t->slot) [[unlikely]]
     if (slot_event.load(std::memory_order_relaxed)(t, true)) return;
-  }
   t->storage.reset();
   if (t->grad_fn || t->leaf || t->view) [[unlikely]]
     return drop_history(t);

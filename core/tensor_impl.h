@@ -74,8 +74,8 @@ void set_storage(TensorImpl& t, Ref<Storage> storage, int64_t offset = 0);
 Ref<TensorImpl> make_tensor(const Dims& sizes, DType dtype, Device device = cpu);
 
 /// Told when a tensor marked as `slot` dies or changes metadata, storage or requires_grad. The tracer sets
-/// it. `dying`: the count is 0; the callee may take the tensor over by setting its count, and then returns
-/// true.
+/// it. `dying`: its last owner gives it up, whose count the callee takes (RefCount::leave); true if the
+/// tensor lives on, because the callee holds it now, or somebody else.
 using SlotEvent = bool (*)(TensorImpl* t, bool dying) noexcept;
 extern std::atomic<SlotEvent> slot_event;
 inline void slot_changed(TensorImpl& t) {

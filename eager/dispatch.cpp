@@ -277,7 +277,10 @@ Tensor call1(const Call& call) {
 }
 
 void materialize(TensorImpl* t, Location where, bool pointer) {
-  if (!t->has(core::kPending) && !(interceptor_ && interceptor_->owes(t, pointer))) return;
+  if (!t->has(core::kPending) && !(interceptor_ && interceptor_->owes(t, pointer))) {
+    if (interceptor_ && interceptor_->observes) interceptor_->real_read(where);
+    return;
+  }
   if (!interceptor_)
     fail("a pending tensor of a traced call was used outside of that call or on another thread", where);
   interceptor_->read(t, where);

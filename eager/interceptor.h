@@ -110,6 +110,8 @@ class Interceptor {
   virtual void stepped(const std::shared_ptr<StepCounts>&) {}
   /// While `observes`: `.grad` of this tensor is about to be set or dropped, other than by backward, or read.
   virtual void grad_used(core::TensorImpl*, bool /*set*/) {}
+  /// While `observes`: values of a tensor that is real and not owed are read, or its address is handed out.
+  virtual void real_read(Location) {}
   bool observes = false;
 };
 

@@ -327,4 +327,11 @@ void Frame::refuse_partial_capture(const std::string& why, Location where) const
     fail(r_.options->name + ": require_full_capture: a part of the call would run op by op: " + why, where);
 }
 
+void FailedCall::see(Location where, ops::OpId id) {
+  if (where.line != at_.line || std::string_view(where.file) != at_.file) return;
+  const ops::OpDef& op = ops::def(id);
+  called_ |= inner_ == op.name;
+  if (op.kind == ops::OpKind::composite) composite_ = op.name;
+}
+
 }  // namespace tandem::tracer

@@ -25,4 +25,19 @@ ArgumentType argument_type(std::span<const Tensor> arguments, size_t i);
 /// True if argument `i` is as `a` says (trace.cpp).
 bool argument_matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i);
 
+/// Finds what the user called on the line where a plan's op `inner` failed: that op, or the composite it is
+/// part of.
+class FailedCall {
+ public:
+  FailedCall(Location at, std::string inner) : at_(at), inner_(std::move(inner)) {}
+  /// A recorded call.
+  void see(Location where, ops::OpId id);
+  std::string name() const { return called_ || composite_.empty() ? inner_ : composite_; }
+
+ private:
+  Location at_;
+  std::string inner_, composite_;
+  bool called_ = false;
+};
+
 }  // namespace tandem::tracer

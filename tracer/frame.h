@@ -76,9 +76,10 @@ class Frame final : public eager::Interceptor {
 
   void stepped(const std::shared_ptr<eager::StepCounts>& counts) override;
   void grad_used(TensorImpl* t, bool set) override;
+  void real_read(Location where) override;
 
   // observe.cpp: what the first calls do outside of the record, for freezing
-  void observe_begin(uint64_t structure);
+  void observe_begin(const struct CallTypes& types);
   /// Before `end`: what the body gave back; `refused`: why it cannot be given back without the body.
   void observe_results(std::span<TensorImpl* const> results, const char* refused);
   void observe_nothing() noexcept;
@@ -91,7 +92,6 @@ class Frame final : public eager::Interceptor {
   /// A tensor that this record binds is about to die: keeps it until the end of the call. False if no call is
   /// running.
   bool keep_dying_slot(TensorImpl* t) noexcept;
-  bool running() const { return running_; }
   /// True, once, if the running call has asked for the change of `t` that is now reported, and keeps it
   /// bound.
   bool keep_changing_slot(const TensorImpl* t) noexcept {

@@ -2,493 +2,371 @@
 // is refused with the line where it did; what remains is a plan and a list of what to do before and after it.
 #include <algorithm>
 #include <bit>
-#include <optional>
 
 #include "tandem/tracer/frame.h"
-#include "tandem/tracer/frozen_core.h"
+#include "tandem/tracer/freezer.h"
 
 namespace tandem::tracer {
 
 using ops::OpId;
 
-namespace {
+std::unique_ptr<FrozenSignature> Freezer::run() {
+  check_events();
+  check_observed();
+  out_->key = r_.key;
+  out_->modes = r_.modes_at_entry;
+  out_->structure = seen().types.structure;
+  out_->types = seen().types.arguments;
+  out_->graph = plan_->graph;
+  out_->executable = plan_->executable;
+  out_->nbytes = plan_->nbytes;
+  out_->drawn = seen().drawn;
+  out_->prototype = r_.observed->prototype;
+  for (const uint32_t h : plan_->inputs) out_->inputs.push_back(place(h));
+  count_steps();
+  move_versions();
+  for (const uint32_t h : seen().results) out_->results.push_back(place(h));
+  write_grads();
+  check_outputs();
+  for (const uint32_t w : plan_->numbers) out_->numbers.push_back(number(w));
+  out_->list_uses();
+  return std::move(out_);
+}
 
-class Freezer {
- public:
-  Freezer(FrozenCore& core, const Record& r) : core_(core), r_(r) {}
-  std::unique_ptr<FrozenSignature> run() {
-    check_events();
-    check_observed();
-    out_->key = r_.key;
-    out_->modes = r_.modes_at_entry;
-    out_->structure = seen().structure;
-    out_->graph = plan_->graph;
-    out_->executable = plan_->executable;
-    out_->nbytes = plan_->nbytes;
-    out_->drawn = seen().drawn;
-    out_->prototype = r_.observed->prototype;
-    for (const uint32_t h : plan_->inputs) out_->inputs.push_back(place(h));
-    count_steps();
-    move_versions();
-    for (const uint32_t h : seen().results) out_->results.push_back(place(h));
-    write_grads();
-    check_outputs();
-    for (const uint32_t w : plan_->numbers) out_->numbers.push_back(number(w));
-    return std::move(out_);
+Location Freezer::first_use(uint32_t handle) const {
+  for (size_t i = 0; i < path().entries.size(); ++i) {
+    const Entry& e = path().entries[i];
+    if (e.kind != EventKind::op) continue;
+    for (uint32_t k = 0; k < e.n_in; ++k)
+      if (operand(e, k) == handle) return path().where[i];
   }
+  return {};
+}
 
- private:
-  [[noreturn]] void refuse(const std::string& why, Location where) const {
-    fail(core_.name + ": freeze: " + why, where.known() ? where : core_.made_at);
+// Everything that the body did as host code, with its line.
+void Freezer::check_events() {
+  if (r_.branches.size() > 1) {
+    const Branch& b = *r_.branches[1];
+    const Branch& from = *r_.branches[static_cast<size_t>(std::max(0, b.parent))];
+    Location at = b.where.empty() ? Location{} : b.where[0];
+    if (!at.known() && b.parent_position < static_cast<int32_t>(from.where.size()))
+      at = from.where[static_cast<size_t>(b.parent_position)];
+    refuse("a branch: calls with the same arguments went on in " + std::to_string(r_.branches.size()) +
+               " ways; the body decides which, and does not run in a frozen call",
+           at);
   }
-  const Observation::Call& seen() const { return r_.observed->last; }
-  const Branch& path() const { return *r_.branches[0]; }
-  uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
-  static const ops::OpDef& def(const Entry& e) { return ops::def(static_cast<OpId>(e.op)); }
-  static std::string type_text(const HandleInfo& h) { return name(h.dtype) + to_string(h.sizes); }
-  Location first_use(uint32_t handle) const {
-    for (size_t i = 0; i < path().entries.size(); ++i) {
-      const Entry& e = path().entries[i];
-      if (e.kind != EventKind::op) continue;
-      for (uint32_t k = 0; k < e.n_in; ++k)
-        if (operand(e, k) == handle) return path().where[i];
-    }
-    return {};
+  TANDEM_INTERNAL(!r_.branches.empty(), "a record without a path is frozen");
+  for (size_t i = 0; i < path().entries.size(); ++i) check(path().entries[i], path().where[i]);
+  if (!r_.op_by_op.empty()) refuse(r_.op_by_op, {});
+  for (const SegmentEnd& s : r_.segments) {
+    if (!s.op_by_op.empty()) refuse("the call runs op by op: " + s.op_by_op, {});
+    if (s.plan) plan_ = s.plan.get();
+    open_tape_ = s.open_tape;
   }
+}
 
-  // Everything that the body did as host code, with its line.
-  void check_events() {
-    if (r_.branches.size() > 1) {
-      const Branch& b = *r_.branches[1];
-      const Branch& from = *r_.branches[static_cast<size_t>(std::max(0, b.parent))];
-      Location at = b.where.empty() ? Location{} : b.where[0];
-      if (!at.known() && b.parent_position < static_cast<int32_t>(from.where.size()))
-        at = from.where[static_cast<size_t>(b.parent_position)];
-      refuse("a branch: calls with the same arguments went on in " + std::to_string(r_.branches.size()) +
-                 " ways; the body decides which, and does not run in a frozen call",
-             at);
-    }
-    TANDEM_INTERNAL(!r_.branches.empty(), "a record without a path is frozen");
-    for (size_t i = 0; i < path().entries.size(); ++i) check(path().entries[i], path().where[i]);
-    if (!r_.op_by_op.empty()) refuse(r_.op_by_op, {});
-    for (const SegmentEnd& s : r_.segments) {
-      if (!s.op_by_op.empty()) refuse("the call runs op by op: " + s.op_by_op, {});
-      if (s.plan) plan_ = s.plan.get();
-      open_tape_ = s.open_tape;
-    }
-  }
-
-  void check(const Entry& e, Location where) {
-    switch (e.kind) {
-      case EventKind::read:
-        refuse("a read: what the program does with the value needs the body", where);
-      case EventKind::host_code:
-        refuse("host code in backward", where);
-      case EventKind::requires_grad:
-        refuse("requires_grad_ inside the body", where);
-      case EventKind::backward: {
-        const BackwardRecord& b = r_.backwards[e.more];
-        if (!b.skippable || !b.complete)
-          refuse(
-              "backward ran host code (a hook, a custom function) or went into a history from before the "
-              "call",
-              where);
-        for (const LeafGrad& g : b.leaves) {
-          const TensorImpl* leaf = r_.handles[g.leaf];
-          const eager::AutogradState* s = leaf ? eager::autograd_state(leaf) : nullptr;
-          if (s && !s->hooks.empty()) refuse("backward reaches a tensor with a hook", where);
-        }
-        break;
+void Freezer::check(const Entry& e, Location where) {
+  switch (e.kind) {
+    case EventKind::read:
+      refuse("a read: what the program does with the value needs the body", where);
+    case EventKind::host_code:
+      refuse("host code in backward", where);
+    case EventKind::requires_grad:
+      refuse("requires_grad_ inside the body", where);
+    case EventKind::backward: {
+      const BackwardRecord& b = r_.backwards[e.more];
+      if (!b.skippable || !b.complete)
+        refuse(
+            "backward ran host code (a hook, a custom function) or went into a history from before the "
+            "call",
+            where);
+      for (const LeafGrad& g : b.leaves) {
+        const TensorImpl* leaf = r_.handles[g.leaf];
+        const eager::AutogradState* s = leaf ? eager::autograd_state(leaf) : nullptr;
+        if (s && !s->hooks.empty()) refuse("backward reaches a tensor with a hook", where);
       }
-      case EventKind::op:
-        if (e.moves)
-          refuse(std::string(def(e).name) + ": a position that changes between calls follows the body",
-                 where);
-        if (e.outside)
-          refuse(std::string(def(e).name) + ": the in-place change gives a tensor from outside a history",
-                 where);
-        break;
-      case EventKind::end_backward:
-      case EventKind::end:
-        break;
+      break;
     }
-  }
-
-  void check_observed() {
-    if (!r_.observed || r_.observed->times < Observation::kNeeded)
-      refuse(
-          "two calls in a row that did the same must be observed first (so that numbers that change are "
-          "seen), found " +
-              std::to_string(r_.observed ? r_.observed->times : 0) +
-              " of this signature; calls under verify or debug do not count",
-          {});
-    if (!seen().refused.empty()) refuse(seen().refused, seen().refused_at);
-    if (!plan_) refuse("the call runs no op", {});
-  }
-
-  Place place(uint32_t h) {
-    const HandleInfo& info = r_.infos[h];
-    switch (info.kind) {
-      case HandleInfo::Kind::argument:
-        for (size_t a = 0; a < r_.arguments.size(); ++a)
-          if (r_.arguments[a] == h) return {Place::Kind::argument, static_cast<uint32_t>(a)};
-        break;
-      case HandleInfo::Kind::slot:
-        return {Place::Kind::slot, slot(h)};
-      case HandleInfo::Kind::result:
-        return {Place::Kind::made, made(h)};
-      case HandleInfo::Kind::none:
-        break;
-    }
-    internal_error("a value that is neither given nor made is frozen");
-  }
-
-  uint32_t slot(uint32_t h) {
-    const HandleInfo& info = r_.infos[h];
-    TensorImpl* t = r_.handles[h];
-    const Location at = first_use(h);
-    if (!t)
-      refuse(
-          "a captured tensor " + type_text(info) +
-              " is gone: it was made in the body (from host data), or dropped since; make it once, outside",
-          at);
-    if (info.bound_in > r_.observed->seen_in)
-      refuse("a captured tensor " + type_text(info) +
-                 " is another one than in the calls that were observed; call the function twice more first",
-             at);
-    if (!info.leaf || t->grad_fn)
-      refuse("a captured tensor " + type_text(info) + " has a history; detach() it first", at);
-    return core_.bind({.dtype = info.dtype,
-                       .sizes = info.sizes,
-                       .strides = info.strides,
-                       .requires_grad = info.requires_grad,
-                       .name = "slot" + std::to_string(h),  // as in the graph
-                       .where = at},
-                      t);
-  }
-
-  uint32_t made(uint32_t h) {
-    const auto known = made_.find(h);
-    if (known != made_.end()) return known->second;
-    const HandleInfo& info = r_.infos[h];
-    if (std::find(open_tape_.begin(), open_tape_.end(), h) != open_tape_.end())
-      refuse(std::string(ops::def(info.op).name) +
-                 ": the result keeps its history, so that a backward outside could go through the call; put "
-                 "NoGrad around the body, or detach() the result",
-             info.where);
-    if (info.history)
-      refuse(std::string(ops::def(info.op).name) + ": a result that was changed in place has a history",
-             info.where);
-    MadeTensor m;
-    m.dtype = info.dtype;
-    m.sizes = info.sizes;
-    m.strides = info.strides;
-    m.offset = info.offset;
-    m.requires_grad = info.requires_grad;
-    m.freed = info.requires_grad;
-    m.op = info.op;
-    m.where = info.where;
-    if (info.view) {
-      m.base = place(info.base);
-      m.offset -= r_.infos[info.base].offset;
-      m.follows = info.follows;
-      m.op = static_cast<OpId>(info.view->op);
-      const int64_t* words = r_.words.data() + info.view->words;
-      m.words.assign(words, words + info.view->n_words);
-    } else {
-      const auto output = std::find(plan_->outputs.begin(), plan_->outputs.end(), info.cell);
-      TANDEM_INTERNAL(output != plan_->outputs.end(), "a result without memory is frozen");
-      m.output = static_cast<int32_t>(output - plan_->outputs.begin());
-      handed_out_.push_back(info.cell);
-      if (const auto v = versions_.find(info.cell); v != versions_.end()) {
-        m.version = v->second.first;
-        m.changed_at = v->second.second;
-      }
-    }
-    const auto index = static_cast<uint32_t>(out_->made.size());
-    out_->made.push_back(std::move(m));
-    made_[h] = index;
-    return index;
-  }
-
-  // Each update op of an optimizer that said so moves a count of its parameter; Adam's corrections follow it.
-  void count_steps() {
-    const Branch& b = path();
-    for (size_t i = 0; i < b.entries.size(); ++i) {
-      const Entry& e = b.entries[i];
-      const auto op = static_cast<OpId>(e.op);
-      const bool adam = op == OpId::adam_update || op == OpId::adamw_update;
-      if (e.kind != EventKind::op || !(adam || op == OpId::sgd_update || op == OpId::sgd_momentum_update))
-        continue;
-      const auto step = std::find_if(seen().steps.begin(), seen().steps.end(),
-                                     [&](const auto& s) { return s.first > static_cast<int32_t>(i); });
-      if (step == seen().steps.end()) continue;
-      const auto& of = step->second->of;
-      const auto parameter = std::find(of.begin(), of.end(), r_.handles[e.in[0]]);
-      if (parameter == of.end()) continue;
-      const uint32_t counter = core_.counter(step->second, static_cast<size_t>(parameter - of.begin()));
-      auto known = std::find_if(out_->steps.begin(), out_->steps.end(),
-                                [&](const auto& s) { return s.first == counter; });
-      if (known == out_->steps.end()) known = out_->steps.insert(known, {counter, 0});
-      ++known->second;
-      if (!adam) continue;
-      const uint32_t words = e.words + 2 * static_cast<uint32_t>(__builtin_popcount(e.numbers));
-      for (uint32_t k = 0; k < 2; ++k) {  // lr, beta1, beta2, eps, weight_decay, bias1, bias2
-        if (word_changed(e, words + 1 + k)) refuse_change(e, words + 1 + k, b.where[i]);
-        corrections_[words + 5 + k] = {.kind = NumberRule::Kind::correction,
-                                       .counter = counter,
-                                       .ahead = known->second,
-                                       .beta = std::bit_cast<double>(r_.words[words + 1 + k])};
-      }
-    }
-  }
-
-  void move_versions() {
-    bool in_backward = false;
-    const auto move = [&](uint32_t h, Location where) {
-      while (r_.infos[h].view) h = r_.infos[h].base;
-      const HandleInfo& info = r_.infos[h];
-      if (info.kind == HandleInfo::Kind::result) {
-        auto& [count, at] = versions_[info.cell];
-        ++count, at = where;
-        return;
-      }
-      const Place p = place(h);
-      for (VersionMove& m : out_->moves)
-        if (m.memory.kind == p.kind && m.memory.index == p.index) {
-          ++m.count, m.where = where;
-          return;
-        }
-      out_->moves.push_back({p, 1, where});
-      if (p.kind == Place::Kind::slot) core_.slots[p.index].written = true;
-    };
-    for (size_t i = 0; i < path().entries.size(); ++i) {
-      const Entry& e = path().entries[i];
-      if (e.kind == EventKind::op) out_->calls.emplace_back(path().where[i], static_cast<OpId>(e.op));
-      if (e.kind == EventKind::end_backward) in_backward = false;
-      if (e.kind == EventKind::backward) {
-        in_backward = true;
-        for (const LeafGrad& g : r_.backwards[e.more].leaves)
-          if (g.in_place) move(g.before, {});
-      }
-      if (e.kind == EventKind::op && e.in_place && !in_backward)
-        for (const int w : ops::written(def(e))) move(operand(e, static_cast<uint32_t>(w)), path().where[i]);
-    }
-  }
-
-  void write_grads() {
-    std::vector<uint32_t> leaves;  // handles
-    const auto write_of = [&](uint32_t leaf) -> GradWrite* {
-      const auto known = std::find(leaves.begin(), leaves.end(), leaf);
-      if (known != leaves.end()) return &out_->grads[static_cast<size_t>(known - leaves.begin())];
-      leaves.push_back(leaf);
-      out_->grads.push_back({.leaf = place(leaf), .before = GradWrite::Before::cleared});
-      return nullptr;
-    };
-    for (size_t i = 0; i < path().entries.size(); ++i) {
-      if (path().entries[i].kind != EventKind::backward) continue;
-      for (const LeafGrad& g : r_.backwards[path().entries[i].more].leaves) {
-        if (r_.infos[g.leaf].kind == HandleInfo::Kind::result)
-          refuse("a gradient goes to a leaf that the body makes", path().where[i]);
-        if (write_of(g.leaf)) continue;
-        GradWrite& w = out_->grads.back();
-        if (!g.before) {
-          if (!touched(g.leaf, static_cast<int32_t>(i))) w.before = GradWrite::Before::none;
-        } else if (r_.infos[g.before].kind == HandleInfo::Kind::slot) {
-          w.before = GradWrite::Before::slot;
-          w.before_slot = slot(g.before);
-        } else if (r_.infos[g.before].kind == HandleInfo::Kind::argument) {
-          refuse("an argument is the gradient of a captured tensor", path().where[i]);
-        }
-      }
-    }
-    for (const auto& [leaf, grad] : seen().grads) {
-      GradWrite* known = write_of(leaf);
-      GradWrite& w = known ? *known : out_->grads.back();
-      const HandleInfo& info = r_.infos[grad];
-      if (info.kind == HandleInfo::Kind::result) {
-        w.after = GradWrite::After::made;
-        w.made = made(grad);
-        continue;
-      }
-      if (!known) w.before = GradWrite::Before::slot;
-      const bool same =
-          info.kind == HandleInfo::Kind::slot && (!known || w.before == GradWrite::Before::slot);
-      const uint32_t s = same ? slot(grad) : 0;
-      if (!same || (known && s != w.before_slot))
-        refuse("a gradient becomes a tensor that the call did not make", first_use(leaf));
-      w.before_slot = s;
-      w.after = GradWrite::After::kept;
-    }
-    use_grads(leaves);
-  }
-
-  // What the body did with gradients besides backward: dropped, set, or looked for.
-  void use_grads(std::vector<uint32_t>& leaves) {
-    using Use = Observation::Call::GradUse;
-    for (const Use& u : seen().uses) {
-      const auto known = u.stranger ? leaves.end() : std::find(leaves.begin(), leaves.end(), u.leaf);
-      const bool fresh = known == leaves.end();
-      if (fresh) {
-        const std::optional<Place> leaf = u.stranger ? stranger(u.leaf) : place(u.leaf);
-        if (!leaf) continue;
-        out_->grads.push_back(
-            {.leaf = *leaf, .before = GradWrite::Before::cleared, .after = GradWrite::After::kept});
-        leaves.push_back(u.stranger ? 0 : u.leaf);
-      }
-      GradWrite& w = fresh ? out_->grads.back() : out_->grads[static_cast<size_t>(known - leaves.begin())];
-      if (w.before == GradWrite::Before::cleared && u.kind != Use::set)
-        w.before = u.kind == Use::found_none ? GradWrite::Before::none : GradWrite::Before::present;
-      if (u.kind != Use::set || (!fresh && w.after != GradWrite::After::kept)) continue;
-      if (!u.left) {
-        w.after = GradWrite::After::none;
-      } else if (u.after && r_.infos[u.after].kind == HandleInfo::Kind::result) {
-        w.after = GradWrite::After::made;
-        w.made = made(u.after);
-      } else {
-        refuse("the body sets a gradient to a tensor that the call did not make",
-               u.stranger ? Location{} : first_use(u.leaf));
-      }
-    }
-  }
-  /// A tensor that is in no op, as a captured one; nothing if it has died.
-  std::optional<Place> stranger(uint32_t index) {
-    TensorImpl* t = r_.observed->strangers->bound[index];
-    if (!t) return {};
-    const FrozenSlot as{.dtype = t->dtype,
-                        .sizes = t->sizes,
-                        .strides = t->strides,
-                        .requires_grad = t->has(core::kRequiresGrad),
-                        .name = "slot"};
-    return Place{Place::Kind::slot, core_.bind(as, t)};
-  }
-  /// The body set or dropped the gradient of leaf `h` before event `i`.
-  bool touched(uint32_t h, int32_t i) const {
-    using Use = Observation::Call::GradUse;
-    return std::any_of(seen().uses.begin(), seen().uses.end(), [&](const Use& u) {
-      return !u.stranger && u.leaf == h && u.kind == Use::set && u.position <= i;
-    });
-  }
-
-  // What the plan makes must be what the call hands out.
-  void check_outputs() {
-    for (const uint32_t cell : plan_->outputs) {
-      if (std::find(handed_out_.begin(), handed_out_.end(), cell) != handed_out_.end()) continue;
-      const HandleInfo& root = r_.infos[r_.cells[cell].root];
-      refuse(std::string(ops::def(root.op).name) + ": the value " + type_text(root) +
-                 " lives on after the call, but not as a result or a gradient; return it, write it into a "
-                 "captured tensor in place, or let it go",
-             root.where);
-    }
-  }
-
-  const Entry& entry_of(uint32_t word, Location& where) const {
-    for (size_t i = 0; i < path().entries.size(); ++i) {
-      const Entry& e = path().entries[i];
-      where = path().where[i];
-      if (e.kind == EventKind::op && word >= e.words && word < e.words + e.n_words) return e;
-    }
-    internal_error("a number of no op");
-  }
-  static bool word_changed(const Entry& e, uint32_t word) {
-    return (e.changed >> ((word - e.words) & 31)) & 1;
-  }
-  /// The attribute at a word, or "number i"; null `attr` for number operands.
-  static std::string word_name(const Entry& e, uint32_t word, const ops::Attr** attr) {
-    const ops::OpDef& op = def(e);
-    const uint32_t w = word - e.words, numbers = 2 * static_cast<uint32_t>(__builtin_popcount(e.numbers));
-    *attr = nullptr;
-    if (w < numbers) return "number " + std::to_string(w / 2);
-    *attr = &op.attrs[std::min<uint32_t>(w - numbers, static_cast<uint32_t>(op.n_attrs) - 1)];
-    return (*attr)->name;
-  }
-  [[noreturn]] void refuse_change(const Entry& e, uint32_t word, Location where) const {
-    const ops::Attr* attr = nullptr;
-    const std::string what = word_name(e, word, &attr);
-    refuse(std::string(def(e).name) + ": " + what +
-               " changed between the observed calls, and would be a constant in a frozen one; pass it as a "
-               "tensor",
-           where);
-  }
-
-  static void words_of(const eager::NumberSource& s, std::vector<uint32_t>& out) {
-    if (s.word >= 0) out.push_back(static_cast<uint32_t>(s.word));
-    if (s.a) words_of(*s.a, out);
-    if (s.b) words_of(*s.b, out);
-  }
-
-  NumberRule number(uint32_t word) {
-    if (const auto c = corrections_.find(word); c != corrections_.end()) return c->second;
-    for (const BackwardRecord& b : r_.backwards)
-      for (const FollowedWord& f : b.followed) {
-        if (f.word != word) continue;
-        std::vector<uint32_t> from;
-        words_of(*f.source, from);
-        for (const uint32_t w : from)
-          if (number(w).kind != NumberRule::Kind::constant) {
-            if (f.source->word >= 0 && f.source->kind == f.kind) return number(w);
-            Location where;
-            refuse_change(entry_of(w, where), w, where);
-          }
-        return {.kind = NumberRule::Kind::constant, .bits = f.source->bits(r_.words.data(), f.kind)};
-      }
-    Location where;
-    const Entry& e = entry_of(word, where);
-    const ops::Attr* attr = nullptr;
-    const std::string what = word_name(e, word, &attr);
-    const bool random = attr && attr->type == ops::AttrType::dynamic;
-    if (random && (what == "seed" || what == "offset")) {
-      const auto draw = std::find_if(seen().draws.begin(), seen().draws.end(), [&](const auto& d) {
-        return d.first == word + (what == "seed" ? 1 : 0);
-      });
-      const bool ours = draw != seen().draws.end() && draw->second >= 0 && draw->second < seen().drawn;
-      if (!ours || (what == "seed" && static_cast<uint64_t>(r_.words[word]) != seen().seed))
-        refuse(std::string(def(e).name) +
-                   ": the random numbers come from another generator than the default one",
+    case EventKind::op:
+      if (static_cast<OpId>(e.op) == OpId::sgd_momentum_update && dampening(e) != 0)
+        refuse(
+            "sgd_momentum_update with dampening: the first step of a buffer is another one than those "
+            "after "
+            "it, and a frozen call cannot tell",
+            where);
+      if (e.moves)
+        refuse(std::string(def(e).name) + ": a position that changes between calls follows the body", where);
+      if (e.outside)
+        refuse(std::string(def(e).name) + ": the in-place change gives a tensor from outside a history",
                where);
-      if (what == "seed") return {.kind = NumberRule::Kind::seed};
-      return {.kind = NumberRule::Kind::offset, .bits = draw->second};
+      break;
+    case EventKind::end_backward:
+    case EventKind::end:
+      break;
+  }
+}
+
+double Freezer::dampening(const Entry& e) const {  // after lr and momentum
+  const uint32_t words = e.words + 2 * static_cast<uint32_t>(__builtin_popcount(e.numbers));
+  return std::bit_cast<double>(r_.words[words + 2]);
+}
+
+void Freezer::check_observed() {
+  if (!r_.observed || r_.observed->times < Observation::kNeeded)
+    refuse_now(
+        "two calls in a row that did the same must be observed first (so that numbers that change are "
+        "seen), found " +
+            std::to_string(r_.observed ? r_.observed->times : 0) +
+            " of this signature; calls under verify or debug do not count",
+        {});
+  if (!seen().refused.empty()) refuse(seen().refused, seen().refused_at);
+  if (!plan_) refuse("the call runs no op", {});
+}
+
+Place Freezer::place(uint32_t h) {
+  const HandleInfo& info = r_.infos[h];
+  switch (info.kind) {
+    case HandleInfo::Kind::argument:
+      for (size_t a = 0; a < r_.arguments.size(); ++a)
+        if (r_.arguments[a] == h) return {Place::Kind::argument, static_cast<uint32_t>(a)};
+      break;
+    case HandleInfo::Kind::slot:
+      return {Place::Kind::slot, slot(h)};
+    case HandleInfo::Kind::result:
+      return {Place::Kind::made, made(h)};
+    case HandleInfo::Kind::none:
+      break;
+  }
+  internal_error("a value that is neither given nor made is frozen");
+}
+
+uint32_t Freezer::slot(uint32_t h) {
+  const HandleInfo& info = r_.infos[h];
+  TensorImpl* t = r_.handles[h];
+  const Location at = first_use(h);
+  if (!t)
+    refuse_now(
+        "a captured tensor " + type_text(info) +
+            " is gone: it was made in the body (from host data), or dropped since; make it once, outside",
+        at);
+  if (info.bound_in > r_.observed->seen_in)
+    refuse_now("a captured tensor " + type_text(info) +
+                   " is another one than in the calls that were observed; call the function twice more first",
+               at);
+  if (!info.leaf || t->grad_fn)
+    refuse("a captured tensor " + type_text(info) + " has a history; detach() it first", at);
+  return core_.bind({.dtype = info.dtype,
+                     .sizes = info.sizes,
+                     .strides = info.strides,
+                     .requires_grad = info.requires_grad,
+                     .name = "slot" + std::to_string(h),  // as in the graph
+                     .where = at},
+                    t);
+}
+
+uint32_t Freezer::made(uint32_t h) {
+  const auto known = made_.find(h);
+  if (known != made_.end()) return known->second;
+  const HandleInfo& info = r_.infos[h];
+  if (std::find(open_tape_.begin(), open_tape_.end(), h) != open_tape_.end())
+    refuse(std::string(ops::def(info.op).name) +
+               ": the result keeps its history, so that a backward outside could go through the call; put "
+               "NoGrad around the body, or detach() the result",
+           info.where);
+  if (info.history)
+    refuse(std::string(ops::def(info.op).name) + ": a result that was changed in place has a history",
+           info.where);
+  MadeTensor m;
+  m.dtype = info.dtype;
+  m.sizes = info.sizes;
+  m.strides = info.strides;
+  m.offset = info.offset;
+  m.requires_grad = info.requires_grad;
+  m.freed = info.requires_grad;
+  m.op = info.op;
+  m.where = info.where;
+  if (info.view) {
+    m.base = place(info.base);
+    m.offset -= r_.infos[info.base].offset;
+    m.follows = info.follows;
+    m.op = static_cast<OpId>(info.view->op);
+    const int64_t* words = r_.words.data() + info.view->words;
+    m.words.assign(words, words + info.view->n_words);
+  } else {
+    const auto output = std::find(plan_->outputs.begin(), plan_->outputs.end(), info.cell);
+    TANDEM_INTERNAL(output != plan_->outputs.end(), "a result without memory is frozen");
+    m.output = static_cast<int32_t>(output - plan_->outputs.begin());
+    handed_out_.push_back(info.cell);
+    if (const auto v = versions_.find(info.cell); v != versions_.end()) {
+      m.version = v->second.first;
+      m.changed_at = v->second.second;
     }
-    if (word_changed(e, word)) refuse_change(e, word, where);
-    note_constant(e, word, what, attr, where);
-    return {.kind = NumberRule::Kind::constant, .bits = r_.words[word]};
   }
+  const auto index = static_cast<uint32_t>(out_->made.size());
+  out_->made.push_back(std::move(m));
+  made_[h] = index;
+  return index;
+}
 
-  void note_constant(const Entry& e, uint32_t word, const std::string& what, const ops::Attr* attr,
-                     Location where) {
-    const int64_t bits = r_.words[word];
-    const bool floating = attr ? attr->type == ops::AttrType::floating
-                               : r_.words[word - 1] == static_cast<int64_t>(NumberKind::floating);
-    const double value = floating ? std::bit_cast<double>(bits) : static_cast<double>(bits);
-    for (const FrozenConstant& c : out_->constants)
-      if (c.op == def(e).name && c.attribute == what && c.line == where.line && c.file == where.file &&
-          std::bit_cast<int64_t>(c.value) == std::bit_cast<int64_t>(value))
+void Freezer::move_versions() {
+  bool in_backward = false;
+  const auto move = [&](uint32_t h, Location where) {
+    while (r_.infos[h].view) h = r_.infos[h].base;
+    const HandleInfo& info = r_.infos[h];
+    if (info.kind == HandleInfo::Kind::result) {
+      auto& [count, at] = versions_[info.cell];
+      ++count, at = where;
+      return;
+    }
+    const Place p = place(h);
+    for (VersionMove& m : out_->moves)
+      if (m.memory.kind == p.kind && m.memory.index == p.index) {
+        ++m.count, m.where = where;
         return;
-    out_->constants.push_back({def(e).name, what, value, where.file, where.line});
+      }
+    out_->moves.push_back({p, 1, where});
+  };
+  for (size_t i = 0; i < path().entries.size(); ++i) {
+    const Entry& e = path().entries[i];
+    if (e.kind == EventKind::op) out_->calls.emplace_back(path().where[i], static_cast<OpId>(e.op));
+    if (e.kind == EventKind::end_backward) in_backward = false;
+    if (e.kind == EventKind::backward) {
+      in_backward = true;
+      for (const LeafGrad& g : r_.backwards[e.more].leaves)
+        if (g.in_place) move(g.before, {});
+    }
+    if (e.kind == EventKind::op && e.in_place && !in_backward)
+      for (const int w : ops::written(def(e))) move(operand(e, static_cast<uint32_t>(w)), path().where[i]);
   }
+}
 
-  FrozenCore& core_;
-  const Record& r_;
-  std::unique_ptr<FrozenSignature> out_ = std::make_unique<FrozenSignature>();
-  const Plan* plan_ = nullptr;
-  std::vector<uint32_t> open_tape_, handed_out_;  // handles; cells
-  std::unordered_map<uint32_t, uint32_t> made_;
-  std::unordered_map<uint32_t, std::pair<uint32_t, Location>> versions_;  // by cell made in the call
-  std::unordered_map<uint32_t, NumberRule> corrections_;                  // by word
-};
+void Freezer::write_grads() {
+  std::vector<uint32_t> leaves;  // handles
+  const auto write_of = [&](uint32_t leaf) -> GradWrite* {
+    const auto known = std::find(leaves.begin(), leaves.end(), leaf);
+    if (known != leaves.end()) return &out_->grads[static_cast<size_t>(known - leaves.begin())];
+    leaves.push_back(leaf);
+    out_->grads.push_back({.leaf = place(leaf), .before = GradWrite::Before::cleared});
+    return nullptr;
+  };
+  for (size_t i = 0; i < path().entries.size(); ++i) {
+    if (path().entries[i].kind != EventKind::backward) continue;
+    for (const LeafGrad& g : r_.backwards[path().entries[i].more].leaves) {
+      if (r_.infos[g.leaf].kind == HandleInfo::Kind::result)
+        refuse("a gradient goes to a leaf that the body makes", path().where[i]);
+      if (write_of(g.leaf)) continue;
+      GradWrite& w = out_->grads.back();
+      if (!g.before) {
+        if (!touched(g.leaf, static_cast<int32_t>(i))) w.before = GradWrite::Before::none;
+      } else if (r_.infos[g.before].kind == HandleInfo::Kind::slot) {
+        w.before = GradWrite::Before::slot;
+        w.before_slot = slot(g.before);
+      } else if (r_.infos[g.before].kind == HandleInfo::Kind::argument) {
+        refuse("an argument is the gradient of a captured tensor", path().where[i]);
+      }
+    }
+  }
+  for (const auto& [leaf, grad] : seen().grads) {
+    GradWrite* known = write_of(leaf);
+    GradWrite& w = known ? *known : out_->grads.back();
+    const HandleInfo& info = r_.infos[grad];
+    if (info.kind == HandleInfo::Kind::result) {
+      w.after = GradWrite::After::made;
+      w.made = made(grad);
+      continue;
+    }
+    if (!known) w.before = GradWrite::Before::slot;
+    const bool same = info.kind == HandleInfo::Kind::slot && (!known || w.before == GradWrite::Before::slot);
+    const uint32_t s = same ? slot(grad) : 0;
+    if (!same || (known && s != w.before_slot))
+      refuse("a gradient becomes a tensor that the call did not make", first_use(leaf));
+    w.before_slot = s;
+    w.after = GradWrite::After::kept;
+  }
+  use_grads(leaves);
+}
 
-}  // namespace
+// What the body did with gradients besides backward: dropped, set, or looked for.
+void Freezer::use_grads(std::vector<uint32_t>& leaves) {
+  using Use = Observation::Call::GradUse;
+  for (const Use& u : seen().uses) {
+    const auto known = u.stranger ? leaves.end() : std::find(leaves.begin(), leaves.end(), u.leaf);
+    const bool fresh = known == leaves.end();
+    if (fresh) {
+      const std::optional<Place> leaf = u.stranger ? stranger(u.leaf) : place(u.leaf);
+      if (!leaf) continue;
+      out_->grads.push_back(
+          {.leaf = *leaf, .before = GradWrite::Before::cleared, .after = GradWrite::After::kept});
+      leaves.push_back(u.stranger ? 0 : u.leaf);
+    }
+    GradWrite& w = fresh ? out_->grads.back() : out_->grads[static_cast<size_t>(known - leaves.begin())];
+    if (w.before == GradWrite::Before::cleared && u.kind != Use::set)
+      w.before = u.kind == Use::found_none ? GradWrite::Before::none : GradWrite::Before::present;
+    if (u.found && w.before == GradWrite::Before::present) found_gradient(w, u.found);
+    if (u.kind != Use::set || (!fresh && w.after != GradWrite::After::kept)) continue;
+    if (!u.left) {
+      w.after = GradWrite::After::none;
+    } else if (u.after && r_.infos[u.after].kind == HandleInfo::Kind::result) {
+      w.after = GradWrite::After::made;
+      w.made = made(u.after);
+    } else {
+      refuse("the body sets a gradient to a tensor that the call did not make",
+             u.stranger ? Location{} : first_use(u.leaf));
+    }
+  }
+}
 
-void FrozenCore::add(const Record& r) {
+// The call's ops use this very tensor, whatever the leaf's gradient is then.
+void Freezer::found_gradient(GradWrite& w, uint32_t h) {
+  if (r_.infos[h].kind == HandleInfo::Kind::argument)
+    refuse("an argument is the gradient of a captured tensor, and the body uses it as such", first_use(h));
+  if (r_.infos[h].kind != HandleInfo::Kind::slot) return;
+  w.before = GradWrite::Before::slot;
+  w.before_slot = slot(h);
+}
+
+std::optional<Place> Freezer::stranger(uint32_t index) {
+  const Ref<TensorImpl> t = r_.observed->strangers->hold(index);
+  if (!t) return {};
+  const FrozenSlot as{.dtype = t->dtype,
+                      .sizes = t->sizes,
+                      .strides = t->strides,
+                      .requires_grad = t->has(core::kRequiresGrad),
+                      .name = "slot"};
+  return Place{Place::Kind::slot, core_.bind(as, t.get())};
+}
+
+bool Freezer::touched(uint32_t h, int32_t i) const {
+  using Use = Observation::Call::GradUse;
+  return std::any_of(seen().uses.begin(), seen().uses.end(), [&](const Use& u) {
+    return !u.stranger && u.leaf == h && u.kind == Use::set && u.position <= i;
+  });
+}
+
+// What the plan makes must be what the call hands out.
+void Freezer::check_outputs() {
+  for (const uint32_t cell : plan_->outputs) {
+    if (std::find(handed_out_.begin(), handed_out_.end(), cell) != handed_out_.end()) continue;
+    const HandleInfo& root = r_.infos[r_.cells[cell].root];
+    refuse(std::string(ops::def(root.op).name) + ": the value " + type_text(root) +
+               " lives on after the call, but not as a result or a gradient; return it, write it into a "
+               "captured tensor in place, or let it go",
+           root.where);
+  }
+}
+
+void FrozenCore::add(const Record& r, bool* again) {
   const std::lock_guard lock(mutex);
   const size_t n_slots = slots.size(), n_counters = counters.size();
   try {
-    signatures.push_back(Freezer(*this, r).run());
+    signatures.push_back(Freezer(*this, r, again).run());
   } catch (...) {
     drop_slots(n_slots);
     counters.resize(n_counters);
     throw;
   }
+  for (const VersionMove& m : signatures.back()->moves)
+    if (m.memory.kind == Place::Kind::slot) slots[m.memory.index].written = true;
 }
 
 }  // namespace tandem::tracer

@@ -1,6 +1,7 @@
-// A frozen call. Guards first: the arguments against the signature, the captured tensors by one counter that
-// moves when any of them changes (only then are they looked at), gradients, modes. Then memory, and all that
-// can fail. Then what the body would do before its ops run, the plan, and what it would do after.
+// A frozen call. Guards first: the arguments and the modes against the signature, the captured tensors by one
+// counter that moves when any of them changes (only then are they looked at), gradients. Then memory. Then
+// the random numbers are drawn and the plan runs; where it has no memory, that is taken back. Then what the
+// body did besides.
 #include "tandem/tracer/frozen.h"
 
 #include <algorithm>
@@ -21,48 +22,63 @@ namespace tracer {
 
 using core::kRequiresGrad;
 
-namespace {
-
-std::string place_text(Location where) {
-  return where.known() ? std::string(where.file) + ":" + std::to_string(where.line) : "";
-}
-
-std::string argument_number(const void*, size_t i) { return "argument " + std::to_string(i); }
-
-std::string slot_text(const FrozenSlot& s) {
-  return "captured tensor \"" + s.name + "\" (" + name(s.dtype) + to_string(s.sizes) +
-         (s.where.known() ? ", used at " + place_text(s.where) : "") + ")";
-}
-
-}  // namespace
-
 FrozenCore::~FrozenCore() { unwatch(this); }
 
-void FrozenCore::slot_event(TensorImpl* t, bool dying) noexcept {
+bool FrozenCore::slot_event(TensorImpl* t, bool dying) noexcept {
   changes.fetch_add(1, std::memory_order_relaxed);
   if (!dying && t->storage) t->storage->slot = true;
-  if (!dying) return;
+  if (!dying) return false;
+  if (runner && runner != this_thread()) {
+    foreign.emplace_back(t);
+    return true;
+  }
   for (TensorImpl*& b : bound)
     if (b == t) b = nullptr;
+  return false;
+}
+
+/// While one lives, this thread's call uses what is bound.
+class FrozenCore::Running {
+ public:
+  Running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) : core_(core), dropped_(dropped) {
+    start_running(core_);
+  }
+  ~Running() { dropped_ = stop_running(core_); }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+
+ private:
+  FrozenCore& core_;
+  std::vector<Ref<TensorImpl>>& dropped_;
+};
+
+Ref<TensorImpl> FrozenCore::hold(size_t i) const {
+  const std::lock_guard lock(registry_mutex);
+  return Ref<TensorImpl>(bound[i]);
 }
 
 uint32_t FrozenCore::bind(FrozenSlot slot, TensorImpl* t) {
+  const std::lock_guard lock(registry_mutex);
   const auto known = std::find(bound.begin(), bound.end(), t);
   if (known != bound.end()) return static_cast<uint32_t>(known - bound.begin());
   const auto taken = [&](const FrozenSlot& s) { return s.name == slot.name; };
   while (std::any_of(slots.begin(), slots.end(), taken)) slot.name += "_";
   for (size_t i = 0; i < bound.size() && slot.shares < 0; ++i)
-    if (bound[i] && bound[i]->storage == t->storage) slot.shares = static_cast<int32_t>(i);
+    if (bound[i] && bound[i]->storage == t->storage)
+      slot.shares = slots[i].shares >= 0 ? slots[i].shares : static_cast<int32_t>(i);
   slot.contiguous = is_contiguous(slot.sizes, slot.strides);
   const auto index = static_cast<uint32_t>(slots.size());
   slots.push_back(std::move(slot));
   bound.push_back(t);
-  watch_slot(this, t);
+  watch_locked(this, t);
   ++changes;
   return index;
 }
 
 void FrozenCore::drop_slots(size_t n) {
+  const std::lock_guard lock(registry_mutex);
+  for (size_t i = n; i < bound.size(); ++i)
+    if (bound[i]) unwatch_locked(this, bound[i]);
   slots.resize(n);
   bound.resize(n);
   ++changes;
@@ -81,105 +97,29 @@ const char* FrozenCore::keep(const std::string& file) {
   return files_.emplace_back(file).c_str();
 }
 
-void FrozenCore::refuse(const std::string& message) const { fail(name + " (frozen): " + message, made_at); }
-
-// --- Guards ---
-
-const FrozenSignature* FrozenCore::find(std::span<const Tensor> arguments, const uint64_t* structure) {
-  const uint64_t modes_now = modes_word(modes());
-  for (const auto& s : signatures) {
-    if (s->key.size() != arguments.size() || s->modes != modes_now ||
-        (structure && s->structure != *structure))
-      continue;
-    bool fits = true;
-    for (size_t i = 0; fits && i < arguments.size(); ++i) fits = argument_matches(s->key[i], arguments, i);
-    if (fits) return s.get();
-  }
-  return nullptr;
-}
-
-void FrozenCore::refuse_arguments(std::span<const Tensor> arguments, const uint64_t* structure) {
-  Signature now{.modes = modes_word(modes())};
-  for (size_t i = 0; i < arguments.size(); ++i) now.key.push_back(argument_type(arguments, i));
-  std::string text = "the lengths of vectors, or which tensors are defined";
-  size_t fewest = SIZE_MAX;
-  for (const auto& s : signatures) {
-    const auto [n, what] = compare_signatures({s->key, s->modes}, now, {argument_number, nullptr}, fewest);
-    if (n < fewest && n > 0) fewest = n, text = what;
-    if (n == 0 && structure && s->structure != *structure) break;
-  }
-  std::string recorded;
-  for (const auto& s : signatures) {
-    recorded += recorded.empty() ? "(" : ", (";
-    for (size_t i = 0; i < s->key.size(); ++i)
-      recorded += (i ? ", " : "") + std::string(tandem::name(s->key[i].dtype)) + to_string(s->key[i].sizes);
-    recorded += ")";
-  }
-  refuse("the arguments are not as they were frozen: " + text + "; frozen for " + recorded +
-         "; call the traced function with these and freeze it again");
-}
-
-void FrozenCore::check_slots() {
-  // The history of a view follows its base's, and is brought up to date when somebody looks.
-  for (const uint32_t v : views_)
-    if (bound[v]) eager::refresh(bound[v]);
-  if (changes.load(std::memory_order_relaxed) != checked_) [[unlikely]]
-    scan();
-}
-
-void FrozenCore::refuse_slot(const FrozenSlot& s, const TensorImpl& t) const {
-  const auto was = [&](const std::string& what, const std::string& before, const std::string& found) {
-    refuse(slot_text(s) + " has changed: " + what + " " + before + " before, " + found + " now");
+void FrozenSignature::list_uses() {
+  const auto use = [&](Place p) {
+    if (p.kind == Place::Kind::slot) slots.push_back(p.index);
   };
-  if (t.dtype != s.dtype) was("dtype", tandem::name(s.dtype), tandem::name(t.dtype));
-  if (!(t.sizes == s.sizes)) was("sizes", to_string(s.sizes), to_string(t.sizes));
-  if (!(t.strides == s.strides)) was("strides", to_string(s.strides), to_string(t.strides));
-  if (t.grad_fn) was("history", "none", "the result of an op");
-  was("requires_grad", s.requires_grad ? "true" : "false", s.requires_grad ? "false" : "true");
-  internal_error("a captured tensor that has not changed is refused");
+  for (const Place p : inputs) use(p);
+  for (const Place p : results) use(p);
+  for (const MadeTensor& m : made)
+    if (m.output < 0) use(m.base);
+  for (const VersionMove& m : moves) use(m.memory);
+  for (const GradWrite& w : grads) {
+    use(w.leaf);
+    if (w.before == GradWrite::Before::slot) use({Place::Kind::slot, w.before_slot});
+  }
+  for (const auto& [counter, by] : steps) counters.push_back(counter);
+  for (const NumberRule& n : numbers)
+    if (n.kind == NumberRule::Kind::correction) counters.push_back(n.counter);
+  for (std::vector<uint32_t>* list : {&slots, &counters}) {
+    std::sort(list->begin(), list->end());
+    list->erase(std::unique(list->begin(), list->end()), list->end());
+  }
 }
 
-void FrozenCore::scan() {
-  ++scans;
-  const uint64_t now = changes.load(std::memory_order_relaxed);
-  const size_t n = slots.size();
-  data_.resize(n);
-  moved_ |= storages_.size() != n;
-  storages_.resize(n);
-  views_.clear();
-  for (size_t i = 0; i < n; ++i) {
-    const FrozenSlot& s = slots[i];
-    TensorImpl* t = bound[i];
-    if (!t) refuse(slot_text(s) + " is gone; what it belonged to has died or was replaced");
-    if (t->has(core::kView)) {
-      eager::refresh(t);
-      views_.push_back(static_cast<uint32_t>(i));
-    }
-    // Strides follow from the sizes where both are contiguous.
-    const bool same = t->dtype == s.dtype && t->has(kRequiresGrad) == s.requires_grad && !t->grad_fn &&
-                      t->sizes == s.sizes &&
-                      ((s.contiguous && t->has(core::kContiguous)) || t->strides == s.strides);
-    if (!same) [[unlikely]]
-      refuse_slot(s, *t);
-    data_[i] = t->data;
-    if (storages_[i] != t->storage.get()) {
-      moved_ = true;
-      storages_[i] = t->storage.get();
-      t->storage->slot = true;
-    }
-  }
-  for (size_t i = 0; moved_ && i < n; ++i) {
-    const auto first =
-        static_cast<int32_t>(std::find(storages_.begin(), storages_.end(), storages_[i]) - storages_.begin());
-    const int32_t shares = first == static_cast<int32_t>(i) ? -1 : first;
-    if (shares == slots[i].shares) continue;
-    refuse(slot_text(slots[i]) +
-           (shares >= 0 ? " now shares memory with " : " no longer shares memory with ") +
-           slot_text(slots[static_cast<size_t>(shares >= 0 ? shares : slots[i].shares)]));
-  }
-  moved_ = false;
-  checked_ = now;
-}
+// --- A call ---
 
 TensorImpl* FrozenCore::at(Place p, std::span<Tensor> arguments) const {
   switch (p.kind) {
@@ -193,30 +133,7 @@ TensorImpl* FrozenCore::at(Place p, std::span<Tensor> arguments) const {
   return scratch_.made[p.index].get();
 }
 
-void FrozenCore::check_grads(const FrozenSignature& s, std::span<Tensor> arguments) {
-  for (const GradWrite& w : s.grads) {
-    const TensorImpl* leaf = at(w.leaf, arguments);
-    const eager::AutogradState* state = eager::autograd_state(leaf);
-    const auto who = [&] {
-      return w.leaf.kind == Place::Kind::slot ? slot_text(slots[w.leaf.index])
-                                              : "argument " + std::to_string(w.leaf.index);
-    };
-    const TensorImpl* grad = state ? state->grad.get() : nullptr;
-    if (state && !state->hooks.empty()) refuse(who() + " has a hook now, which a frozen backward cannot run");
-    if (w.before == GradWrite::Before::none && grad)
-      refuse(who() +
-             " has a gradient already, and had none when the function was frozen; call zero_grad "
-             "before, or in the body");
-    if (w.before == GradWrite::Before::present && !grad)
-      refuse(who() + " has no gradient, and had one when the function was frozen");
-    if (w.before == GradWrite::Before::slot && grad != bound[w.before_slot])
-      refuse(who() + " had another gradient when the function was frozen, which the call adds to");
-  }
-}
-
-// --- A call ---
-
-void FrozenCore::fill_numbers(const FrozenSignature& s) {
+void FrozenCore::fill_numbers(const FrozenSignature& s, uint64_t first) {
   // Corrections are nearly always those of one step; computed once for numbers in a row.
   struct Known {
     double beta = -1;
@@ -234,7 +151,7 @@ void FrozenCore::fill_numbers(const FrozenSignature& s) {
         *out++ = static_cast<int64_t>(g.seed());
         break;
       case NumberRule::Kind::offset:
-        *out++ = static_cast<int64_t>(g.offset()) + n.bits;
+        *out++ = static_cast<int64_t>(first) + n.bits;
         break;
       case NumberRule::Kind::correction: {
         const int64_t step = scratch_.counts[n.counter]->count[counters[n.counter].index] + n.ahead;
@@ -277,27 +194,24 @@ Ref<TensorImpl> FrozenCore::make(const MadeTensor& m, std::span<Tensor> argument
   return t;
 }
 
-void FrozenCore::call(std::span<Tensor> arguments, const uint64_t* structure, Arguments& results,
+void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Arguments& results,
                       const Prototype** prototype) {
   const core::ProfileSpan span("call", name, {});
+  std::vector<Ref<TensorImpl>> dropped;  // after the locks, as these are
   const std::lock_guard lock(mutex);
+  const Running running(*this, dropped);
   for (const Tensor& a : arguments) {
     TensorImpl& t = a.checked(made_at);
     if (t.has(core::kPending)) refuse("an argument is a pending tensor of a traced call");
     eager::refresh(&t);
   }
-  const FrozenSignature* found = find(arguments, structure);
-  if (!found) refuse_arguments(arguments, structure);
+  const FrozenSignature* found = find(arguments, types);
+  if (!found) refuse_arguments(arguments, types);
   const FrozenSignature& s = *found;
-  check_slots();
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const core::Storage* m = arguments[i].impl()->storage.get();
-    if (!m->slot) continue;
-    const auto slot = std::find(storages_.begin(), storages_.end(), m);
-    if (slot != storages_.end())
-      refuse("argument " + std::to_string(i) + " shares memory with " +
-             slot_text(slots[static_cast<size_t>(slot - storages_.begin())]));
-  }
+  if (types && types->result != s.prototype.type)
+    refuse("called for a result of another type than the calls that were frozen");
+  check_slots(s);
+  check_aliases(s, arguments);
   check_grads(s, arguments);
   const struct Clean {  // nothing is held between calls, whatever happens
     FrozenCore& core;
@@ -307,9 +221,10 @@ void FrozenCore::call(std::span<Tensor> arguments, const uint64_t* structure, Ar
       core.scratch_.storages.clear();
     }
   } clean{*this};
-  for (const Counter& c : counters) {
-    scratch_.counts.push_back(c.counts.lock());
-    if (!scratch_.counts.back()) refuse("the optimizer whose steps it makes is gone");
+  scratch_.counts.resize(counters.size());
+  for (const uint32_t c : s.counters) {
+    scratch_.counts[c] = counters[c].counts.lock();
+    if (!scratch_.counts[c]) refuse("the optimizer whose steps it makes is gone");
   }
   scratch_.outputs.clear();
   for (const int64_t nbytes : s.nbytes) {
@@ -320,16 +235,22 @@ void FrozenCore::call(std::span<Tensor> arguments, const uint64_t* structure, Ar
   void** input = scratch_.inputs.data();
   for (const Place p : s.inputs)
     *input++ = p.kind == Place::Kind::slot ? data_[p.index] : arguments[p.index].impl()->data;
-  fill_numbers(s);
+  const auto drawn = static_cast<uint64_t>(s.drawn);
+  const uint64_t first = drawn ? generator().advance(drawn) : generator().offset();
+  fill_numbers(s, first);
 
-  if (s.drawn) generator().advance(static_cast<uint64_t>(s.drawn));
+  int failed = 0;
+  try {
+    failed = s.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
+  } catch (...) {  // no memory: nothing ran
+    if (drawn && generator().offset() == first + drawn) generator().set_offset(first);
+    throw;
+  }
   for (const VersionMove& m : s.moves) {
     core::Storage& storage = *at(m.memory, arguments)->storage;
     storage.version += m.count;
     storage.changed_at = m.where;
   }
-  const int failed =
-      s.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
   if (failed) {
     const Location where = s.executable->entry_where(failed - 1);
     fail(s.name_at(where, s.executable->entry_name(failed - 1)) + ": index out of range", where);
@@ -338,41 +259,31 @@ void FrozenCore::call(std::span<Tensor> arguments, const uint64_t* structure, Ar
   for (const auto& [counter, moves] : s.steps)
     scratch_.counts[counter]->count[counters[counter].index] += moves;
   for (const MadeTensor& m : s.made) scratch_.made.push_back(make(m, arguments));
-  for (const GradWrite& w : s.grads) {
-    TensorImpl* leaf = at(w.leaf, arguments);
-    if (w.after == GradWrite::After::made)
-      eager::make_autograd_state(leaf).grad = scratch_.made[w.made];
-    else if (eager::AutogradState* state = eager::autograd_state(leaf);
-             state && w.after == GradWrite::After::none)
-      state->grad.reset();
-  }
+  // Results first: a gradient that is let go may be one.
   for (const Place p : s.results) results.add(Tensor(Ref<TensorImpl>(at(p, arguments))));
+  for (const GradWrite& w : s.grads) {
+    if (w.after == GradWrite::After::kept) continue;
+    TensorImpl* leaf = at(w.leaf, arguments);
+    eager::AutogradState* state =
+        w.after == GradWrite::After::made ? &eager::make_autograd_state(leaf) : eager::autograd_state(leaf);
+    if (!state || (!state->grad && w.after == GradWrite::After::none)) continue;
+    Ref<TensorImpl> grad = w.after == GradWrite::After::made ? scratch_.made[w.made] : Ref<TensorImpl>();
+    std::swap(state->grad, grad);
+    if (grad) scratch_.made.push_back(std::move(grad));  // let go when all is done
+  }
   if (prototype) *prototype = &s.prototype;
   ++calls;
 }
 
-// What the user called on a line where the plan's op `inner` failed: that op, or the composite it is part of.
 std::string FrozenSignature::name_at(Location at, std::string inner) const {
-  std::string composite;
-  for (const auto& [where, id] : calls) {
-    if (where.line != at.line || std::string_view(where.file) != at.file) continue;
-    const ops::OpDef& op = ops::def(id);
-    if (inner == op.name) return inner;
-    if (op.kind == ops::OpKind::composite) composite = op.name;
-  }
-  return composite.empty() ? inner : composite;
+  FailedCall call(at, std::move(inner));
+  for (const auto& [where, id] : calls) call.see(where, id);
+  return call.name();
 }
 
-void call_frozen(FrozenCore& core, std::span<Tensor> arguments, const uint64_t* structure, Arguments& results,
+void call_frozen(FrozenCore& core, std::span<Tensor> arguments, const CallTypes* types, Arguments& results,
                  const Prototype** prototype) {
-  core.call(arguments, structure, results, prototype);
-}
-
-const void* prototype_value(const Prototype& p, const void* type, const FrozenCore& core) {
-  if (p.type != type)
-    fail(core.name + " (frozen): called with other types of arguments than the calls that were frozen",
-         core.made_at);
-  return p.value.get();
+  core.call(arguments, types, results, prototype);
 }
 
 void fail_frozen_arguments(const FrozenCore& core, size_t which) {
@@ -390,9 +301,10 @@ std::vector<Tensor> FrozenFunction::operator()(std::span<const Tensor> arguments
   // Inside a traced call this one is host code: what it reads and writes is made real, and it runs for
   // itself.
   if (eager::Interceptor* i = eager::interceptor()) {
+    if (i->observes) i->real_read(core_->made_at);
     for (const Tensor& t : in) eager::materialize(&t.checked(core_->made_at), core_->made_at, true);
-    for (core::TensorImpl* t : core_->bound)
-      if (t && i->owes(t, true)) eager::materialize(t, core_->made_at, true);
+    for (const NamedTensor& n : state())
+      if (i->owes(n.tensor.impl(), true)) eager::materialize(n.tensor.impl(), core_->made_at, true);
   }
   const eager::InterceptorGuard outside(nullptr);
   tracer::Arguments results;
@@ -432,8 +344,7 @@ std::vector<NamedTensor> FrozenFunction::state() const {
   const std::lock_guard lock(core_->mutex);
   std::vector<NamedTensor> out;
   for (size_t i = 0; i < core_->slots.size(); ++i)
-    if (core::TensorImpl* t = core_->bound[i])
-      out.push_back({core_->slots[i].name, Tensor(Ref<core::TensorImpl>(t))});
+    if (Ref<core::TensorImpl> t = core_->hold(i)) out.push_back({core_->slots[i].name, Tensor(std::move(t))});
   return out;
 }
 

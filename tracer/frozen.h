@@ -97,10 +97,11 @@ struct Prototype {
   const void* type = nullptr;  // its type_tag
   std::vector<char> defined;
 };
-void call_frozen(FrozenCore& core, std::span<Tensor> arguments, const uint64_t* structure, Arguments& results,
+/// Null `types`: an untyped call.
+void call_frozen(FrozenCore& core, std::span<Tensor> arguments, const CallTypes* types, Arguments& results,
                  const Prototype** prototype);
-const void* prototype_value(const Prototype& p, const void* type, const FrozenCore& core);
 [[noreturn]] void fail_frozen_arguments(const FrozenCore& core, size_t which);
+/// True if this thread runs a traced call.
 bool inside_call();
 
 template <class Arg>
@@ -116,12 +117,13 @@ std::remove_cvref_t<Result> call_frozen_as(FrozenCore& core, Args&&... args) {
                 (std::is_void_v<Result> || only_tensors<std::remove_cvref_t<Result>>())) {
     Arguments arguments, results;
     (collect(arguments, args), ...);
-    const uint64_t structure = structure_of(args...);
+    CallTypes types = types_of(args...);
+    if constexpr (!std::is_void_v<Result>) types.result = &type_tag<std::remove_cvref_t<Result>>;
     const Prototype* prototype = nullptr;
-    call_frozen(core, arguments.list(), &structure, results, &prototype);
+    call_frozen(core, arguments.list(), &types, results, &prototype);
     if constexpr (!std::is_void_v<Result>) {
       using Plain = std::remove_cvref_t<Result>;
-      Plain out = *static_cast<const Plain*>(prototype_value(*prototype, &type_tag<Plain>, core));
+      Plain out = *static_cast<const Plain*>(prototype->value.get());
       size_t i = 0, next = 0;
       const auto tensor = [&](Tensor& t) {
         if (prototype->defined[i++]) t = results.list()[next++];

@@ -1,12 +1,14 @@
 // What a frozen function is made of: per signature a plan and the rules by which its inputs are found and its
 // outputs handed out, and the captured tensors that signatures share. Signatures are immutable; the rest is
-// under the core's lock.
+// under the core's lock. `slots` and `bound` change under registry_mutex besides, since tensors die on any
+// thread: what another thread drops while a call runs is kept until the call is over.
 #pragma once
 
 #include <atomic>
 #include <deque>
 #include <mutex>
 
+#include "tandem/core/relaxed.h"
 #include "tandem/eager/tape.h"
 #include "tandem/tracer/frozen.h"
 #include "tandem/tracer/observation.h"
@@ -70,7 +72,8 @@ struct NumberRule {
 struct FrozenSignature {
   std::vector<ArgumentType> key;
   uint64_t modes = 0, structure = 0;
-  std::string graph;  // before the passes
+  uint64_t types = 0;  // of the arguments in C++; of typed calls only
+  std::string graph;   // before the passes
   std::shared_ptr<const jit::Executable> executable;
   std::vector<Place> inputs;
   std::vector<NumberRule> numbers;
@@ -84,7 +87,10 @@ struct FrozenSignature {
   std::vector<std::pair<Location, ops::OpId>> calls;  // of the graph's nodes, for messages
   std::vector<FrozenConstant> constants;
   Prototype prototype;
+  std::vector<uint32_t> slots, counters;  // those that a call uses
 
+  /// Fills in `slots` and `counters`.
+  void list_uses();
   std::string name_at(Location at, std::string inner) const;
 };
 
@@ -108,15 +114,18 @@ class FrozenCore {
 
   // freeze.cpp
   /// Throws an Error, which names the user's line, if the record does what only a body can do.
-  void add(const Record& r);
+  /// `again`: set if calls that are observed anew may change that.
+  void add(const Record& r, bool* again = nullptr);
 
   // frozen.cpp
-  void call(std::span<Tensor> arguments, const uint64_t* structure, Arguments& results,
+  void call(std::span<Tensor> arguments, const CallTypes* types, Arguments& results,
             const Prototype** prototype);
   /// The signature for these arguments; null if there is none.
-  const FrozenSignature* find(std::span<const Tensor> arguments, const uint64_t* structure);
-  /// A watched tensor changes or dies.
-  void slot_event(TensorImpl* t, bool dying) noexcept;
+  const FrozenSignature* find(std::span<const Tensor> arguments, const CallTypes* types);
+  /// A watched tensor changes or dies, under registry_mutex. True if it dies and is kept: a call runs.
+  bool slot_event(TensorImpl* t, bool dying) noexcept;
+  /// Captured tensor `i`, held; null if it is gone.
+  Ref<TensorImpl> hold(size_t i) const;
   /// A captured tensor is bound, and watched.
   uint32_t bind(FrozenSlot slot, TensorImpl* t);
   /// Forgets the slots from `n` on.
@@ -132,7 +141,10 @@ class FrozenCore {
   std::vector<std::unique_ptr<const FrozenSignature>> signatures;
   std::vector<FrozenSlot> slots;
   std::vector<TensorImpl*> bound;  // by slot, not owned; null: gone
-  std::vector<Tensor> owned;       // by slot, of a loaded function
+  // Of the running call, under registry_mutex: its thread, and what other threads dropped meanwhile.
+  const void* runner = nullptr;
+  std::vector<Ref<TensorImpl>> foreign;
+  std::vector<Tensor> owned;  // by slot, of a loaded function
   struct Counter {
     std::weak_ptr<eager::StepCounts> counts;
     size_t index = 0;
@@ -141,24 +153,28 @@ class FrozenCore {
   std::vector<std::shared_ptr<eager::StepCounts>> own_counts;
   std::unique_ptr<Generator> own_generator;
   std::string kernels;
-  int64_t calls = 0, scans = 0;
+  core::Relaxed<int64_t> calls, scans;
   std::atomic<uint64_t> changes{1};  // moves when a watched tensor changes or dies
 
  private:
-  void check_slots();
+  class Running;
+  void check_slots(const FrozenSignature& s);
   void scan();
+  bool fits(const FrozenSlot& s, const TensorImpl& t) const;
+  void refuse_slots(const FrozenSignature& s) const;
   [[noreturn]] void refuse_slot(const FrozenSlot& s, const TensorImpl& t) const;
   [[noreturn]] void refuse(const std::string& message) const;
-  [[noreturn]] void refuse_arguments(std::span<const Tensor> arguments, const uint64_t* structure);
+  [[noreturn]] void refuse_arguments(std::span<const Tensor> arguments, const CallTypes* types);
+  void check_aliases(const FrozenSignature& s, std::span<const Tensor> arguments) const;
   void check_grads(const FrozenSignature& s, std::span<Tensor> arguments);
-  void fill_numbers(const FrozenSignature& s);
+  void fill_numbers(const FrozenSignature& s, uint64_t first);
   TensorImpl* at(Place p, std::span<Tensor> arguments) const;
   Ref<TensorImpl> make(const MadeTensor& m, std::span<Tensor> arguments);
 
   uint64_t checked_ = 0;  // `changes` when the slots were scanned last
   std::vector<void*> data_;
   std::vector<const core::Storage*> storages_;
-  bool moved_ = false;           // some storage is another one since aliasing was checked
+  bool bad_ = false;             // some slot is gone or has changed, or shares memory with others than before
   std::vector<uint32_t> views_;  // slots that are views: their history may have moved
   struct {
     std::vector<void*> inputs, outputs;

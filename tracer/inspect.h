@@ -1,5 +1,5 @@
-// What reports and drawings see of a trace: it belongs to the trace, and no checked call starts while one lives.
-// Signatures that another thread is calling at this moment are left out.
+// What reports and drawings see of a trace: it belongs to the trace, and no checked call starts while one
+// lives. Signatures that another thread is calling at this moment are left out.
 #pragma once
 
 #include <mutex>

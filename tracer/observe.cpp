@@ -10,7 +10,7 @@
 namespace tandem::tracer {
 
 void Frame::stepped(const std::shared_ptr<eager::StepCounts>& counts) {
-  if (observes) r_.observed->now.steps.emplace_back(linear(), counts);
+  if (observes) r_.observed->now.steps.push_back({linear(), counts});
 }
 
 void Frame::grad_used(TensorImpl* t, bool set) {
@@ -18,22 +18,31 @@ void Frame::grad_used(TensorImpl* t, bool set) {
   auto& uses = r_.observed->grad_uses;
   if (t->has(core::kPending)) return;
   bool first = true;
-  for (const auto& [other, use] : uses) {
+  for (const auto& [other, found, use] : uses) {
     if (other.get() != t) continue;
     first = false;
     if (use.kind == Use::set) return;
   }
   const eager::AutogradState* s = eager::autograd_state(t);
-  const TensorImpl* grad = s ? s->grad.get() : nullptr;
+  TensorImpl* grad = s ? s->grad.get() : nullptr;
   if (!set && (!first || (grad && grad->frame == this))) return;  // one of this call's own
   uses.push_back({Ref<TensorImpl>(t),
+                  Ref<TensorImpl>(set ? nullptr : grad),
                   {.kind = set    ? Use::set
                            : grad ? Use::found_one
                                   : Use::found_none,
                    .position = linear()}});
 }
 
-void Frame::observe_begin(uint64_t structure) {
+// The record holds what is read of the call's own values; of others it knows nothing.
+void Frame::real_read(Location where) {
+  Observation::Call& now = r_.observed->now;
+  if (!now.refused.empty()) return;
+  now.refused = "a read: what the program does with the value needs the body";
+  now.refused_at = where;
+}
+
+void Frame::observe_begin(const CallTypes& types) {
   if (!r_.observed) {
     r_.observed = std::make_shared<Observation>();
     r_.observed->strangers = std::make_shared<FrozenCore>("", Location{}, false);
@@ -44,14 +53,19 @@ void Frame::observe_begin(uint64_t structure) {
   o.holders.clear();
   for (const uint32_t a : r_.arguments) o.holders.push_back(r_.handles[a]->refs.get());
   o.now = {};
-  o.now.structure = structure;
+  o.now.types = types;
   o.now.seed = default_generator().seed();
   o.now.offset = default_generator().offset();
 }
 
 void Frame::observe_nothing() noexcept {
   observes = false;
-  if (r_.observed) r_.observed->grad_uses.clear();
+  if (!r_.observed) return;
+  // A call that threw did not do the same.
+  r_.observed->grad_uses.clear();
+  r_.observed->last = {};
+  r_.observed->times = 0;
+  r_.observed->others.clear();
 }
 
 uint32_t Frame::known_handle(const TensorImpl* t) const {
@@ -64,7 +78,7 @@ uint32_t Frame::known_handle(const TensorImpl* t) const {
 
 void Frame::observe_results(std::span<TensorImpl* const> results, const char* refused) {
   Observation::Call& now = r_.observed->now;
-  if (refused) now.refused = refused;
+  if (refused && now.refused.empty()) now.refused = refused;
   for (const TensorImpl* t : results) {
     const uint32_t h = t->has(core::kPending) && t->frame != this ? 0 : known_handle(t);
     now.results.push_back(h);
@@ -103,11 +117,12 @@ void Frame::observe_end() {
       });
     }
   }
-  for (auto& [leaf, use] : o.grad_uses) {
+  for (auto& [leaf, found, use] : o.grad_uses) {
     const eager::AutogradState* s = eager::autograd_state(leaf.get());
     const TensorImpl* grad = s ? s->grad.get() : nullptr;
     use.left = grad != nullptr;
     use.after = grad ? known_handle(grad) : 0;
+    use.found = found ? known_handle(found.get()) : 0;
     use.leaf = known_handle(leaf.get());
     use.stranger = !use.leaf;
     if (use.stranger) use.leaf = o.strangers->bind({}, leaf.get());
@@ -148,22 +163,47 @@ void Frame::refuse_holders() {
     if (t && t->refs.get() > o.holders[a] + results(r_.arguments[a]))
       refuse("argument " + std::to_string(a), {});
   }
-  const auto gradient = [&](uint32_t h) {
-    return std::any_of(now.grads.begin(), now.grads.end(), [&](const auto& g) { return g.second == h; }) ||
-           std::any_of(now.uses.begin(), now.uses.end(), [&](const auto& u) { return u.after == h; });
+  const auto gradients = [&](uint32_t h) {
+    std::vector<uint32_t> strangers;  // leaves that are in no op, each once
+    for (const auto& u : now.uses)
+      if (u.stranger && u.after == h) strangers.push_back(u.leaf);
+    std::sort(strangers.begin(), strangers.end());
+    const auto known =
+        std::count_if(now.grads.begin(), now.grads.end(), [&](const auto& g) { return g.second == h; });
+    const auto others = std::unique(strangers.begin(), strangers.end()) - strangers.begin();
+    return static_cast<uint32_t>(known + others);
   };
   for (const uint32_t h : handed_out()) {
     const TensorImpl* t = r_.handles[h];
     const HandleInfo& info = r_.infos[h];
-    if (t && t->refs.get() > 1 && !results(h) && !gradient(h))
+    if (t && t->refs.get() > 1 + results(h) + gradients(h))
       refuse(std::string(ops::def(info.op).name) + ": the value " + name(info.dtype) + to_string(info.sizes),
              info.where);
+  }
+}
+
+// The calls before that were made with these types of arguments count, not those between.
+void Observation::recall() {
+  constexpr size_t kMostOthers = 8;
+  if (others.size() == kMostOthers) others.erase(others.begin());
+  others.emplace_back(std::exchange(last, {}), std::exchange(times, 0));
+  for (auto& [call, n] : others) {
+    if (call.types.structure != now.types.structure || call.types.arguments != now.types.arguments) continue;
+    std::swap(last, call);
+    std::swap(times, n);
+    std::swap(others.back().first, call);
+    std::swap(others.back().second, n);
+    others.pop_back();
+    return;
   }
 }
 
 bool Frame::observed(int64_t growth) {
   Observation& o = *r_.observed;
   o.tries = o.grown == growth ? o.tries + 1 : 0;
+  if (o.grown != growth) o.others.clear();
+  if (o.last.types.structure != o.now.types.structure || o.last.types.arguments != o.now.types.arguments)
+    o.recall();
   o.times = o.now == o.last && o.grown == growth ? o.times + 1 : 1;
   o.last = std::move(o.now);
   o.grown = growth;

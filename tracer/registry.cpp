@@ -58,14 +58,16 @@ bool tell_records(std::vector<Record*>& records, TensorImpl* t, bool dying) {
 bool on_slot_event(TensorImpl* t, bool dying) noexcept {
   const std::lock_guard lock(registry_mutex);
   AllWatchers& w = watchers();
+  if (dying && !t->refs.leave()) return true;  // a frozen function gave it out, under the lock
   if (!on(Mechanism::slot_watch)) return false;
   if (const auto it = w.records.find(t); it != w.records.end()) {
     if (tell_records(it->second, t, dying)) return true;
     if (it->second.empty()) w.records.erase(it);
   }
   if (const auto it = w.frozen.find(t); it != w.frozen.end()) {
-    for (FrozenCore* f : it->second) f->slot_event(t, dying);
-    if (dying) w.frozen.erase(it);
+    std::erase_if(it->second, [&](FrozenCore* f) { return !f->slot_event(t, dying) && dying; });
+    if (!it->second.empty() && dying) return true;
+    if (it->second.empty()) w.frozen.erase(it);
   }
   w.mark(t);
   return false;
@@ -106,13 +108,32 @@ std::vector<Ref<TensorImpl>> forget_foreign(Record& record) {
   return std::exchange(record.foreign, {});
 }
 
+void start_running(FrozenCore& core) {
+  const std::lock_guard lock(registry_mutex);
+  core.runner = this_thread();
+}
+std::vector<Ref<TensorImpl>> stop_running(FrozenCore& core) {
+  const std::lock_guard lock(registry_mutex);
+  core.runner = nullptr;
+  for (const Ref<TensorImpl>& t : core.foreign) {
+    core.slot_event(t.get(), true);
+    unwatch_locked(&core, t.get());
+  }
+  return std::exchange(core.foreign, {});
+}
+
 void watch_slot(Record* record, TensorImpl* t) {
   const std::lock_guard lock(registry_mutex);
   watch(watchers().records, record, t);
 }
-void watch_slot(FrozenCore* core, TensorImpl* t) {
-  const std::lock_guard lock(registry_mutex);
-  watch(watchers().frozen, core, t);
+void watch_locked(FrozenCore* core, TensorImpl* t) { watch(watchers().frozen, core, t); }
+void unwatch_locked(FrozenCore* core, TensorImpl* t) {
+  AllWatchers& w = watchers();
+  const auto it = w.frozen.find(t);
+  if (it == w.frozen.end()) return;
+  std::erase(it->second, core);
+  if (it->second.empty()) w.frozen.erase(it);
+  w.mark(t);
 }
 void unwatch(Record* record) {
   const std::lock_guard lock(registry_mutex);

@@ -25,6 +25,10 @@ inline bool is_running_elsewhere(const Record& record) {
   const void* runner = record.runner.load(std::memory_order_acquire);
   return runner && runner != this_thread();
 }
+/// The same for a frozen function, with the lock; the tensors that other threads dropped meanwhile come back,
+/// to be dropped without any.
+void start_running(FrozenCore& core);
+std::vector<Ref<TensorImpl>> stop_running(FrozenCore& core);
 /// The tensors that other threads changed or dropped while its last call ran: forgotten now, under the lock,
 /// and to be dropped without it.
 std::vector<Ref<TensorImpl>> forget_foreign(Record& record);
@@ -32,8 +36,9 @@ std::vector<Ref<TensorImpl>> forget_foreign(Record& record);
 /// The record is told when the tensor, which one of its slots binds, dies or changes (core::slot_event).
 void watch_slot(Record* record, TensorImpl* t);
 void unwatch(Record* record);
-/// The same for a tensor that a frozen function captured.
-void watch_slot(FrozenCore* core, TensorImpl* t);
+/// The same for a tensor that a frozen function captured, under the lock.
+void watch_locked(FrozenCore* core, TensorImpl* t);
+void unwatch_locked(FrozenCore* core, TensorImpl* t);
 void unwatch(FrozenCore* core);
 
 }  // namespace tandem::tracer

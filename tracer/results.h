@@ -80,19 +80,26 @@ void each_tensor(T& value, F& f, N& n) {
   }
 }
 
-/// How many elements which vector has and which tensors are defined, as one number.
-template <class... Args>
-uint64_t structure_of(const Args&... arguments) {
-  uint64_t hash = 14695981039346656037ULL;
-  const auto mix = [&](uint64_t word) { hash = (hash ^ word) * 1099511628211ULL; };
-  [[maybe_unused]] const auto tensor = [&](const Tensor& t) { mix(t.defined() ? 3 : 2); };
-  [[maybe_unused]] const auto count = [&](size_t n) { mix(n + 4); };
-  (each_tensor(arguments, tensor, count), ...);
-  return hash;
-}
-
 /// One object a type, whose address names the type.
 template <class T>
 inline constexpr char type_tag = 0;
+
+/// What a typed call is in C++.
+struct CallTypes {
+  uint64_t structure = 0;        // how many elements which vector has and which tensors are defined
+  uint64_t arguments = 0;        // their types, as type_tags
+  const void* result = nullptr;  // its type_tag; null: none
+};
+template <class... Args>
+CallTypes types_of(const Args&... arguments) {
+  constexpr uint64_t kStart = 14695981039346656037ULL;
+  CallTypes out{kStart, kStart};
+  const auto mix = [](uint64_t& hash, uint64_t word) { hash = (hash ^ word) * 1099511628211ULL; };
+  [[maybe_unused]] const auto tensor = [&](const Tensor& t) { mix(out.structure, t.defined() ? 3 : 2); };
+  [[maybe_unused]] const auto count = [&](size_t n) { mix(out.structure, n + 4); };
+  (each_tensor(arguments, tensor, count), ...);
+  (mix(out.arguments, reinterpret_cast<uintptr_t>(&type_tag<Args>)), ...);
+  return out;
+}
 
 }  // namespace tandem::tracer

@@ -67,6 +67,7 @@ void finish(FrozenSignature& s, FrozenCore& core, size_t counters) {
     if (n.leaf == jit::Leaf::op) s.calls.emplace_back(n.where, n.op);
   s.executable = jit::Executable::make(g, {.compile = core.compile});
   check_sizes(s.executable->graph());  // also of what composites have become
+  s.list_uses();
 }
 
 const core::SafeTensor& entry(const core::SafeTensors& file, const std::string& name, DType dtype, int rank) {
@@ -205,7 +206,8 @@ void FrozenFunction::save(const std::string& path, const SaveOptions& options, L
   Spread spread;
   const NoGrad no_grad;
   for (size_t i = 0; i < slots.size(); ++i) {
-    TensorImpl* t = core.bound[i];
+    const Ref<TensorImpl> held = core.hold(i);
+    TensorImpl* t = held.get();
     if (!t) refuse("captured tensor \"" + slots[i].name + "\" is gone");
     if (slots[i].shares >= 0)
       refuse("captured tensor \"" + slots[i].name + "\" shares memory with \"" +

@@ -7,6 +7,7 @@
 
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
+#include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/lowering.h"
 #include "tandem/tracer/mechanisms.h"
@@ -229,17 +230,12 @@ void Frame::fail_for(const Error& error, uint32_t result) {
   throw error;
 }
 
-// What the user called on a line where the plan's op `inner` failed: that op, or the composite it is part of.
 std::string Frame::name_at(Location at, std::string inner) {
-  std::string composite;
-  bool called = false;
+  FailedCall call(at, std::move(inner));
   for_path(segment_start_, [&](const Entry& e, Location where) {
-    if (e.kind != EventKind::op || where.line != at.line || std::strcmp(where.file, at.file) != 0) return;
-    const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
-    called |= inner == op.name;
-    if (op.kind == ops::OpKind::composite) composite = op.name;
+    if (e.kind == EventKind::op) call.see(where, static_cast<ops::OpId>(e.op));
   });
-  return called || composite.empty() ? inner : composite;
+  return call.name();
 }
 
 // An input that is not yet real: a view of memory from outside whose position moves, or an empty tensor.

@@ -125,8 +125,7 @@ eager::Version& Frame::version(TensorImpl* t) {
 
 bool Frame::keep_dying_slot(TensorImpl* t) noexcept {
   if (!running_ || !on(Mechanism::dying_slots)) return false;
-  t->refs.set(1);
-  kept_.push_back(Ref<TensorImpl>::adopt(t));
+  kept_.emplace_back(t);
   return true;
 }
 

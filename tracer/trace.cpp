@@ -20,6 +20,9 @@
 
 namespace tandem::tracer {
 
+// After so many calls a signature that no two calls in a row agreed on is refused with a reason.
+constexpr int64_t kPatience = 4;
+
 struct Recorded {
   explicit Recorded(Counters& counters) : frame(record, counters) {}
   Record record;
@@ -28,6 +31,11 @@ struct Recorded {
   int64_t last_call = 0;
   int64_t bytes = 0, grown = -1;  // of the record, when `growth` was `grown`
   bool settled = false;           // enough calls were observed to freeze it
+  // Under Replay::frozen: what was observed last is frozen; and the calls before it was observed anew.
+  bool frozen = false;
+  int64_t observed_from = 0;
+  bool impatient() const { return record.calls - observed_from >= kPatience; }
+  void observe_again() { settled = frozen = false, observed_from = record.calls; }
   int64_t growth() const { return record.recordings + record.plans_built; }
 };
 
@@ -81,13 +89,8 @@ class Trace {
   std::atomic<bool> warned_alias_ = false;
 };
 
-namespace {
-
-// After so many calls a signature that no two calls in a row agreed on is refused with a reason.
-constexpr int64_t kPatience = 4;
-
 // Compared field by field without building an ArgumentType: this runs on every call.
-bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
+bool argument_matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
   const TensorImpl* t = arguments[i].impl();
   if (!(a.sizes == t->sizes) && on(Mechanism::argument_sizes)) return false;
   if ((a.dtype != t->dtype || !(a.device == t->device) || !(a.strides == t->strides) ||
@@ -105,6 +108,8 @@ bool matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i)
   return true;
 }
 
+namespace {
+
 // The types of arguments as a number; which of them share memory is left to the comparison.
 uint64_t hash_of(std::span<const Tensor> arguments) {
   uint64_t h = arguments.size();
@@ -120,10 +125,6 @@ uint64_t hash_of(std::span<const Tensor> arguments) {
 
 }  // namespace
 
-bool argument_matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i) {
-  return matches(a, arguments, i);
-}
-
 bool Trace::aliases_slot(const Record& r, std::span<const Tensor> arguments) const {
   for (const Tensor& a : arguments)
     if (const TensorImpl* t = a.impl();
@@ -137,7 +138,7 @@ bool Trace::fits(const Recorded& e, std::span<const Tensor> arguments, uint64_t 
   if (r.key.size() != arguments.size() || (r.modes_at_entry != modes_now && on(Mechanism::entry_modes)))
     return false;
   for (size_t i = 0; i < arguments.size(); ++i)
-    if (!matches(r.key[i], arguments, i)) return false;
+    if (!argument_matches(r.key[i], arguments, i)) return false;
   return true;
 }
 
@@ -369,8 +370,8 @@ CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames na
   eager::interceptor_ = shadow_ ? static_cast<eager::Interceptor*>(shadow_.get()) : &entry->frame;
 }
 
-void CallScope::observe(uint64_t structure) {
-  if (entry_ && !shadow_) entry_->frame.observe_begin(structure);
+void CallScope::observe(const CallTypes& types) {
+  if (entry_ && !shadow_) entry_->frame.observe_begin(types);
 }
 
 void CallScope::observe_results(std::span<core::TensorImpl* const> results, Prototype prototype,
@@ -408,6 +409,7 @@ void CallScope::leave(bool settled) {
 CallScope::~CallScope() {
   if (!entry_) return;
   entry_->frame.abandon();
+  entry_->settled = false;
   shadow_.reset();
   leave(false);
 }
@@ -471,31 +473,48 @@ std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where) {
       try {
         core->add(e->record);
       } catch (...) {
-        e->settled = false;  // what was observed may be out of date
+        e->observe_again();  // what was observed may be out of date
         throw;
       }
     }
   return core;
 }
 
-FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const uint64_t* structure) {
+FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const CallTypes* types) {
   for (const Tensor& t : arguments)
     if (t.checked({}).has(core::kPending)) return nullptr;
   const std::lock_guard freezing(trace.frozen_mutex);
   if (!trace.frozen)
     trace.frozen = std::make_shared<FrozenCore>(trace.options.name, trace.made_at, trace.options.compile);
-  if (structure && trace.frozen->find(arguments, structure)) return trace.frozen.get();
+  if (types && trace.frozen->find(arguments, types)) return trace.frozen.get();
   Hold hold;
   {
     const std::lock_guard lock(registry_mutex);
     uint64_t hash = 0;
     bool known = false;
     Recorded* e = trace.matching(arguments, modes_word(modes()), &hash, &known);
-    if (!e || (!e->settled && e->record.calls < kPatience)) return nullptr;
+    if (!e || (!e->settled && !e->impatient())) return nullptr;
     hold.add(*e);
   }
-  trace.frozen->add(hold.held[0]->record);
-  return structure && trace.frozen->find(arguments, structure) ? trace.frozen.get() : nullptr;
+  Recorded& e = *hold.held[0];
+  bool again = false;
+  try {
+    if (!e.frozen) trace.frozen->add(e.record, &again);
+    e.frozen = true;
+  } catch (...) {
+    if (again) e.observe_again();
+    throw;
+  }
+  if (types && trace.frozen->find(arguments, types)) return trace.frozen.get();
+  e.observe_again();  // of the same tensors, in other types or vectors of other lengths
+  return nullptr;
+}
+
+void fail_frozen_reference(const Trace& trace) {
+  fail(
+      trace.options.name +
+          ": Replay::frozen: the body returns a reference, and does not run in a frozen call; return a value",
+      trace.made_at);
 }
 
 Inspected inspect(const Trace& trace) {

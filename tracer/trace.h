@@ -71,7 +71,7 @@ class CallScope {
   /// This call is one of the first, which are observed for freezing: `observe` before the body runs,
   /// `observe_results` before `finish`.
   bool observed() const { return observed_; }
-  void observe(uint64_t structure);
+  void observe(const CallTypes& types);
   void observe_results(std::span<core::TensorImpl* const> results, Prototype prototype, const char* refused);
   CallScope(const CallScope&) = delete;
   CallScope& operator=(const CallScope&) = delete;
@@ -88,8 +88,6 @@ class CallScope {
   eager::Interceptor* outer_ = nullptr;
 };
 
-/// True if this thread runs a traced call.
-bool inside_call();
 std::shared_ptr<Trace> make_trace(TraceOptions options, Location where);
 TraceReport report(const Trace& trace);
 std::string graph_text(const Trace& trace);
@@ -99,16 +97,18 @@ void draw(const Trace& trace, const std::string& path, Location where);
 std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where);
 /// Under Replay::frozen: the core, if these arguments are frozen or can be now; null if they are to be
 /// observed first. Throws if they cannot be frozen.
-FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const uint64_t* structure);
+FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const CallTypes* types);
+/// A result that refers to something has no value without the body.
+[[noreturn]] void fail_frozen_reference(const Trace& trace);
 
 /// Runs the body of a call that is observed.
 template <class Result, class F, class... Args>
 Result observed_call(CallScope& scope, F& function, Args&&... args) {
   const char* refused = nullptr;
   if constexpr ((is_frozen_argument<Args> && ...)) {
-    scope.observe(structure_of(args...));
+    scope.observe(types_of(args...));
   } else {
-    scope.observe(0);
+    scope.observe({});
     refused =
         "an argument is not made of tensors alone, and a frozen call cannot follow numbers, modules or other "
         "host values; capture what never changes";
@@ -195,12 +195,13 @@ class TracedFunction {
     (tracer::collect(arguments, args), ...);
     if (frozen_ && !check) [[unlikely]] {
       constexpr bool tensors = (tracer::is_frozen_argument<Args> && ...);
-      uint64_t structure = 0;
-      if constexpr (tensors) structure = tracer::structure_of(args...);
-      if (tracer::FrozenCore* core =
-              tracer::frozen_core(*trace_, arguments.list(), tensors ? &structure : nullptr))
-        if constexpr (std::is_void_v<Result> || std::is_same_v<Result, std::remove_cvref_t<Result>>)
-          return tracer::call_frozen_as<Result>(*core, std::forward<Args>(args)...);
+      tracer::CallTypes types;
+      if constexpr (tensors) types = tracer::types_of(args...);
+      if constexpr (std::is_reference_v<Result>)
+        tracer::fail_frozen_reference(*trace_);
+      else if (tracer::FrozenCore* core =
+                   tracer::frozen_core(*trace_, arguments.list(), tensors ? &types : nullptr))
+        return static_cast<Result>(tracer::call_frozen_as<Result>(*core, std::forward<Args>(args)...));
     }
     const auto name = [&](size_t index) { return tracer::argument_name(index, args...); };
     tracer::CallScope scope(*trace_, arguments.list(), {name_with<decltype(name)>, &name}, check);

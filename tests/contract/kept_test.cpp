@@ -311,8 +311,7 @@ TRAP("a view of a captured result is changed in the next call", "views across ca
   }
 }
 
-TRAP("gradients of two traced functions on one leaf, kept", "pytorch #148439", fresh_handles,
-     HostState{"the body keeps gradients in a list of the host"}) {
+TRAP("gradients of two traced functions on one leaf, kept", "pytorch #148439", fresh_handles) {
   Tensor w = leaf(3);
   std::vector<Tensor> grads;
   auto f = run.wrap([&](Tensor x) {

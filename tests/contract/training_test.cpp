@@ -98,8 +98,7 @@ TRAP("optimizer state made in the first step", "tt-blacksmith #673: lazy state c
   run.see(w);
 }
 
-TRAP("the optimizer is replaced", "tf.function: variables made on a later call; JAX: closures", differences,
-     HostState{"a captured pointer to an optimizer that has no moments"}) {
+TRAP("the optimizer is replaced", "tf.function: variables made on a later call; JAX: closures", differences) {
   Net net;
   std::unique_ptr<td::optim::Optimizer> opt =
       std::make_unique<td::optim::SGD>(net.parameters(), td::optim::SGDOptions{.lr = 0.1});

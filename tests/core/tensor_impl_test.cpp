@@ -170,6 +170,28 @@ TEST_CASE("a tape of 100,000 nodes is dropped without recursion", "[tensor_impl]
   CHECK(live_nodes == 0);
 }
 
+TEST_CASE("the last reference counts until it is left, and another may be taken before", "[tensor_impl]") {
+  static Ref<TensorImpl> taken;
+  const SlotEvent before = slot_event;
+  slot_event = [](TensorImpl* t, bool dies) noexcept {
+    if (dies && !taken) taken = Ref<TensorImpl>(t);  // as somebody else would at this moment
+    return dies && !t->refs.leave();
+  };
+  for (const bool shared : {false, true}) {
+    Ref<TensorImpl> t = make_tensor({4}, float32);
+    t->slot = true;
+    TensorImpl* raw = t.get();
+    std::thread([other = shared ? t : Ref<TensorImpl>()] {}).join();
+    t.reset();
+    CHECK(taken.get() == raw);
+    CHECK(taken->refs.get() == 1);
+    CHECK(taken->storage->nbytes == 16);
+    taken->slot = false;
+    taken.reset();
+  }
+  slot_event = before;
+}
+
 TEST_CASE("slots tell of changes and of death", "[tensor_impl]") {
   SlotEventGuard guard;
   Ref<TensorImpl> t = make_tensor({4}, float32);

@@ -1,4 +1,6 @@
 // Frozen replay: what a call guards, and what freezing refuses.
+#include <sstream>
+
 #include "tests/tracer/frozen_programs.h"
 
 using namespace programs;
@@ -107,6 +109,15 @@ TEST_CASE("what only the body can do is refused with its line", "[frozen]") {
     if (line) CHECK(has(text, here(line)));
   };
   refused([](const td::Tensor& t) { return t.sum().item<float>() > 0 ? t * 2 : t; }, __LINE__, "a read");
+  // Also of what is real already.
+  refused([](const td::Tensor& t) { return t * (t.to_vector<float>()[0] > 0 ? 2 : 3); }, __LINE__, "a read");
+  const td::Tensor mode = td::ones({1});
+  refused([&](const td::Tensor& t) { return mode.item<float>() > 0 ? t * 2 : t; }, __LINE__, "a read");
+  refused([&](const td::Tensor& t) { return t * *mode.data<float>(); }, __LINE__, "a read");
+  refused([&](const td::Tensor& t) { return std::ostringstream() << mode, t * 2; }, 0, "a read");
+  auto inner = td::trace([&](const td::Tensor& t) { return t * mode; });
+  const td::FrozenFunction untyped = frozen_after_two(inner, x);
+  refused([&](const td::Tensor& t) { return t + untyped({x})[0]; }, 0, "a read");
   refused([&](const td::Tensor& t) { return calls % 2 ? t * 2 : t + 1; }, __LINE__, "a branch");
   refused([](const td::Tensor& t) { return t * td::tensor({1.f, 2.f, 3.f}); }, __LINE__, "captured tensor");
   refused([&](const td::Tensor& t) { return t * calls; }, __LINE__, "mul: number 0 changed between");
@@ -170,4 +181,197 @@ TEST_CASE("freezing needs calls to look at", "[frozen]") {
   CHECK(has(once, here(__LINE__ - 2)));
   step(range(3));
   CHECK(step.freeze()(range(3)).to_vector<float>() == Values{2, 4, 6});
+}
+
+namespace {
+
+struct Left {
+  td::Tensor a, b;
+};
+struct Right {
+  td::Tensor a, b;
+};
+
+}  // namespace
+
+TEST_CASE("frozen calls are told apart by the types of their arguments, before any effect", "[frozen]") {
+  const td::Tensor seen = td::zeros({3});
+  int bodies = 0;
+  auto step = td::trace([&](const auto& of) {
+    ++bodies;
+    seen.add_(of.a);
+    if constexpr (std::is_same_v<decltype(of), const Left&>)
+      return of.a * 2;
+    else
+      return std::pair(of.a * 3, of.b + 1);
+  });
+  const Left left{range(3), range(3)};
+  const Right right{range(3), range(3)};
+  auto frozen = frozen_after_two(step, left);
+  CHECK(frozen(left).to_vector<float>() == Values{2, 4, 6});
+  const Values before = seen.to_vector<float>();
+  CHECK(has(error_of([&] { frozen(right); }), "types in C++"));
+  CHECK(seen.to_vector<float>() == before);
+  CHECK(bodies == 2);
+  // One type of arguments, another of results.
+  struct Body {
+    td::Tensor seen;
+    td::Tensor operator()(const td::Tensor& x) & { return seen.add_(x), x * 2; }
+    std::pair<td::Tensor, td::Tensor> operator()(td::Tensor&& x) & {
+      return seen.add_(x), std::pair(x * 2, x * 3);
+    }
+  };
+  auto overloaded = td::trace(Body{seen});
+  const td::Tensor x = range(3);
+  auto one = frozen_after_two(overloaded, x);
+  one(x);
+  const Values last = seen.to_vector<float>();
+  CHECK(has(error_of([&] { one(range(3)); }), "result of another type"));
+  CHECK(seen.to_vector<float>() == last);
+}
+
+TEST_CASE("Replay::frozen freezes each structure of one signature once", "[frozen]") {
+  using List = std::vector<td::Tensor>;
+  int bodies = 0;
+  auto step = td::trace(
+      [&](const List& a, const List& b) {
+        ++bodies;
+        std::vector<td::Tensor> all = a;
+        all.insert(all.end(), b.begin(), b.end());
+        return all[0] * 2 + all[1] * all[2];
+      },
+      {.replay = td::Replay::frozen});
+  const td::Tensor one = range(3), two = range(3, 2), three = range(3, 3);
+  for (int i = 0; i < 10; ++i) {
+    CHECK(step(List{one, two}, List{three}).to_vector<float>() == Values{8, 16, 26});
+    CHECK(step(List{one}, List{two, three}).to_vector<float>() == Values{8, 16, 26});
+  }
+  for (int i = 0; i < 4; ++i) step(List{}, List{one, two, three});
+  CHECK(bodies <= 12);
+  CHECK(step.report().constants.size() == 3);
+  CHECK(step.report().frozen_calls + bodies == 24);
+}
+
+TEST_CASE("Replay::frozen can be called again as its message says", "[frozen]") {
+  td::Tensor w = range(3), old = w;
+  auto step = td::trace([&](const td::Tensor& x) { return x * w; }, {.replay = td::Replay::frozen});
+  step(range(3));
+  step(range(3));
+  w = range(3, 5);
+  step.check(range(3));  // runs the body, observes nothing
+  CHECK(has(error_of([&] { step(range(3)); }), "call the function twice more first"));
+  for (int i = 0; i < 4; ++i) CHECK(step(range(3)).to_vector<float>() == Values{5, 12, 21});
+  CHECK(step.report().frozen_calls >= 2);
+}
+
+TEST_CASE("Replay::frozen refuses a body that returns a reference", "[frozen]") {
+  const td::Tensor w = range(3);
+  auto step = td::trace([&](const td::Tensor& x) -> const td::Tensor& { return w.add_(x), w; },
+                        {.replay = td::Replay::frozen});
+  CHECK(has(error_of([&] { step(range(3)); }), "returns a reference"));
+  CHECK(w.to_vector<float>() == Values{1, 2, 3});
+}
+
+TEST_CASE("a gradient that the body reads, and then drops, is the very one", "[frozen]") {
+  const td::Tensor w = leaf(3), g = range(3, 4), h = range(3, 7);
+  auto step = td::trace([&](const td::Tensor& x) {
+    const td::NoGrad no_grad;
+    const td::Tensor y = x * w.grad();
+    td::Tensor found = w.grad();
+    w.zero_grad();
+    return std::pair(y, found);
+  });
+  const auto bare = [&](auto& f) {
+    auto [y, found] = f(range(3));
+    CHECK(found.impl() == g.impl());
+    CHECK_FALSE(w.grad().defined());
+    return y.template to_vector<float>();
+  };
+  for (int i = 0; i < 2; ++i) w.set_grad(g), bare(step);
+  auto frozen = step.freeze();
+  w.set_grad(g);
+  CHECK(bare(frozen) == Values{4, 10, 18});
+  CHECK(has(error_of([&] { frozen(range(3)); }), "gradient"));
+  w.set_grad(h);
+  CHECK(has(error_of([&] { frozen(range(3)); }), "had another gradient"));
+  w.set_grad(g);
+  CHECK(bare(frozen) == Values{4, 10, 18});
+}
+
+TEST_CASE("a gradient that only its leaf holds may be a frozen call's result", "[frozen]") {
+  // The call that hands it out is the one that lets it go.
+  const td::Tensor w = leaf(3);
+  td::Tensor g = range(3, 4);
+  auto step = td::trace([&](const td::Tensor& x) {
+    const td::NoGrad no_grad;
+    const td::Tensor y = x * w.grad();
+    td::Tensor found = w.grad();
+    w.zero_grad();
+    return std::pair(y, found);
+  });
+  for (int i = 0; i < 2; ++i) w.set_grad(g), step(range(3));
+  auto frozen = step.freeze();
+  w.set_grad(g);
+  g = td::Tensor();
+  for (int i = 0; i < 3; ++i) {
+    auto [y, found] = frozen(range(3));
+    CHECK(y.to_vector<float>() == Values{4, 10, 18});
+    CHECK(found.to_vector<float>() == Values{4, 5, 6});
+    w.set_grad(found);
+  }
+}
+
+TEST_CASE("a signature depends on the captured tensors that it uses, and on no others", "[frozen]") {
+  const td::Tensor w = range(3);
+  auto v = std::make_unique<td::Tensor>(range(4));
+  auto t = std::make_unique<Training<td::optim::AdamW>>(0.0, td::optim::AdamWOptions{});
+  const td::Tensor x = batch(0).first, y = batch(0).second;
+  auto step = td::trace([&](const td::Tensor& a, const td::Tensor& b) {
+    if (a.dim() == 2) return (*t)(a, b);
+    return a.size(0) == 3 ? a * w + b : a * *v + b;
+  });
+  for (int i = 0; i < 2; ++i) step(range(3), range(3)), step(range(4), range(4)), step(x, y);
+  auto frozen = step.freeze();
+  CHECK(frozen(range(3), range(3)).to_vector<float>() == Values{2, 6, 12});
+  v->requires_grad_();
+  CHECK(has(error_of([&] { frozen(range(4), range(4)); }), "requires_grad false before"));
+  CHECK(frozen(range(3), range(3)).to_vector<float>() == Values{2, 6, 12});
+  v->requires_grad_(false);
+  CHECK(frozen(range(4), range(4)).to_vector<float>() == Values{2, 6, 12, 20});
+  // An argument over memory that only another signature uses.
+  const td::Tensor first = t->net.parameters()[0].detach().reshape({48}).slice(0, 0, 4);
+  CHECK(frozen(range(4), first).numel() == 4);
+  CHECK(has(error_of([&] { frozen(range(4), *v); }), "shares memory with captured tensor"));
+  t.reset();
+  CHECK(has(error_of([&] { frozen(x, y); }), "is gone"));
+  v.reset();
+  CHECK(has(error_of([&] { frozen(range(4), range(4)); }), "is gone"));
+  const int64_t scans = frozen.report().scans;
+  for (int i = 0; i < 3; ++i) CHECK(frozen(range(3), range(3)).to_vector<float>() == Values{2, 6, 12});
+  CHECK(frozen.report().scans == scans);
+}
+
+TEST_CASE("momentum with dampening is not frozen", "[frozen]") {
+  // Its first step is another one, which a frozen call would miss after the optimizer begins anew.
+  Training<td::optim::SGD> t(0, td::optim::SGDOptions{.lr = 0.1, .momentum = 0.9, .dampening = 0.5});
+  const auto [x, y] = batch(1);
+  t(x, y);
+  auto step = td::trace([&](const td::Tensor& a, const td::Tensor& b) { return t(a, b); });
+  step(x, y);
+  step(x, y);
+  CHECK(has(error_of([&] { step.freeze(); }), "with dampening"));
+}
+
+TEST_CASE("a signature that is refused leaves nothing behind", "[frozen]") {
+  const td::Tensor w = range(3), v = range(3);
+  auto step = td::trace(
+      [&](const td::Tensor& x) {
+        if (x.numel() == 4) return w.sum() + x * v.sum().item<float>();
+        return x * w + v;
+      },
+      {.replay = td::Replay::frozen});
+  for (int i = 0; i < 3; ++i) step(range(3));
+  for (int i = 0; i < 2; ++i) step(range(4));
+  CHECK(has(error_of([&] { step(range(4)); }), "a read"));
+  CHECK(step(range(3)).to_vector<float>() == Values{2, 6, 12});
 }
