@@ -22,7 +22,7 @@ std::pair<size_t, std::string> compare_signatures(const Signature& before, const
                                                   const ArgumentNames& names, size_t fewest);
 /// The arguments that a span of tensors has now, as a key would hold them.
 ArgumentType argument_type(std::span<const Tensor> arguments, size_t i);
-/// True if argument `i` is as `a` says (trace.cpp).
+/// True if argument `i` is as `a` says (signatures.cpp).
 bool argument_matches(const ArgumentType& a, std::span<const Tensor> arguments, size_t i);
 
 /// Finds what the user called on the line where a plan's op `inner` failed: that op, or the composite it is
