@@ -102,6 +102,9 @@ void FrozenSignature::list_uses() {
     if (p.kind == Place::Kind::slot) slots.push_back(p.index);
   };
   for (const Place p : inputs) use(p);
+  argument_inputs.clear();
+  for (uint32_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].kind == Place::Kind::argument) argument_inputs.push_back(i);
   for (const Place p : results) use(p);
   for (const MadeTensor& m : made)
     if (m.output < 0) use(m.base);
@@ -231,10 +234,13 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
     scratch_.storages.push_back(core::make_storage(nbytes));
     scratch_.outputs.push_back(scratch_.storages.back()->data);
   }
-  scratch_.inputs.resize(s.inputs.size());
-  void** input = scratch_.inputs.data();
-  for (const Place p : s.inputs)
-    *input++ = p.kind == Place::Kind::slot ? data_[p.index] : arguments[p.index].impl()->data;
+  if (filled_for_ != &s || filled_at_ != scans) {
+    scratch_.inputs.resize(s.inputs.size());
+    for (size_t i = 0; i < s.inputs.size(); ++i)
+      if (s.inputs[i].kind == Place::Kind::slot) scratch_.inputs[i] = data_[s.inputs[i].index];
+    filled_for_ = &s, filled_at_ = scans;
+  }
+  for (const uint32_t i : s.argument_inputs) scratch_.inputs[i] = arguments[s.inputs[i].index].impl()->data;
   const auto drawn = static_cast<uint64_t>(s.drawn);
   const uint64_t first = drawn ? generator().advance(drawn) : generator().offset();
   fill_numbers(s, first);

@@ -76,6 +76,7 @@ struct FrozenSignature {
   std::string graph;   // before the passes
   std::shared_ptr<const jit::Executable> executable;
   std::vector<Place> inputs;
+  std::vector<uint32_t> argument_inputs;  // which of them are arguments
   std::vector<NumberRule> numbers;
   std::vector<int64_t> nbytes;  // of each output
   std::vector<MadeTensor> made;
@@ -171,7 +172,9 @@ class FrozenCore {
   TensorImpl* at(Place p, std::span<Tensor> arguments) const;
   Ref<TensorImpl> make(const MadeTensor& m, std::span<Tensor> arguments);
 
-  uint64_t checked_ = 0;  // `changes` when the slots were scanned last
+  const FrozenSignature* filled_for_ = nullptr;  // scratch_.inputs has its slots' addresses
+  int64_t filled_at_ = -1;                       // as of this scan
+  uint64_t checked_ = 0;                         // `changes` when the slots were scanned last
   std::vector<void*> data_;
   std::vector<const core::Storage*> storages_;
   bool bad_ = false;             // some slot is gone or has changed, or shares memory with others than before
