@@ -369,6 +369,7 @@ void Frame::clean_up() {
   }
   running_ = false;
   arguments_ = {};
+  for (const uint32_t a : r_.arguments) r_.handles[a] = nullptr;  // they may die unseen from now on
   for (const Ref<TensorImpl>& t : touched_) {
     changing_ = nullptr;
     if (on(Mechanism::touched_slots)) core::slot_changed(*t);
