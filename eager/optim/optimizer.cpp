@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "tandem/eager/functions.h"
+#include "tandem/eager/interceptor.h"
 
 namespace tandem::optim {
 
@@ -74,6 +75,14 @@ void Optimizer::set_lr(double lr, size_t group, Location where) {
   n[0] = lr;
   check(n, where);
   groups_[group] = n;
+}
+
+Optimizer::Optimizer(const Names& names) : steps_(std::make_shared<eager::StepCounts>()), names_(names) {}
+
+void Optimizer::step(Location where) {
+  const NoGrad no_grad;
+  update(where);
+  if (eager::Interceptor* i = eager::interceptor()) i->stepped(steps_);
 }
 
 void Optimizer::zero_grad() {

@@ -4,11 +4,15 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <span>
 #include <utility>
 
-#include "tandem/eager/interceptor.h"
 #include "tandem/eager/named_tensor.h"
+
+namespace tandem::eager {
+struct StepCounts;
+}
 
 namespace tandem::optim {
 
@@ -19,11 +23,7 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   /// Updates every parameter that has a gradient, in order of registration.
-  void step(Location where = Location::here()) {
-    const NoGrad no_grad;
-    update(where);
-    if (eager::Interceptor* i = eager::interceptor()) i->stepped(steps_);
-  }
+  void step(Location where = Location::here());
   /// Drops the gradients of all parameters.
   void zero_grad();
 
@@ -57,7 +57,7 @@ class Optimizer {
   };
 
  protected:
-  explicit Optimizer(const Names& names) : names_(names) {}
+  explicit Optimizer(const Names& names);
   void add_group(const std::vector<Tensor>& parameters, const Numbers& numbers, Location where);
   const Numbers& numbers(size_t group, Location where = {}) const;
   void set_numbers(const Numbers& numbers, size_t group, Location where);
@@ -70,7 +70,7 @@ class Optimizer {
   [[noreturn]] void refuse(const std::string& message, Location where) const;
 
   std::vector<Slot> slots_;
-  const std::shared_ptr<eager::StepCounts> steps_ = std::make_shared<eager::StepCounts>();  // by slot
+  const std::shared_ptr<eager::StepCounts> steps_;  // by slot
   std::vector<Numbers> groups_;
 
  private:

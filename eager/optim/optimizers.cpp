@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tandem/eager/call.h"
+#include "tandem/eager/interceptor.h"
 
 namespace tandem::optim {
 
