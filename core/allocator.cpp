@@ -29,7 +29,7 @@ constexpr int64_t kClassBudget = int64_t{8} << 20;  // bytes a small class may h
 constexpr int64_t kClassBlocks = 4096;              // and blocks
 constexpr int64_t kImplBlocks = 16384;
 constexpr int64_t kHugePage = int64_t{2} << 20;
-constexpr int64_t kUncounted = int64_t{1} << 20;  // bytes that a thread may keep to itself before it counts them
+constexpr int64_t kUncounted = int64_t{1} << 20;  // bytes that a thread keeps to itself before it counts them
 
 constinit std::atomic<int64_t> live_{0};
 constinit std::atomic<int64_t> peak_{0};

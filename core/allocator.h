@@ -1,13 +1,14 @@
 // The caching CPU allocator: 64-byte aligned blocks in thread-local free lists by size class, so that a warm
-// allocation touches no lock and no malloc. A block may be freed on any thread. Fresh memory is filled with NaN bytes
-// when `poison` is on (debug builds, tests).
+// allocation touches no lock and no malloc. A block may be freed on any thread. Fresh memory is filled with
+// NaN bytes when `poison` is on (debug builds, tests).
 #pragma once
 
 #include <cstdint>
 
 namespace tandem::core {
 
-/// At least `nbytes` bytes, 64-byte aligned; throws Error when the system has no memory or nbytes is negative.
+/// At least `nbytes` bytes, 64-byte aligned; throws Error when the system has no memory or nbytes is
+/// negative.
 void* allocate(int64_t nbytes);
 /// Gives a block of `allocate(nbytes)` back; `nbytes` as it was asked for.
 void deallocate(void* block, int64_t nbytes) noexcept;
@@ -18,12 +19,14 @@ struct AllocatorStats {
   int64_t cached_bytes = 0;  // waiting in this thread's free lists
   int64_t system_calls = 0;  // allocations that reached the system
 };
-/// Figures of this thread's lists, and of all threads where said. Large blocks only are counted in live and peak.
+/// Figures of this thread's lists, and of all threads where said. Large blocks only are counted in live and
+/// peak.
 AllocatorStats allocator_stats();
 /// Returns this thread's cached blocks to the system.
 void empty_cache() noexcept;
 
-/// Fill fresh memory with 0xFF bytes (NaN in every floating type, -1 in the integers). Returns the old setting.
+/// Fill fresh memory with 0xFF bytes (NaN in every floating type, -1 in the integers). Returns the old
+/// setting.
 bool set_poison(bool on);
 
 }  // namespace tandem::core

@@ -29,7 +29,8 @@ constexpr bool is_integral(DType t) { return t < DType::float16 && t != DType::b
 /// "float32", "bool", ...
 const char* name(DType t);
 
-/// The category of a number operand: it decides promotion, never the width (PyTorch's rule for Python scalars).
+/// The category of a number operand: it decides promotion, never the width (PyTorch's rule for Python
+/// scalars).
 enum class NumberKind : uint8_t { bool_, integer, floating };
 
 /// Result type of two tensors: the smallest type that both promote to (float16 with bfloat16 gives float32).
@@ -51,12 +52,14 @@ double load_double(DType t, const void* p);
 
 template <class T>
 struct DTypeOf;
+// clang-format off
 template <> struct DTypeOf<bool> { static constexpr DType value = DType::bool_; };
 template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::uint8; };
 template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::int32; };
 template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::int64; };
 template <> struct DTypeOf<float> { static constexpr DType value = DType::float32; };
 template <> struct DTypeOf<double> { static constexpr DType value = DType::float64; };
+// clang-format on
 /// The dtype of a C++ element type.
 template <class T>
 inline constexpr DType dtype_of = DTypeOf<T>::value;

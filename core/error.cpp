@@ -2,10 +2,13 @@
 
 namespace tandem {
 
+std::string to_string(Location where) {
+  return where.known() ? std::string(where.file) + ":" + std::to_string(where.line) : std::string();
+}
+
 namespace {
 std::string with_location(const std::string& message, Location where) {
-  if (!where.known()) return message;
-  return message + " at " + where.file + ":" + std::to_string(where.line);
+  return where.known() ? message + " at " + to_string(where) : message;
 }
 }  // namespace
 

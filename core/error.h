@@ -10,6 +10,9 @@
 
 namespace tandem {
 
+/// "file:line"; empty if it is not known.
+std::string to_string(Location where);
+
 /// The user's mistake: bad shapes, dtypes, indices, files. `what()` ends with ` at file:line` where the line
 /// is known.
 class Error : public std::runtime_error {
@@ -29,8 +32,8 @@ class InternalError : public std::logic_error {
 
 /// Throws `Error`. Out of line so that callers stay small.
 [[noreturn, gnu::cold]] void fail(const std::string& message, Location where = {});
-/// Throws `e` again: as it is if it names a place, else as `who: message at where`. For errors of deep layers,
-/// which do not know for whom they work.
+/// Throws `e` again: as it is if it names a place, else as `who: message at where`. For errors of deep
+/// layers, which do not know for whom they work.
 [[noreturn, gnu::cold]] void fail_again(const Error& e, const std::string& who, Location where);
 /// Throws `InternalError`.
 [[noreturn, gnu::cold]] void internal_error(const std::string& message, Location ours = Location::here());

@@ -4,7 +4,8 @@
 
 namespace tandem {
 
-/// A source position. As a defaulted parameter (`Location where = Location::here()`) it names the caller's line.
+/// A source position. As a defaulted parameter (`Location where = Location::here()`) it names the caller's
+/// line.
 struct Location {
   const char* file = "";
   int line = 0;

@@ -1,5 +1,5 @@
-// What changes the meaning of later ops on this thread: one small struct, compared as one word, behind scope guards.
-// Thread-local; never shared.
+// What changes the meaning of later ops on this thread: one small struct, compared as one word, behind scope
+// guards. Thread-local; never shared.
 #pragma once
 
 #include <bit>
@@ -10,7 +10,7 @@
 namespace tandem {
 
 struct Modes {
-  bool grad = true;              // ops note their gradients
+  bool grad = true;  // ops note their gradients
   bool deterministic = true;
   bool flush_denormals = false;  // results below 2^-126 become zero
   uint8_t autocast = 0;          // 0 off, else 1 + DType

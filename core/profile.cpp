@@ -80,10 +80,6 @@ void append_json(std::string& out, std::string_view text) {
   out += '"';
 }
 
-std::string place(Location where) {
-  return where.known() ? std::string(where.file) + ":" + std::to_string(where.line) : std::string();
-}
-
 void append_us(std::string& out, int64_t ns) {
   char text[48];
   std::snprintf(text, sizeof text, "%lld.%03d", static_cast<long long>(ns / 1000),
@@ -106,7 +102,7 @@ std::string chrome_trace(const Session& s) {
     out += ", \"dur\": ";
     append_us(out, e.duration);
     out += ", \"pid\": 1, \"tid\": " + std::to_string(e.thread) + ", \"args\": {\"where\": ";
-    append_json(out, place(row.where));
+    append_json(out, to_string(row.where));
     if (e.bytes) out += ", \"bytes\": " + std::to_string(e.bytes);
     out += "}}";
   }
@@ -256,7 +252,7 @@ std::string to_string(const ProfileTable& table) {
     std::snprintf(line, sizeof line, "%7s %12.3f %9lld %11.3f  %-9s %-32s ", share, r.total_us / 1000,
                   static_cast<long long>(r.calls), r.total_us / static_cast<double>(r.calls), r.kind.c_str(),
                   name.c_str());
-    out += line + core::place(r.where) + "\n";
+    out += line + to_string(r.where) + "\n";
   }
   if (table.rows.size() > kMostRows)
     out += "        and " + std::to_string(table.rows.size() - kMostRows) + " more\n";

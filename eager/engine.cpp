@@ -249,7 +249,7 @@ class Walk {
     std::string message =
         std::string("backward: a value that the gradient of ") + name + " needs was changed in place";
     const Location at = changed_at(saved.value.get());
-    if (at.known()) message += std::string(" at ") + at.file + ":" + std::to_string(at.line);
+    if (at.known()) message += " at " + to_string(at);
     fail(message + "; the op was called", n.where);
   }
 

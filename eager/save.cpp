@@ -65,7 +65,7 @@ void naming(const std::string& path, Location where, F f) {
     f();
   } catch (const Error& e) {
     std::string message = e.what();
-    const std::string line = std::string(" at ") + e.where().file + ':' + std::to_string(e.where().line);
+    const std::string line = " at " + to_string(e.where());
     if (message.ends_with(line)) message.resize(message.size() - line.size());  // fail() adds it again
     fail("load: \"" + path + "\": " + message, where);
   }

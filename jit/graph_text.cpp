@@ -97,7 +97,7 @@ class Printer {
         }
         out_ += std::string(ops::def(n.op).name) + "(" + list(n.in) + attributes(n) + ") : ";
         for (size_t i = 0; i < n.out.size(); ++i) out_ += (i ? ", " : "") + type(n, i);
-        if (n.where.known()) out_ += std::string("  # ") + n.where.file + ":" + std::to_string(n.where.line);
+        if (n.where.known()) out_ += "  # " + to_string(n.where);
         break;
       }
     }

@@ -1,17 +1,22 @@
-// The kernel IR: one loop nest over an iteration space with loads, scalar expressions, reductions and stores. A Kernel is
-// generic in sizes and strides and specialised in structure; equal kernels share one compiled function. Immutable
-// once built; shared between plans; any thread.
+// The kernel IR: one loop nest over an iteration space with loads, scalar expressions, reductions and stores.
+// A Kernel is generic in sizes and strides and specialised in structure; equal kernels share one compiled
+// function. Immutable once built; shared between plans; any thread.
 //
-// The space is `kept` dimensions followed by `reduced` ones (none for a pointwise kernel). Every access says how it
-// moves along each dimension of the space. A *row* kernel iterates the reduced dimensions innermost; a *column* kernel
-// keeps the last dimension innermost, in logical order, and walks the reduced ones outside it. The linear index of an
-// element (ScalarOp::index) is row-major in that order: kept, reduced; or, column: other kept, reduced, last kept.
+// The space is `kept` dimensions followed by `reduced` ones (none for a pointwise kernel). Every access says
+// how it moves along each dimension of the space. A *row* kernel iterates the reduced dimensions innermost; a
+// *column* kernel keeps the last dimension innermost, in logical order, and walks the reduced ones outside
+// it. The linear index of an element (ScalarOp::index) is row-major in that order: kept, reduced; or, column:
+// other kept, reduced, last kept.
 //
-// Reduction trees are part of the language (evaluator and printers follow them bit for bit), n = product of the reduced extents:
-//   row:    r = kRowBlock * b + kLanes * i + lane. Each lane accumulates over i in order, starting from the identity;
+// Reduction trees are part of the language (evaluator and printers follow them bit for bit), n = product of
+// the reduced extents:
+//   row:    r = kRowBlock * b + kLanes * i + lane. Each lane accumulates over i in order, starting from the
+//   identity;
 //           lanes join by halves (lane l with l + 32, then + 16, ... + 1); block results join in order of b.
-//   column: r = kColumnBlock * b + i. Accumulates over i in order from the identity; block results join in order of b.
-// Joining starts with the first block's result. argmax and argmin keep the lowest index among equals; NaN wins.
+//   column: r = kColumnBlock * b + i. Accumulates over i in order from the identity; block results join in
+//   order of b.
+// Joining starts with the first block's result. argmax and argmin keep the lowest index among equals; NaN
+// wins.
 #pragma once
 
 #include <cstdint>
@@ -30,16 +35,18 @@ inline constexpr int64_t kColumnBlock = 256;
 enum class KernelKind : uint8_t { pointwise, row, column };
 using ops::ReduceOp;
 
-/// How an access moves along the innermost dimension of the space: structure, while the exact strides are run-time.
+/// How an access moves along the innermost dimension of the space: structure, while the exact strides are
+/// run-time.
 enum class Inner : uint8_t { constant, contiguous, strided };
 
 struct Load {
-  int32_t buffer;          // index into KernelArgs::buffers
+  int32_t buffer;  // index into KernelArgs::buffers
   DType dtype;
   Inner inner;
   bool row_level = false;  // does not depend on the reduced dimensions (row and column kernels)
-  int32_t index = -1;      // >= 0: scalar node (int64) whose value selects along an extra axis: address += value * stride,
-                           // where 0 <= value < extent, else the error word is set and element 0 is read
+  int32_t index =
+      -1;  // >= 0: scalar node (int64) whose value selects along an extra axis: address += value * stride,
+           // where 0 <= value < extent, else the error word is set and element 0 is read
   friend bool operator==(const Load&, const Load&) = default;
 };
 
@@ -64,7 +71,7 @@ struct Kernel {
   std::string name;  // for people: the ops in it
   KernelKind kind = KernelKind::pointwise;
   int kept_rank = 0, reduced_rank = 0;
-  int numbers = 0;   // run-time numbers read (index space of ScalarOp::number)
+  int numbers = 0;  // run-time numbers read (index space of ScalarOp::number)
   int buffers = 0;
   ops::ScalarGraph scalars;
   std::vector<Load> loads;
@@ -76,7 +83,8 @@ struct Kernel {
 struct KernelArgs {
   void* const* buffers;
   const int64_t* dims;     // kept sizes, then reduced sizes
-  const int64_t* strides;  // for each load, then each store: kept_rank + reduced_rank strides; an indexed load has two more: (extent, stride)
+  const int64_t* strides;  // for each load, then each store: kept_rank + reduced_rank strides; an indexed
+                           // load has two more: (extent, stride)
   const int64_t* numbers;  // bits of float64 or int64 values
   int64_t begin, end;      // pointwise and row: a range of the linear index over the kept dimensions;
                            // column: likewise (ranges of kept columns)
@@ -84,21 +92,24 @@ struct KernelArgs {
 };
 using KernelFunction = void (*)(const KernelArgs*);
 
-/// Text of the kernel IR, one line per load, node, reduction and store; equal text means equal structure (without the name).
+/// Text of the kernel IR, one line per load, node, reduction and store; equal text means equal structure
+/// (without the name).
 std::string to_string(const Kernel& k);
 
-/// C++ text that defines `extern "C" void <symbol>(const KernelArgs*)`, without the prelude. Empty when the printer does
-/// not cover the kernel (the evaluator runs it then); `why` says the reason.
+/// C++ text that defines `extern "C" void <symbol>(const KernelArgs*)`, without the prelude. Empty when the
+/// printer does not cover the kernel (the evaluator runs it then); `why` says the reason.
 std::string print_c(const Kernel& k, const std::string& symbol, std::string* why = nullptr);
 /// The prelude that printed kernels need, once per translation unit: types, scalar functions. No includes.
 const std::string& c_prelude();
 
 struct ChunkFunctions;
 
-/// The chunk evaluator: a kernel prepared for interpretation over blocks that stay in L1. Immutable, any thread.
+/// The chunk evaluator: a kernel prepared for interpretation over blocks that stay in L1. Immutable, any
+/// thread.
 class Evaluator {
  public:
-  /// `functions`: loops for one instruction set (evaluator_chunks.h); null: the best that this processor runs.
+  /// `functions`: loops for one instruction set (evaluator_chunks.h); null: the best that this processor
+  /// runs.
   explicit Evaluator(const Kernel& k, const ChunkFunctions* functions = nullptr);
   ~Evaluator();
   Evaluator(Evaluator&&) noexcept;

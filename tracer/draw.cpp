@@ -66,9 +66,7 @@ std::string number(double v) {
   return text;
 }
 
-std::string place(Location where) {
-  return where.known() ? std::string(where.file) + ":" + std::to_string(where.line) : "no line";
-}
+std::string line_of(Location where) { return where.known() ? to_string(where) : "no line"; }
 
 /// A chip's text: its name, then smaller lines.
 std::vector<std::string> chip_text(const Chip& c) {
@@ -321,7 +319,7 @@ class PlanPage {
                              {"ops", std::to_string(note.nodes.size()), ""}};
     if (e.kind == EntryKind::kernel)
       rows.push_back({"code", p_.plan.compiled[at(e.index)] ? "compiled" : "interpreted", ""});
-    return section(id("box", b), box.title) + "<p>" + escape(e.name) + "</p><p>" + escape(place(e.where)) +
+    return section(id("box", b), box.title) + "<p>" + escape(e.name) + "</p><p>" + escape(line_of(e.where)) +
            "</p>" + table(rows) + "<pre>" + escape(p_.entry_text[at(box.entry)]) + "</pre></section>\n";
   }
 
@@ -365,7 +363,7 @@ class PlanPage {
       for (const int32_t v : p.g.nodes[at(n)].out) rows.push_back(value_row("makes", v));
     for (const std::string& w : chip.writes) rows.push_back({"stored in", w, ""});
     return section(id("chip", c), chip.label, " op") + "<p>" + phase_name(chip.phase) + "</p><p>" +
-           escape(place(chip.where)) + "</p>" + table(rows) + "<pre>" + text + "</pre></section>\n";
+           escape(line_of(chip.where)) + "</p>" + table(rows) + "<pre>" + text + "</pre></section>\n";
   }
 
   Picture p_;

@@ -17,9 +17,7 @@ std::string change(const std::string& what, const std::string& before, const std
   return what + " " + before + " before, " + now + " now";
 }
 
-std::string at(Location where) {
-  return where.known() ? std::string(" at ") + where.file + ":" + std::to_string(where.line) : "";
-}
+std::string at(Location where) { return where.known() ? " at " + to_string(where) : ""; }
 
 std::string joined(const std::vector<std::string>& parts) {
   constexpr size_t kMost = 8;
@@ -209,7 +207,7 @@ void Frame::compare_calls(const Entry& e, const eager::Call& call, std::vector<s
         out.push_back(who + (number ? "a tensor before, a number now" : "a number before, a tensor now"));
       continue;
     }
-    const uint32_t h = operand(e, i);
+    const uint32_t h = r_.operand(e, i);
     const TensorImpl* t = call.in[i];
     if (r_.handles[h] == t && (h != 0) == (t != nullptr)) continue;
     const HandleInfo& info = r_.infos[h];

@@ -198,21 +198,33 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   }
   bound = t;
   if (t->offset != info.offset) rebase(handle, t->offset);
-  r_.slots[t] = handle;
-  if (t->has(core::kView)) r_.view_slots.push_back(handle);
-  r_.slot_cells[t->storage.get()] = info.cell;
-  watch_slot(&r_, t);
-  r_.infos[handle].bound_in = r_.calls;
+  enter_slot(handle, t);
   ++counters_.slots_bound;
   return true;
+}
+
+void Frame::enter_slot(uint32_t handle, TensorImpl* t) {
+  r_.slots[t] = handle;
+  auto& views = r_.view_slots;
+  if (t->has(core::kView) && std::find(views.begin(), views.end(), handle) == views.end())
+    views.push_back(handle);
+  r_.slot_cells[t->storage.get()] = r_.infos[handle].cell;
+  watch_slot(&r_, t);
+  r_.infos[handle].bound_in = r_.calls;
+}
+
+uint32_t Frame::argument_handle(const TensorImpl* t) const {
+  for (const uint32_t a : r_.arguments)
+    if (r_.handles[a] == t) return a;
+  return 0;
 }
 
 // Whether operand i of the entry at the cursor is a slot that nothing before it on the path uses.
 bool Frame::first_use(const Entry& e, uint32_t i) {
   if (i < 32) return (e.first_use >> i) & 1;
-  const uint32_t h = operand(e, i);
+  const uint32_t h = r_.operand(e, i);
   for (uint32_t k = 0; k < i; ++k)
-    if (operand(e, k) == h) return false;
+    if (r_.operand(e, k) == h) return false;
   mark_used();
   return !used_[h];
 }
@@ -223,7 +235,7 @@ bool Frame::rebind(const Entry& e, const Call& call) {
     return false;
   bool any = false;
   for (uint32_t i = 0; i < call.n_in; ++i) {
-    const uint32_t h = operand(e, i);
+    const uint32_t h = r_.operand(e, i);
     if (r_.handles[h] == call.in[i] && (call.in[i] || !h)) continue;
     if (!call.in[i] || !first_use(e, i) || !bind_slot(h, call.in[i])) return false;
     any = true;

@@ -80,10 +80,11 @@ class Frame final : public eager::Interceptor {
 
   // observe.cpp: what the first calls do outside of the record, for freezing
   void observe_begin(const struct CallTypes& types);
-  /// Before `end`: what the body gave back; `refused`: why it cannot be given back without the body.
-  void observe_results(std::span<TensorImpl* const> results, const char* refused);
+  /// Before `end`: what the body gave back.
+  void observe_results(std::span<TensorImpl* const> results, struct Prototype prototype);
   void observe_nothing() noexcept;
-  void keep_prototype(struct Prototype prototype);
+  /// The observed call cannot be frozen. Its first reason counts.
+  void refuse_freezing(std::string why, Location where = {});
   /// Before `end`.
   void observe_end();
   /// After `end`, with the growth of the record; true if enough was seen.
@@ -117,13 +118,16 @@ class Frame final : public eager::Interceptor {
   bool fits(const Entry& e, const eager::Call& call) const;
   bool move_view(const Entry& e, const eager::Call& call);
   bool bind_slot(uint32_t handle, TensorImpl* t);
+  /// The tables of what is bound now.
+  void enter_slot(uint32_t handle, TensorImpl* t);
+  /// 0: no argument.
+  uint32_t argument_handle(const TensorImpl* t) const;
   void rebase(uint32_t handle, int64_t offset);
   bool op_slow(const eager::Call& call, Ref<TensorImpl>* results);
   uint32_t used_slot_of(const TensorImpl* t);
   void keep_until_end(TensorImpl* t);
   /// Marks in used_ what ops before the cursor have as operands.
   void mark_used();
-  uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
   TensorImpl* lend(uint32_t handle);
   TensorImpl* lend_fresh(uint32_t handle);
   Ref<TensorImpl> hand_out(uint32_t handle);

@@ -38,7 +38,7 @@ Location Freezer::first_use(uint32_t handle) const {
     const Entry& e = path().entries[i];
     if (e.kind != EventKind::op) continue;
     for (uint32_t k = 0; k < e.n_in; ++k)
-      if (operand(e, k) == handle) return path().where[i];
+      if (r_.operand(e, k) == handle) return path().where[i];
   }
   return {};
 }
@@ -107,8 +107,7 @@ void Freezer::check(const Entry& e, Location where) {
 }
 
 double Freezer::dampening(const Entry& e) const {  // after lr and momentum
-  const uint32_t words = e.words + 2 * static_cast<uint32_t>(__builtin_popcount(e.numbers));
-  return std::bit_cast<double>(r_.words[words + 2]);
+  return std::bit_cast<double>(r_.words[e.first_attr() + 2]);
 }
 
 void Freezer::check_observed() {
@@ -236,7 +235,7 @@ void Freezer::move_versions() {
         if (g.in_place) move(g.before, {});
     }
     if (e.kind == EventKind::op && e.in_place && !in_backward)
-      for (const int w : ops::written(def(e))) move(operand(e, static_cast<uint32_t>(w)), path().where[i]);
+      for (const int w : ops::written(def(e))) move(r_.operand(e, static_cast<uint32_t>(w)), path().where[i]);
   }
 }
 

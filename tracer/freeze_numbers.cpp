@@ -32,7 +32,7 @@ void Freezer::count_steps() {
     if (known == out_->steps.end()) known = out_->steps.insert(known, {counter, 0});
     ++known->second;
     if (!adam) continue;
-    const uint32_t words = e.words + 2 * static_cast<uint32_t>(__builtin_popcount(e.numbers));
+    const uint32_t words = e.first_attr();
     for (uint32_t k = 0; k < 2; ++k) {  // lr, beta1, beta2, eps, weight_decay, bias1, bias2
       if (word_changed(e, words + 1 + k)) refuse_change(e, words + 1 + k, b.where[i]);
       corrections_[words + 5 + k] = {.kind = NumberRule::Kind::correction,
@@ -54,10 +54,9 @@ const Entry& Freezer::entry_of(uint32_t word, Location& where) const {
 
 std::string Freezer::word_name(const Entry& e, uint32_t word, const ops::Attr** attr) {
   const ops::OpDef& op = def(e);
-  const uint32_t w = word - e.words, numbers = 2 * static_cast<uint32_t>(__builtin_popcount(e.numbers));
   *attr = nullptr;
-  if (w < numbers) return "number " + std::to_string(w / 2);
-  *attr = &op.attrs[std::min<uint32_t>(w - numbers, static_cast<uint32_t>(op.n_attrs) - 1)];
+  if (word < e.first_attr()) return "number " + std::to_string((word - e.words) / 2);
+  *attr = &op.attrs[std::min<uint32_t>(word - e.first_attr(), static_cast<uint32_t>(op.n_attrs) - 1)];
   return (*attr)->name;
 }
 

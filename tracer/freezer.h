@@ -29,7 +29,6 @@ class Freezer {
   }
   const Observation::Call& seen() const { return r_.observed->last; }
   const Branch& path() const { return *r_.branches[0]; }
-  uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
   static const ops::OpDef& def(const Entry& e) { return ops::def(static_cast<ops::OpId>(e.op)); }
   static std::string type_text(const HandleInfo& h) { return name(h.dtype) + to_string(h.sizes); }
   Location first_use(uint32_t handle) const;

@@ -368,7 +368,7 @@ std::string to_string(const FrozenReport& r) {
                     std::to_string(r.signatures) + " signatures, captured tensors looked at in " +
                     std::to_string(r.scans) + "\n";
   const auto line_of = [](const std::string& file, int line) {
-    return line > 0 ? "  # " + file + ":" + std::to_string(line) : "";
+    return line > 0 ? "  # " + to_string(Location{file.c_str(), line}) : "";
   };
   for (const FrozenConstant& c : r.constants) {
     char value[32];

@@ -11,15 +11,11 @@ using core::kRequiresGrad;
 
 namespace {
 
-std::string place_text(Location where) {
-  return where.known() ? std::string(where.file) + ":" + std::to_string(where.line) : "";
-}
-
 std::string argument_number(const void*, size_t i) { return "argument " + std::to_string(i); }
 
 std::string slot_text(const FrozenSlot& s) {
   return "captured tensor \"" + s.name + "\" (" + name(s.dtype) + to_string(s.sizes) +
-         (s.where.known() ? ", used at " + place_text(s.where) : "") + ")";
+         (s.where.known() ? ", used at " + to_string(s.where) : "") + ")";
 }
 
 }  // namespace

@@ -164,7 +164,7 @@ void Lowering::set_value(uint32_t handle, Value v) {
 void Lowering::announce(const Entry& e) {
   if (e.kind != EventKind::op || !e.in_place) return;
   for (const int w : ops::written(ops::def(static_cast<OpId>(e.op))))
-    changing_.push_back(info(operand(e, static_cast<uint32_t>(w))).cell);
+    changing_.push_back(info(r_.operand(e, static_cast<uint32_t>(w))).cell);
 }
 
 void Lowering::op(const Entry& e, const eager::Call& call, int32_t origin) {
@@ -174,7 +174,7 @@ void Lowering::op(const Entry& e, const eager::Call& call, int32_t origin) {
   if (op.kind == ops::OpKind::view) return;  // taken when its value is needed
   Value out[ops::kMaxOutputs];
   eager::emit_call(
-      emitter_, call, [&](int i) { return value_of(operand(e, static_cast<uint32_t>(i))); },
+      emitter_, call, [&](int i) { return value_of(r_.operand(e, static_cast<uint32_t>(i))); },
       [&](int w) { return number(e, call, w); }, out);
   if (!e.in_place) {
     for (uint32_t j = 0; j < e.n_out; ++j) cell_value_[info(e.out + j).cell] = out[j];
@@ -182,7 +182,7 @@ void Lowering::op(const Entry& e, const eager::Call& call, int32_t origin) {
   }
   for (int j = 0; j < op.n_out; ++j) {
     if (op.writes[j] < 0) continue;
-    const uint32_t target = operand(e, static_cast<uint32_t>(op.writes[j]));
+    const uint32_t target = r_.operand(e, static_cast<uint32_t>(op.writes[j]));
     Value v = emitter_.cast(out[j], info(target).dtype);
     if (!(graph_.type(v.id).sizes == info(target).sizes)) v = emitter_.expand(v, info(target).sizes);
     set_value(target, v);

@@ -34,7 +34,6 @@ class Lowering {
   const std::vector<uint32_t>& numbers() const { return numbers_; }
 
  private:
-  uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : r_.more[e.more + i - 3]; }
   ops::Value value_of(uint32_t handle);
   ops::Value view_of(const Entry& view, ops::Value base);
   void set_value(uint32_t handle, ops::Value v);

@@ -11,6 +11,14 @@ namespace tandem::tracer {
 using eager::Call;
 using ops::OpId;
 
+namespace {
+/// The view that `call` makes has these sizes and strides, wherever it begins.
+bool same_layout(const Call& call, const HandleInfo& info) {
+  const ops::Layout layout = eager::infer_view(call);
+  return layout.sizes == info.sizes && layout.strides == info.strides;
+}
+}  // namespace
+
 bool Frame::fits(const Entry& e, const Call& call) const {
   // Plans read such a word where it came from. An equal op of a hook has a number of its own.
   for (uint32_t w = 0; w < e.n_words; ++w) {
@@ -21,10 +29,7 @@ bool Frame::fits(const Entry& e, const Call& call) const {
       at = next->second;
     if (r_.words[at] != call.words[w]) return false;
   }
-  if (!e.moves) return true;
-  const HandleInfo& info = r_.infos[e.out];
-  const ops::Layout layout = eager::infer_view(call);
-  return layout.sizes == info.sizes && layout.strides == info.strides;
+  return !e.moves || same_layout(call, r_.infos[e.out]);
 }
 
 bool Frame::move_view(const Entry& e, const Call& call) {
@@ -42,10 +47,8 @@ bool Frame::move_view(const Entry& e, const Call& call) {
     for (const Entry& other : branch->entries)
       if (other.kind == EventKind::op && other.in_place)
         for (const int w : ops::written(ops::def(static_cast<OpId>(other.op))))
-          if (r_.infos[operand(other, static_cast<uint32_t>(w))].cell == cell) return false;
-  const HandleInfo& info = r_.infos[e.out];
-  const ops::Layout layout = eager::infer_view(call);
-  if (!(layout.sizes == info.sizes) || !(layout.strides == info.strides)) return false;
+          if (r_.infos[r_.operand(other, static_cast<uint32_t>(w))].cell == cell) return false;
+  if (!same_layout(call, r_.infos[e.out])) return false;
 
   // Bases come before their views.
   r_.infos[e.out].moves = true;

@@ -36,9 +36,13 @@ void Frame::grad_used(TensorImpl* t, bool set) {
 
 // The record holds what is read of the call's own values; of others it knows nothing.
 void Frame::real_read(Location where) {
+  refuse_freezing("a read: what the program does with the value needs the body", where);
+}
+
+void Frame::refuse_freezing(std::string why, Location where) {
   Observation::Call& now = r_.observed->now;
   if (!now.refused.empty()) return;
-  now.refused = "a read: what the program does with the value needs the body";
+  now.refused = std::move(why);
   now.refused_at = where;
 }
 
@@ -52,6 +56,7 @@ void Frame::observe_begin(const CallTypes& types) {
   o.grad_uses.clear();
   o.holders.clear();
   for (const uint32_t a : r_.arguments) o.holders.push_back(r_.handles[a]->refs.get());
+  o.prototype = {};
   o.now = {};
   o.now.types = types;
   o.now.seed = default_generator().seed();
@@ -70,26 +75,22 @@ void Frame::observe_nothing() noexcept {
 
 uint32_t Frame::known_handle(const TensorImpl* t) const {
   if (t->frame == this && t->handle >= 0) return static_cast<uint32_t>(t->handle);
-  for (const uint32_t a : r_.arguments)
-    if (r_.handles[a] == t) return a;
+  if (const uint32_t a = argument_handle(t)) return a;
   const auto slot = r_.slots.find(const_cast<TensorImpl*>(t));
   return slot == r_.slots.end() ? 0 : slot->second;
 }
 
-void Frame::observe_results(std::span<TensorImpl* const> results, const char* refused) {
-  Observation::Call& now = r_.observed->now;
-  if (refused && now.refused.empty()) now.refused = refused;
+void Frame::observe_results(std::span<TensorImpl* const> results, Prototype prototype) {
   for (const TensorImpl* t : results) {
     const uint32_t h = t->has(core::kPending) && t->frame != this ? 0 : known_handle(t);
-    now.results.push_back(h);
-    if (!h && now.refused.empty())
-      now.refused =
+    r_.observed->now.results.push_back(h);
+    if (!h)
+      refuse_freezing(
           "a result is neither a value of the call nor an argument nor a tensor that its ops use; use it in "
-          "an op, or leave it out of the results";
+          "an op, or leave it out of the results");
   }
+  r_.observed->prototype = std::move(prototype);
 }
-
-void Frame::keep_prototype(Prototype prototype) { r_.observed->prototype = std::move(prototype); }
 
 void Frame::observe_end() {
   observes = false;
@@ -97,8 +98,7 @@ void Frame::observe_end() {
   Observation::Call& now = o.now;
   const Generator& g = default_generator();
   now.drawn = static_cast<int64_t>(g.offset() - now.offset);
-  if (g.seed() != now.seed && now.refused.empty())
-    now.refused = "the body seeds the generator, which only the body can do";
+  if (g.seed() != now.seed) refuse_freezing("the body seeds the generator, which only the body can do");
   for (uint32_t h = 1; h < r_.infos.size(); ++h) {
     const HandleInfo& info = r_.infos[h];
     if (info.kind == HandleInfo::Kind::result) continue;
@@ -108,13 +108,15 @@ void Frame::observe_end() {
       if (const uint32_t grad = known_handle(s->grad.get())) now.grads.emplace_back(h, grad);
     if (info.kind == HandleInfo::Kind::slot && info.bound_in == r_.calls && o.seen > 0 &&
         now.refused.empty()) {
-      now.refused = std::string("a captured tensor ") + name(info.dtype) + to_string(info.sizes) +
-                    " was another one in each call: it is made in the body (from host data), or assigned "
-                    "between calls; make it once, or pass it as an argument";
+      Location used;
       for_path(0, [&](const Entry& e, Location where) {
         for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i)
-          if (operand(e, i) == h && !now.refused_at.known()) now.refused_at = where;
+          if (r_.operand(e, i) == h && !used.known()) used = where;
       });
+      refuse_freezing(std::string("a captured tensor ") + name(info.dtype) + to_string(info.sizes) +
+                          " was another one in each call: it is made in the body (from host data), or "
+                          "assigned between calls; make it once, or pass it as an argument",
+                      used);
     }
   }
   for (auto& [leaf, found, use] : o.grad_uses) {
@@ -130,11 +132,11 @@ void Frame::observe_end() {
   }
   o.grad_uses.clear();
   refuse_holders();
-  if (now.refused.empty()) now.refused = o.kept, now.refused_at = o.kept_at;
+  refuse_freezing(o.kept, o.kept_at);
   for_path(0, [&](const Entry& e, Location) {
     if (e.kind != EventKind::op) return;
     const ops::OpDef& op = ops::def(static_cast<ops::OpId>(e.op));
-    uint32_t word = e.words + 2 * static_cast<uint32_t>(__builtin_popcount(e.numbers));
+    uint32_t word = e.first_attr();
     for (int k = 0; k < op.n_attrs && op.attrs[k].type != ops::AttrType::list; ++k, ++word)
       if (op.attrs[k].type == ops::AttrType::dynamic && std::string_view(op.attrs[k].name) == "offset") {
         const int64_t from = r_.words[word] - static_cast<int64_t>(now.offset);

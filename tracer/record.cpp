@@ -217,8 +217,7 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
     return static_cast<uint32_t>(t->handle);
   eager::refresh(t);
   if (t->has(core::kRequiresGrad) && t->grad_fn) external_history_ = true;
-  for (const uint32_t a : r_.arguments)
-    if (r_.handles[a] == t) return a;
+  if (const uint32_t a = argument_handle(t)) return a;
   uint32_t handle = 0;
   const auto known = r_.slots.find(t);
   if (known != r_.slots.end()) {
@@ -241,11 +240,7 @@ uint32_t Frame::resolve(TensorImpl* t, bool* first_use) {
       r_.cells.push_back({.root = handle, .members = 1, .external = true});
     }
     new_handle(info_of(t, HandleInfo::Kind::slot, cell), t);
-    r_.infos[handle].bound_in = r_.calls;
-    r_.slots[t] = handle;
-    if (t->has(core::kView)) r_.view_slots.push_back(handle);
-    r_.slot_cells[t->storage.get()] = cell;
-    watch_slot(&r_, t);
+    enter_slot(handle, t);
   }
   if (first_use) *first_use = !used_[handle];
   used_[handle] = 1;

@@ -45,6 +45,9 @@ struct Entry {
   uint32_t modes = 0;            // into Record::modes
   mutable uint32_t changed = 0;  // bit w % 32: run-time word w has had another value since it was recorded
   uint32_t first_use = 0;        // bit i: operand i is a slot that its path uses here for the first time
+
+  /// Of the words: two for each operand that is a number, then the attributes, from this one on.
+  uint32_t first_attr() const { return words + 2 * static_cast<uint32_t>(__builtin_popcount(numbers)); }
 };
 static_assert(sizeof(Entry) == 64, "an event is a cache line");
 
@@ -190,6 +193,8 @@ struct Record {
 
   Record();
   ~Record();
+  /// The handle of operand i of an op.
+  uint32_t operand(const Entry& e, uint32_t i) const { return i < 3 ? e.in[i] : more[e.more + i - 3]; }
   Record(const Record&) = delete;
   Record& operator=(const Record&) = delete;
 };

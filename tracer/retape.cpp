@@ -73,7 +73,7 @@ void Frame::rebuild_tape() {
   const auto written = [&](const Entry& e, auto&& f) {
     if (!e.in_place) return;
     for (const int w : ops::written(ops::def(static_cast<ops::OpId>(e.op))))
-      f(r_.infos[operand(e, static_cast<uint32_t>(w))].cell);
+      f(r_.infos[r_.operand(e, static_cast<uint32_t>(w))].cell);
   };
   std::unordered_map<uint32_t, uint32_t> moves, moved;
   bool any = false;
@@ -113,7 +113,8 @@ void Frame::rebuild_tape() {
       results[j] = Ref<TensorImpl>(r_.handles[e.out + j]);
     }
     for (uint32_t i = 0; i < e.n_in; ++i)
-      if (const uint32_t h = operand(e, i); h && r_.infos[h].kind == HandleInfo::Kind::result) lend_home(h);
+      if (const uint32_t h = r_.operand(e, i); h && r_.infos[h].kind == HandleInfo::Kind::result)
+        lend_home(h);
     const eager::Call call = call_of(e, where, operands);
     const Ref<core::TapeNode> made = eager::note(call, results);
     Node& n = *eager::as_node(made.get());
@@ -126,7 +127,7 @@ void Frame::rebuild_tape() {
     }
     for (uint32_t i = 0; i < e.n_in; ++i)
       if (n.in[i].saved.value) {
-        set_version(n.in[i].saved, operand(e, i));
+        set_version(n.in[i].saved, r_.operand(e, i));
         const ops::OpDef& op = ops::def(call.op);
         if (e.in_place && std::count(op.writes, op.writes + op.n_out, static_cast<int>(i)))
           --n.in[i].saved.version;
@@ -134,7 +135,7 @@ void Frame::rebuild_tape() {
     for (uint32_t j = 0; j < n.out.size(); ++j) {
       if (!n.out[j].saved.value) continue;
       set_version(n.out[j].saved,
-                  e.in_place ? operand(e, static_cast<uint32_t>(ops::def(call.op).writes[j])) : e.out + j);
+                  e.in_place ? r_.operand(e, static_cast<uint32_t>(ops::def(call.op).writes[j])) : e.out + j);
     }
     for (Ref<TensorImpl>& r : results) r.reset();
   });

@@ -19,7 +19,7 @@ using core::kPending;
 
 eager::Call Frame::call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const {
   operands.clear();
-  for (uint32_t i = 0; i < e.n_in; ++i) operands.push_back(r_.handles[operand(e, i)]);
+  for (uint32_t i = 0; i < e.n_in; ++i) operands.push_back(r_.handles[r_.operand(e, i)]);
   return {.op = static_cast<ops::OpId>(e.op),
           .in_place = e.in_place,
           .numbers = e.numbers,
@@ -334,7 +334,8 @@ void Frame::release_arguments() {
     bool needed = false;
     for_path(0, [&](const Entry& e, Location) {
       if (e.kind != EventKind::op) return;
-      for (uint32_t k = 0; e.tape && k < e.n_in; ++k) needed = needed || r_.infos[operand(e, k)].cell == cell;
+      for (uint32_t k = 0; e.tape && k < e.n_in; ++k)
+        needed = needed || r_.infos[r_.operand(e, k)].cell == cell;
       for (uint32_t h = e.out; h < e.out + e.n_out; ++h) needed = needed || r_.infos[h].cell == cell;
     });
     if (needed) continue;

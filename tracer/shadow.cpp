@@ -186,7 +186,7 @@ void Shadow::run(const Call& call) {
   }
   if (call.in_place)
     for (const int w : ops::written(op))
-      value(frame_.operand(e, static_cast<uint32_t>(w)), in[static_cast<size_t>(w)]->storage);
+      value(frame_.r_.operand(e, static_cast<uint32_t>(w)), in[static_cast<size_t>(w)]->storage);
   steps_.push_back(std::move(step));
   if (mode_ == Mode::debug) check_finite(call, in.data(), made);
 }

@@ -50,7 +50,7 @@ bool Frame::owes(const TensorImpl* t, bool pointer) {
     for (uint32_t i = 0; i < e.n_in && !owed; ++i) {
       if (!pointer && std::find(written.begin(), written.end(), static_cast<int>(i)) == written.end())
         continue;
-      uint32_t h = operand(e, i);
+      uint32_t h = r_.operand(e, i);
       const auto shows = [&](const TensorImpl* used) { return used && used->storage == t->storage; };
       while (r_.infos[h].view && !shows(r_.handles[h])) h = r_.infos[h].base;
       owed = shows(r_.handles[h]);
@@ -62,9 +62,7 @@ bool Frame::owes(const TensorImpl* t, bool pointer) {
 void Frame::requires_grad(TensorImpl* t, bool on, Location where) {
   if (t->has(kPending)) read(t, where);
   if (passthrough_ || !tracer::on(Mechanism::grad_requests)) return;
-  uint32_t handle = t->frame == this ? static_cast<uint32_t>(t->handle) : 0;
-  for (const uint32_t a : r_.arguments)
-    if (r_.handles[a] == t) handle = a;
+  uint32_t handle = t->frame == this ? static_cast<uint32_t>(t->handle) : argument_handle(t);
   // What this call has not used yet is another slot from now on: the record is told by core::slot_event. What
   // it has used stays bound until its end.
   const bool used_slot = !handle && (handle = used_slot_of(t));
@@ -103,7 +101,7 @@ uint32_t Frame::used_slot_of(const TensorImpl* t) {
 void Frame::mark_used() {
   used_.assign(r_.handles.size(), 0);
   for_path(0, [&](const Entry& e, Location) {
-    for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i) used_[operand(e, i)] = 1;
+    for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i) used_[r_.operand(e, i)] = 1;
   });
 }
 

@@ -52,15 +52,18 @@ CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames na
   eager::interceptor_ = shadow_ ? static_cast<eager::Interceptor*>(shadow_.get()) : &entry->frame;
 }
 
-void CallScope::observe(const CallTypes& types) {
-  if (entry_ && !shadow_) entry_->frame.observe_begin(types);
+void CallScope::observe(const std::optional<CallTypes>& types) {
+  if (!entry_ || shadow_) return;
+  tensors_alone_ = types.has_value();
+  entry_->frame.observe_begin(types.value_or(CallTypes()));
 }
 
-void CallScope::observe_results(std::span<core::TensorImpl* const> results, Prototype prototype,
-                                const char* refused) {
-  if (!entry_ || shadow_) return;
-  entry_->frame.observe_results(results, refused);
-  entry_->frame.keep_prototype(std::move(prototype));
+void CallScope::observe_results(std::span<core::TensorImpl* const> results, Prototype prototype) {
+  if (entry_ && !shadow_) entry_->frame.observe_results(results, std::move(prototype));
+}
+
+void CallScope::observe_other_result() {
+  if (entry_ && !shadow_) entry_->frame.refuse_freezing("the result holds something that is not a tensor");
 }
 
 void CallScope::finish() {
@@ -73,6 +76,10 @@ void CallScope::finish() {
 void CallScope::finish_observed() {
   observed_ = !shadow_;  // what runs on copies besides is not as later calls are
   Frame& frame = entry_->frame;
+  if (!tensors_alone_ && observed_)
+    frame.refuse_freezing(
+        "an argument is not made of tensors alone, and a frozen call cannot follow numbers, modules or other "
+        "host values; capture what never changes");
   if (observed_) frame.observe_end();
   frame.end();
   leave(observed_ && frame.observed(entry_->growth()));
@@ -162,13 +169,14 @@ std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where) {
   return core;
 }
 
-FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const CallTypes* types) {
+FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments,
+                        const std::optional<CallTypes>& types) {
   for (const Tensor& t : arguments)
     if (t.checked({}).has(core::kPending)) return nullptr;
   const std::lock_guard freezing(trace.frozen_mutex);
   if (!trace.frozen)
     trace.frozen = std::make_shared<FrozenCore>(trace.options.name, trace.made_at, trace.options.compile);
-  if (types && trace.frozen->find(arguments, types)) return trace.frozen.get();
+  if (types && trace.frozen->find(arguments, &*types)) return trace.frozen.get();
   Hold hold;
   {
     const std::lock_guard lock(registry_mutex);
@@ -187,7 +195,7 @@ FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const C
     if (again) e.observe_again();
     throw;
   }
-  if (types && trace.frozen->find(arguments, types)) return trace.frozen.get();
+  if (types && trace.frozen->find(arguments, &*types)) return trace.frozen.get();
   e.observe_again();  // of the same tensors, in other types or vectors of other lengths
   return nullptr;
 }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -68,11 +69,12 @@ class CallScope {
   ~CallScope();
   /// The body has returned and its results are alive: runs what is pending.
   void finish();
-  /// This call is one of the first, which are observed for freezing: `observe` before the body runs,
-  /// `observe_results` before `finish`.
+  /// This call is one of the first, which are observed for freezing: `observe` before the body runs, then,
+  /// before `finish`, what it returned, if anything.
   bool observed() const { return observed_; }
-  void observe(const CallTypes& types);
-  void observe_results(std::span<core::TensorImpl* const> results, Prototype prototype, const char* refused);
+  void observe(const std::optional<CallTypes>& types);
+  void observe_results(std::span<core::TensorImpl* const> results, Prototype prototype);
+  void observe_other_result();
   CallScope(const CallScope&) = delete;
   CallScope& operator=(const CallScope&) = delete;
 
@@ -83,6 +85,7 @@ class CallScope {
   Trace& trace_;
   core::ProfileSpan span_;
   bool observed_ = false;
+  bool tensors_alone_ = true;  // the arguments, while observed
   Recorded* entry_ = nullptr;  // null: the call runs eagerly
   std::unique_ptr<class Shadow> shadow_;
   eager::Interceptor* outer_ = nullptr;
@@ -97,49 +100,37 @@ void draw(const Trace& trace, const std::string& path, Location where);
 std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where);
 /// Under Replay::frozen: the core, if these arguments are frozen or can be now; null if they are to be
 /// observed first. Throws if they cannot be frozen.
-FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments, const CallTypes* types);
+FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments,
+                        const std::optional<CallTypes>& types);
 /// A result that refers to something has no value without the body.
 [[noreturn]] void fail_frozen_reference(const Trace& trace);
 
-/// Runs the body of a call that is observed.
-template <class Result, class F, class... Args>
-Result observed_call(CallScope& scope, F& function, Args&&... args) {
-  const char* refused = nullptr;
-  if constexpr ((is_frozen_argument<Args> && ...)) {
-    scope.observe(types_of(args...));
+/// Null if the arguments hold more than tensors.
+template <class... Args>
+std::optional<CallTypes> frozen_types(const Args&... args) {
+  if constexpr ((is_frozen_argument<Args> && ...))
+    return types_of(args...);
+  else
+    return std::nullopt;
+}
+
+/// What the body of an observed call has returned.
+template <class Result>
+void observe_result(CallScope& scope, const Result& result) {
+  if constexpr (only_tensors<Result>()) {
+    std::vector<core::TensorImpl*> tensors;
+    std::vector<char> defined;
+    auto prototype = std::make_shared<Result>(result);
+    const auto tensor = [&](Tensor& t) {
+      defined.push_back(t.defined());
+      if (t.defined()) tensors.push_back(t.impl());
+      t = Tensor();
+    };
+    const auto count = [](size_t) {};
+    each_tensor(*prototype, tensor, count);
+    scope.observe_results(tensors, {std::move(prototype), &type_tag<Result>, std::move(defined)});
   } else {
-    scope.observe({});
-    refused =
-        "an argument is not made of tensors alone, and a frozen call cannot follow numbers, modules or other "
-        "host values; capture what never changes";
-  }
-  using Plain = std::remove_cvref_t<Result>;
-  if constexpr (std::is_void_v<Result>) {
-    std::invoke(function, std::forward<Args>(args)...);
-    scope.observe_results({}, {}, refused);
-    scope.finish();
-  } else {
-    Result result = std::invoke(function, std::forward<Args>(args)...);
-    if constexpr (only_tensors<Plain>()) {
-      std::vector<core::TensorImpl*> tensors;
-      std::vector<char> defined;
-      auto prototype = std::make_shared<Plain>(result);
-      const auto tensor = [&](Tensor& t) {
-        defined.push_back(t.defined());
-        if (t.defined()) tensors.push_back(t.impl());
-        t = Tensor();
-      };
-      const auto count = [](size_t) {};
-      each_tensor(*prototype, tensor, count);
-      scope.observe_results(tensors, {std::move(prototype), &type_tag<Plain>, std::move(defined)}, refused);
-    } else {
-      scope.observe_results({}, {}, "the result holds something that is not a tensor");
-    }
-    scope.finish();
-    if constexpr (std::is_reference_v<Result>)
-      return static_cast<Result>(result);
-    else
-      return result;
+    scope.observe_other_result();
   }
 }
 
@@ -194,30 +185,28 @@ class TracedFunction {
     tracer::Arguments arguments;
     (tracer::collect(arguments, args), ...);
     if (frozen_ && !check) [[unlikely]] {
-      constexpr bool tensors = (tracer::is_frozen_argument<Args> && ...);
-      tracer::CallTypes types;
-      if constexpr (tensors) types = tracer::types_of(args...);
       if constexpr (std::is_reference_v<Result>)
         tracer::fail_frozen_reference(*trace_);
       else if (tracer::FrozenCore* core =
-                   tracer::frozen_core(*trace_, arguments.list(), tensors ? &types : nullptr))
-        return static_cast<Result>(tracer::call_frozen_as<Result>(*core, std::forward<Args>(args)...));
+                   tracer::frozen_core(*trace_, arguments.list(), tracer::frozen_types(args...)))
+        return tracer::call_frozen_as<Result>(*core, std::forward<Args>(args)...);
     }
     const auto name = [&](size_t index) { return tracer::argument_name(index, args...); };
     tracer::CallScope scope(*trace_, arguments.list(), {name_with<decltype(name)>, &name}, check);
     if (scope.observed()) [[unlikely]]
-      return tracer::observed_call<Result>(scope, function_, std::forward<Args>(args)...);
+      scope.observe(tracer::frozen_types(args...));
     if constexpr (std::is_void_v<Result>) {
       std::invoke(function_, std::forward<Args>(args)...);
       scope.finish();
-    } else if constexpr (std::is_reference_v<Result>) {
-      Result result = std::invoke(function_, std::forward<Args>(args)...);
-      scope.finish();
-      return static_cast<Result>(result);
     } else {
       Result result = std::invoke(function_, std::forward<Args>(args)...);
+      if (scope.observed()) [[unlikely]]
+        tracer::observe_result(scope, result);
       scope.finish();
-      return result;
+      if constexpr (std::is_reference_v<Result>)
+        return static_cast<Result>(result);
+      else
+        return result;
     }
   }
 

@@ -1,7 +1,6 @@
 // Reads of memory that exists already, but that ops of the running call have changed or use and that have not
 // run yet: captured tensors and arguments (R6, R16).
 #include "tests/catch.h"
-#include "tests/catch.h"
 #include "tests/tracer/programs.h"
 
 using namespace programs;

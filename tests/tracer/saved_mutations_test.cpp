@@ -1,7 +1,7 @@
 // Descriptions of saved functions that are wrong, behind a digest that fits: each is an Error, or a function
 // that runs.
-#include <limits>
 #include <cstdlib>
+#include <limits>
 #include <random>
 
 #include "tandem/tandem.h"

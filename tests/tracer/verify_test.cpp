@@ -6,7 +6,6 @@
 #include "tandem/jit/planted_bugs.h"
 #include "tandem/tandem.h"
 #include "tests/catch.h"
-#include "tests/catch.h"
 #include "tests/tracer/programs.h"
 
 using namespace programs;
