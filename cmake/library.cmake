@@ -24,9 +24,9 @@ macro(tandem_add_folder folder)
     endif()
     set_target_properties(${tandem_target} PROPERTIES EXPORT_NAME ${folder} VERSION ${PROJECT_VERSION}
       SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
-    file(GLOB tandem_prelude CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/prelude.h)
-    if(tandem_prelude)
-      tandem_embed_text(${tandem_target} ${tandem_prelude} tandem::${folder} kPreludeText)
+    if(EXISTS ${PROJECT_SOURCE_DIR}/${folder}/prelude.h)
+      tandem_embed_text(${tandem_target} ${PROJECT_SOURCE_DIR}/${folder}/prelude.h tandem::${folder} kPreludeText)
+      tandem_embed_text(${tandem_target} ${PROJECT_SOURCE_DIR}/${folder}/prelude_cuda.h tandem::${folder} kCudaPreludeText)
     endif()
     list(APPEND TANDEM_LIBRARIES ${tandem_target})
   endif()
@@ -35,8 +35,8 @@ endmacro()
 # Compiles the text file `file` into `target` as `extern const char <symbol>[]` in `namespace`.
 function(tandem_embed_text target file namespace symbol)
   set(output ${PROJECT_BINARY_DIR}/generated/${target}_${symbol}.cpp)
-  string(REGEX REPLACE "[.]h$" "_*.inc" parts ${file})
-  file(GLOB parts CONFIGURE_DEPENDS ${parts})
+  get_filename_component(folder ${file} DIRECTORY)
+  file(GLOB parts CONFIGURE_DEPENDS ${folder}/prelude_*.inc)
   add_custom_command(OUTPUT ${output}
     COMMAND ${CMAKE_COMMAND} -DINPUT=${file} -DOUTPUT=${output} -DNAMESPACE=${namespace} -DSYMBOL=${symbol}
             -P ${PROJECT_SOURCE_DIR}/cmake/embed_text.cmake

@@ -71,6 +71,11 @@ Environment read() {
 #else
   e.poison = flag("TANDEM_POISON", false);
 #endif
+  e.cuda_path = text("TANDEM_CUDA_PATH");
+  e.cuda_home = text("CUDA_HOME");
+  e.python_environment = text("VIRTUAL_ENV");
+  if (e.python_environment.empty()) e.python_environment = text("CONDA_PREFIX");
+  e.sync = flag("TANDEM_SYNC", false);
   return e;
 }
 

@@ -7,13 +7,17 @@
 namespace tandem::core {
 
 struct Environment {
-  std::string log;        // TANDEM_LOG=jit:debug,trace:info
-  std::string cache_dir;  // TANDEM_CACHE_DIR: kernels on disk; "off" for none
-  std::string compiler;   // TANDEM_CXX: host compiler of the CPU JIT; "none" for the evaluator only
-  std::string dump;       // TANDEM_DUMP=graph,passes,kernels,plan[:folder]
-  int num_threads = 0;    // TANDEM_NUM_THREADS; 0: all processors of this process
-  bool jit = true;        // TANDEM_JIT=0: chunk evaluator only
-  bool poison = false;    // TANDEM_POISON=1: fill fresh memory with NaN (on in debug builds)
+  std::string log;                 // TANDEM_LOG=jit:debug,trace:info
+  std::string cache_dir;           // TANDEM_CACHE_DIR: kernels on disk; "off" for none
+  std::string compiler;            // TANDEM_CXX: host compiler of the CPU JIT; "none" for the evaluator only
+  std::string dump;                // TANDEM_DUMP=graph,passes,kernels,plan[:folder]
+  int num_threads = 0;             // TANDEM_NUM_THREADS; 0: all processors of this process
+  bool jit = true;                 // TANDEM_JIT=0: chunk evaluator only
+  bool poison = false;             // TANDEM_POISON=1: fill fresh memory with NaN (on in debug builds)
+  std::string cuda_path;           // TANDEM_CUDA_PATH: folders of the CUDA libraries, before all others
+  std::string cuda_home;           // CUDA_HOME
+  std::string python_environment;  // VIRTUAL_ENV or CONDA_PREFIX: its nvidia wheels are looked into
+  bool sync = false;               // TANDEM_SYNC=1: wait for every launch, so that errors name their op
 };
 /// The process's settings. A malformed value is reported once on stderr and ignored.
 const Environment& environment();

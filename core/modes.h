@@ -60,7 +60,21 @@ class EnableGrad : public NoGrad {
   EnableGrad() : NoGrad(true) {}
 };
 
+/// Tensors that are made from nothing in this scope live on `d`.
+class OnDevice : public ModeGuard {
+ public:
+  explicit OnDevice(Device d) : ModeGuard(with(d)) {}
+
+ private:
+  static Modes with(Device d) {
+    Modes m = modes();
+    m.default_device = d;
+    return m;
+  }
+};
+
 Device default_device();
+/// Of this thread. That the device is there is checked when a tensor is made.
 void set_default_device(Device d);
 
 }  // namespace tandem

@@ -9,8 +9,18 @@ namespace {
 void release_nothing(void*) {}
 }  // namespace
 
-void fail_no_device(Device device) {
-  fail("make_storage: device " + to_string(device) + " is not available; memory can be made on the CPU only");
+Ref<Storage> new_device_storage(int64_t nbytes, Device device) {
+  Storage* s = new (pop_block(kStorageHeader)) Storage;
+  s->refs.set(1);
+  s->nbytes = nbytes;
+  s->device = device;
+  try {
+    fill_device_storage(*s);
+  } catch (...) {
+    push_block(s, kStorageHeader);
+    throw;
+  }
+  return Ref<Storage>::adopt(s);
 }
 
 Ref<Storage> make_storage(int64_t nbytes, Device device) { return new_storage(nbytes, device); }

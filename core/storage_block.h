@@ -12,12 +12,15 @@ namespace tandem::core {
 inline constexpr int64_t kStorageHeader = 64;
 static_assert(sizeof(Storage) <= kStorageHeader);
 
-[[noreturn, gnu::cold]] void fail_no_device(Device device);
+/// The header alone, its data on the device.
+Ref<Storage> new_device_storage(int64_t nbytes, Device device);
+/// Gives it its data and its release (core/cuda/runtime.cpp).
+void fill_device_storage(Storage& s);
 
 /// `nbytes` is refused by the allocator if negative.
 inline Ref<Storage> new_storage(int64_t nbytes, Device device) {
   if (device.type != DeviceType::cpu) [[unlikely]]
-    fail_no_device(device);
+    return new_device_storage(nbytes, device);
   int64_t total = nbytes;
   if (nbytes >= 0 && __builtin_add_overflow(nbytes, kStorageHeader, &total)) [[unlikely]]
     total = nbytes;

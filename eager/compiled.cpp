@@ -44,6 +44,16 @@ void push_type(std::vector<int64_t>& key, const TensorImpl* t) {
     for (const int64_t s : t->strides) key.push_back(s);
 }
 
+void push_device(std::vector<int64_t>& key, Device d) {
+  key.push_back(static_cast<int64_t>(d.type) << 8 | d.index);
+}
+
+Device device_of(std::span<const Ref<TensorImpl>> grads) {
+  for (const Ref<TensorImpl>& g : grads)
+    if (g) return g->device;
+  return cpu;
+}
+
 void push_words(std::vector<int64_t>& key, const ops::OpDef& op, uint32_t numbers,
                 std::span<const int64_t> words) {
   const uint64_t run_time = ops::run_time_mask(op, __builtin_popcount(numbers));
@@ -64,7 +74,7 @@ DType number_type(const ops::OpDef& op, int n_numbers, std::span<const int64_t> 
 
 std::unique_ptr<Compiled> finish(jit::Graph graph, std::unique_ptr<Compiled> c) {
   for (const int32_t v : graph.outputs) c->out_types.push_back(graph.type(v));
-  c->executable = jit::Executable::make(graph, {.compile = false});
+  c->executable = jit::Executable::make(graph, {.compile = false, .device = c->device});
   return c;
 }
 
@@ -85,6 +95,7 @@ std::unique_ptr<Compiled> build_call(const Call& call) {
   const std::vector<ops::TensorType> types = infer_call(call);
   if (call.in_place) check_in_place_types(call, types);
   auto c = std::make_unique<Compiled>();
+  c->device = device_of(call);
   jit::Graph graph;
   jit::GraphEmitter emitter(graph, true);
   const int n_numbers = __builtin_popcount(call.numbers);
@@ -119,6 +130,7 @@ std::unique_ptr<Compiled> build_call(const Call& call) {
 std::unique_ptr<Compiled> build_gradient(const Node& n, std::span<const Ref<TensorImpl>> grads) {
   const ops::OpDef& op = ops::def(n.op);
   auto c = std::make_unique<Compiled>();
+  c->device = device_of(grads);
   jit::Graph graph;
   jit::GraphEmitter emitter(graph, true);
   emitter.location = n.where;
@@ -163,6 +175,7 @@ const Compiled& compiled_call(const Call& call) {
   local.key.push_back(static_cast<int64_t>(call.op) | static_cast<int64_t>(call.in_place) << 16 |
                       static_cast<int64_t>(call.numbers) << 32);
   push_words(local.key, ops::def(call.op), call.numbers, {call.words, call.n_words});
+  push_device(local.key, device_of(call));
   for (uint32_t i = 0; i < call.n_in; ++i) push_type(local.key, call.in[i]);
   return find_or_build(local, [&] { return build_call(call); });
 }
@@ -172,6 +185,7 @@ const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>
   local.key.clear();
   local.key.push_back(static_cast<int64_t>(n.op) | int64_t{1} << 24 | static_cast<int64_t>(n.numbers) << 32);
   push_words(local.key, ops::def(n.op), n.numbers, n.words);
+  push_device(local.key, device_of(grads));
   int64_t needed = 0;
   for (size_t i = 0; i < n.in.size(); ++i) {
     const Node::In& in = n.in[i];
@@ -201,7 +215,7 @@ void run_compiled(const Compiled& c, const char* op_name, Location where, void* 
   if (c.out_types.size() > kMany) many_outputs.resize(c.out_types.size()), addresses = many_outputs.data();
   for (size_t k = 0; k < c.numbers.size(); ++k) numbers[k] = words[c.numbers[k]];
   for (size_t j = 0; j < c.out_types.size(); ++j) {
-    outputs[j] = core::make_tensor(c.out_types[j].sizes, c.out_types[j].dtype, c.out_types[j].device);
+    outputs[j] = core::make_tensor(c.out_types[j].sizes, c.out_types[j].dtype, c.device);
     addresses[j] = outputs[j]->data;
   }
   if (c.executable->run(inputs, numbers, addresses) != 0) [[unlikely]]

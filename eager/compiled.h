@@ -16,6 +16,7 @@ struct Node;
 /// An executable with what its caller must bring and gets back.
 struct Compiled {
   std::shared_ptr<const jit::Executable> executable;
+  Device device;                           // of all its operands and results
   std::vector<ops::TensorType> out_types;  // of the executable's outputs
   std::vector<int> inputs;                 // operand (or saved value) behind each graph input
   std::vector<int> numbers;                // word of the call behind each run-time number

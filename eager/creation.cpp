@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "tandem/core/cuda/runtime.h"
 #include "tandem/eager/call.h"
 
 namespace tandem {
@@ -14,10 +15,9 @@ using ops::OpId;
 
 namespace {
 
-Device device_of(const TensorOptions& options, const char* who, Location where) {
+Device checked_device(const TensorOptions& options, const char* who, Location where) {
   const Device d = options.device.value_or(default_device());
-  if (d.type != DeviceType::cpu)
-    fail(std::string(who) + ": no device " + to_string(d) + " in this build; only cpu is there", where);
+  if (d.type == DeviceType::cuda) cuda::Runtime::of(d, who, where);
   return d;
 }
 
@@ -35,7 +35,7 @@ Ref<TensorImpl> fresh(const char* who, const Dims& sizes, DType dtype, Device de
 }
 
 /// A real tensor made on the host, cast and finished as the options say.
-Tensor from_fresh(Ref<TensorImpl> t, const TensorOptions& options, Location where) {
+Tensor from_fresh(Ref<TensorImpl> t, const TensorOptions& options, Device device, Location where) {
   if (options.dtype != t->dtype) {
     TensorImpl* in[] = {t.get()};
     const int64_t word = static_cast<int64_t>(options.dtype);
@@ -44,7 +44,7 @@ Tensor from_fresh(Ref<TensorImpl> t, const TensorOptions& options, Location wher
                   &out);
     t = std::move(out);
   }
-  return finished(Tensor(std::move(t)), options, where);
+  return finished(Tensor(std::move(t)).to(device, where), options, where);
 }
 
 Generator& generator_or_default(Generator* g) { return g ? *g : default_generator(); }
@@ -61,7 +61,7 @@ DType drawn_type(DType type, const char* who, Location where) {
 Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Generator* generator,
                    Location where) {
   const char* who = ops::def(op).name;
-  device_of(options, who, where);
+  const OnDevice guard(checked_device(options, who, where));
   const DType type = drawn_type(options.dtype, who, where);
   const int64_t n = checked_numel(sizes, where);
   Generator& g = generator_or_default(generator);
@@ -81,13 +81,13 @@ Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Gen
 }  // namespace
 
 Tensor empty(const Dims& sizes, TensorOptions options, Location where) {
-  const Device d = device_of(options, "empty", where);
+  const Device d = checked_device(options, "empty", where);
   checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "empty", where);
   return finished(Tensor(fresh("empty", sizes, options.dtype, d, where)), options, where);
 }
 
 Tensor full(const Dims& sizes, double value, TensorOptions options, Location where) {
-  device_of(options, "full", where);
+  const OnDevice guard(checked_device(options, "full", where));
   checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "full", where);
   return finished(CallBuilder(OpId::full, where).word(options.dtype).floating(value).list(sizes).run(),
                   options, where);
@@ -109,7 +109,7 @@ Tensor empty_like(const Tensor& t, Location where) {
 }
 
 Tensor arange(double start, double end, double step, TensorOptions options, Location where) {
-  device_of(options, "arange", where);
+  const OnDevice guard(checked_device(options, "arange", where));
   if (step == 0 || !std::isfinite(start) || !std::isfinite(end) || !std::isfinite(step))
     fail("arange: finite bounds and a step other than 0 are needed, found " + std::to_string(start) + ", " +
              std::to_string(end) + ", " + std::to_string(step),
@@ -138,12 +138,13 @@ Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions optio
     fail("randint: high must be above low, found " + std::to_string(low) + " and " + std::to_string(high),
          where);
   checked_numel(sizes, where);
-  Ref<TensorImpl> t = fresh("randint", sizes, DType::int64, device_of(options, "randint", where), where);
+  const Device device = checked_device(options, "randint", where);
+  Ref<TensorImpl> t = fresh("randint", sizes, DType::int64, cpu, where);
   Generator& g = generator_or_default(generator);
   const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
   for (int64_t& v : std::span(static_cast<int64_t*>(t->data), static_cast<size_t>(t->numel)))
     v = static_cast<int64_t>(static_cast<uint64_t>(low) + g.below(range));
-  return from_fresh(std::move(t), options, where);
+  return from_fresh(std::move(t), options, device, where);
 }
 
 Tensor randperm(int64_t n, Generator* generator, Location where) {
@@ -173,12 +174,12 @@ namespace eager {
 
 Tensor from_host(const void* values, DType from, int64_t count, const Dims& sizes,
                  const TensorOptions& options, Location where) {
-  const Device d = device_of(options, "tensor", where);
+  const Device d = checked_device(options, "tensor", where);
   if (checked_numel(sizes, where) != count)
     fail("tensor: " + std::to_string(count) + " values for shape " + to_string(sizes), where);
-  Ref<TensorImpl> t = fresh("tensor", sizes, from, d, where);
+  Ref<TensorImpl> t = fresh("tensor", sizes, from, cpu, where);
   if (count) std::memcpy(t->data, values, static_cast<size_t>(t->nbytes()));
-  return from_fresh(std::move(t), options, where);
+  return from_fresh(std::move(t), options, d, where);
 }
 
 }  // namespace eager
@@ -186,21 +187,23 @@ Tensor from_host(const void* values, DType from, int64_t count, const Dims& size
 const Tensor& Tensor::normal_(double mean, double std, Generator* generator, Location where) const {
   const NoGrad no_grad;
   const Tensor r =
-      randn(sizes(where), {.dtype = drawn_type(dtype(where), "normal_", where)}, generator, where);
+      randn(sizes(where), {.dtype = drawn_type(dtype(where), "normal_", where), .device = device(where)},
+            generator, where);
   const Tensor scaled = tandem::mul(Operand(r, where), Operand(std, where));
   return copy_(tandem::add(Operand(scaled, where), Operand(mean, where)), where);
 }
 const Tensor& Tensor::uniform_(double low, double high, Generator* generator, Location where) const {
   const NoGrad no_grad;
   const Tensor r =
-      rand(sizes(where), {.dtype = drawn_type(dtype(where), "uniform_", where)}, generator, where);
+      rand(sizes(where), {.dtype = drawn_type(dtype(where), "uniform_", where), .device = device(where)},
+           generator, where);
   const Tensor scaled = tandem::mul(Operand(r, where), Operand(high - low, where));
   return copy_(tandem::add(Operand(scaled, where), Operand(low, where)), where);
 }
 const Tensor& Tensor::bernoulli_(double p, Generator* generator, Location where) const {
   if (!(p >= 0 && p <= 1)) fail("bernoulli_: p must lie in [0, 1], found " + std::to_string(p), where);
   const NoGrad no_grad;
-  const Tensor r = rand(sizes(where), {.dtype = float32}, generator, where);
+  const Tensor r = rand(sizes(where), {.dtype = float32, .device = device(where)}, generator, where);
   return copy_(tandem::lt(Operand(r, where), Operand(p, where)), where);
 }
 

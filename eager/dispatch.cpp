@@ -200,6 +200,8 @@ std::vector<ops::TensorType> infer_call(const Call& call) {
               t.structural,
               call.where},
              out);
+  const Device device = device_of(call);
+  for (ops::TensorType& t : out) t.device = device;
   return out;
 }
 

@@ -31,6 +31,12 @@ CallTypes call_types(const Call& call);
 NumberKind number_kind(const ops::OpDef& op, int n_numbers, std::span<const int64_t> words, int word);
 /// Checks and infers; throws Error with the caller's line.
 std::vector<ops::TensorType> infer_call(const Call& call);
+/// The device of the first tensor operand; without any, the default device.
+inline Device device_of(const Call& call) {
+  for (uint32_t i = 0; i < call.n_in; ++i)
+    if (call.in[i]) return call.in[i]->device;
+  return modes().default_device;
+}
 /// The layout of a view op's result over its operand's storage.
 ops::Layout infer_view(const Call& call);
 

@@ -41,6 +41,8 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
   out.assign(n.in.size(), {});
   fresh.assign(n.in.size(), 0);
   if (through_dispatch) {
+    const auto first = std::find_if(grads.begin(), grads.end(), [](const auto& g) { return bool(g); });
+    const OnDevice guard(first == grads.end() ? default_device() : (*first)->device);
     EagerEmitter e(n.where);
     const int n_numbers = __builtin_popcount(n.numbers);
     GradientValues values = gradient_values(

@@ -4,7 +4,9 @@
 
 #include <limits>
 
+#include "tandem/eager/autograd.h"
 #include "tandem/eager/call.h"
+#include "tandem/eager/transfer.h"
 
 namespace tandem {
 
@@ -220,9 +222,16 @@ Tensor Tensor::to(DType dtype, Location where) const {
 }
 Tensor Tensor::to(Device device, Location where) const {
   if (checked(where).device == device) return *this;
-  fail("to: no device " + to_string(device) + " in this build; tensors live on " +
-           to_string(checked(where).device),
-       where);
+  if (!requires_grad()) return eager::copied_to(*this, device, where);
+  const Device from = checked(where).device;
+  return autograd::apply(
+      [&](autograd::Context&, const TensorList& in) {
+        return TensorList{eager::copied_to(in[0], device, where)};
+      },
+      [from, where](const autograd::Context&, const TensorList& gradients) {
+        return TensorList{gradients[0].to(from, where)};
+      },
+      {*this}, where)[0];
 }
 Tensor Tensor::clone(Location where) const { return CallBuilder(OpId::clone, where).in(*this).run(); }
 Tensor Tensor::contiguous(Location where) const {
@@ -242,6 +251,7 @@ TANDEM_IN_PLACE(div)
 #undef TANDEM_IN_PLACE
 
 const Tensor& Tensor::copy_(const Tensor& src, Location where) const {
+  if (!(src.device(where) == device(where))) return copy_(src.to(device(where), where), where);
   CallBuilder(OpId::copy, where).in(*this).in(src).run_in_place();
   return *this;
 }

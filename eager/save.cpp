@@ -32,7 +32,7 @@ void write(const std::string& path, const char* kind, const std::vector<NamedTen
   std::vector<core::SafeTensor> entries;
   for (const NamedTensor& n : tensors) {
     if (!n.tensor.defined()) fail("save: \"" + n.name + "\" is an undefined tensor", where);
-    packed.push_back(n.tensor.contiguous(where));
+    packed.push_back(n.tensor.contiguous(where).to(cpu, where));
     core::TensorImpl* t = packed.back().impl();
     eager::materialize(t, where);
     entries.push_back({n.name, t->dtype, t->sizes, t->data});

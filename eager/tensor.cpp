@@ -6,6 +6,7 @@
 #include "tandem/eager/emitter.h"
 #include "tandem/eager/functions.h"
 #include "tandem/eager/tape.h"
+#include "tandem/eager/transfer.h"
 
 namespace tandem {
 
@@ -36,17 +37,19 @@ int64_t Tensor::size(int64_t axis, Location where) const {
 
 double Tensor::item_double(Location where) const {
   const TensorImpl& t = single(*this, where);
-  return core::load_double(t.dtype, static_cast<const char*>(t.data));
+  int64_t element = 0;
+  eager::load_element(t, &element);
+  return core::load_double(t.dtype, &element);
 }
 
 int64_t Tensor::item_int(Location where) const {
   const TensorImpl& t = single(*this, where);
   if (t.dtype == DType::int64) {
     int64_t v = 0;
-    std::memcpy(&v, t.data, sizeof v);
+    eager::load_element(t, &v);
     return v;
   }
-  const double v = core::load_double(t.dtype, static_cast<const char*>(t.data));
+  const double v = item_double(where);
   if (!(v >= -9.2e18 && v <= 9.2e18))
     fail("item: the value " + std::to_string(v) + " does not fit an integer", where);
   return static_cast<int64_t>(v);
@@ -63,7 +66,7 @@ void* Tensor::raw_data(DType expected, Location where) const {
 
 void Tensor::copy_out(void* out, DType type, Location where) const {
   const NoGrad no_grad;
-  const Tensor ready = to(type, where).contiguous(where);
+  const Tensor ready = to(type, where).contiguous(where).to(cpu, where);
   eager::materialize(ready.impl(), where);
   if (ready.impl()->numel) std::memcpy(out, ready.impl()->data, static_cast<size_t>(ready.impl()->nbytes()));
 }
@@ -169,6 +172,7 @@ eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor
              where);
       const NoGrad no_grad;
       eager::EagerEmitter e(where);
+      const OnDevice guard(t.device);
       r.gradients.push_back(e.tensor(e.full(t.sizes, t.dtype, 1.0)));
     } else {
       const Tensor& g = gradients[i];

@@ -119,7 +119,8 @@ class Tensor {
   /// All elements in row-major order, converted to T.
   template <Number T>
   std::vector<T> to_vector(Location where = Location::here()) const;
-  /// Address of the first element; T must be the element type. In a traced call this counts as a read.
+  /// Address of the first element, on its device; T must be the element type. In a traced call this counts as
+  /// a read.
   template <class T>
   T* data(Location where = Location::here()) const {
     return static_cast<T*>(raw_data(dtype_of<T>, where));
@@ -162,6 +163,7 @@ class Tensor {
 
   // Types and layout.
   Tensor to(DType dtype, Location where = Location::here()) const;
+  /// A copy on another device; gradients go the other way. In a traced call this counts as a read.
   Tensor to(Device device, Location where = Location::here()) const;
   Tensor contiguous(Location where = Location::here()) const;
   Tensor clone(Location where = Location::here()) const;

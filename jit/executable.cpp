@@ -8,10 +8,12 @@
 #include "tandem/core/error.h"
 #include "tandem/core/profile.h"
 #include "tandem/core/thread_pool.h"
+#include "tandem/jit/cuda_executable.h"
 #include "tandem/jit/describe.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/kernel_table.h"
 #include "tandem/jit/plan.h"
+#include "tandem/jit/print_cuda.h"
 
 namespace tandem::jit {
 
@@ -113,7 +115,8 @@ struct Executable::Impl {
 
   Graph graph;
   Plan plan;
-  std::vector<Runner> runners;  // per Plan::kernels
+  std::vector<Runner> runners;  // per Plan::kernels; none on CUDA
+  std::unique_ptr<const CudaExecutable> cuda;
   ExecutableStats stats;
   size_t entries_to_run = 0;  // all of the plan's, but for WithoutEntries
 
@@ -264,12 +267,19 @@ struct Executable::Impl {
       runners.push_back({compile ? k->function.load(std::memory_order_acquire) : nullptr, &k->evaluator});
   }
 
+  /// The printed text of a kernel; empty, with the reason, if it is interpreted.
+  std::string source(size_t kernel, std::string* why) const {
+    const std::string symbol = kernel_symbol(plan.kernel_texts[kernel]);
+    return cuda ? print_cuda(plan.kernels[kernel], symbol) : print_c(plan.kernels[kernel], symbol, why);
+  }
+  bool is_compiled(size_t kernel) const { return cuda || runners[kernel].function != nullptr; }
+
   void count() {
     stats.entries = static_cast<int>(plan.entries.size());
     for (const Entry& e : plan.entries) switch (e.kind) {
         case EntryKind::kernel:
           ++stats.kernels;
-          ++(runners[static_cast<size_t>(e.index)].function ? stats.compiled : stats.interpreted);
+          ++(is_compiled(static_cast<size_t>(e.index)) ? stats.compiled : stats.interpreted);
           break;
         case EntryKind::product:
           ++stats.products;
@@ -301,13 +311,20 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
     const Grouping grouping = group(prepared, options.optimize);
     impl->plan = build_plan(prepared, grouping, options.optimize);
   }
-  impl->choose_code(options.compile);
+  if (options.device.type == DeviceType::cuda)
+    impl->cuda = std::make_unique<CudaExecutable>(impl->plan, options.device, options.compile);
+  else
+    impl->choose_code(options.compile);
   impl->count();
   impl->entries_to_run = options.compile && without_entries.load() ? 0 : impl->plan.entries.size();
   return std::shared_ptr<const Executable>(new Executable(std::move(impl)));
 }
 
 int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs) const {
+  if (impl_->cuda) {
+    impl_->cuda->run(inputs, numbers, outputs, impl_->entries_to_run);
+    return 0;
+  }
   const Arena arena(impl_->plan.arena_bytes);
   const Memory memory{arena.memory(), inputs, outputs, impl_->plan.constants.data()};
   if (core::profiling()) [[unlikely]]
@@ -329,8 +346,7 @@ std::string Executable::code() const {
   std::string text;
   for (size_t i = 0; i < impl_->plan.kernels.size(); ++i) {
     std::string why;
-    const std::string printed =
-        print_c(impl_->plan.kernels[i], kernel_symbol(impl_->plan.kernel_texts[i]), &why);
+    const std::string printed = impl_->source(i, &why);
     text +=
         printed.empty() ? "// " + impl_->plan.kernels[i].name + " is interpreted: " + why + "\n" : printed;
     text += "\n";
@@ -342,9 +358,9 @@ Description Executable::describe() const {
   Description d{prepare(impl_->graph), impl_->plan, {}, {}};
   for (size_t i = 0; i < d.plan.kernels.size(); ++i) {
     std::string why;
-    d.sources.push_back(print_c(d.plan.kernels[i], kernel_symbol(d.plan.kernel_texts[i]), &why));
+    d.sources.push_back(impl_->source(i, &why));
     if (d.sources.back().empty()) d.sources.back() = why;
-    d.compiled.push_back(impl_->runners[i].function != nullptr);
+    d.compiled.push_back(impl_->is_compiled(i));
   }
   return d;
 }
@@ -352,11 +368,10 @@ Description Executable::describe() const {
 std::vector<std::string> Executable::fallbacks() const {
   std::vector<std::string> out;
   for (size_t i = 0; i < impl_->plan.kernels.size(); ++i) {
-    if (impl_->runners[i].function) continue;
-    const Kernel& kernel = impl_->plan.kernels[i];
+    if (impl_->is_compiled(i)) continue;
     std::string why;
-    if (!print_c(kernel, "f", &why).empty()) why = "no compiled code";
-    out.push_back("kernel " + kernel.name + " is interpreted: " + why);
+    if (!impl_->source(i, &why).empty()) why = "no compiled code";
+    out.push_back("kernel " + impl_->plan.kernels[i].name + " is interpreted: " + why);
   }
   return out;
 }

@@ -16,6 +16,7 @@ struct ExecutableOptions {
   bool compile = true;   // print, compile and load kernels; false: the chunk evaluator (eager mode)
   bool optimize = true;  // run the passes and fuse; false: one group per node (tests)
   std::vector<std::string> disabled_passes = {};
+  Device device = cpu;  // of all inputs and outputs; on CUDA kernels are always compiled
 };
 
 struct ExecutableStats {
@@ -51,7 +52,8 @@ class Executable {
   /// `inputs`: addresses in the order of Graph::inputs; `numbers`: 8-byte words (bits of float64, int64) in
   /// the order of the run-time numbers; `outputs`: addresses of fresh contiguous memory in the order of
   /// Graph::outputs. Writes happen in place. Returns 0, or 1 + the plan entry at which an index was out of
-  /// range (later entries did not run).
+  /// range (later entries did not run). On CUDA all addresses are the device's, the work is queued, and such
+  /// an index is told at the next synchronisation.
   int run(void* const* inputs, const int64_t* numbers, void* const* outputs) const;
   /// The op line of a failed entry, and what it was.
   Location entry_where(int entry) const;

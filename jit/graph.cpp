@@ -36,7 +36,9 @@ int32_t add_leaf(Graph& g, Leaf leaf, const TensorType& type, int32_t index = 0,
 }  // namespace
 
 int32_t Graph::add_input(const TensorType& type, const Dims& strides, std::string name, int64_t alignment) {
-  const int32_t v = add_leaf(*this, Leaf::input, type, static_cast<int32_t>(inputs.size()));
+  TensorType anywhere = type;
+  anywhere.device = {};
+  const int32_t v = add_leaf(*this, Leaf::input, anywhere, static_cast<int32_t>(inputs.size()));
   inputs.push_back({v, strides, alignment, std::move(name)});
   return v;
 }

@@ -1,6 +1,8 @@
 // The program IR: flat vectors with integer ids, pure SSA. A Graph is a value: copying it copies vectors;
 // passes are functions Graph -> Graph. No sharing, no locks: one owner at a time.
 //
+// A graph runs on one device, which its executable is told; the types in it say none.
+//
 // A node is an op applied to values, or one of four leaves: a tensor input, a run-time number, a constant
 // number, or a number counted from sizes. Values are logical: sizes and dtype, no strides; an input says how
 // it lies in memory. Text form, one line a node, parses back:

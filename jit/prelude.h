@@ -43,7 +43,10 @@ struct td_args {
 // The order matters.
 // clang-format off
 #include "tandem/jit/prelude_vectors.inc"
+#include "tandem/jit/prelude_arithmetic.inc"
 #include "tandem/jit/prelude_functions.inc"
+#include "tandem/jit/prelude_conversions.inc"
 #include "tandem/jit/prelude_memory.inc"
+#include "tandem/jit/prelude_draws.inc"
 #include "tandem/jit/prelude_random.inc"
 // clang-format on

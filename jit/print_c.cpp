@@ -43,7 +43,7 @@ std::string c_step(const std::string& counter, int first, int last) {
 }
 
 std::string CPrinter::print(const std::string& symbol) {
-  header();
+  t_.out += kernel_comment(k_);
   t_.line("extern \"C\" void " + symbol + "(const td_args* a) {");
   if (k_.kept_rank > 0) {
     t_.line("if (a->begin >= a->end) return;");
@@ -62,18 +62,6 @@ std::string CPrinter::print(const std::string& symbol) {
   }
   t_.line("}");
   return std::move(t_.out);
-}
-
-void CPrinter::header() {
-  std::string name;
-  for (const char c : k_.name) name += c >= 32 && c < 127 && c != '\\' ? c : ' ';
-  t_.line("// " + name);
-  std::string text = to_string(k_);
-  for (size_t i = 0; i < text.size();) {
-    const size_t end = std::min(text.find('\n', i), text.size());
-    t_.line("//   " + text.substr(i, end - i));
-    i = end + 1;
-  }
 }
 
 // Base pointers, sizes, strides and the values of the whole call.

@@ -19,7 +19,6 @@ class CPrinter {
 
  private:
   // The frame: print_c.cpp.
-  void header();
   void start();
   void counters(int dims, std::string from);
   void advance(int dims);

@@ -1,5 +1,6 @@
 #include "tandem/jit/print_c_text.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdio>
@@ -34,6 +35,19 @@ const char* c_vector(DType t) { return names(t).vector; }
 const char* c_suffix(DType t) { return names(t).suffix; }
 
 bool finds_index(ReduceOp op) { return op == ReduceOp::argmax || op == ReduceOp::argmin; }
+
+std::string kernel_comment(const Kernel& k) {
+  std::string out = "// ";
+  for (const char c : k.name) out += c >= 32 && c < 127 && c != '\\' ? c : ' ';
+  out += '\n';
+  const std::string text = to_string(k);
+  for (size_t i = 0; i < text.size();) {
+    const size_t end = std::min(text.find('\n', i), text.size());
+    out += "//   " + text.substr(i, end - i) + '\n';
+    i = end + 1;
+  }
+  return out;
+}
 
 void CText::line(const std::string& text) {
   if (!text.empty() && text[0] == '}') --depth_;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tandem/jit/print_c_plan.h"
+#include "tandem/jit/type_names.h"
 
 namespace tandem::jit {
 
@@ -57,10 +58,7 @@ class CText {
 
 bool finds_index(ReduceOp op);
 
-/// Names of the prelude's types for one element and for a vector of them.
-const char* c_scalar(DType t);
-const char* c_vector(DType t);
-/// The short name that the prelude's functions carry: "f32".
-const char* c_suffix(DType t);
+/// The kernel as comment lines, to stand before its code.
+std::string kernel_comment(const Kernel& k);
 
 }  // namespace tandem::jit

@@ -173,7 +173,7 @@ int run(int argc, char** argv) {
   s.batch = options.integer("batch", 64, "images a step");
   s.seed = options.integer("seed", 1, "of weights, dropout and shuffling");
   s.lr = options.number("lr", 4e-3, "learning rate of the first epoch; it falls to 0 along a cosine");
-  const std::string device = options.text("device", "cpu", "where to train");
+  const std::string device = options.text("device", "cpu", "where to train: cpu, cuda or cuda:1");
   const std::string data = options.text("data", TANDEM_SAMPLE_DATA "/digits.csv.gz", "the digits");
   const std::string json = options.text("json", "", "also write the results to this file");
   s.draw = options.text("draw", "", "also draw the traced step: a page for a browser");
@@ -185,12 +185,15 @@ int run(int argc, char** argv) {
   if (s.epochs < 1) options.stop("--epochs must be at least 1");
   if (s.batch < 1) options.stop("--batch must be at least 1");
 
-  td::set_default_device(td::parse_device(device));
+  const td::Device on = td::parse_device(device);
   const std::string out =
       folder.empty() ? std::filesystem::read_symlink("/proc/self/exe").parent_path().string() : folder;
-  const Digits digits = load_digits(data);
+  Digits digits = load_digits(data);
   if (digits.train_x.size(0) < s.batch)
     options.stop("--batch is larger than the " + std::to_string(digits.train_x.size(0)) + " training images");
+
+  for (td::Tensor* t : {&digits.train_x, &digits.train_y, &digits.test_x, &digits.test_y}) *t = t->to(on);
+  td::set_default_device(on);
 
   std::printf("a 64-256-128-10 network with dropout, on %lld digits; %lld more to test\n",
               static_cast<long long>(digits.train_x.size(0)), static_cast<long long>(digits.test_x.size(0)));

@@ -100,6 +100,7 @@ TensorImpl* Frame::lend_fresh(uint32_t handle) {
   const HandleInfo& info = r_.infos[handle];
   TensorImpl* fresh = core::new_impl();
   fresh->dtype = info.dtype;
+  fresh->device = info.device;
   fresh->sizes = info.sizes;
   fresh->strides = info.strides;
   fresh->numel = info.numel;
@@ -180,8 +181,9 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
   eager::refresh(t);
   if (info.kind != HandleInfo::Kind::slot || t->has(kPending) || t->frame == this) return false;
   if (on(Mechanism::slot_types))
-    if (t->dtype != info.dtype || !(t->sizes == info.sizes) || !(t->strides == info.strides) ||
-        t->has(kRequiresGrad) != info.requires_grad || (t->grad_fn == nullptr) != info.leaf)
+    if (t->dtype != info.dtype || !(t->device == info.device) || !(t->sizes == info.sizes) ||
+        !(t->strides == info.strides) || t->has(kRequiresGrad) != info.requires_grad ||
+        (t->grad_fn == nullptr) != info.leaf)
       return false;
   if (r_.cells[info.cell].members != 1) return false;
   if (on(Mechanism::slot_once)) {

@@ -215,6 +215,7 @@ class Frame final : public eager::Interceptor {
   static const Ref<core::TapeNode>& freed_history(HandleInfo& info);
   bool has_history(uint32_t handle) const;
   void note_open_tape(SegmentEnd& segment);
+  Device device_of_segment();
   std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);
   eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;
   Made made_of(uint32_t handle, int32_t output = -1) const;

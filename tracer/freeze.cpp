@@ -66,6 +66,9 @@ void Freezer::check_events() {
 }
 
 void Freezer::check(const Entry& e, Location where) {
+  for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i)
+    if (r_.infos[r_.operand(e, i)].device.type != DeviceType::cpu)
+      refuse(std::string(def(e).name) + ": frozen functions work on the CPU only", where);
   switch (e.kind) {
     case EventKind::read:
       refuse("a read: what the program does with the value needs the body", where);

@@ -202,6 +202,7 @@ HandleInfo info_of(const TensorImpl* t, HandleInfo::Kind kind, uint32_t cell) {
   info.kind = kind;
   info.cell = cell;
   info.dtype = t->dtype;
+  info.device = t->device;
   info.sizes = t->sizes;
   info.strides = t->strides;
   info.offset = t->offset;
@@ -298,6 +299,7 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
       HandleInfo info;
       info.kind = HandleInfo::Kind::result;
       info.dtype = type.dtype;
+      info.device = type.device;
       info.sizes = type.sizes;
       info.op = call.op;
       info.where = call.where;

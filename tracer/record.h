@@ -59,6 +59,7 @@ struct HandleInfo {
   std::shared_ptr<const Entry> view;  // null: not a view of this call
   bool follows = false;               // a view that follows its base's history (not made under NoGrad)
   DType dtype = DType::float32;
+  Device device;
   Dims sizes, strides;
   int64_t offset = 0, numel = 0;
   bool requires_grad = false, leaf = true, contiguous = true;
@@ -121,10 +122,11 @@ struct Plan {
   std::vector<uint32_t> numbers;  // words
   std::vector<uint32_t> outputs;  // cells
   std::vector<int64_t> nbytes;    // of each output
-  std::vector<char> covered;      // by handle: may be held at the end, with the history it has
-  std::vector<Made> made;         // what has memory and is made in the segment, in order
-  std::string graph;              // as lowered, before the passes
-  std::vector<Origin> origins;    // for drawings
+  Device device;
+  std::vector<char> covered;    // by handle: may be held at the end, with the history it has
+  std::vector<Made> made;       // what has memory and is made in the segment, in order
+  std::string graph;            // as lowered, before the passes
+  std::vector<Origin> origins;  // for drawings
 };
 
 /// Where a segment ends (a read or the end of the call) and what can be alive there.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
@@ -177,6 +178,24 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
   return segment.plan.get();
 }
 
+// A plan runs on one device.
+Device Frame::device_of_segment() {
+  std::optional<Device> device;
+  const auto see = [&](uint32_t handle) {
+    const Device d = r_.infos[handle].device;
+    if (handle && !(device.value_or(d) == d))
+      throw NotAGraph("ops on " + to_string(*device) + " and " + to_string(d) +
+                      " without a read between them");
+    if (handle) device = d;
+  };
+  for_path(segment_start_, [&](const Entry& e, Location) {
+    if (e.kind != EventKind::op) return;
+    for (uint32_t i = 0; i < e.n_in; ++i) see(r_.operand(e, i));
+    for (uint32_t h = e.out; h < e.out + e.n_out; ++h) see(h);
+  });
+  return device.value_or(cpu);
+}
+
 std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<char>& live_cells) {
   std::vector<char> made(r_.handles.size(), 0), made_cells(r_.cells.size(), 0);
   for (const uint32_t h : segment.results) {
@@ -185,6 +204,7 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
   }
   Lowering lowering(r_, std::move(made));
   auto plan = std::make_unique<Plan>();
+  plan->device = device_of_segment();
   std::vector<TensorImpl*> operands;
   for_path(segment_start_, [&](const Entry& e, Location) { lowering.announce(e); });
   int32_t at = 0;
@@ -217,7 +237,7 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
   plan->inputs = lowering.inputs();
   plan->numbers = lowering.numbers();
   plan->graph = jit::to_string(lowering.graph());
-  plan->executable = jit::Executable::make(lowering.graph(), {.compile = r_.compile});
+  plan->executable = jit::Executable::make(lowering.graph(), {.compile = r_.compile, .device = plan->device});
   return plan;
 }
 
@@ -266,7 +286,7 @@ void Frame::run_plan(const Plan& plan) {
   for (const uint32_t w : plan.numbers) *number++ = words[w];
   for (size_t k = 0; k < plan.nbytes.size(); ++k) {
     try {
-      scratch_.storages[k] = core::make_storage(plan.nbytes[k]);
+      scratch_.storages[k] = core::make_storage(plan.nbytes[k], plan.device);
     } catch (const Error& e) {
       fail_for(e, r_.cells[plan.outputs[k]].root);
     }

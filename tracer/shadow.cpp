@@ -192,6 +192,8 @@ void Shadow::run(const Call& call) {
 }
 
 bool Shadow::op(const Call& call, Ref<TensorImpl>* results) {
+  if (eager::device_of(call).type != DeviceType::cpu)
+    fail(std::string(ops::def(call.op).name) + ": verify, check and debug work on the CPU only", call.where);
   const bool note = frame_.op(call, results);
   if (frame_.passthrough_) {  // real already
     forget();

@@ -19,7 +19,8 @@ void Frame::read(TensorImpl* t, Location where) {
   const bool pending = t->has(kPending);
   if (pending && t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
   if (pending && !on(Mechanism::reads_run))
-    return give_storage(made_of(static_cast<uint32_t>(t->handle)), core::make_storage(t->nbytes()));
+    return give_storage(made_of(static_cast<uint32_t>(t->handle)),
+                        core::make_storage(t->nbytes(), t->device));
   if (!recording_) {
     if (!find_event([](const Entry& e) { return e.kind == EventKind::read; }))
       start_recording({.kind = EventKind::read, .where = where});

@@ -106,7 +106,8 @@ class Parser {
       ++count;
     }
     if (count == 0) fail("csv: \"" + name_ + "\" holds no rows", where_);
-    return tensor(std::span<const T>(values), {count, columns_}, {.dtype = dtype_of<T>}, where_);
+    return tensor(std::span<const T>(values), {count, columns_}, {.dtype = dtype_of<T>, .device = cpu},
+                  where_);
   }
 
   std::string_view text_;

@@ -25,7 +25,7 @@ Tensor elements(const char* p, const Dims& sizes, Location where) {
     v = static_cast<T>(std::bit_cast<Stored>(big_endian<Bits>(p)));
     p += sizeof(Bits);
   }
-  return tensor(std::span<const T>(values), sizes, {.dtype = dtype_of<T>}, where);
+  return tensor(std::span<const T>(values), sizes, {.dtype = dtype_of<T>, .device = cpu}, where);
 }
 
 struct Code {

@@ -7,8 +7,9 @@ namespace tandem::data {
 
 namespace {
 
-Tensor index_tensor(std::span<const int64_t> indices) {
-  return tensor(indices, {static_cast<int64_t>(indices.size())});
+/// Where its rows lie.
+Tensor index_tensor(std::span<const int64_t> indices, Device device) {
+  return tensor(indices, {static_cast<int64_t>(indices.size())}, {.dtype = int64, .device = device});
 }
 
 }  // namespace
@@ -40,9 +41,8 @@ Example TensorDataset::get(int64_t i) const {
 }
 
 Example TensorDataset::batch(std::span<const int64_t> indices) const {
-  const Tensor index = index_tensor(indices);
-  Tensor x = x_.index_select(0, index, {});
-  Tensor y = y_.index_select(0, index, {});
+  Tensor x = x_.index_select(0, index_tensor(indices, x_.device()), {});
+  Tensor y = y_.index_select(0, index_tensor(indices, y_.device()), {});
   return {std::move(x), std::move(y)};
 }
 

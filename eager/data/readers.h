@@ -1,5 +1,6 @@
 // Readers of numeric files, plain or gzipped: CSV, and IDX (the format of MNIST). Whatever bytes a file
-// holds, the result is a tensor or an Error that names the file and the place. Free functions, any thread.
+// holds, the result is a tensor on the CPU or an Error that names the file and the place. Free functions, any
+// thread.
 #pragma once
 
 #include <string>

@@ -1,0 +1,143 @@
+#include "tandem/core/cuda/libraries.h"
+
+#include <dlfcn.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <initializer_list>
+#include <vector>
+
+#include "tandem/core/env.h"
+#include "tandem/core/log.h"
+
+namespace tandem::cuda {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Folders that may hold the libraries, in the order of the search; "" stands for the loader's own path.
+std::vector<std::string> folders() {
+  const core::Environment& env = core::environment();
+  std::vector<std::string> out;
+  for (size_t at = 0; at < env.cuda_path.size();) {
+    const size_t end = std::min(env.cuda_path.find(':', at), env.cuda_path.size());
+    const std::string folder = env.cuda_path.substr(at, end - at);
+    if (!folder.empty())
+      for (const char* below : {"", "/lib64", "/lib"}) out.push_back(folder + below);
+    at = end + 1;
+  }
+  out.emplace_back();
+  if (!env.cuda_home.empty()) out.push_back(env.cuda_home + "/lib64");
+  if (const std::string usual = "/usr/local/cuda/lib64"; out.back() != usual) out.push_back(usual);
+  std::error_code ignored;
+  if (!env.python_environment.empty())
+    for (const auto& python : fs::directory_iterator(env.python_environment + "/lib", ignored))
+      for (const auto& part : fs::directory_iterator(python.path() / "site-packages" / "nvidia", ignored))
+        out.push_back((part.path() / "lib").string());
+  return out;
+}
+
+struct Opened {
+  void* handle = nullptr;
+  std::string missing;
+};
+
+Opened open(const char* what, std::initializer_list<const char*> names) {
+  std::string looked;
+  for (const std::string& folder : folders()) {
+    for (const char* name : names) {
+      const std::string path = folder.empty() ? name : folder + '/' + name;
+      if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+        core::log(core::LogArea::jit, core::LogLevel::info, std::string(what) + ": " + path);
+        return {handle, ""};
+      }
+    }
+    looked += (looked.empty() ? "" : ", ") + (folder.empty() ? std::string("the loader's path") : folder);
+  }
+  std::string wanted;
+  for (const char* name : names) wanted += (wanted.empty() ? "" : " or ") + std::string(name);
+  return {nullptr, std::string(what) + " was not found: looked for " + wanted + " in " + looked};
+}
+
+template <class Table>
+struct Library {
+  Table table;
+  std::string missing;
+};
+
+/// Fills a member of a table; the first symbol that the library lacks is told.
+template <class F>
+void fill(const Opened& library, const char* symbol, F& function, std::string& missing) {
+  if (!library.handle) return;
+  function = reinterpret_cast<F>(dlsym(library.handle, symbol));
+  if (!function && missing.empty())
+    missing = std::string("the library found is too old: it has no ") + symbol;
+}
+
+const Library<Driver>& find_driver() {
+  static const auto* const found = [] {
+    auto* out = new Library<Driver>;
+    const Opened library = open("the CUDA driver", {"libcuda.so.1"});
+    out->missing = library.missing;
+#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, out->table.name, out->missing);
+#include "tandem/core/cuda/driver.def"
+#undef TANDEM_CUDA
+    return out;
+  }();
+  return *found;
+}
+
+const Library<Nvrtc>& find_nvrtc() {
+  static const auto* const found = [] {
+    auto* out = new Library<Nvrtc>;
+    const Opened library = open("NVRTC, CUDA's run-time compiler,", {"libnvrtc.so.13", "libnvrtc.so.12"});
+    out->missing = library.missing;
+#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, out->table.name, out->missing);
+#include "tandem/core/cuda/nvrtc.def"
+#undef TANDEM_CUDA
+    return out;
+  }();
+  return *found;
+}
+
+const Library<CublasLt>& find_cublaslt() {
+  static const auto* const found = [] {
+    auto* out = new Library<CublasLt>;
+    const Opened library =
+        open("cuBLASLt, CUDA's matrix products,", {"libcublasLt.so.13", "libcublasLt.so.12"});
+    out->missing = library.missing;
+#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, out->table.name, out->missing);
+#include "tandem/core/cuda/cublaslt.def"
+#undef TANDEM_CUDA
+    return out;
+  }();
+  return *found;
+}
+
+}  // namespace
+
+const Driver* driver() { return find_driver().missing.empty() ? &find_driver().table : nullptr; }
+const Nvrtc* nvrtc() { return find_nvrtc().missing.empty() ? &find_nvrtc().table : nullptr; }
+const CublasLt* cublaslt() { return find_cublaslt().missing.empty() ? &find_cublaslt().table : nullptr; }
+const std::string& why_no_driver() { return find_driver().missing; }
+const std::string& why_no_nvrtc() { return find_nvrtc().missing; }
+const std::string& why_no_cublaslt() { return find_cublaslt().missing; }
+
+const std::string& nvrtc_identity() {
+  static const std::string* const text = [] {
+    int major = 0, minor = 0;
+    nvrtc()->version(&major, &minor);
+    auto* out = new std::string("nvrtc " + std::to_string(major) + '.' + std::to_string(minor));
+    Dl_info info{};
+    struct stat file {};
+    if (dladdr(reinterpret_cast<void*>(nvrtc()->version), &info) && stat(info.dli_fname, &file) == 0)
+      *out += ", " + std::to_string(file.st_size) + " bytes, " + std::to_string(file.st_mtim.tv_sec) + '.' +
+              std::to_string(file.st_mtim.tv_nsec);
+    return out;
+  }();
+  return *text;
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,26 @@
+// Finding the CUDA driver, NVRTC and cuBLASLt at run time. Searched once, in this order: the folders of
+// TANDEM_CUDA_PATH (and their lib64 and lib), the loader's own path, $CUDA_HOME/lib64, /usr/local/cuda/lib64,
+// and nvidia/*/lib of the active Python environment. What is missing or too old is a normal state, told in
+// one sentence. Tables are immutable once found and live to the process's end; any thread.
+#pragma once
+
+#include <string>
+
+#include "tandem/core/cuda/api.h"
+
+namespace tandem::cuda {
+
+/// What was found; null: `why_no_*` says what was looked for, and where.
+const Driver* driver();
+const Nvrtc* nvrtc();
+const CublasLt* cublaslt();
+
+/// Empty if the library is there.
+const std::string& why_no_driver();
+const std::string& why_no_nvrtc();
+const std::string& why_no_cublaslt();
+
+/// Which NVRTC it is: its version, and the size and time of its file. For cache keys.
+const std::string& nvrtc_identity();
+
+}  // namespace tandem::cuda

@@ -1,0 +1,169 @@
+#include "tandem/jit/cuda_program.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+
+#include "tandem/core/env.h"
+#include "tandem/core/log.h"
+#include "tandem/core/version.h"
+#include "tandem/jit/disk_cache.h"
+#include "tandem/jit/kernel_table.h"
+#include "tandem/jit/print_cuda.h"
+#include "tandem/jit/sha256.h"
+
+namespace tandem::jit {
+
+using cuda::Function;
+using cuda::Nvrtc;
+using cuda::Runtime;
+
+namespace {
+
+constexpr size_t kKernelsPerProgram = 12;
+constexpr char kKernelMark[] = "// --- kernels ---\n";  // what stands before it is the same in every program
+
+struct Table {
+  std::mutex mutex;                                     // guards all of it
+  std::unordered_map<std::string, Function> functions;  // by device and symbol
+  CudaCompileStats stats;
+};
+Table& table() {
+  static Table* const t = new Table;
+  return *t;
+}
+
+std::string table_key(const Runtime& device, const std::string& symbol) {
+  return std::to_string(device.index()) + ':' + symbol;
+}
+
+/// All that decides about a cubin but its source.
+std::string compiler_key(int capability) {
+  std::string key = cuda::nvrtc_identity() + ", tandem " + core::version();
+  for (const std::string& option : cuda_options(capability)) key += ' ' + option;
+  return key;
+}
+
+/// An NVRTC program, for the time of one compilation.
+class Program {
+ public:
+  explicit Program(const std::string& source) : api_(*cuda::nvrtc()) {
+    check(api_.create(&program_, source.c_str(), "tandem.cu", 0, nullptr, nullptr), "nvrtcCreateProgram");
+  }
+  ~Program() {
+    if (program_) api_.destroy(&program_);
+  }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  std::string compile(int capability) {
+    const std::vector<std::string> options = cuda_options(capability);
+    std::vector<const char*> words;
+    for (const std::string& o : options) words.push_back(o.c_str());
+    const int failed = api_.compile(program_, static_cast<int>(words.size()), words.data());
+    if (failed != 0) internal_error("NVRTC refused a generated kernel: " + log());
+    size_t bytes = 0;
+    check(api_.cubin_size(program_, &bytes), "nvrtcGetCUBINSize");
+    std::string cubin(bytes, '\0');
+    check(api_.cubin(program_, cubin.data()), "nvrtcGetCUBIN");
+    return cubin;
+  }
+
+ private:
+  void check(int result, const char* call) const {
+    if (result != 0) fail(std::string(call) + ": " + api_.error_string(result));
+  }
+  std::string log() const {
+    size_t bytes = 0;
+    if (api_.log_size(program_, &bytes) != 0) return "(no log)";
+    std::string text(bytes, '\0');
+    return api_.log(program_, text.data()) == 0 ? text : "(no log)";
+  }
+
+  const Nvrtc& api_;
+  Nvrtc::Program program_ = nullptr;
+};
+
+DiskCache& disk() {
+  static DiskCache* const cache = new DiskCache(core::environment().cache_dir, "cuda", uint64_t{512} << 20);
+  return *cache;
+}
+
+std::string cubin_of(const std::string& source, int capability) {
+  const std::string key = compiler_key(capability), name = hex(sha256(key + '\n' + source));
+  if (std::optional<std::string> known = disk().load(name, key, source)) {
+    const std::lock_guard lock(table().mutex);
+    ++table().stats.disk_hits;
+    return *known;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  const std::string cubin = Program(source).compile(capability);
+  disk().store(name, key, source, cubin);
+  const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
+  const std::lock_guard lock(table().mutex);
+  ++table().stats.compiles;
+  table().stats.compile_ms += time.count();
+  return cubin;
+}
+
+struct Wanted {
+  std::string symbol, text;
+};
+
+/// Compiles and loads the functions, and enters them into the table.
+void make(Runtime& device, const std::vector<Wanted>& wanted) {
+  for (size_t begin = 0; begin < wanted.size(); begin += kKernelsPerProgram) {
+    const size_t end = std::min(begin + kKernelsPerProgram, wanted.size());
+    std::string source = cuda_prelude() + kKernelMark;
+    for (size_t i = begin; i < end; ++i) source += wanted[i].text;
+    const std::string cubin = cubin_of(source, device.capability());
+    device.use();
+    cuda::Module module = nullptr;  // stays loaded: plans keep its functions
+    device.check(device.api().module_load(&module, cubin.data()), "cuModuleLoadData");
+    for (size_t i = begin; i < end; ++i) {
+      Function function = nullptr;
+      device.check(device.api().module_function(&function, module, wanted[i].symbol.c_str()),
+                   "cuModuleGetFunction");
+      const std::lock_guard lock(table().mutex);
+      table().functions.emplace(table_key(device, wanted[i].symbol), function);
+    }
+  }
+}
+
+Function find(const Runtime& device, const std::string& symbol) {
+  const std::lock_guard lock(table().mutex);
+  const auto it = table().functions.find(table_key(device, symbol));
+  return it == table().functions.end() ? nullptr : it->second;
+}
+
+}  // namespace
+
+std::vector<Function> cuda_kernels(Runtime& device, const std::vector<Kernel>& kernels,
+                                   const std::vector<std::string>& texts) {
+  std::vector<std::string> symbols;
+  std::vector<Wanted> wanted;
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    symbols.push_back(kernel_symbol(texts[i]));
+    if (!find(device, symbols[i])) wanted.push_back({symbols[i], print_cuda(kernels[i], symbols[i])});
+  }
+  make(device, wanted);
+  std::vector<Function> out;
+  for (const std::string& symbol : symbols) out.push_back(find(device, symbol));
+  return out;
+}
+
+Function cuda_function(Runtime& device, const std::string& symbol, const std::string& source) {
+  if (const Function known = find(device, symbol)) return known;
+  make(device, {{symbol, source}});
+  return find(device, symbol);
+}
+
+CudaCompileStats cuda_compile_stats() {
+  const std::lock_guard lock(table().mutex);
+  return table().stats;
+}
+
+}  // namespace tandem::jit

@@ -1,0 +1,27 @@
+// Functions on a CUDA device, from their text: memory, then the disk cache, then NVRTC. Found functions live
+// to the process's end. Any thread; sources that are asked for at the same time may be compiled twice.
+// Failures are errors: there is nothing to fall back to.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tandem/core/cuda/runtime.h"
+#include "tandem/jit/kernel.h"
+
+namespace tandem::jit {
+
+/// The functions of `kernels` (whose texts are `texts`), in order. Those that are new are compiled together.
+std::vector<cuda::Function> cuda_kernels(cuda::Runtime& device, const std::vector<Kernel>& kernels,
+                                         const std::vector<std::string>& texts);
+
+/// The function `symbol` that `source` (without prelude) defines.
+cuda::Function cuda_function(cuda::Runtime& device, const std::string& symbol, const std::string& source);
+
+struct CudaCompileStats {
+  int64_t compiles = 0, disk_hits = 0;
+  double compile_ms = 0;
+};
+CudaCompileStats cuda_compile_stats();
+
+}  // namespace tandem::jit

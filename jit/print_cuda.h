@@ -1,0 +1,39 @@
+// The CUDA printer: one `__global__` function per kernel of the IR, every kernel covered, in the reduction
+// trees of kernel.h, so that results are the chunk evaluator's bit for bit (but for float64 functions such as
+// exp, which are CUDA's). Pure functions, any thread.
+//
+// The printed function has one parameter, a structure of 8-byte words by value, in this order:
+//   buffers[k.buffers]          device addresses
+//   dims[kept + reduced]        sizes
+//   strides[...]                as KernelArgs::strides
+//   numbers[k.numbers]
+//   count                       elements (pointwise), rows or columns: the range of the kept dimensions from
+//   0 error                       address of an int64: 1 + the load that met an index out of range
+// It gives its results whatever the grid; blocks have the shape that launch_shape says.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tandem/jit/kernel.h"
+
+namespace tandem::jit {
+
+/// Text that defines `extern "C" __global__ void <symbol>(td_args_<symbol>)`, without the prelude.
+std::string print_cuda(const Kernel& k, const std::string& symbol);
+/// The prelude that printed kernels need, once per program. No includes.
+const std::string& cuda_prelude();
+/// NVRTC's options for a device of compute capability `capability` (90 for 9.0): results depend on them.
+std::vector<std::string> cuda_options(int capability);
+
+/// Words of the printed function's parameter: at most kMaxCudaWords (older devices take 4 KiB).
+inline constexpr int kMaxCudaWords = 500;
+int cuda_words(const Kernel& k);
+
+struct LaunchShape {
+  unsigned grid = 0, block = 0, shared_bytes = 0;  // grid 0: nothing to launch
+};
+/// A function of structure and sizes alone. `dims`: kept sizes, then reduced sizes.
+LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count);
+
+}  // namespace tandem::jit

@@ -1,0 +1,145 @@
+// Pointwise kernels: an element a thread, or, where everything moves along the innermost dimension in
+// unison, up to 16 bytes of each operand at a time: if the addresses of the call allow it, which is tested at
+// its top.
+#include <algorithm>
+
+#include "tandem/jit/print_c_plan.h"
+#include "tandem/jit/print_c_text.h"
+#include "tandem/jit/print_cuda_printer.h"
+
+namespace tandem::jit {
+
+using ops::ScalarOp;
+
+namespace {
+
+constexpr int kMostElements = 8;
+
+size_t at(int64_t i) { return static_cast<size_t>(i); }
+template <class I>
+std::string num(I v) {
+  return std::to_string(v);
+}
+
+}  // namespace
+
+int cuda_elements(const Kernel& k) {
+  if (k.kind != KernelKind::pointwise || k.kept_rank == 0) return 1;
+  int64_t widest = 1;
+  for (const Store& s : k.stores) {
+    if (s.inner != Inner::contiguous) return 1;
+    widest = std::max<int64_t>(widest, itemsize(s.dtype));
+  }
+  for (const Load& l : k.loads) {
+    if (l.index >= 0) continue;
+    if (l.inner == Inner::strided) return 1;
+    if (l.inner == Inner::contiguous) widest = std::max<int64_t>(widest, itemsize(l.dtype));
+  }
+  const bool random = std::any_of(k.scalars.nodes().begin(), k.scalars.nodes().end(),
+                                  [](const ops::ScalarNode& n) { return is_random(n.op); });
+  return static_cast<int>(std::min<int64_t>(16 / widest, random ? 4 : kMostElements));
+}
+
+bool CudaPrinter::is_packed(size_t slot) const {
+  return !is_load(slot) || (load_of(slot).index < 0 && load_of(slot).inner == Inner::contiguous);
+}
+
+void CudaPrinter::pointwise() {
+  const CudaWalk& walk = plan_.walks[0];
+  const int elements = cuda_elements(k_);
+  for (size_t s = 0; s < slots(); ++s)
+    if (slot_used(s)) line(slot_type(s) + " const " + slot_name(s) + " = b" + slot_name(s) + ";");
+  line("const td_i64 thread = (td_i64)blockIdx.x * blockDim.x + threadIdx.x;");
+  line("const td_i64 step = (td_i64)gridDim.x * blockDim.x;");
+  line("td_i64 first = 0;");
+  if (elements > 1) {
+    pointwise_element(walk);
+    pointwise_packs(walk, elements);
+  }
+  line("TD_ROLLED");
+  line("for (td_i64 at = first + thread; at < count; at += step) {");
+  coordinates();
+  offsets(walk);
+  if (elements > 1) {
+    std::string text;
+    for (size_t s = 0; s < slots(); ++s)
+      if (slot_used(s)) text += ", " + (is_indexed(s) ? "q" + num(s) : element(s, false));
+    line("one(at" + text + ");");
+  } else {
+    for (const int32_t i : walk.nodes) node(i);
+    for (const int32_t s : walk.stores) store(s);
+  }
+  line("}");
+}
+
+// What is done with an element, whose operands and results are parameters.
+void CudaPrinter::pointwise_element(const CudaWalk& walk) {
+  std::string parameters;
+  for (size_t s = 0; s < slots(); ++s) {
+    if (!slot_used(s)) continue;
+    const std::string type = slot_type(s), element = type.substr(0, type.size() - 1);
+    parameters += ", ";
+    if (is_indexed(s)) {
+      parameters += "const td_i64 q" + num(s);
+    } else {
+      parameters += element + (is_load(s) ? " l" : "& l") + num(s);
+    }
+  }
+  line("const auto one = [&](const td_i64 at" + parameters + ") TD_INLINE {");
+  passed_ = true;
+  for (const int32_t i : walk.nodes) node(i);
+  for (const int32_t s : walk.stores) store(s);
+  passed_ = false;
+  line("};");
+}
+
+void CudaPrinter::pointwise_packs(const CudaWalk& walk, int elements) {
+  const std::string n = num(elements);
+  const int inner = k_.kept_rank - 1;
+  std::string condition;
+  if (inner > 0) condition = "d" + num(inner) + " % " + n + " == 0";
+  for (size_t s = 0; s < slots(); ++s) {
+    if (!slot_used(s) || !is_packed(s)) continue;
+    condition += (condition.empty() ? "" : " && ") + ("td_aligned<" + n + ">(" + slot_name(s) + ")");
+    for (int d = 0; d < inner; ++d) condition += " && s" + num(s) + "_" + num(d) + " % " + n + " == 0";
+  }
+  line("if (" + condition + ") {");
+  line("first = count / " + n + " * " + n + ";");
+  line("TD_ROLLED");
+  line("for (td_i64 pack = thread; pack < count / " + n + "; pack += step) {");
+  line("const td_i64 at = pack * " + n + ";");
+  coordinates();
+  offsets(walk);
+  std::string text;
+  for (size_t s = 0; s < slots(); ++s) {
+    if (!slot_used(s)) continue;
+    const std::string q = "q" + num(s), w = "w" + num(s);
+    if (is_indexed(s)) {
+      const bool still = load_of(s).inner == Inner::constant;
+      text +=
+          ", " + q +
+          (still ? ""
+                 : " + u * " + (load_of(s).inner == Inner::strided ? "s" + num(s) + "_" + num(inner) : "1"));
+      continue;
+    }
+    text += ", " + w + (is_packed(s) ? ".v[u]" : "");
+    const std::string type = slot_type(s);
+    if (!is_load(s)) {
+      line("td_pack<" + type.substr(0, type.size() - 1) + ", " + n + "> " + w + ";");
+    } else if (is_packed(s)) {
+      line("const auto " + w + " = td_read<" + n + ">(" + slot_name(s) + " + " + q + ");");
+    } else {
+      line("const auto " + w + " = " + element(s, false) + ";");
+    }
+  }
+  line("TD_UNROLLED");
+  line("for (int u = 0; u < " + n + "; ++u) one(at + u" + text + ");");
+  for (const int32_t s : walk.stores) {
+    const size_t slot = k_.loads.size() + at(s);
+    line("td_write<" + n + ">(" + slot_name(slot) + " + q" + num(slot) + ", w" + num(slot) + ");");
+  }
+  line("}");
+  line("}");
+}
+
+}  // namespace tandem::jit

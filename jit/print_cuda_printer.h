@@ -1,0 +1,85 @@
+// The printer of one CUDA kernel: names, values, and the walks of each kind. One printer, one thread.
+//
+// Names in the printed text: b: first elements of loads and stores; l: elements that are passed on, w: packs
+// of them; p, o: where they stand in this row (or column); q: offsets of the element; s: strides; d: sizes;
+// c, e: coordinates of the kept and the reduced dimensions; v: values; x: checked offsets of indexed loads, n
+// and m their extents and strides; a: accumulators; z: results of blocks, shared; t: totals.
+#pragma once
+
+#include <string>
+
+#include "tandem/jit/print_cuda_plan.h"
+
+namespace tandem::jit {
+
+class CudaPrinter {
+ public:
+  CudaPrinter(const Kernel& k, const CudaPlan& plan) : k_(k), plan_(plan) {}
+  std::string print(const std::string& symbol);
+
+ private:
+  // The frame: print_cuda.cpp.
+  void parameter(const std::string& symbol);
+  void start();
+  void coordinates();
+  void pointers();
+
+  // Pointwise kernels: print_cuda_pointwise.cpp.
+  void pointwise();
+  void pointwise_element(const CudaWalk& walk);
+  void pointwise_packs(const CudaWalk& walk, int elements);
+  /// Whether several elements of it are moved at once.
+  bool is_packed(size_t slot) const;
+
+  // Walks over reduced dimensions: print_cuda_walks.cpp.
+  void row();
+  void column();
+  void rows_before(const CudaWalk& walk);
+  void body(const CudaWalk& walk, const std::string& name);
+  void row_walk(const CudaWalk& walk, const std::string& name);
+  void column_walk(const CudaWalk& walk, const std::string& name);
+  void join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& lane);
+  void row_stores(const std::string& condition);
+  std::string identity(const Reduction& r) const;
+  std::string accumulator(const Reduction& r) const;
+  std::string combine(const Reduction& r, const std::string& a, const std::string& b) const;
+  std::string reduced_size() const;
+
+  // Values: print_cuda_text.cpp.
+  void node(int32_t id);
+  std::string value(int32_t id) const;
+  std::string load(int32_t id) const;
+  std::string element(size_t slot, bool row_level) const;
+  void offsets(const CudaWalk& walk);
+  void store(int32_t s);
+  void line(const std::string& text);  // a brace at its end opens, one at its start closes a block
+
+  int rank() const { return k_.kept_rank + k_.reduced_rank; }
+  size_t slots() const { return k_.loads.size() + k_.stores.size(); }
+  bool is_load(size_t slot) const { return slot < k_.loads.size(); }
+  const Load& load_of(size_t slot) const { return k_.loads[slot]; }
+  const Store& store_of(size_t slot) const { return k_.stores[slot - k_.loads.size()]; }
+  bool slot_used(size_t slot) const { return !is_load(slot) || plan_.load_used[slot]; }
+  bool is_indexed(size_t slot) const { return is_load(slot) && load_of(slot).index >= 0; }
+  /// Whether the reduced dimensions do not move it.
+  bool slot_row_level(size_t slot) const;
+  std::string slot_type(size_t slot) const;  // "const td_f32*"
+  std::string slot_name(size_t slot) const;  // "p2"
+  /// coordinate * stride, or nothing where the access does not move along `dim`.
+  std::string step(size_t slot, int dim, const std::string& coordinate) const;
+  int inner_dim() const { return (k_.kind == KernelKind::row ? rank() : k_.kept_rank) - 1; }
+
+  const Kernel& k_;
+  const CudaPlan& plan_;
+  std::string out_;
+  bool passed_ = false;  // operands and results of an element are parameters: "l2"
+  int depth_ = 0;
+};
+
+/// Threads of a block at most, and the warps that share a column's or a long row's blocks.
+inline constexpr int kCudaThreads = 256;
+int cuda_team(const Kernel& k);
+/// Elements that a thread of a pointwise kernel takes at a time.
+int cuda_elements(const Kernel& k);
+
+}  // namespace tandem::jit

@@ -1,0 +1,86 @@
+// Memory, copies, errors and what is said where a device is missing.
+#include "tandem/core/cuda/runtime.h"
+
+#include "tests/cuda/on_device.h"
+
+using namespace tandem::test;
+using tandem::Error;
+using tandem::Tensor;
+
+namespace {
+Tensor range(int64_t n) { return tandem::arange(0, double(n)); }
+}  // namespace
+
+TEST_CASE("cuda runtime: values go to the device and come back", "[cuda]") {
+  need_device();
+  const Tensor x = range(5);
+  const Tensor y = x.to(kCuda);
+  CHECK(y.device() == kCuda);
+  CHECK(y.to_vector<float>() == x.to_vector<float>());
+  CHECK(y.to(kCuda).impl() == y.impl());
+  CHECK(y.to(tandem::cpu).device() == tandem::cpu);
+  CHECK(y[3].item<float>() == 3);
+  CHECK(tandem::empty({0}, {.device = kCuda}).to(tandem::cpu).numel() == 0);
+  CHECK(tandem::full({2}, 3.0, {.device = kCuda}).to_vector<float>() == std::vector<float>{3, 3});
+  CHECK(tandem::tensor({1, 2}, {.device = kCuda}).device() == kCuda);
+  CHECK(x.view({5, 1}).expand({5, 2}).to(kCuda).to_vector<float>().size() == 10);
+}
+
+TEST_CASE("cuda runtime: gradients cross devices", "[cuda]") {
+  need_device();
+  const Tensor x = range(4).requires_grad_();
+  const Tensor y = x.to(kCuda) * 3.f;
+  y.to(tandem::cpu).sum().backward();
+  CHECK(x.grad().device() == tandem::cpu);
+  CHECK(x.grad().to_vector<float>() == std::vector<float>(4, 3.f));
+}
+
+TEST_CASE("cuda runtime: operands on two devices are an error with both and the line", "[cuda]") {
+  need_device();
+  const Tensor x = range(4), y = x.to(kCuda);
+  try {
+    x + y;
+    FAIL("no error");
+  } catch (const Error& e) {
+    CHECK_THAT(e.what(), Contains("cpu") && Contains("cuda:0") && Contains("runtime_test.cpp"));
+  }
+}
+
+TEST_CASE("cuda runtime: freed memory is used again and counted", "[cuda]") {
+  need_device();
+  tandem::cuda::empty_cache();
+  const auto before = tandem::cuda::memory_stats();
+  void* first = nullptr;
+  {
+    const Tensor a = tandem::empty({1000}, {.device = kCuda});
+    first = a.impl()->data;
+    CHECK(tandem::cuda::memory_stats().live_bytes >= before.live_bytes + 4000);
+  }
+  CHECK(tandem::cuda::memory_stats().live_bytes == before.live_bytes);
+  CHECK(tandem::cuda::memory_stats().cached_bytes > before.cached_bytes);
+  const Tensor b = tandem::empty({1000}, {.device = kCuda});
+  CHECK(b.impl()->data == first);
+  CHECK(tandem::cuda::memory_stats().system_calls == before.system_calls + 1);
+}
+
+TEST_CASE("cuda runtime: an index out of range is told at the next read, with its op and line", "[cuda]") {
+  need_device();
+  const Tensor table = range(4).to(kCuda);
+  const Tensor index = tandem::tensor({1, 7}, {.dtype = tandem::int64}).to(kCuda);
+  const int line = __LINE__ + 1;
+  const Tensor picked = table.index_select(0, index);
+  try {
+    picked.to_vector<float>();
+    FAIL("no error");
+  } catch (const Error& e) {
+    CHECK_THAT(e.what(), Contains("index_select") && Contains("out of range") &&
+                             Contains("runtime_test.cpp:" + std::to_string(line)));
+  }
+  CHECK(table.to_vector<float>()[1] == 1);  // told once; the device goes on
+}
+
+TEST_CASE("cuda runtime: a device that is not there is told in one sentence", "[cuda]") {
+  need_device();
+  CHECK_THROWS_WITH(tandem::empty({2}, {.device = tandem::Device{tandem::DeviceType::cuda, 99}}),
+                    Contains("empty: device cuda:99 is not there"));
+}

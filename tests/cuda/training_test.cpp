@@ -1,0 +1,67 @@
+// A training step on the device: traced and eager bit for bit, near the CPU, one plan, no leak.
+#include "tests/cuda/on_device.h"
+
+namespace td = tandem;
+using namespace tandem::test;
+using td::Tensor;
+
+namespace {
+
+struct Mlp : td::nn::Module {
+  td::nn::Linear hidden = child<td::nn::Linear>("hidden", 16, 32);
+  td::nn::LayerNorm norm = child<td::nn::LayerNorm>("norm", 32);
+  td::nn::Linear out = child<td::nn::Linear>("out", 32, 10);
+  Tensor forward(const Tensor& x) { return out(td::dropout(td::relu(norm(hidden(x))), 0.25)); }
+};
+
+struct Training {
+  Mlp net;
+  std::unique_ptr<td::optim::AdamW> opt;
+  explicit Training(td::Device device) {
+    net.to(device);
+    opt = std::make_unique<td::optim::AdamW>(net.parameters(), td::optim::AdamWOptions{.lr = 1e-2});
+  }
+  Tensor step(const Tensor& x, const Tensor& y) {
+    const Tensor loss = td::cross_entropy(net.forward(x), y);
+    opt->zero_grad();
+    loss.backward();
+    opt->step();
+    return loss;
+  }
+};
+
+std::vector<float> losses(td::Device device, bool traced, int steps, td::TraceReport* report = nullptr) {
+  td::manual_seed(3);
+  Training training(device);
+  auto step = td::trace([&](const Tensor& x, const Tensor& y) { return training.step(x, y); });
+  std::vector<float> out;
+  for (int i = 0; i < steps; ++i) {
+    const Tensor x = td::randn({8, 16}).to(device);
+    const Tensor y = td::randint(0, 10, {8}).to(device);
+    out.push_back((traced ? step(x, y) : training.step(x, y)).item<float>());
+  }
+  if (report) *report = step.report();
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("cuda training: traced and eager losses are equal bit for bit, and near the CPU's", "[cuda]") {
+  need_device();
+  td::TraceReport report;
+  const std::vector<float> eager = losses(kCuda, false, 6), traced = losses(kCuda, true, 6, &report),
+                           host = losses(td::cpu, false, 6);
+  CHECK(eager == traced);
+  CHECK(report.recorded == 1);
+  CHECK(report.plans == 1);
+  CHECK(report.op_by_op == 0);
+  for (size_t i = 0; i < host.size(); ++i) CHECK(eager[i] == Approx(host[i]).epsilon(1e-4));
+}
+
+TEST_CASE("cuda training: nothing stays behind", "[cuda]") {
+  need_device();
+  losses(kCuda, true, 2);
+  const auto before = td::cuda::memory_stats();
+  losses(kCuda, true, 4);
+  CHECK(td::cuda::memory_stats().live_bytes <= before.live_bytes + (1 << 20));
+}

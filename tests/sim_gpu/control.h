@@ -1,0 +1,42 @@
+// What the simulated GPU offers beside the vendor's functions: failures on demand, counters, switches. The
+// functions live in the simulated driver (libcuda.so.1); tests take them with dlsym (simulator.h), the other
+// two libraries likewise. Any thread; one lock inside the driver holds for all of them.
+//
+// Environment, read when the driver is loaded: SIM_GPU_DEVICES (1), SIM_GPU_ORDERS (3; 1 runs each kernel
+// once, 0 not at all), SIM_GPU_LAZY (0; 1: work on a stream waits until somebody waits for it), SIM_GPU_FAIL
+// (0; n: the n-th call that can fail does), SIM_GPU_BYTES (memory of a device).
+#pragma once
+
+#include <cstddef>
+
+#define SIM_GPU_EXPORT __attribute__((visibility("default")))
+
+// (result, name, parameters)
+#define SIM_GPU_CONTROLS(F)                                                                               \
+  /* The n-th call from now on that can fail gives an error and does nothing; 0: none. */                 \
+  F(void, sim_gpu_fail_call, (long n))                                                                    \
+  /* Calls so far that could have failed. */                                                              \
+  F(long, sim_gpu_calls, ())                                                                              \
+  /* The function that was made to fail last; "" for none. */                                             \
+  F(const char*, sim_gpu_failed_call, ())                                                                 \
+  /* launches, graph_launches, graph_nodes, allocations, live_allocations, live_bytes, host_allocations,  \
+     copies, copied_bytes, fills, compiles, products, modules, streams, events, graphs; -1 for another */ \
+  F(long, sim_gpu_count, (const char* what))                                                              \
+  /* What was last told on standard error: the kernel and its fault. */                                   \
+  F(const char*, sim_gpu_message, ())                                                                     \
+  F(void, sim_gpu_set_orders, (int orders))                                                               \
+  F(void, sim_gpu_set_lazy, (int lazy))                                                                   \
+  /* For the simulated NVRTC and cuBLASLt: whether this call is to fail; counting; work on a stream, of   \
+     which `data` (`bytes`) is copied, captured like a launch; `run` gives false on a fault. */           \
+  F(int, sim_gpu_take_failure, (const char* function))                                                    \
+  F(void, sim_gpu_add, (const char* what, long by))                                                       \
+  F(int, sim_gpu_enqueue,                                                                                 \
+    (void* stream, const char* name, int (*run)(const void* data), const void* data, size_t bytes))       \
+  /* Whether [address, address + bytes) lies inside one live allocation of a device. */                   \
+  F(int, sim_gpu_holds, (const void* address, size_t bytes))
+
+namespace sim_gpu {
+#define SIM_GPU_DECLARE(result, name, parameters) extern "C" SIM_GPU_EXPORT result name parameters;
+SIM_GPU_CONTROLS(SIM_GPU_DECLARE)
+#undef SIM_GPU_DECLARE
+}  // namespace sim_gpu

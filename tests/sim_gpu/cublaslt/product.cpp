@@ -1,0 +1,141 @@
+#include "tests/sim_gpu/cublaslt/product.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "tandem/core/cuda/api.h"
+
+namespace sim_gpu {
+
+namespace {
+
+using tandem::cuda::CublasLt;
+
+float from_half(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, exponent = h >> 10 & 31,
+                 fraction = h & 0x3ff;
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000 | fraction << 13);
+  if (exponent == 0) {
+    const float value = static_cast<float>(fraction) * 0x1p-24f;
+    return sign != 0 ? -value : value;
+  }
+  return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+uint16_t to_half(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);
+  if (magnitude < 0x38800000) {  // denormal: the sum rounds at the right place
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000));
+  }
+  const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+}
+
+float from_brain(uint16_t h) { return std::bit_cast<float>(static_cast<uint32_t>(h) << 16); }
+
+uint16_t to_brain(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  if (f != f) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+template <class T>
+T load(const void* data, int type, size_t i) {
+  switch (type) {
+    case CublasLt::kReal64F:
+      return static_cast<T>(static_cast<const double*>(data)[i]);
+    case CublasLt::kReal16F:
+      return from_half(static_cast<const uint16_t*>(data)[i]);
+    case CublasLt::kReal16BF:
+      return from_brain(static_cast<const uint16_t*>(data)[i]);
+    default:
+      return static_cast<const float*>(data)[i];
+  }
+}
+
+template <class T>
+void store(void* data, int type, size_t i, T value) {
+  switch (type) {
+    case CublasLt::kReal64F:
+      static_cast<double*>(data)[i] = value;
+      break;
+    case CublasLt::kReal16F:
+      static_cast<uint16_t*>(data)[i] = to_half(static_cast<float>(value));
+      break;
+    case CublasLt::kReal16BF:
+      static_cast<uint16_t*>(data)[i] = to_brain(static_cast<float>(value));
+      break;
+    default:
+      static_cast<float*>(data)[i] = static_cast<float>(value);
+  }
+}
+
+size_t index(const Matrix& m, int batch, uint64_t row, uint64_t column) {
+  const auto leading = static_cast<uint64_t>(m.leading);
+  const uint64_t inside = m.order == 1 ? row * leading + column : column * leading + row;
+  return static_cast<size_t>(static_cast<int64_t>(inside) + batch * m.batch_stride);
+}
+
+/// One matrix of a batch, transposed if asked, row after row.
+template <class T>
+std::vector<T> packed(const Matrix& m, const void* data, int batch, bool transpose) {
+  const uint64_t rows = transpose ? m.columns : m.rows, columns = transpose ? m.rows : m.columns;
+  std::vector<T> out(rows * columns);
+  for (uint64_t i = 0; i < rows; ++i)
+    for (uint64_t j = 0; j < columns; ++j)
+      out[i * columns + j] = load<T>(data, m.type, transpose ? index(m, batch, j, i) : index(m, batch, i, j));
+  return out;
+}
+
+template <class T>
+void multiply(const ProductData& p) {
+  const uint64_t inner = p.transpose_a != 0 ? p.a.rows : p.a.columns;
+  const auto alpha = static_cast<T>(p.alpha), beta = static_cast<T>(p.beta);
+  for (int batch = 0; batch < p.d.batch; ++batch) {
+    const std::vector<T> a = packed<T>(p.a, p.a_data, batch, p.transpose_a != 0);
+    const std::vector<T> b = packed<T>(p.b, p.b_data, batch, p.transpose_b != 0);
+    const uint64_t columns = p.d.columns;
+    std::vector<T> sums(columns);
+    for (uint64_t i = 0; i < p.d.rows; ++i) {
+      std::fill(sums.begin(), sums.end(), T{0});
+      for (uint64_t k = 0; k < inner; ++k) {
+        const T left = a[i * inner + k];
+        const T* right = b.data() + k * columns;
+        for (uint64_t j = 0; j < columns; ++j) sums[j] += left * right[j];
+      }
+      for (uint64_t j = 0; j < columns; ++j) {
+        T value = alpha * sums[j];
+        if (p.beta != 0) value += beta * load<T>(p.c_data, p.c.type, index(p.c, batch, i, j));
+        if (p.bias != nullptr) value += load<T>(p.bias, p.d.type, i);
+        store<T>(p.d_data, p.d.type, index(p.d, batch, i, j), value);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+size_t Matrix::element_bytes() const {
+  return type == CublasLt::kReal64F ? 8 : type == CublasLt::kReal32F ? 4 : 2;
+}
+
+size_t Matrix::span_bytes() const {
+  if (rows == 0 || columns == 0) return 0;
+  return (index(*this, batch - 1, rows - 1, columns - 1) + 1) * element_bytes();
+}
+
+void run_product(const ProductData& p) {
+  // What a real kernel leaves in its workspace is nobody's business.
+  if (p.workspace != nullptr) std::memset(p.workspace, 0xFF, p.workspace_bytes);
+  if (p.d.type == CublasLt::kReal64F)
+    multiply<double>(p);
+  else
+    multiply<float>(p);
+}
+
+}  // namespace sim_gpu
