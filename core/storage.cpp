@@ -1,5 +1,8 @@
 #include "tandem/core/storage.h"
 
+#include <cstring>
+
+#include "tandem/core/cuda/runtime.h"
 #include "tandem/core/error.h"
 #include "tandem/core/storage_block.h"
 
@@ -24,6 +27,28 @@ Ref<Storage> new_device_storage(int64_t nbytes, Device device) {
 }
 
 Ref<Storage> make_storage(int64_t nbytes, Device device) { return new_storage(nbytes, device); }
+
+Ref<Storage> copy_storage(const Storage& s) {
+  Ref<Storage> copy = make_storage(s.nbytes, s.device);
+  copy_bytes(*copy, s, s.nbytes);
+  return copy;
+}
+
+void copy_bytes(Storage& to, const Storage& from, int64_t nbytes) {
+  if (nbytes == 0) return;
+  if (from.device.type == DeviceType::cpu)
+    std::memcpy(to.data, from.data, static_cast<size_t>(nbytes));
+  else
+    cuda::Runtime::of(from.device)
+        .copy(reinterpret_cast<cuda::Pointer>(to.data), reinterpret_cast<cuda::Pointer>(from.data), nbytes);
+}
+
+Ref<Storage> on_host(const Ref<Storage>& s) {
+  if (s->device.type == DeviceType::cpu) return s;
+  Ref<Storage> copy = make_storage(s->nbytes);
+  cuda::Runtime::of(s->device).copy_out(copy->data, reinterpret_cast<cuda::Pointer>(s->data), s->nbytes);
+  return copy;
+}
 
 Ref<Storage> borrow_storage(void* data, int64_t nbytes, void (*release)(void*), void* context) {
   if (nbytes < 0) fail("from_blob: negative size " + std::to_string(nbytes));

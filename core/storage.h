@@ -27,6 +27,12 @@ struct Storage {
 
 /// Owned, uninitialised memory.
 Ref<Storage> make_storage(int64_t nbytes, Device device = cpu);
+/// A copy on the same device.
+Ref<Storage> copy_storage(const Storage& s);
+/// Copies the first `nbytes`; both on one device.
+void copy_bytes(Storage& to, const Storage& from, int64_t nbytes);
+/// The contents where the host can read them: the storage itself, or a copy of a device's.
+Ref<Storage> on_host(const Ref<Storage>& s);
 /// Memory that somebody else owns; `release(context)` is called at the end if given.
 Ref<Storage> borrow_storage(void* data, int64_t nbytes, void (*release)(void*) = nullptr,
                             void* context = nullptr);

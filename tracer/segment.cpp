@@ -3,7 +3,6 @@
 // Op by op is the other way: for branches taken for the first time, for exceptions, and for what is no graph.
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <optional>
 
 #include "tandem/core/log.h"
@@ -31,14 +30,6 @@ eager::Call Frame::call_of(const Entry& e, Location where, std::vector<TensorImp
           .where = where};
 }
 
-namespace {
-Ref<core::Storage> copy_of(const core::Storage& s) {
-  Ref<core::Storage> copy = core::make_storage(s.nbytes);
-  std::memcpy(copy->data, s.data, static_cast<size_t>(s.nbytes));
-  return copy;
-}
-}  // namespace
-
 Made Frame::made_of(uint32_t handle, int32_t output) const {
   const HandleInfo& info = r_.infos[handle];
   uint32_t root = handle;
@@ -53,7 +44,7 @@ void Frame::give_storage(const Made& m, Ref<core::Storage> storage) {
     storage->version = versions_[m.cell].count;
     storage->changed_at = versions_[m.cell].changed_at;
   }
-  if (m.view && !on(Mechanism::result_aliasing)) storage = copy_of(*storage);
+  if (m.view && !on(Mechanism::result_aliasing)) storage = core::copy_storage(*storage);
   if (!m.moves) t->offset = m.view ? r_.infos[m.handle].offset : 0;
   t->data = static_cast<char*>(storage->data) + t->offset * itemsize(t->dtype);
   t->storage = std::move(storage);

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "tandem/core/cuda/cuda.h"
 #include "tandem/tracer/lowering.h"
 #include "tandem/tracer/mechanisms.h"
 
@@ -22,12 +23,6 @@ namespace {
 
 // More plans than this are not built to find one op.
 constexpr size_t kMostProbes = 64;
-
-Ref<Storage> copy_of(const Storage& s) {
-  Ref<Storage> copy = core::make_storage(s.nbytes);
-  std::memcpy(copy->data, s.data, static_cast<size_t>(s.nbytes));
-  return copy;
-}
 
 int64_t position_of(const Dims& sizes, const Dims& strides, int64_t element) {
   int64_t at = 0;
@@ -77,15 +72,23 @@ const char* data_of(const HandleInfo& h, const Storage& s) {
   return static_cast<const char*>(s.data) + h.offset * itemsize(h.dtype);
 }
 
-/// The first element that is not finite; -1 if all are.
-int64_t first_unusual(const TensorImpl& t) {
-  if (!is_floating(t.dtype)) return -1;
-  for (int64_t i = 0; i < t.numel; ++i)
-    if (!std::isfinite(core::load_double(
-            t.dtype,
-            static_cast<const char*>(t.data) + position_of(t.sizes, t.strides, i) * itemsize(t.dtype))))
-      return i;
+/// The first element that is not finite, and its value; -1 if all are.
+int64_t first_unusual(const TensorImpl& t, double* value = nullptr) {
+  if (!is_floating(t.dtype) || t.numel == 0) return -1;
+  const Ref<Storage> host = core::on_host(t.storage);
+  const char* data = static_cast<const char*>(host->data) + t.offset * itemsize(t.dtype);
+  for (int64_t i = 0; i < t.numel; ++i) {
+    const double v = core::load_double(t.dtype, data + position_of(t.sizes, t.strides, i) * itemsize(t.dtype));
+    if (std::isfinite(v)) continue;
+    if (value) *value = v;
+    return i;
+  }
   return -1;
+}
+
+/// Waits until the work is done, and throws what failed in it.
+void wait_for(Device device) {
+  if (device.type == DeviceType::cuda) cuda::synchronize(device);
 }
 
 }  // namespace
@@ -116,7 +119,7 @@ Shadow::Memory& Shadow::memory_of(const Ref<Storage>& real) {
   Memory& m = memory_[real.get()];
   if (!m.real) {
     m.real = real;
-    m.copy = copy_of(*real);
+    m.copy = core::copy_storage(*real);
     real_of_[m.copy.get()] = real.get();
   }
   return m;
@@ -142,7 +145,7 @@ void Shadow::keep_before(const Storage* storage) {
   Memory* m = real == real_of_.end() ? nullptr : &memory_[real->second];
   std::vector<std::pair<size_t, size_t>>& uses = uses_[storage];
   if (uses.empty() && (!m || m->before)) return;
-  const Ref<Storage> before = copy_of(*storage);
+  const Ref<Storage> before = core::copy_storage(*storage);
   if (m && !m->before) m->before = before;
   for (const auto& [step, value] : uses) {
     Value& v = steps_[step].values[value];
@@ -171,6 +174,7 @@ void Shadow::run(const Call& call) {
     const eager::InterceptorGuard alone(nullptr);
     const NoGrad no_grad;
     eager::run_op(eager, out);
+    wait_for(device_ = eager::device_of(eager));
   }
   Step step{call.op, call.where, {}};
   const auto value = [&](uint32_t handle, const Ref<Storage>& storage) {
@@ -192,8 +196,6 @@ void Shadow::run(const Call& call) {
 }
 
 bool Shadow::op(const Call& call, Ref<TensorImpl>* results) {
-  if (eager::device_of(call).type != DeviceType::cpu)
-    fail(std::string(ops::def(call.op).name) + ": verify, check and debug work on the CPU only", call.where);
   const bool note = frame_.op(call, results);
   if (frame_.passthrough_) {  // real already
     forget();
@@ -223,11 +225,9 @@ void Shadow::check_finite(const Call& call, TensorImpl* const* in, TensorImpl* c
   const ops::OpDef& op = ops::def(call.op);
   if (op.kind == ops::OpKind::view) return;
   const auto check = [&](const TensorImpl* t) {
-    const int64_t at = t ? first_unusual(*t) : -1;
+    double v = 0;
+    const int64_t at = t ? first_unusual(*t, &v) : -1;
     if (at < 0) return;
-    const double v =
-        core::load_double(t->dtype, static_cast<const char*>(t->data) +
-                                        position_of(t->sizes, t->strides, at) * itemsize(t->dtype));
     std::string sizes, before;
     for (uint32_t i = 0; i < call.n_in; ++i) {
       if (!in[i]) continue;
@@ -291,7 +291,7 @@ void Shadow::adopt(std::span<const uint32_t> results) {
     frame_.give_storage(frame_.made_of(h), real == real_of_.end() ? storage : memory_[real->second].real);
   }
   for (const auto& [storage, m] : memory_)
-    if (m.before) std::memcpy(m.real->data, m.copy->data, static_cast<size_t>(m.real->nbytes));
+    if (m.before) core::copy_bytes(*m.real, *m.copy, m.real->nbytes);
 }
 
 bool Shadow::take_over(const SegmentEnd& segment) {
@@ -311,12 +311,14 @@ Shadow::Difference Shadow::first_visible() const {
       const TensorImpl* t = r.handles[v.handle];
       if (!v.current || !t || t->has(kPending) || !t->storage) continue;
       const HandleInfo& h = r.infos[v.handle];
-      const char* found = static_cast<const char*>(t->data);
-      const int64_t at = first_difference(h, h.strides, found, data_of(h, *v.storage));
+      if (h.numel == 0) continue;
+      const Ref<Storage> memory = core::on_host(t->storage), shadow = core::on_host(v.storage);
+      const char* found = static_cast<const char*>(memory->data) + t->offset * itemsize(t->dtype);
+      const int64_t at = first_difference(h, h.strides, found, data_of(h, *shadow));
       if (at < 0) continue;
       const int64_t byte = position_of(h.sizes, h.strides, at) * itemsize(h.dtype);
       return {&step, &h, at, core::load_double(h.dtype, found + byte),
-              core::load_double(h.dtype, data_of(h, *v.storage) + byte)};
+              core::load_double(h.dtype, data_of(h, *shadow) + byte)};
     }
   return {};
 }
@@ -355,7 +357,7 @@ Shadow::Difference Shadow::first_of_all(const SegmentEnd& segment, const Differe
     jit::Graph g = lowering.graph();
     const size_t first = g.outputs.size();
     for (const Probe& p : some) g.outputs.push_back(p.id);
-    const auto executable = jit::Executable::make(g, {.compile = r.compile});
+    const auto executable = jit::Executable::make(g, {.compile = r.compile, .device = segment.plan->device});
     std::unordered_map<const Storage*, Ref<Storage>> copies;
     std::vector<void*> inputs, outputs;
     for (const uint32_t h : lowering.inputs()) {
@@ -369,21 +371,23 @@ Shadow::Difference Shadow::first_of_all(const SegmentEnd& segment, const Differe
       }
       Ref<Storage>& copy = copies[memory.get()];
       const auto m = memory_.find(memory.get());
-      if (!copy) copy = copy_of(m != memory_.end() && m->second.before ? *m->second.before : *memory);
+      if (!copy) copy = core::copy_storage(m != memory_.end() && m->second.before ? *m->second.before : *memory);
       inputs.push_back(static_cast<char*>(copy->data) + t->offset * itemsize(t->dtype));
     }
     std::vector<int64_t> numbers;
     for (const uint32_t w : lowering.numbers()) numbers.push_back(r.words[w]);
     std::vector<Ref<Storage>> storages;
     for (const int32_t id : g.outputs) {
-      storages.push_back(core::make_storage(numel(g.type(id).sizes) * itemsize(g.type(id).dtype)));
+      storages.push_back(core::make_storage(numel(g.type(id).sizes) * itemsize(g.type(id).dtype),
+                                            segment.plan->device));
       outputs.push_back(storages.back()->data);
     }
     if (executable->run(inputs.data(), numbers.data(), outputs.data())) return {};
     for (size_t i = 0; i < some.size(); ++i) {
       const HandleInfo& h = r.infos[some[i].value->handle];
-      const auto* found = static_cast<const char*>(outputs[first + i]);
-      const char* expected = data_of(h, *some[i].value->storage);
+      const Ref<Storage> made = core::on_host(storages[first + i]), shadow = core::on_host(some[i].value->storage);
+      const auto* found = static_cast<const char*>(made->data);
+      const char* expected = data_of(h, *shadow);
       const int64_t at = first_difference(h, contiguous_strides(h.sizes), found, expected);
       if (at >= 0)
         return {
@@ -404,8 +408,7 @@ void Shadow::put_right() {
     for (const Value& v : step.values) {
       const TensorImpl* t = r.handles[v.handle];
       if (!v.current || !t || t->has(kPending) || !t->storage) continue;
-      std::memcpy(t->storage->data, v.storage->data,
-                  static_cast<size_t>(std::min(t->storage->nbytes, v.storage->nbytes)));
+      core::copy_bytes(*t->storage, *v.storage, std::min(t->storage->nbytes, v.storage->nbytes));
     }
 }
 
@@ -414,6 +417,11 @@ void Shadow::compare(const SegmentEnd& segment) {
   const eager::InterceptorGuard alone(nullptr);
   waits_ |= segment.op_by_op.empty() && !segment.plan;
   Difference d;
+  try {
+    wait_for(device_);
+  } catch (const Error&) {
+    if (!error_) error_ = std::current_exception();  // an index out of range, which the plan has met
+  }
   if (!error_) {
     d = first_visible();
     if (!d.step) return forget();

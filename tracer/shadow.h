@@ -98,6 +98,7 @@ class Shadow final : public eager::Interceptor {
   std::vector<std::pair<uint32_t, int64_t>> skipped_;  // words, as a skipped backward would leave them
   Location backward_at_;
   std::exception_ptr error_;  // what an op threw eagerly; later ones have no shadows
+  Device device_;             // of the latest op
   bool waits_ = false;        // a segment ran op by op because it was new
 };
 

@@ -372,6 +372,7 @@ TRAP("a captured tensor begins to be a column of a matrix", "layout is part of t
 }
 
 TRAP("memory of the caller changes under a captured tensor", "JAX: closures are copied", slot_writes) {
+  const td::OnDevice host(td::cpu);
   float memory[3] = {1, 2, 3};
   const Tensor shared = td::from_blob(memory, {3});
   auto f = run.wrap([&](Tensor x) {

@@ -204,7 +204,7 @@ TEST_CASE("contract cases: one traced function called from two threads", "[contr
   std::vector<std::thread> threads;
   std::atomic<int> wrong = 0;
   for (int t = 0; t < 2; ++t)
-    threads.emplace_back([&, t] {
+    threads.push_back(thread_of([&, t] {
       for (int i = 0; i < 100; ++i) {
         const Tensor x = range(8, float(t * 10 + i % 7 - 3)) * (i % 2 ? 0.1f : -0.1f);
         Tensor y = td::tanh(x * w);
@@ -212,7 +212,7 @@ TEST_CASE("contract cases: one traced function called from two threads", "[contr
         const Values expected = (y + x).to_vector<float>();
         if (!equal_bits(f(x).to_vector<float>(), expected)) ++wrong;
       }
-    });
+    }));
   for (std::thread& t : threads) t.join();
   CHECK(wrong == 0);
   CHECK(f.report().calls == 200);
@@ -231,12 +231,12 @@ TEST_CASE("contract cases: two threads train with one traced step, taking turns"
   std::mutex turn;  // as the bare function would need one
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t)
-    threads.emplace_back([&] {
+    threads.push_back(thread_of([&] {
       for (int i = 0; i < 50; ++i) {
         const std::lock_guard lock(turn);
         step(td::ones({4}));
       }
-    });
+    }));
   for (std::thread& t : threads) t.join();
   // Each call subtracts the gradient, which is 1.
   CHECK(w.detach().to_vector<float>() == Values{-100, -100, -100, -100});

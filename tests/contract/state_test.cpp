@@ -229,7 +229,7 @@ const Contract kContracts[] = {
        auto inner = td::trace([&](Tensor y) { return y * h; });
        auto outer = td::trace([&](Tensor x) {
          h = x + 1.f;
-         std::thread([&] { refused = throws([&] { inner(range(3)); }, "pending tensor of another"); }).join();
+         thread_of([&] { refused = throws([&] { inner(range(3)); }, "pending tensor of another"); }).join();
          return h;
        });
        outer(range(3));

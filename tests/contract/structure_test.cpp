@@ -213,8 +213,8 @@ TRAP("two threads, each with a traced function of its own and one weight",
   auto f = run.wrap([&](Tensor x) { return (x * *w).sum(); });
   auto g = run.wrap([&](Tensor x) { return (x + *w).sum(); });
   for (int i = 0; i < 6; ++i) {
-    std::thread one([&] { got[0].push_back(f(td::ones({1})).item<float>()); });
-    std::thread two([&] { got[1].push_back(g(td::ones({1})).item<float>()); });
+    std::thread one = thread_of([&] { got[0].push_back(f(td::ones({1})).item<float>()); });
+    std::thread two = thread_of([&] { got[1].push_back(g(td::ones({1})).item<float>()); });
     one.join();
     two.join();
     w.reset();
@@ -237,7 +237,7 @@ TRAP("a function traced on one thread is called on another", "tf.function, MLX: 
   for (int i = 0; i < 6; ++i) {
     scale = float(i);
     Tensor y;
-    std::thread([&] { y = f(range(3)); }).join();
+    thread_of([&] { y = f(range(3)); }).join();
     run.see(y);
     run.see(w.grad());
   }

@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <sstream>
+#include <thread>
 
 #include "tandem/core/log.h"
 #include "tandem/tandem.h"
@@ -29,6 +30,15 @@ using td::tracer::Mechanism;
 /// How a program's functions run. Another way of replay is one more name here, its case in `Wrapped`, and its
 /// line in `check`.
 enum class Way : uint8_t { eager, checked, verified, frozen };
+
+/// A thread with the default device of the one that makes it.
+template <class F>
+std::thread thread_of(F f) {
+  return std::thread([f = std::move(f), device = td::default_device()]() mutable {
+    td::set_default_device(device);
+    f();
+  });
+}
 
 /// Set by calls that ran without their body.
 inline std::atomic<bool> ran_frozen{false};
