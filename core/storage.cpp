@@ -43,6 +43,14 @@ void copy_bytes(Storage& to, const Storage& from, int64_t nbytes) {
         .copy(reinterpret_cast<cuda::Pointer>(to.data), reinterpret_cast<cuda::Pointer>(from.data), nbytes);
 }
 
+void copy_in(Storage& to, const void* from, int64_t nbytes) {
+  if (nbytes == 0) return;
+  if (to.device.type == DeviceType::cpu)
+    std::memcpy(to.data, from, static_cast<size_t>(nbytes));
+  else
+    cuda::Runtime::of(to.device).copy_in(reinterpret_cast<cuda::Pointer>(to.data), from, nbytes);
+}
+
 Ref<Storage> on_host(const Ref<Storage>& s) {
   if (s->device.type == DeviceType::cpu) return s;
   Ref<Storage> copy = make_storage(s->nbytes);

@@ -31,6 +31,8 @@ Ref<Storage> make_storage(int64_t nbytes, Device device = cpu);
 Ref<Storage> copy_storage(const Storage& s);
 /// Copies the first `nbytes`; both on one device.
 void copy_bytes(Storage& to, const Storage& from, int64_t nbytes);
+/// Fills the first `nbytes` from the host's memory.
+void copy_in(Storage& to, const void* from, int64_t nbytes);
 /// The contents where the host can read them: the storage itself, or a copy of a device's.
 Ref<Storage> on_host(const Ref<Storage>& s);
 /// Memory that somebody else owns; `release(context)` is called at the end if given.

@@ -143,6 +143,13 @@ void describe(Io& io, DType& t) {
 }
 
 template <class Io>
+void describe(Io& io, Device& d) {
+  std::string text = to_string(d);
+  io.text(text);
+  if constexpr (Io::kReads) d = parse_device(text);
+}
+
+template <class Io>
 void describe(Io& io, ops::OpId& id) {
   std::string text = id == ops::OpId::count_ ? "" : ops::def(id).name;
   io.text(text);
@@ -172,6 +179,7 @@ template <class Io>
 void describe(Io& io, FrozenSlot& s) {
   io.text(s.name);
   describe(io, s.dtype);
+  describe(io, s.device);
   describe(io, s.sizes);
   describe(io, s.strides);
   io.number(s.requires_grad);
@@ -185,8 +193,10 @@ void describe(Io& io, FrozenSignature& s) {
   io.number(s.structure);
   io.number(s.drawn);
   io.text(s.graph);
+  describe(io, s.device);
   io.list(s.key, [&](ArgumentType& a) {
     describe(io, a.dtype);
+    describe(io, a.device);
     describe(io, a.sizes);
     describe(io, a.strides);
     io.number(a.requires_grad);

@@ -19,6 +19,7 @@ std::unique_ptr<FrozenSignature> Freezer::run() {
   out_->types = seen().types.arguments;
   out_->graph = plan_->graph;
   out_->executable = plan_->executable;
+  out_->device = plan_->device;
   out_->nbytes = plan_->nbytes;
   out_->drawn = seen().drawn;
   out_->prototype = r_.observed->prototype;
@@ -66,9 +67,6 @@ void Freezer::check_events() {
 }
 
 void Freezer::check(const Entry& e, Location where) {
-  for (uint32_t i = 0; e.kind == EventKind::op && i < e.n_in; ++i)
-    if (r_.infos[r_.operand(e, i)].device.type != DeviceType::cpu)
-      refuse(std::string(def(e).name) + ": frozen functions work on the CPU only", where);
   switch (e.kind) {
     case EventKind::read:
       refuse("a read: what the program does with the value needs the body", where);
@@ -158,6 +156,7 @@ uint32_t Freezer::slot(uint32_t h) {
   if (!info.leaf || t->grad_fn)
     refuse("a captured tensor " + type_text(info) + " has a history; detach() it first", at);
   return core_.bind({.dtype = info.dtype,
+                     .device = info.device,
                      .sizes = info.sizes,
                      .strides = info.strides,
                      .requires_grad = info.requires_grad,
@@ -331,6 +330,7 @@ std::optional<Place> Freezer::stranger(uint32_t index) {
   const Ref<TensorImpl> t = r_.observed->strangers->hold(index);
   if (!t) return {};
   const FrozenSlot as{.dtype = t->dtype,
+                      .device = t->device,
                       .sizes = t->sizes,
                       .strides = t->strides,
                       .requires_grad = t->has(core::kRequiresGrad),

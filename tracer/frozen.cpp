@@ -185,6 +185,7 @@ Ref<TensorImpl> FrozenCore::make(const MadeTensor& m, std::span<Tensor> argument
     t->storage->version = m.version;
     t->storage->changed_at = m.changed_at;
   }
+  t->device = t->storage->device;
   t->data = static_cast<char*>(t->storage->data) + t->offset * itemsize(m.dtype);
   if (base && is_floating(m.dtype)) {
     t->set(m.follows ? core::kView : core::kBlindView, true);
@@ -231,7 +232,7 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
   }
   scratch_.outputs.clear();
   for (const int64_t nbytes : s.nbytes) {
-    scratch_.storages.push_back(core::make_storage(nbytes));
+    scratch_.storages.push_back(core::make_storage(nbytes, s.device));
     scratch_.outputs.push_back(scratch_.storages.back()->data);
   }
   if (filled_for_ != &s || filled_at_ != scans) {

@@ -75,6 +75,7 @@ struct FrozenSignature {
   uint64_t types = 0;  // of the arguments in C++; of typed calls only
   std::string graph;   // before the passes
   std::shared_ptr<const jit::Executable> executable;
+  Device device;  // where it runs
   std::vector<Place> inputs;
   std::vector<uint32_t> argument_inputs;  // which of them are arguments
   std::vector<NumberRule> numbers;
@@ -97,6 +98,7 @@ struct FrozenSignature {
 
 struct FrozenSlot {
   DType dtype = DType::float32;
+  Device device;
   Dims sizes, strides;
   bool requires_grad = false, written = false;
   int32_t shares = -1;  // the first slot with the same memory

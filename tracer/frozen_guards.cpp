@@ -68,7 +68,7 @@ void FrozenCore::check_slots(const FrozenSignature& s) {
 
 bool FrozenCore::fits(const FrozenSlot& s, const TensorImpl& t) const {
   // Strides follow from the sizes where both are contiguous.
-  return t.dtype == s.dtype && t.has(kRequiresGrad) == s.requires_grad && !t.grad_fn && t.sizes == s.sizes &&
+  return t.dtype == s.dtype && t.device == s.device && t.has(kRequiresGrad) == s.requires_grad && !t.grad_fn && t.sizes == s.sizes &&
          ((s.contiguous && t.has(core::kContiguous)) || t.strides == s.strides);
 }
 
@@ -96,6 +96,7 @@ void FrozenCore::refuse_slot(const FrozenSlot& s, const TensorImpl& t) const {
     refuse(slot_text(s) + " has changed: " + what + " " + before + " before, " + found + " now");
   };
   if (t.dtype != s.dtype) was("dtype", tandem::name(s.dtype), tandem::name(t.dtype));
+  if (!(t.device == s.device)) was("device", to_string(s.device), to_string(t.device));
   if (!(t.sizes == s.sizes)) was("sizes", to_string(s.sizes), to_string(t.sizes));
   if (!(t.strides == s.strides)) was("strides", to_string(s.strides), to_string(t.strides));
   if (t.grad_fn) was("history", "none", "the result of an op");

@@ -18,7 +18,7 @@ namespace {
 
 constexpr const char *kVersionKey = "tandem.version", *kKindKey = "tandem.kind",
                      *kFunctionKey = "tandem.function", *kDigestKey = "tandem.digest";
-constexpr const char *kVersion = "1", *kKind = "function", *kFunctionVersion = "1";
+constexpr const char *kVersion = "1", *kKind = "function", *kFunctionVersion = "2";
 constexpr const char *kText = "function", *kKernels = "kernels", *kSteps = "steps", *kGenerator = "generator";
 const std::string kState = "state.";
 constexpr int64_t kMostSteps = int64_t{1} << 53;
@@ -65,7 +65,7 @@ void finish(FrozenSignature& s, FrozenCore& core, size_t counters) {
     s.nbytes.push_back(checked_mul(checked_numel(g.type(v).sizes), itemsize(g.type(v).dtype)));
   for (const jit::Node& n : g.nodes)
     if (n.leaf == jit::Leaf::op) s.calls.emplace_back(n.where, n.op);
-  s.executable = jit::Executable::make(g, {.compile = core.compile});
+  s.executable = jit::Executable::make(g, {.compile = core.compile, .device = s.device});
   check_sizes(s.executable->graph());  // also of what composites have become
   s.list_uses();
 }
@@ -111,15 +111,16 @@ Tensor slot_tensor(const core::SafeTensors& file, const FrozenSlot& s, Spread& s
   if (!spread.fits(s.sizes, s.strides, s.dtype)) fail("a captured tensor's strides cannot be right");
   Ref<TensorImpl> t(core::new_impl());
   t->dtype = s.dtype;
+  t->device = s.device;
   core::set_layout(*t, s.sizes, s.strides);
-  core::set_storage(*t, core::make_storage(reach));
+  core::set_storage(*t, core::make_storage(reach, s.device));
   if (t->has(core::kContiguous)) {
-    if (reach > 0) std::memcpy(t->data, e.data, static_cast<size_t>(reach));
+    core::copy_in(*t->storage, e.data, reach);
     return Tensor(std::move(t));
   }
-  std::memset(t->data, 0, static_cast<size_t>(reach));
-  spread_out(static_cast<const char*>(e.data), s.sizes, s.strides, itemsize(s.dtype),
-             static_cast<char*>(t->data));
+  std::vector<char> bytes(static_cast<size_t>(reach), 0);
+  spread_out(static_cast<const char*>(e.data), s.sizes, s.strides, itemsize(s.dtype), bytes.data());
+  core::copy_in(*t->storage, bytes.data(), reach);
   return Tensor(std::move(t));
 }
 
@@ -222,7 +223,7 @@ void FrozenFunction::save(const std::string& path, const SaveOptions& options, L
       if (n.tensor.impl() == t) slots[i].name = n.name;
     for (size_t j = 0; j < i; ++j)
       if (slots[j].name == slots[i].name) refuse("two captured tensors are named \"" + slots[i].name + "\"");
-    packed.push_back(Tensor(Ref<TensorImpl>(t)).contiguous(where));
+    packed.push_back(Tensor(Ref<TensorImpl>(t)).contiguous(where).to(cpu, where));
     TensorImpl* p = packed.back().impl();
     eager::materialize(p, where);
     entries.push_back({kState + slots[i].name, p->dtype, p->sizes, p->data});
