@@ -1,6 +1,7 @@
 // Everything of Tandem in one header.
 #pragma once
 
+#include "tandem/core/cuda/cuda.h"
 #include "tandem/eager/autograd.h"
 #include "tandem/eager/data/data.h"
 #include "tandem/eager/functions.h"

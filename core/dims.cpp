@@ -127,14 +127,10 @@ Dims broadcast(const Dims& a, const Dims& b, const char* op, Location where) {
   return result;
 }
 
-int normalize_axis(int64_t axis, int rank, const char* op, Location where) {
-  const int64_t limit = std::max(rank, 1);
-  if (axis < -limit || axis >= limit)
-    fail(std::string(op) + ": axis " + std::to_string(axis) + " is out of range for rank " +
-             std::to_string(rank) + "; expected " + std::to_string(-limit) + " to " +
-             std::to_string(limit - 1),
-         where);
-  return static_cast<int>(axis < 0 ? axis + limit : axis);
+void fail_axis(int64_t axis, int limit, int rank, const char* op, Location where) {
+  fail(std::string(op) + ": axis " + std::to_string(axis) + " is out of range for rank " +
+           std::to_string(rank) + "; expected " + std::to_string(-limit) + " to " + std::to_string(limit - 1),
+       where);
 }
 
 }  // namespace tandem

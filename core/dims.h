@@ -96,7 +96,13 @@ bool is_contiguous(const Dims& sizes, const Dims& strides);
 bool reshape_strides(const Dims& sizes, const Dims& strides, const Dims& wanted, Dims& out);
 /// The shape both broadcast to; an Error naming `op` and both shapes when they do not.
 Dims broadcast(const Dims& a, const Dims& b, const char* op, Location where = {});
+[[noreturn]] void fail_axis(int64_t axis, int limit, int rank, const char* op, Location where);
 /// Wraps a negative axis and checks the range [-rank, rank); a scalar counts as rank 1.
-int normalize_axis(int64_t axis, int rank, const char* op, Location where = {});
+inline int normalize_axis(int64_t axis, int rank, const char* op, Location where = {}) {
+  const int limit = rank > 1 ? rank : 1;
+  if (axis < -limit || axis >= limit) [[unlikely]]
+    fail_axis(axis, limit, rank, op, where);
+  return static_cast<int>(axis < 0 ? axis + limit : axis);
+}
 
 }  // namespace tandem

@@ -19,10 +19,8 @@ inline constexpr DType float32 = DType::float32;
 inline constexpr DType float64 = DType::float64;
 
 /// Bytes of one element.
-constexpr int64_t itemsize(DType t) {
-  constexpr int64_t kSizes[kDTypeCount] = {1, 1, 4, 8, 2, 2, 4, 8};
-  return kSizes[static_cast<int>(t)];
-}
+inline constexpr int8_t kItemSizes[kDTypeCount] = {1, 1, 4, 8, 2, 2, 4, 8};
+constexpr int64_t itemsize(DType t) { return kItemSizes[static_cast<int>(t)]; }
 constexpr bool is_floating(DType t) { return t >= DType::float16; }
 constexpr bool is_integral(DType t) { return t < DType::float16 && t != DType::bool_; }
 

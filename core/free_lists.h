@@ -64,6 +64,7 @@ struct ThreadCache {
   int64_t large_room = 0;       // bytes that may still enter the lists above kSmallBytes
   int64_t live = 0;             // bytes handed out less those taken back, since they were last added up
   int64_t system_calls = 0;
+  const void* frame = nullptr;  // the traced call that this thread runs
   State state = State::fresh;
   bool dropping = false;  // a loop over `dying` runs on this thread
 };

@@ -56,6 +56,12 @@ class RefCount {
   std::atomic<uint32_t> count_{0};
 };
 
+/// Gives one reference up; true if it was the last one. Types may have one of their own.
+template <class T>
+bool drop_reference(T* p) {
+  return p->refs.drop();
+}
+
 template <class T>
 class Ref {
  public:
@@ -75,7 +81,7 @@ class Ref {
     return *this;
   }
   ~Ref() {
-    if (p_ && p_->refs.drop()) destroy(p_);
+    if (p_ && drop_reference(p_)) destroy(p_);
   }
   /// Takes over a count that the caller already holds.
   static Ref adopt(T* p) {

@@ -28,6 +28,10 @@ Ref<Storage> new_device_storage(int64_t nbytes, Device device) {
 
 Ref<Storage> make_storage(int64_t nbytes, Device device) { return new_storage(nbytes, device); }
 
+void make_storages(std::span<const int64_t> nbytes, Device device, Ref<Storage>* out) {
+  for (const int64_t n : nbytes) *out++ = new_storage(n, device);
+}
+
 Ref<Storage> copy_storage(const Storage& s) {
   Ref<Storage> copy = make_storage(s.nbytes, s.device);
   copy_bytes(*copy, s, s.nbytes);

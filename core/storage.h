@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "tandem/core/device.h"
 #include "tandem/core/location.h"
@@ -27,6 +28,8 @@ struct Storage {
 
 /// Owned, uninitialised memory.
 Ref<Storage> make_storage(int64_t nbytes, Device device = cpu);
+/// One for each number of bytes, in order. If one throws, those before it are made, the others are null.
+void make_storages(std::span<const int64_t> nbytes, Device device, Ref<Storage>* out);
 /// A copy on the same device.
 Ref<Storage> copy_storage(const Storage& s);
 /// Copies the first `nbytes`; both on one device.

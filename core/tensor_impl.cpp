@@ -9,6 +9,7 @@
 #include <new>
 
 #include "tandem/core/allocator.h"
+#include "tandem/core/impl_block.h"
 #include "tandem/core/storage_block.h"
 
 namespace tandem::core {
@@ -16,33 +17,6 @@ namespace tandem::core {
 namespace {
 
 bool ignore_slot(TensorImpl*, bool) noexcept { return false; }
-
-TensorImpl* impl_from_system() {
-  open_cache();
-  return new (allocate(sizeof(TensorImpl))) TensorImpl;
-}
-
-/// An impl whose sizes and strides are left over; everything else is as new_impl says.
-inline TensorImpl* pop_impl() {
-  TensorImpl* t = cache_.impls;
-  if (kBypassCaches || t == nullptr) [[unlikely]]
-    return impl_from_system();
-  cache_.impls = static_cast<TensorImpl*>(t->frame);
-  ++cache_.impl_room;
-  t->refs.set(0);
-  t->dtype = DType::float32;
-  t->device = cpu;
-  t->flags = kContiguous;
-  t->slot = false;
-  t->output_index = 0;
-  t->history = 0;
-  t->data = nullptr;
-  t->numel = 0;
-  t->offset = 0;
-  t->frame = nullptr;
-  t->handle = -1;
-  return t;
-}
 
 [[gnu::noinline]] void push_impl_slow(TensorImpl* t) noexcept {
   if (!kBypassCaches && open_cache() && cache_.impl_room > 0) {
@@ -70,7 +44,7 @@ inline void push_impl(TensorImpl* t) noexcept {
   if (cache_.dropping) return;
   cache_.dropping = true;
   while (TensorImpl* next = cache_.dying) {
-    cache_.dying = static_cast<TensorImpl*>(next->frame);
+    cache_.dying = next_impl(next);
     next->grad_fn.reset();
     next->view.reset();
     next->leaf.reset();
@@ -96,11 +70,16 @@ inline void lay_out(TensorImpl& t, const Dims& sizes) {
 
 }  // namespace
 
+TensorImpl* impl_from_system() {
+  open_cache();
+  return new (allocate(sizeof(TensorImpl))) TensorImpl;
+}
+
 constinit std::atomic<SlotEvent> slot_event = ignore_slot;
 
 void release_impls() noexcept {
   while (TensorImpl* t = cache_.impls) {
-    cache_.impls = static_cast<TensorImpl*>(t->frame);
+    cache_.impls = next_impl(t);
     ++cache_.impl_room;
     t->~TensorImpl();
     std::free(t);
@@ -114,10 +93,21 @@ TensorImpl* new_impl() {
   return t;
 }
 
+// Where the running call lends the tensor, the call's own reference and the caller's are the only two: nobody
+// else can change the count, and nothing needs to be locked.
+bool drop_shared(TensorImpl* t) noexcept {
+  if (const void* frame = cache_.frame; frame && t->frame == frame && t->refs.get() == 2) {
+    t->refs.set(1);
+    return false;
+  }
+  return t->refs.drop();
+}
+
 void destroy(TensorImpl* t) noexcept {
   if (t->slot) [[unlikely]]
     if (slot_event.load(std::memory_order_relaxed)(t, true)) return;
-  t->storage.reset();
+  if (Storage* s = t->storage.release())
+    if (s->refs.drop()) drop_storage(s);
   if (t->grad_fn || t->leaf || t->view) [[unlikely]]
     return drop_history(t);
   push_impl(t);

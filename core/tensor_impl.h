@@ -50,10 +50,10 @@ struct TensorImpl {
   int64_t numel = 0;
   int64_t offset = 0;  // elements
   Ref<Storage> storage;
-  Ref<TapeNode> grad_fn;  // null for leaves
-  Ref<TapeNode> view;     // of a real kView: its parent, its base, and the view op
-  void* frame = nullptr;  // the running traced call that this pending tensor belongs to (tracer/)
-  int32_t handle = -1;    // its index there
+  Ref<TapeNode> grad_fn;           // null for leaves
+  Ref<TapeNode> view;              // of a real kView: its parent, its base, and the view op
+  Relaxed<void*> frame = nullptr;  // the traced call that lends this tensor, and holds it itself (tracer/)
+  int32_t handle = -1;             // its index there
   std::unique_ptr<LeafState> leaf;
   Dims sizes, strides;
 
@@ -61,6 +61,10 @@ struct TensorImpl {
   void set(TensorFlag f, bool on) { flags = static_cast<uint16_t>(on ? flags | f : flags & ~f); }
   int64_t nbytes() const { return numel * itemsize(dtype); }
 };
+
+/// One of several references.
+bool drop_shared(TensorImpl* t) noexcept;
+inline bool drop_reference(TensorImpl* t) { return t->refs.get() == 1 || drop_shared(t); }
 
 /// A fresh impl from the free list: no storage, sizes or flags but kContiguous; count 0.
 TensorImpl* new_impl();

@@ -29,8 +29,10 @@ class CallBuilder {
   CallBuilder& word(DType t) { return word(static_cast<int64_t>(t)); }
   CallBuilder& floating(double v) { return word(std::bit_cast<int64_t>(v)); }
   CallBuilder& list(const Dims& d) {
-    word(d.rank());
-    for (const int64_t v : d) word(v);
+    const auto rank = static_cast<uint32_t>(d.rank());
+    TANDEM_INTERNAL(n_words_ + 1 + rank <= kWords, "too many words");
+    words_[n_words_++] = d.rank();
+    for (const int64_t v : d) words_[n_words_++] = v;
     return *this;
   }
   Tensor run() { return call1(finish()); }

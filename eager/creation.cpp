@@ -155,7 +155,7 @@ Tensor randperm(int64_t n, Generator* generator, Location where) {
   Generator& g = generator_or_default(generator);
   for (int64_t i = n - 1; i > 0; --i)
     std::swap(values[static_cast<size_t>(i)], values[g.below(static_cast<uint64_t>(i) + 1)]);
-  return Tensor(std::move(t));
+  return Tensor(std::move(t)).to(default_device(), where);
 }
 
 Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(void*), void* context,

@@ -253,28 +253,43 @@ void run_op(const Call& call, Ref<TensorImpl>* results) {
   run_now(call, results);
 }
 
+namespace {
+
+[[gnu::noinline]] void note_taken_over(const Call& call, Ref<TensorImpl>* results) {
+  if (wants_gradient(call)) interceptor_->noted(call, note(call, results).get());
+}
+
+[[gnu::noinline]] void call_now(const Call& call, Ref<TensorImpl>* results) {
+  if (!direct(call, results)) {
+    check_operands(call);
+    if (call.in_place) check_in_place(call);
+    run_op(call, results);
+    if (call.in_place) bump_written(call);
+  }
+  if (wants_gradient(call)) note(call, results);
+}
+
+}  // namespace
+
 void call_into(const Call& call, Ref<TensorImpl>* results) {
-  if (interceptor_) [[unlikely]] {
+  if (Interceptor* i = interceptor_) [[unlikely]] {
     // Without gradients the check is about layouts alone, and the interceptor knows those that it has seen.
     if (call.in_place && modes().grad) check_in_place(call);
-    if (interceptor_->op(call, results) && wants_gradient(call))
-      interceptor_->noted(call, note(call, results).get());
+    if (i->op(call, results)) [[unlikely]]
+      note_taken_over(call, results);
     return;
   }
-  if (direct(call, results)) {
-    if (wants_gradient(call)) note(call, results);
-    return;
-  }
-  check_operands(call);
-  if (call.in_place) check_in_place(call);
-  run_op(call, results);
-  if (call.in_place) bump_written(call);
-  if (wants_gradient(call)) note(call, results);
+  call_now(call, results);
 }
 
 Tensor call1(const Call& call) {
   Ref<TensorImpl> result;
-  call_into(call, &result);
+  if (Interceptor* i = interceptor_) [[unlikely]] {
+    if (i->op(call, &result)) [[unlikely]]
+      note_taken_over(call, &result);
+  } else {
+    call_now(call, &result);
+  }
   return Tensor(std::move(result));
 }
 
@@ -286,6 +301,17 @@ void materialize(TensorImpl* t, Location where, bool pointer) {
   if (!interceptor_)
     fail("a pending tensor of a traced call was used outside of that call or on another thread", where);
   interceptor_->read(t, where);
+}
+
+void bump_pending_version(TensorImpl* t, const Location& where) {
+  if (core::Storage* s = memory_of(t)) {
+    ++s->version;
+    s->changed_at = where;
+  } else if (interceptor()) {
+    Version& v = interceptor()->version(t);
+    ++v.count;
+    v.changed_at = where;
+  }
 }
 
 uint32_t version_of(TensorImpl* t) {

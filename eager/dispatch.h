@@ -61,18 +61,16 @@ inline core::Storage* memory_of(const TensorImpl* t) {
   const bool view = t->flags & (core::kView | core::kBlindView);
   return view && interceptor() ? interceptor()->memory(t) : nullptr;
 }
+void bump_pending_version(TensorImpl* t, const Location& where);
 /// Moves the version of the memory under `t`.
-inline void bump_version(TensorImpl* t, const Location& where) {
-  if (core::Storage* s = memory_of(t)) [[likely]] {
+[[gnu::always_inline]] inline void bump_version(TensorImpl* t, const Location& where) {
+  if (core::Storage* s = t->storage.get()) [[likely]] {
     ++s->version;
     // By member: callers have just written `where` piece by piece, for which one wide load would wait.
     s->changed_at.file = where.file;
     s->changed_at.line = where.line;
-  } else if (interceptor()) {
-    Version& v = interceptor()->version(t);
-    ++v.count;
-    v.changed_at.file = where.file;
-    v.changed_at.line = where.line;
+  } else {
+    bump_pending_version(t, where);
   }
 }
 uint32_t version_of(TensorImpl* t);

@@ -80,6 +80,10 @@ class Interceptor {
   /// Takes the call over, unchecked but for in-place changes of leaves. Returns true if the dispatcher shall
   /// note it on the tape (as after an eager op).
   virtual bool op(const Call& call, core::Ref<core::TensorImpl>* results) = 0;
+  /// A run of `n` in-place calls that differ in their operands alone: call k has the n_in ones from
+  /// `call.in + k * n_in` on. Takes over the first of them, as many as it knows without a look at each by
+  /// `op`, and returns how many. Asked where no gradients are noted.
+  virtual size_t op_run(const Call& /*call*/, size_t /*n*/) { return 0; }
   /// True: the block was known and is done. False: walk it; leaf_grad calls and end_backward follow.
   virtual bool backward(const BackwardCall& call) = 0;
   virtual void end_backward() = 0;

@@ -45,8 +45,8 @@ void destroy_node(core::TapeNode* node) {
 
 }  // namespace
 
-AutogradState& make_autograd_state(TensorImpl* t) {
-  if (!t->leaf) t->leaf = std::make_unique<AutogradState>();
+AutogradState& new_autograd_state(TensorImpl* t) {
+  t->leaf = std::make_unique<AutogradState>();
   return *autograd_state(t);
 }
 

@@ -43,7 +43,10 @@ struct AutogradState : core::LeafState {
 inline AutogradState* autograd_state(const TensorImpl* t) {
   return static_cast<AutogradState*>(t->leaf.get());
 }
-AutogradState& make_autograd_state(TensorImpl* t);
+AutogradState& new_autograd_state(TensorImpl* t);
+inline AutogradState& make_autograd_state(TensorImpl* t) {
+  return t->leaf ? *autograd_state(t) : new_autograd_state(t);
+}
 
 /// Header, operands, results and words are one block of the allocator.
 struct Node : core::TapeNode {

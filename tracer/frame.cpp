@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
+#include <memory>
 
+#include "tandem/core/impl_block.h"
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
 #include "tandem/tracer/mechanisms.h"
@@ -30,6 +33,7 @@ void Frame::begin(std::span<Tensor> arguments, ArgumentNames names) {
   segment_start_ = 0;
   ended_.clear();
   handed_ = 0;
+  swept_ = SIZE_MAX;
   jump(0, 0);
   for (const uint32_t h : r_.view_slots) {
     TensorImpl* t = r_.handles[h];
@@ -52,57 +56,94 @@ void Frame::jump(int32_t branch, int32_t position) {
   branch_index_ = branch;
   branch_ = r_.branches[static_cast<size_t>(branch)].get();
   position_ = position;
+  entries_ = branch_->entries.data();
+  comparable_ = recording_ || passthrough_ ? 0 : static_cast<int32_t>(branch_->entries.size());
 }
 
-bool Frame::matches(const Entry& e, const Call& call) {
-  if (e.kind != EventKind::op || e.op != static_cast<uint16_t>(call.op) || e.n_in != call.n_in ||
-      e.n_words != call.n_words || (e.in_place != call.in_place && on(Mechanism::compare_in_place)) ||
-      e.numbers != call.numbers || (r_.modes[e.modes] != modes_word(modes()) && on(Mechanism::compare_modes)))
-    return false;
+[[gnu::always_inline]] inline bool Frame::same_operands(const Entry& e, const Call& call,
+                                                        TensorImpl* const* in) const {
   TensorImpl* const* handles = r_.handles.data();
-  const uint32_t direct = std::min<uint32_t>(call.n_in, 3);
   // Null is also the handle of a tensor that died: an absent operand is handle 0.
-  const auto other = [&](uint32_t h, const TensorImpl* t) { return handles[h] != t || (!t && h); };
-  for (uint32_t i = 0; i < direct; ++i)
-    if (other(e.in[i], call.in[i]) && on(Mechanism::compare_operands)) return false;
-  for (uint32_t i = 3; i < call.n_in; ++i)
-    if (other(r_.more[e.more + i - 3], call.in[i]) && on(Mechanism::compare_operands)) return false;
-  if (e.more_to_fit && !fits(e, call)) return false;
+  const auto other = [&](uint32_t h, const TensorImpl* t) {
+    return (handles[h] != t || (!t && h)) && on(Mechanism::compare_operands);
+  };
+  const uint32_t n = call.n_in;
+  if (n == 0) return true;
+  if (other(e.in[0], in[0])) return false;
+  if (n == 1) return true;
+  if (other(e.in[1], in[1])) return false;
+  if (n == 2) return true;
+  if (other(e.in[2], in[2])) return false;
+  if (n == 3) [[likely]]
+    return true;
+  const uint32_t* more = r_.more.data() + e.more;
+  if (other(more[0], in[3])) return false;
+  for (uint32_t i = 4; i < n; ++i)
+    if (other(more[i - 3], in[i])) return false;
+  return true;
+}
+
+// The words: run-time ones are stored, the others must be the recorded ones.
+[[gnu::always_inline]] inline bool Frame::take_words(const Entry& e, const Call& call) {
   int64_t* words = r_.words.data() + e.words;
+  const int64_t* given = call.words;
   if (e.only_run_time && on(Mechanism::store_scalars)) {
     for (uint32_t w = 0; w < call.n_words; ++w) {
-      if (words[w] == call.words[w]) continue;
-      words[w] = call.words[w];
-      e.changed |= 1u << w;
+      if (words[w] == given[w]) continue;
+      words[w] = given[w];
+      e.changed |= 1u << (w & 31);
     }
     return true;
   }
   uint32_t moved = 0;
   for (uint32_t w = 0; w < call.n_words; ++w) {
-    if (words[w] == call.words[w]) continue;
+    if (words[w] == given[w]) [[likely]]
+      continue;
     moved |= 1u << (w & 31);
     if (!(w < 64 && ((e.run_time >> w) & 1)) && on(Mechanism::compare_attributes)) return false;
   }
-  if (moved && on(Mechanism::store_scalars)) {
+  if (moved && on(Mechanism::store_scalars)) [[unlikely]] {
     e.changed |= moved;
-    for (uint32_t w = 0; w < call.n_words; ++w) words[w] = call.words[w];
+    for (uint32_t w = 0; w < call.n_words; ++w) words[w] = given[w];
   }
   return true;
 }
 
-TensorImpl* Frame::lend(uint32_t handle) {
-  TensorImpl* t = r_.handles[handle];
-  return t ? t : lend_fresh(handle);
+[[gnu::always_inline]] inline bool Frame::same_header(const Entry& e, const Call& call) const {
+  return e.kind == EventKind::op && e.op == static_cast<uint16_t>(call.op) && e.n_in == call.n_in &&
+         e.n_words == call.n_words && (e.in_place == call.in_place || !on(Mechanism::compare_in_place)) &&
+         e.numbers == call.numbers &&
+         (r_.modes[e.modes] == modes_word(modes()) || !on(Mechanism::compare_modes));
 }
 
-// The last one was given away: a fresh one stands for this call's value.
-TensorImpl* Frame::lend_fresh(uint32_t handle) {
+[[gnu::always_inline]] inline bool Frame::matches(const Entry& e, const Call& call) {
+  if (!same_header(e, call)) return false;
+  if (!same_operands(e, call, call.in)) return false;
+  if (e.more_to_fit && !fits(e, call)) [[unlikely]]
+    return false;
+  return call.n_words == 0 || take_words(e, call);
+}
+
+namespace {
+// Most results that leave a call are gradients of vectors and matrices.
+inline void copy_dims(Dims& to, const Dims& from) {
+  const int rank = from.rank();
+  if (rank > 2) {
+    to = from;
+    return;
+  }
+  to.resize(rank);
+  to[0] = from[0];
+  to[1] = from[1];
+}
+}  // namespace
+
+[[gnu::always_inline]] inline TensorImpl* Frame::settle(TensorImpl* fresh, uint32_t handle) {
   const HandleInfo& info = r_.infos[handle];
-  TensorImpl* fresh = core::new_impl();
   fresh->dtype = info.dtype;
   fresh->device = info.device;
-  fresh->sizes = info.sizes;
-  fresh->strides = info.strides;
+  copy_dims(fresh->sizes, info.sizes);
+  copy_dims(fresh->strides, info.strides);
   fresh->numel = info.numel;
   fresh->offset = info.offset;
   const int view = !info.view ? 0 : info.follows ? core::kView : core::kBlindView;
@@ -117,22 +158,22 @@ TensorImpl* Frame::lend_fresh(uint32_t handle) {
   return fresh;
 }
 
+[[gnu::noinline]] TensorImpl* Frame::lend_from_system(uint32_t handle) {
+  return settle(core::new_impl(), handle);
+}
+
+// The last one was given away: a fresh one stands for this call's value.
+TensorImpl* Frame::lend_fresh(uint32_t handle) {
+  TensorImpl* fresh = core::try_pop_impl();
+  return fresh ? settle(fresh, handle) : lend_from_system(handle);
+}
+
 [[gnu::noinline]] void Frame::grow_handed_out() {
   handed_out_.resize(std::max(r_.handles.size(), 2 * handed_out_.size()));
+  handed_room_ = handed_out_.size();
 }
 
-// At home nobody else holds a handle, so its count is set without a read-modify-write.
-Ref<TensorImpl> Frame::hand_out(uint32_t handle) {
-  TensorImpl* t = lend(handle);
-  if (handed_ == handed_out_.size()) [[unlikely]]
-    grow_handed_out();
-  handed_out_[handed_++] = handle;
-  if (!on(Mechanism::fresh_handles)) return Ref<TensorImpl>(t);
-  t->refs.set(2);
-  return Ref<TensorImpl>::adopt(t);
-}
-
-void Frame::take_results(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
+[[gnu::noinline]] void Frame::take_results(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
   ++position_;
   for (uint32_t j = 0; j < e.n_out; ++j) results[j] = hand_out(e.out + j);
   if (e.moves) [[unlikely]]
@@ -153,27 +194,78 @@ void Frame::take_in_place(const Entry& e, const Call& call) {
   if (e.tape && !tape_live_) for_written([](TensorImpl* t) { eager::spread_flags(t); });
 }
 
-bool Frame::view(const TensorImpl* t, eager::ViewOf& out) {
-  if (t->frame != this || t->handle < 0) return false;
-  const HandleInfo& info = r_.infos[static_cast<size_t>(t->handle)];
-  if (!info.view) return false;
-  TensorImpl* parent = r_.handles[info.base];
-  if (!parent)
-    fail(std::string(ops::def(static_cast<ops::OpId>(info.view->op)).name) +
-         ": the tensor that this view shows was replaced while the traced call ran; make the view again");
-  out = {parent,
-         static_cast<ops::OpId>(info.view->op),
-         {r_.words.data() + info.view->words, info.view->n_words},
-         info.where};
-  return true;
+// Nearly every call makes one result whose handle is at home: this path calls nothing.
+bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
+  const int32_t at = position_;
+  if (at >= comparable_) [[unlikely]]
+    return op_slow(call, results);
+  const Entry& e = entries_[at];
+  if (!e.plain || !on(Mechanism::fresh_handles)) [[unlikely]]
+    return op_other(call, results);
+  if (!same_header(e, call) || !same_operands(e, call, call.in)) [[unlikely]]
+    return op_slow(call, results);
+  const int64_t* const words = r_.words.data() + e.words;
+  for (uint32_t w = 0; w < call.n_words; ++w)
+    if (words[w] != call.words[w]) [[unlikely]]
+      return op_other(call, results);
+  TensorImpl* t = r_.handles[e.out];
+  if (!t || handed_ == handed_room_ || results[0]) [[unlikely]]
+    return op_other(call, results);
+  position_ = at + 1;
+  handed_out_[handed_++] = e.out;
+  t->refs.set(2);
+  std::construct_at(results, Ref<TensorImpl>::adopt(t));
+  return tape_live_;
 }
 
-bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
-  if (!recording_ && !at_end() && matches(cursor(), call)) [[likely]] {
-    take(cursor(), call, results);
-    return tape_live_;
+[[gnu::noinline]] bool Frame::op_other(const Call& call, Ref<TensorImpl>* results) {
+  if (!matches(cursor(), call)) return op_slow(call, results);
+  take(cursor(), call, results);
+  return tape_live_;
+}
+
+// What `op` does for each, but loop by loop: the headers are compared with the first one's, which is compared
+// in full; the words of all calls are the same, and mostly those of their entries were.
+size_t Frame::op_run(const Call& call, size_t n) {
+  if (position_ >= comparable_ || tape_live_ || modes().grad || !all_on()) return 0;
+  const Entry* const first = entries_ + position_;
+  if (!call.in_place || first->n_out != 0 || first->outside || first->tape || first->more_to_fit ||
+      !first->only_run_time || !same_header(*first, call))
+    return 0;
+  const size_t most = std::min(n, static_cast<size_t>(comparable_ - position_)), n_in = call.n_in;
+  size_t same = 0;
+  for (TensorImpl* const* in = call.in; same < most; ++same, in += n_in)
+    if (!first[same].same_kind(*first) || !same_operands(first[same], call, in)) break;
+  if (same == 0) return 0;
+  store_words({first, same}, call);
+  const Location where = call.where;
+  for (uint32_t left = first->written; left; left &= left - 1) {
+    TensorImpl* const* t = call.in + std::countr_zero(left);
+    for (size_t k = 0; k < same; ++k, t += n_in) eager::bump_version(*t, where);
   }
-  return op_slow(call, results);
+  position_ += static_cast<int32_t>(same);
+  return same;
+}
+
+// Of entries in a row whose words are all run-time and as many: they lie one after the other.
+void Frame::store_words(std::span<const Entry> entries, const Call& call) {
+  const size_t n = call.n_words;
+  int64_t* const words = r_.words.data() + entries[0].words;
+  const bool in_a_row = entries.back().words - entries[0].words == (entries.size() - 1) * n;
+  if (!in_a_row || std::memcmp(words, words + n, (entries.size() - 1) * n * sizeof(int64_t)) != 0) {
+    for (const Entry& e : entries) take_words(e, call);
+    return;
+  }
+  for (size_t w = 0; w < n; ++w) {
+    const int64_t given = call.words[w];
+    if (words[w] == given) continue;
+    int64_t* word = words + w;
+    for (const Entry& e : entries) {
+      *word = given;
+      word += n;
+      e.changed |= 1u << (w & 31);
+    }
+  }
 }
 
 bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
@@ -340,19 +432,6 @@ void Frame::end_backward() {
     b.end_position = position_;
   }
   backward_ = -1;
-}
-
-void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
-  if (!recording_ || backward_ < 0 || !backward_recording_) return;
-  BackwardRecord& b = r_.backwards[static_cast<size_t>(backward_)];
-  const uint32_t handle = resolve(leaf);
-  const auto known =
-      std::find_if(b.leaves.begin(), b.leaves.end(), [&](const LeafGrad& g) { return g.leaf == handle; });
-  if (known != b.leaves.end()) {
-    known->after = resolve(after);
-    return;
-  }
-  b.leaves.push_back({handle, before ? resolve(before) : 0, resolve(after), before == after});
 }
 
 void Frame::end() {

@@ -9,6 +9,7 @@
 #include "tandem/core/relaxed.h"
 #include "tandem/eager/tape.h"
 #include "tandem/tracer/arguments.h"
+#include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/record.h"
 
 namespace tandem::tracer {
@@ -60,6 +61,7 @@ class Frame final : public eager::Interceptor {
   void abandon() noexcept;
 
   bool op(const eager::Call& call, Ref<TensorImpl>* results) override;
+  size_t op_run(const eager::Call& call, size_t n) override;
   bool backward(const eager::BackwardCall& call) override;
   void end_backward() override;
   void need_tape() override;
@@ -104,6 +106,10 @@ class Frame final : public eager::Interceptor {
  private:
   // frame.cpp: comparing
   bool matches(const Entry& e, const eager::Call& call);
+  bool same_operands(const Entry& e, const eager::Call& call, TensorImpl* const* in) const;
+  bool same_header(const Entry& e, const eager::Call& call) const;
+  bool take_words(const Entry& e, const eager::Call& call);
+  void store_words(std::span<const Entry> entries, const eager::Call& call);
   void take_in_place(const Entry& e, const eager::Call& call);
   void take_results(const Entry& e, const eager::Call& call, Ref<TensorImpl>* results);
   /// Past an event that matches.
@@ -123,14 +129,32 @@ class Frame final : public eager::Interceptor {
   /// 0: no argument.
   uint32_t argument_handle(const TensorImpl* t) const;
   void rebase(uint32_t handle, int64_t offset);
+  bool op_other(const eager::Call& call, Ref<TensorImpl>* results);
   bool op_slow(const eager::Call& call, Ref<TensorImpl>* results);
   uint32_t used_slot_of(const TensorImpl* t);
   void keep_until_end(TensorImpl* t);
   /// Marks in used_ what ops before the cursor have as operands.
   void mark_used();
-  TensorImpl* lend(uint32_t handle);
+  TensorImpl* lend(uint32_t handle) {
+    TensorImpl* t = r_.handles[handle];
+    return t ? t : lend_fresh(handle);
+  }
   TensorImpl* lend_fresh(uint32_t handle);
-  Ref<TensorImpl> hand_out(uint32_t handle);
+  TensorImpl* lend_from_system(uint32_t handle);
+  TensorImpl* settle(TensorImpl* fresh, uint32_t handle);
+  /// At home nobody else holds a handle, so its count is set without a read-modify-write.
+  [[gnu::always_inline]] inline Ref<TensorImpl> hand_out(uint32_t handle) {
+    TensorImpl* t = lend(handle);
+    if (handed_ == handed_room_) [[unlikely]]
+      grow_handed_out();
+    handed_out_[handed_++] = handle;
+    return lent(t);
+  }
+  static Ref<TensorImpl> lent(TensorImpl* t) {
+    if (!on(Mechanism::fresh_handles)) return Ref<TensorImpl>(t);
+    t->refs.set(2);
+    return Ref<TensorImpl>::adopt(t);
+  }
   void grow_handed_out();
   void set_moved_offset(const eager::Call& call, TensorImpl& view);
   std::span<const uint32_t> handed_out() const { return {handed_out_.data(), handed_}; }
@@ -220,10 +244,14 @@ class Frame final : public eager::Interceptor {
   eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;
   Made made_of(uint32_t handle, int32_t output = -1) const;
   void give_storage(const Made& m, Ref<core::Storage> storage);
+  /// Finds the handed-out results that are not home. True if the plan covers those that are held.
+  bool sweep(const Plan* plan);
+  std::span<const uint32_t> busy() const { return {busy_.data(), n_busy_}; }
   void prune_tape(const SegmentEnd& segment);
   void clean_up();
   void release_arguments();
   void send_home(uint32_t handle);
+  void give_away(uint32_t handle, TensorImpl* t);
   void send_all_home();
 
   // retape.cpp
@@ -244,6 +272,10 @@ class Frame final : public eager::Interceptor {
   ArgumentNames names_;
   Branch* branch_ = nullptr;
   int32_t branch_index_ = 0, position_ = 0;
+  // The branch's entries, of which the first `comparable_` may be compared: none while the call records or
+  // passes through.
+  const Entry* entries_ = nullptr;
+  int32_t comparable_ = 0;
   int32_t segment_start_ = 0;  // linear index of the first event after the last segment's end
   bool running_ = false, recording_ = false, tape_live_ = false, failed_ = false;
   bool passthrough_ = false;       // the rest of this call runs op by op, unrecorded (R17)
@@ -254,7 +286,11 @@ class Frame final : public eager::Interceptor {
   std::vector<uint32_t> ended_;  // segments ended in this call
   // Results that the body saw, the first `handed_` of them; all there are if `only_replayed()`.
   std::vector<uint32_t> handed_out_;
-  size_t handed_ = 0;
+  size_t handed_ = 0, handed_room_ = 0;
+  // Of them: held, with memory or with history, as of the latest sweep; the first `n_busy_`.
+  std::vector<uint32_t> busy_;
+  size_t n_busy_ = 0;
+  size_t swept_ = SIZE_MAX;               // `handed_` then; SIZE_MAX: none, or clean_up looks at all
   std::vector<eager::Version> versions_;  // of the memory of pending cells
   std::vector<char> used_;                // by handle: used on the path so far (kept up while recording)
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call

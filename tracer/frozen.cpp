@@ -67,6 +67,8 @@ uint32_t FrozenCore::bind(FrozenSlot slot, TensorImpl* t) {
     if (bound[i] && bound[i]->storage == t->storage)
       slot.shares = slots[i].shares >= 0 ? slots[i].shares : static_cast<int32_t>(i);
   slot.contiguous = is_contiguous(slot.sizes, slot.strides);
+  if (slot.contiguous)
+    slot.flags = static_cast<uint16_t>(core::kContiguous | (slot.requires_grad ? kRequiresGrad : 0));
   const auto index = static_cast<uint32_t>(slots.size());
   slots.push_back(std::move(slot));
   bound.push_back(t);
@@ -235,11 +237,11 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
     scratch_.storages.push_back(core::make_storage(nbytes, s.device));
     scratch_.outputs.push_back(scratch_.storages.back()->data);
   }
-  if (filled_for_ != &s || filled_at_ != scans) {
+  if (filled_for_ != &s || filled_at_ != moved_) {
     scratch_.inputs.resize(s.inputs.size());
     for (size_t i = 0; i < s.inputs.size(); ++i)
       if (s.inputs[i].kind == Place::Kind::slot) scratch_.inputs[i] = data_[s.inputs[i].index];
-    filled_for_ = &s, filled_at_ = scans;
+    filled_for_ = &s, filled_at_ = moved_;
   }
   for (const uint32_t i : s.argument_inputs) scratch_.inputs[i] = arguments[s.inputs[i].index].impl()->data;
   const auto drawn = static_cast<uint64_t>(s.drawn);

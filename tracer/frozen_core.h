@@ -99,10 +99,15 @@ struct FrozenSignature {
 struct FrozenSlot {
   DType dtype = DType::float32;
   Device device;
+  // What a scan looks at first, one cache line: flags of a tensor that is no view, if the slot's elements lie
+  // without gaps; else kUnusual.
+  uint16_t flags = kUnusual;
   Dims sizes, strides;
   bool requires_grad = false, written = false;
   int32_t shares = -1;  // the first slot with the same memory
   bool contiguous = false;
+  static constexpr uint16_t kUnusual = 0xffff;
+  static constexpr uint16_t kCompared = core::kRequiresGrad | core::kContiguous | core::kView;
   std::string name;
   Location where;  // first use
 };
@@ -175,7 +180,8 @@ class FrozenCore {
   Ref<TensorImpl> make(const MadeTensor& m, std::span<Tensor> arguments);
 
   const FrozenSignature* filled_for_ = nullptr;  // scratch_.inputs has its slots' addresses
-  int64_t filled_at_ = -1;                       // as of this scan
+  int64_t filled_at_ = -1;                       // as of this value of moved_
+  int64_t moved_ = 0;                            // scans that found an address changed
   uint64_t checked_ = 0;                         // `changes` when the slots were scanned last
   std::vector<void*> data_;
   std::vector<const core::Storage*> storages_;

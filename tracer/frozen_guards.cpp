@@ -68,7 +68,8 @@ void FrozenCore::check_slots(const FrozenSignature& s) {
 
 bool FrozenCore::fits(const FrozenSlot& s, const TensorImpl& t) const {
   // Strides follow from the sizes where both are contiguous.
-  return t.dtype == s.dtype && t.device == s.device && t.has(kRequiresGrad) == s.requires_grad && !t.grad_fn && t.sizes == s.sizes &&
+  return t.dtype == s.dtype && t.device == s.device && t.has(kRequiresGrad) == s.requires_grad &&
+         !t.grad_fn && t.sizes == s.sizes &&
          ((s.contiguous && t.has(core::kContiguous)) || t.strides == s.strides);
 }
 
@@ -109,28 +110,39 @@ void FrozenCore::scan() {
   const uint64_t now = changes.load(std::memory_order_relaxed);
   const size_t n = slots.size();
   data_.resize(n);
-  bool moved = storages_.size() != n || bad_, changed = false, gone = false;
+  bool moved = storages_.size() != n || bad_, changed = false, gone = false, other_data = moved;
   storages_.resize(n);
   views_.clear();
-  for (size_t i = 0; i < n; ++i) {
+  const FrozenSlot* slot = slots.data();
+  for (size_t i = 0; i < n; ++i, ++slot) {
     TensorImpl* t = bound[i];
-    if (!t) {
+    if (!t) [[unlikely]] {
       gone = true;
+      other_data |= data_[i] != nullptr;
       data_[i] = nullptr, storages_[i] = nullptr;
       continue;
     }
-    if (t->has(core::kView)) {
-      eager::refresh(t);
-      views_.push_back(static_cast<uint32_t>(i));
+    const bool usual = t->dtype == slot->dtype && t->device == slot->device &&
+                       (t->flags & FrozenSlot::kCompared) == slot->flags && !t->grad_fn &&
+                       t->sizes == slot->sizes;
+    if (!usual) [[unlikely]] {
+      if (t->has(core::kView)) {
+        eager::refresh(t);
+        views_.push_back(static_cast<uint32_t>(i));
+      }
+      changed |= !fits(*slot, *t);
     }
-    changed |= !fits(slots[i], *t);
-    data_[i] = t->data;
+    if (data_[i] != t->data) {
+      other_data = true;
+      data_[i] = t->data;
+    }
     if (storages_[i] != t->storage.get()) {
       moved = true;
       storages_[i] = t->storage.get();
       t->storage->slot = true;
     }
   }
+  if (other_data) ++moved_;
   for (size_t i = 0; moved && i < n; ++i) {
     const auto first =
         static_cast<int32_t>(std::find(storages_.begin(), storages_.end(), storages_[i]) - storages_.begin());

@@ -65,8 +65,10 @@ enum class Mechanism : uint32_t {
 #ifdef TANDEM_TEST_SWITCHES
 extern uint64_t mechanisms_off;  // bits
 inline bool on(Mechanism m) { return !((mechanisms_off >> static_cast<uint32_t>(m)) & 1); }
+inline bool all_on() { return mechanisms_off == 0; }
 #else
 constexpr bool on(Mechanism) { return true; }
+constexpr bool all_on() { return true; }
 #endif
 
 }  // namespace tandem::tracer

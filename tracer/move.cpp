@@ -59,6 +59,7 @@ bool Frame::move_view(const Entry& e, const Call& call) {
       if (other.kind != EventKind::op || other.n_out != 1) continue;
       other.moves = r_.infos[other.out].moves;
       other.more_to_fit |= other.moves;
+      other.set_plain();
       if (other.out == e.out) other.run_time |= positions;
     }
   }

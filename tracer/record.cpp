@@ -46,8 +46,8 @@ int64_t record_bytes(const Record& r) {
     n += of(s.results) + of(s.open_tape);
     if (!s.plan) continue;
     const Plan& p = *s.plan;
-    n += sizeof(Plan) + of(p.inputs) + of(p.numbers) + of(p.outputs) + of(p.nbytes) + of(p.covered) +
-         of(p.made) + p.graph.size();
+    n += sizeof(Plan) + of(p.inputs) + of(p.numbers) + of(p.number_runs) + of(p.outputs) + of(p.nbytes) +
+         of(p.covered) + of(p.made) + p.graph.size();
     n += kExecutable + kPlanEntry * static_cast<size_t>(p.executable->stats().entries) +
          kGraphNode * p.executable->graph().nodes.size();
   }
@@ -81,6 +81,7 @@ void Frame::start_recording(const Attempt& now) {
     extra_results_ = std::move(pending.results);
     segment_start_ = linear();
     passthrough_ = true;
+    comparable_ = 0;
     ++counters_.eager_calls;
     return;
   }
@@ -94,6 +95,7 @@ void Frame::start_recording(const Attempt& now) {
   ++counters_.recorded;
   if (!r_.twin) ++counters_.traces;
   recording_ = true;
+  comparable_ = 0;
   mark_used();
   // What was matched before this event may have brought history, too.
   for (size_t h = 1; h < used_.size(); ++h)
@@ -336,6 +338,7 @@ void Frame::record_op(const Call& call, Ref<TensorImpl>* results) {
       eager::bump_version(call.in[w], call.where);
     }
   }
+  e.set_plain();
   append(EventKind::op, call.where) = e;
   branch_->entries.back().modes = modes_index();
 }

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
+#include <cstring>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -41,6 +43,7 @@ struct Entry {
   bool more_to_fit = false;    // `moves`, or has words that equal earlier ones: Frame::fits looks, too
   bool only_run_time = false;  // every word is stored, none compared
   uint8_t written = 0;         // in place: bit i: operand i is replaced
+  bool plain = false;          // an op with one result, and nothing out of the way
   uint32_t numbers = 0;
   uint32_t modes = 0;            // into Record::modes
   mutable uint32_t changed = 0;  // bit w % 32: run-time word w has had another value since it was recorded
@@ -48,8 +51,20 @@ struct Entry {
 
   /// Of the words: two for each operand that is a number, then the attributes, from this one on.
   uint32_t first_attr() const { return words + 2 * static_cast<uint32_t>(__builtin_popcount(numbers)); }
+  void set_plain() { plain = kind == EventKind::op && n_out == 1 && !in_place && !moves && !more_to_fit; }
+  /// The same op with the same flags under the same modes: from `op` to `modes` nothing differs.
+  bool same_kind(const Entry& o) const {
+    const auto word = [](const Entry& e, size_t i) {
+      uint64_t w = 0;
+      std::memcpy(&w, reinterpret_cast<const char*>(&e.op) + 8 * i, 8);
+      return w;
+    };
+    return word(*this, 0) == word(o, 0) && word(*this, 1) == word(o, 1) && word(*this, 2) == word(o, 2);
+  }
 };
 static_assert(sizeof(Entry) == 64, "an event is a cache line");
+static_assert(offsetof(Entry, modes) + sizeof(Entry::modes) - offsetof(Entry, op) == 24,
+              "same_kind compares all of it");
 
 /// What a handle stands for.
 struct HandleInfo {
@@ -118,10 +133,11 @@ struct Made {
 /// A segment's plan for a set of outputs.
 struct Plan {
   std::shared_ptr<const jit::Executable> executable;
-  std::vector<uint32_t> inputs;   // handles
-  std::vector<uint32_t> numbers;  // words
-  std::vector<uint32_t> outputs;  // cells
-  std::vector<int64_t> nbytes;    // of each output
+  std::vector<uint32_t> inputs;                            // handles
+  std::vector<uint32_t> numbers;                           // words
+  std::vector<std::pair<uint32_t, uint32_t>> number_runs;  // the same: first word, how many in a row
+  std::vector<uint32_t> outputs;                           // cells
+  std::vector<int64_t> nbytes;                             // of each output
   Device device;
   std::vector<char> covered;    // by handle: may be held at the end, with the history it has
   std::vector<Made> made;       // what has memory and is made in the segment, in order

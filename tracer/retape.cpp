@@ -50,13 +50,18 @@ bool Frame::leaves_match(const BackwardRecord& b) {
 }
 
 void Frame::skip_block(const BackwardRecord& b) {
+  TensorImpl* const* const handles = r_.handles.data();
+  while (handed_room_ < handed_ + b.leaves.size()) grow_handed_out();
+  uint32_t* const handed = handed_out_.data();
   for (const LeafGrad& g : b.leaves) {
-    TensorImpl* leaf = r_.handles[g.leaf];
     if (g.in_place) {
-      eager::bump_version(r_.handles[g.before], {});
-    } else {
-      eager::make_autograd_state(leaf).grad = hand_out(g.after);
+      eager::bump_version(handles[g.before], {});
+      continue;
     }
+    TensorImpl* t = handles[g.after];
+    if (!t) t = lend_fresh(g.after);
+    handed[handed_++] = g.after;
+    eager::make_autograd_state(handles[g.leaf]).grad = lent(t);
   }
   if (on(Mechanism::follow_numbers))
     for (const FollowedWord& f : b.followed) r_.words[f.word] = f.source->bits(r_.words.data(), f.kind);
@@ -158,6 +163,23 @@ void Frame::consume(const BackwardRecord& b) {
       if (in.edge.node) stack.push_back(eager::as_node(in.edge.node.get()));
     }
     for (Node::Out& o : n.out) o.saved.value.reset();
+  }
+}
+
+// While the call runs, the tape keeps values as themselves, since the ops of backward are compared by them.
+// What is left of it gets handles of its own, so that no history owns itself.
+void Frame::part_tape() {
+  const auto part = [](eager::Saved& saved) {
+    TensorImpl* t = saved.value.get();
+    if (!t || (eager::is_grad_leaf(t) && !t->has(core::kPending))) return;
+    saved.value = t->has(core::kPending) ? nullptr : eager::twin_of(t);
+  };
+  while (eager::Node* n = noted_) {
+    for (eager::Node::In& in : n->in) part(in.saved);
+    for (eager::Node::Out& o : n->out) part(o.saved);
+    if (noted_ != n) continue;
+    n->trace_words = -1;
+    n->unlist();
   }
 }
 

@@ -37,15 +37,27 @@ Made Frame::made_of(uint32_t handle, int32_t output) const {
   return {handle, info.cell, output, root, info.view != nullptr, info.moves};
 }
 
+namespace {
+// Memory of its own. What the tape saved of the pending value was saved with the cell's version.
+[[gnu::always_inline]] inline void give_memory(TensorImpl* t, uint32_t cell,
+                                               std::span<const eager::Version> versions,
+                                               Ref<core::Storage> storage) {
+  if (cell < versions.size() && on(Mechanism::result_versions)) {
+    storage->version = versions[cell].count;
+    storage->changed_at = versions[cell].changed_at;
+  }
+  t->offset = 0;
+  t->data = storage->data;
+  t->storage = std::move(storage);
+  t->set(kPending, false);
+}
+}  // namespace
+
 void Frame::give_storage(const Made& m, Ref<core::Storage> storage) {
   TensorImpl* t = r_.handles[m.handle];
-  // What the tape saved of the pending value was saved with the cell's version. Views come after.
-  if (!m.view && m.cell < versions_.size() && on(Mechanism::result_versions)) {
-    storage->version = versions_[m.cell].count;
-    storage->changed_at = versions_[m.cell].changed_at;
-  }
-  if (m.view && !on(Mechanism::result_aliasing)) storage = core::copy_storage(*storage);
-  if (!m.moves) t->offset = m.view ? r_.infos[m.handle].offset : 0;
+  if (!m.view) return give_memory(t, m.cell, versions_, std::move(storage));
+  if (!on(Mechanism::result_aliasing)) storage = core::copy_storage(*storage);
+  if (!m.moves) t->offset = r_.infos[m.handle].offset;
   t->data = static_cast<char*>(storage->data) + t->offset * itemsize(t->dtype);
   t->storage = std::move(storage);
   t->set(kPending, false);
@@ -125,16 +137,48 @@ void Frame::end_segment(SegmentEnd& segment) {
   if (shadow_) shadow_->compare(segment);
 }
 
+namespace {
+/// A value that nobody holds and that never got memory or history: home already.
+bool untouched(const TensorImpl& t) {
+  const auto bits = [](const auto* p) { return reinterpret_cast<uintptr_t>(p); };
+  return ((t.refs.get() ^ 1) | t.history | bits(t.storage.get()) | bits(t.grad_fn.get()) |
+          bits(t.view.get()) | bits(t.leaf.get())) == 0;
+}
+}  // namespace
+
+// Nobody can take hold of a value that nobody holds, so what is home at the end of the call's last segment is
+// home at the end of the call, but for what the segment's plan makes.
+bool Frame::sweep(const Plan* plan) {
+  if (busy_.size() < handed_) busy_.resize(handed_out_.size());
+  const uint32_t *h = handed_out_.data(), *const end = h + handed_;
+  TensorImpl* const* const handles = r_.handles.data();
+  uint32_t* out = busy_.data();
+  uint32_t flags = 0;
+  bool covered = plan != nullptr;
+  for (; h != end; ++h) {
+    const TensorImpl* t = handles[*h];
+    if (!t || untouched(*t)) continue;
+    flags |= t->flags;
+    *out++ = *h;
+    if (covered && t->has(kPending) && !plan->covered[*h] && t->refs.get() > 1) covered = false;
+  }
+  n_busy_ = static_cast<size_t>(out - busy_.data());
+  swept_ = shadow_ || (flags & core::kView) ? SIZE_MAX : handed_;
+  return covered;
+}
+
 const Plan* Frame::find_plan(SegmentEnd& segment) {
   const auto covers = [&](const Plan& plan) {
     if (!on(Mechanism::live_outputs)) return true;
-    for (const uint32_t h : only_replayed() ? handed_out() : std::span<const uint32_t>(segment.results)) {
+    for (const uint32_t h : segment.results) {
       const TensorImpl* t = r_.handles[h];
       if (t && t->refs.get() > 1 && t->has(kPending) && !plan.covered[h]) return false;
     }
     return true;
   };
-  if (segment.plan && !segment.stale && covers(*segment.plan)) return segment.plan.get();
+  Plan* const plan = segment.plan.get();
+  const bool enough = only_replayed() ? sweep(plan) || !on(Mechanism::live_outputs) : plan && covers(*plan);
+  if (plan && !segment.stale && enough) return plan;
   // R10: the set of outputs only grows: later segments were recorded with them. What the tape saves counts: a
   // later difference may need it when this segment's values are gone.
   if (!recording_ && !tape_live_) {
@@ -227,6 +271,13 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
     if (has_memory[r_.infos[h].cell]) plan->made.push_back(made_of(h, r_.infos[h].view ? -1 : output++));
   plan->inputs = lowering.inputs();
   plan->numbers = lowering.numbers();
+  for (const uint32_t w : plan->numbers) {
+    auto& runs = plan->number_runs;
+    if (!runs.empty() && runs.back().first + runs.back().second == w)
+      ++runs.back().second;
+    else
+      runs.emplace_back(w, 1);
+  }
   plan->graph = jit::to_string(lowering.graph());
   plan->executable = jit::Executable::make(lowering.graph(), {.compile = r_.compile, .device = plan->device});
   return plan;
@@ -272,17 +323,22 @@ void Frame::run_plan(const Plan& plan) {
     const TensorImpl* t = handles[h];
     *input++ = t && t->data ? t->data : input_address(h, plan);
   }
-  const int64_t* const words = r_.words.data();
   int64_t* number = scratch_.numbers.data();
-  for (const uint32_t w : plan.numbers) *number++ = words[w];
-  for (size_t k = 0; k < plan.nbytes.size(); ++k) {
-    try {
-      scratch_.storages[k] = core::make_storage(plan.nbytes[k], plan.device);
-    } catch (const Error& e) {
-      fail_for(e, r_.cells[plan.outputs[k]].root);
-    }
-    scratch_.outputs[k] = scratch_.storages[k]->data;
+  for (const auto& [first, count] : plan.number_runs) {
+    std::copy_n(r_.words.data() + first, count, number);
+    number += count;
   }
+  Ref<core::Storage>* const storages = scratch_.storages.data();
+  try {
+    core::make_storages(plan.nbytes, plan.device, storages);
+  } catch (const Error& e) {
+    const auto missing = std::find(scratch_.storages.begin(), scratch_.storages.end(), nullptr);
+    const auto k = static_cast<size_t>(missing - scratch_.storages.begin());
+    scratch_.storages.clear();
+    fail_for(e, r_.cells[plan.outputs[k]].root);
+  }
+  void** output = scratch_.outputs.data();
+  for (const Ref<core::Storage>& s : scratch_.storages) *output++ = s->data;
   const int failed =
       plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
   if (failed) {
@@ -291,28 +347,16 @@ void Frame::run_plan(const Plan& plan) {
     const Location at = plan.executable->entry_where(failed - 1);
     fail(name_at(at, plan.executable->entry_name(failed - 1)) + ": index out of range", at);
   }
+  const std::span<const eager::Version> versions(versions_);
   for (const Made& m : plan.made) {
     // Also what nobody holds now: a tape made again later in the call may need it.
-    lend_home(m.handle);
-    give_storage(m, m.output < 0 ? r_.handles[m.root]->storage
-                                 : std::move(scratch_.storages[static_cast<size_t>(m.output)]));
-  }
-}
-
-// While the call runs, the tape keeps values as themselves, since the ops of backward are compared by them.
-// What is left of it gets handles of its own, so that no history owns itself.
-void Frame::part_tape() {
-  const auto part = [](eager::Saved& saved) {
-    TensorImpl* t = saved.value.get();
-    if (!t || (eager::is_grad_leaf(t) && !t->has(kPending))) return;
-    saved.value = t->has(kPending) ? nullptr : eager::twin_of(t);
-  };
-  while (eager::Node* n = noted_) {
-    for (eager::Node::In& in : n->in) part(in.saved);
-    for (eager::Node::Out& o : n->out) part(o.saved);
-    if (noted_ != n) continue;
-    n->trace_words = -1;
-    n->unlist();
+    if (m.output < 0) {
+      lend_home(m.handle);
+      give_storage(m, handles[m.root]->storage);
+    } else {
+      TensorImpl* t = handles[m.handle];
+      give_memory(t ? t : lend_fresh(m.handle), m.cell, versions, std::move(storages[m.output]));
+    }
   }
 }
 
@@ -355,22 +399,39 @@ void Frame::release_arguments() {
   }
 }
 
-namespace {
-/// A value that nobody holds and that never got memory or history: home already.
-bool untouched(const TensorImpl& t) {
-  return t.refs.get() == 1 && !t.storage && t.history == 0 && !t.grad_fn && !t.view && !t.leaf;
+const Ref<core::TapeNode>& Frame::freed_history(HandleInfo& info) {
+  if (!info.freed || info.freed->refs.get() > 1 || eager::as_node(info.freed.get())->extras)
+    info.freed = eager::freed_node(info.op, info.where);
+  else
+    eager::refresh_sequence(*eager::as_node(info.freed.get()));
+  return info.freed;
 }
-}  // namespace
+
+// Somebody holds it: an ordinary tensor from now on.
+[[gnu::always_inline]] inline void Frame::give_away(uint32_t handle, TensorImpl* t) {
+  eager::refresh(t);
+  if (t->has(core::kRequiresGrad) && !t->grad_fn && has_history(handle))
+    t->grad_fn = freed_history(r_.infos[handle]);
+  t->frame = nullptr;
+  t->handle = -1;
+  t->set(core::kTraceOwned, false);
+  r_.handles[handle] = nullptr;
+  if (t->refs.drop()) destroy(t);
+}
 
 // The call is over: what somebody holds becomes an ordinary tensor, the rest goes home empty.
 void Frame::clean_up() {
   if (only_replayed() && extra_results_.empty()) {
-    for (size_t i = handed_; i-- > 0;) {
-      const uint32_t h = handed_out_[i];
-      const TensorImpl* t = r_.handles[h];
-      if (!t || untouched(*t)) continue;
-      if (t->has(core::kView)) release_view(h);
-      send_home(h);
+    const bool swept = swept_ == handed_;
+    const std::span<const uint32_t> results = swept ? busy() : handed_out();
+    for (auto h = results.rbegin(); h != results.rend(); ++h) {
+      TensorImpl* t = r_.handles[*h];
+      if (!t || (!swept && untouched(*t))) continue;
+      if (t->has(core::kView)) release_view(*h);
+      if (t->refs.get() > 1 && on(Mechanism::fresh_handles))
+        give_away(*h, t);
+      else
+        send_home(*h);
     }
     for (const uint32_t s : ended_)
       if (const Plan* plan = r_.segments[s].plan.get())
@@ -412,26 +473,11 @@ void Frame::send_all_home() {
   consumed_.clear();
 }
 
-const Ref<core::TapeNode>& Frame::freed_history(HandleInfo& info) {
-  if (!info.freed || info.freed->refs.get() > 1 || eager::as_node(info.freed.get())->extras)
-    info.freed = eager::freed_node(info.op, info.where);
-  else
-    eager::refresh_sequence(*eager::as_node(info.freed.get()));
-  return info.freed;
-}
-
 void Frame::send_home(uint32_t handle) {
   TensorImpl* t = r_.handles[handle];
   if (!t) return;
   if (t->refs.get() > 1 && on(Mechanism::fresh_handles)) {
-    eager::refresh(t);
-    if (t->has(core::kRequiresGrad) && !t->grad_fn && has_history(handle))
-      t->grad_fn = freed_history(r_.infos[handle]);
-    t->frame = nullptr;
-    t->handle = -1;
-    t->set(core::kTraceOwned, false);
-    r_.handles[handle] = nullptr;
-    Ref<TensorImpl>::adopt(t).reset();
+    give_away(handle, t);
     return;
   }
   if (t->storage) {

@@ -78,7 +78,8 @@ int64_t first_unusual(const TensorImpl& t, double* value = nullptr) {
   const Ref<Storage> host = core::on_host(t.storage);
   const char* data = static_cast<const char*>(host->data) + t.offset * itemsize(t.dtype);
   for (int64_t i = 0; i < t.numel; ++i) {
-    const double v = core::load_double(t.dtype, data + position_of(t.sizes, t.strides, i) * itemsize(t.dtype));
+    const double v =
+        core::load_double(t.dtype, data + position_of(t.sizes, t.strides, i) * itemsize(t.dtype));
     if (std::isfinite(v)) continue;
     if (value) *value = v;
     return i;
@@ -371,21 +372,23 @@ Shadow::Difference Shadow::first_of_all(const SegmentEnd& segment, const Differe
       }
       Ref<Storage>& copy = copies[memory.get()];
       const auto m = memory_.find(memory.get());
-      if (!copy) copy = core::copy_storage(m != memory_.end() && m->second.before ? *m->second.before : *memory);
+      if (!copy)
+        copy = core::copy_storage(m != memory_.end() && m->second.before ? *m->second.before : *memory);
       inputs.push_back(static_cast<char*>(copy->data) + t->offset * itemsize(t->dtype));
     }
     std::vector<int64_t> numbers;
     for (const uint32_t w : lowering.numbers()) numbers.push_back(r.words[w]);
     std::vector<Ref<Storage>> storages;
     for (const int32_t id : g.outputs) {
-      storages.push_back(core::make_storage(numel(g.type(id).sizes) * itemsize(g.type(id).dtype),
-                                            segment.plan->device));
+      storages.push_back(
+          core::make_storage(numel(g.type(id).sizes) * itemsize(g.type(id).dtype), segment.plan->device));
       outputs.push_back(storages.back()->data);
     }
     if (executable->run(inputs.data(), numbers.data(), outputs.data())) return {};
     for (size_t i = 0; i < some.size(); ++i) {
       const HandleInfo& h = r.infos[some[i].value->handle];
-      const Ref<Storage> made = core::on_host(storages[first + i]), shadow = core::on_host(some[i].value->storage);
+      const Ref<Storage> made = core::on_host(storages[first + i]),
+                         shadow = core::on_host(some[i].value->storage);
       const auto* found = static_cast<const char*>(made->data);
       const char* expected = data_of(h, *shadow);
       const int64_t at = first_difference(h, contiguous_strides(h.sizes), found, expected);

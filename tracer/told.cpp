@@ -15,6 +15,19 @@ void Frame::host_code() {
     r_.backwards[static_cast<size_t>(backward_)].skippable = false;
 }
 
+void Frame::leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) {
+  if (!recording_ || backward_ < 0 || !backward_recording_) return;
+  BackwardRecord& b = r_.backwards[static_cast<size_t>(backward_)];
+  const uint32_t handle = resolve(leaf);
+  const auto known =
+      std::find_if(b.leaves.begin(), b.leaves.end(), [&](const LeafGrad& g) { return g.leaf == handle; });
+  if (known != b.leaves.end()) {
+    known->after = resolve(after);
+    return;
+  }
+  b.leaves.push_back({handle, before ? resolve(before) : 0, resolve(after), before == after});
+}
+
 void Frame::read(TensorImpl* t, Location where) {
   const bool pending = t->has(kPending);
   if (pending && t->frame != this) fail("a pending tensor of another traced call or thread was read", where);
@@ -113,6 +126,21 @@ core::Storage* Frame::memory(const TensorImpl* t) {
     if (const TensorImpl* base = r_.handles[h]; base && base->storage) return base->storage.get();
   }
   return nullptr;
+}
+
+bool Frame::view(const TensorImpl* t, eager::ViewOf& out) {
+  if (t->frame != this || t->handle < 0) return false;
+  const HandleInfo& info = r_.infos[static_cast<size_t>(t->handle)];
+  if (!info.view) return false;
+  TensorImpl* parent = r_.handles[info.base];
+  if (!parent)
+    fail(std::string(ops::def(static_cast<ops::OpId>(info.view->op)).name) +
+         ": the tensor that this view shows was replaced while the traced call ran; make the view again");
+  out = {parent,
+         static_cast<ops::OpId>(info.view->op),
+         {r_.words.data() + info.view->words, info.view->n_words},
+         info.where};
+  return true;
 }
 
 eager::Version& Frame::version(TensorImpl* t) {

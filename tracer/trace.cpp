@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "tandem/core/free_lists.h"
 #include "tandem/eager/scalars.h"
 #include "tandem/tracer/inspect.h"
 #include "tandem/tracer/mechanisms.h"
@@ -49,6 +50,7 @@ CallScope::CallScope(Trace& trace, std::span<Tensor> arguments, ArgumentNames na
   entry_ = entry;
   observed_ = !entry->settled;
   outer_ = eager::interceptor_;
+  outer_frame_ = std::exchange(core::cache_.frame, &entry->frame);
   eager::interceptor_ = shadow_ ? static_cast<eager::Interceptor*>(shadow_.get()) : &entry->frame;
 }
 
@@ -91,6 +93,7 @@ void CallScope::leave(bool settled) {
     shadow_.reset();
   }
   eager::interceptor_ = outer_;
+  core::cache_.frame = outer_frame_;
   if (!outer_) eager::publish_scalars();
   trace_.finished(*std::exchange(entry_, nullptr), settled);
 }

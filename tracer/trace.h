@@ -89,6 +89,7 @@ class CallScope {
   Recorded* entry_ = nullptr;  // null: the call runs eagerly
   std::unique_ptr<class Shadow> shadow_;
   eager::Interceptor* outer_ = nullptr;
+  const void* outer_frame_ = nullptr;
 };
 
 std::shared_ptr<Trace> make_trace(TraceOptions options, Location where);

@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "tandem/eager/functions.h"
-#include "tandem/eager/interceptor.h"
+#include "tandem/eager/tape.h"
 
 namespace tandem::optim {
 
@@ -86,7 +86,14 @@ void Optimizer::step(Location where) {
 }
 
 void Optimizer::zero_grad() {
-  for (Slot& s : slots_) s.parameter.zero_grad();
+  const eager::Interceptor* listener = eager::interceptor();
+  const bool observed = listener && listener->observes;
+  for (const Slot& s : slots_) {
+    if (observed)
+      s.parameter.zero_grad();
+    else if (eager::AutogradState* state = eager::autograd_state(s.parameter.impl()))
+      state->grad.reset();
+  }
 }
 
 std::vector<NamedTensor> Optimizer::state() const {

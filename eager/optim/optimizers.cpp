@@ -1,14 +1,14 @@
 // The numbers of a group lie in the order in which the ops of ops/composite.def take them.
 #include "tandem/eager/optim/optimizers.h"
 
+#include <bit>
 #include <cmath>
 
-#include "tandem/eager/call.h"
-#include "tandem/eager/interceptor.h"
+#include "tandem/eager/tape.h"
 
 namespace tandem::optim {
 
-using eager::CallBuilder;
+using core::TensorImpl;
 using ops::OpId;
 
 namespace {
@@ -92,65 +92,81 @@ struct Traits<AdamWOptions> : AdamTraits<AdamWOptions> {
   static constexpr Optimizer::Names names() { return {"AdamW", kAdamNumbers, kAdamMoments}; }
 };
 
-/// One SGD step of one parameter.
-void update_sgd(Optimizer::Slot& s, int64_t& step, const Tensor& gradient, const Numbers& n, Location where) {
-  if (n[kMomentum] == 0) {
-    CallBuilder(OpId::sgd_update, where)
-        .in(s.parameter)
-        .in(gradient)
-        .floating(n[kLr])
-        .floating(n[kSgdDecay])
-        .run_in_place();
-  } else {
-    // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does
-    // the same, and the first step is an op like the later ones.
-    const bool first = step == 0 && n[kDampening] != 0;
-    CallBuilder(OpId::sgd_momentum_update, where)
-        .in(s.parameter)
-        .in(gradient)
-        .in(s.moments[0])
-        .floating(n[kLr])
-        .floating(n[kMomentum])
-        .floating(n[kDampening])
-        .floating(n[kSgdDecay])
-        .word(static_cast<int64_t>(n[kNesterov] != 0))
-        .word(static_cast<int64_t>(first))
-        .run_in_place();
-  }
-  ++step;
-}
+/// Updates of parameters in a row that share group and step count, as nearly all do: their calls differ in
+/// the operands alone. An interceptor that compares calls takes many at once.
+class UpdateRun {
+ public:
+  static constexpr size_t kMost = 32, kOperands = 4, kWords = 8;
 
-/// The corrections 1 - beta^t, computed once for parameters in a row that share group and step count, as
-/// nearly all do.
-struct Corrections {
-  size_t group = 0;
-  int64_t step = 0;  // 0: nothing computed yet
-  double bias1 = 0, bias2 = 0;
-  void compute(size_t slot_group, int64_t steps_before, const Numbers& n, BiasCorrection* known) {
-    if (steps_before + 1 == step && slot_group == group) return;
-    group = slot_group;
-    step = steps_before + 1;
-    bias1 = known[0].at(n[kBeta1], step);
-    bias2 = known[1].at(n[kBeta2], step);
+  /// `most`: so many are gathered before they are called.
+  UpdateRun(size_t most, Location where) : most_(most) { call_.in_place = true, call_.where = where; }
+  bool goes_on(size_t group, int64_t steps_before) const { return group == group_ && steps_before == steps_; }
+  /// Starts anew: the words of the updates to come.
+  void start(size_t group, int64_t steps_before, OpId op, uint32_t n_in) {
+    group_ = group, steps_ = steps_before, n_ = 0;
+    call_.op = op, call_.n_in = n_in, call_.n_words = 0;
   }
+  void word(double v) { words_[call_.n_words++] = std::bit_cast<int64_t>(v); }
+  void flag(bool v) { words_[call_.n_words++] = v; }
+  void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t& count) {
+    TensorImpl** in = in_ + n_ * call_.n_in;
+    in[0] = s.parameter.impl(), in[1] = gradient;
+    in[2] = s.moments[0].impl(), in[3] = s.moments[1].impl();  // the next update's, where they are not used
+    counts_[n_++] = &count;
+    if (n_ == most_) flush();
+  }
+  /// Calls what was gathered. The counts of complete updates have moved, also if one throws.
+  void flush() {
+    call_.words = words_;
+    for (size_t done = 0; done < n_;) {
+      call_.in = in_ + done * call_.n_in;
+      size_t now = 0;
+      if (eager::Interceptor* i = n_ > 1 ? eager::interceptor() : nullptr) now = i->op_run(call_, n_ - done);
+      if (now == 0) eager::call_into(call_, nullptr), now = 1;
+      for (; now > 0; --now) *counts_[done++] = steps_ + 1;
+    }
+    n_ = 0;
+  }
+
+ private:
+  const size_t most_;
+  size_t n_ = 0, group_ = 0;
+  int64_t steps_ = -1;  // before the update; -1: none started
+  eager::Call call_{};
+  TensorImpl* in_[(kMost + 1) * kOperands];
+  int64_t words_[kWords];
+  int64_t* counts_[kMost];
 };
 
-/// One step of Adam or AdamW of one parameter.
-void update_adam(OpId op, Optimizer::Slot& s, const Tensor& gradient, const Numbers& n, const Corrections& c,
-                 Location where) {
-  CallBuilder(op, where)
-      .in(s.parameter)
-      .in(gradient)
-      .in(s.moments[0])
-      .in(s.moments[1])
-      .floating(n[kLr])
-      .floating(n[kBeta1])
-      .floating(n[kBeta2])
-      .floating(n[kEps])
-      .floating(n[kAdamDecay])
-      .floating(c.bias1)
-      .floating(c.bias2)
-      .run_in_place();
+void start_sgd(UpdateRun& run, size_t group, int64_t steps, const Numbers& n) {
+  if (n[kMomentum] == 0) {
+    run.start(group, steps, OpId::sgd_update, 2);
+    run.word(n[kLr]);
+    run.word(n[kSgdDecay]);
+    return;
+  }
+  run.start(group, steps, OpId::sgd_momentum_update, 3);
+  run.word(n[kLr]);
+  run.word(n[kMomentum]);
+  run.word(n[kDampening]);
+  run.word(n[kSgdDecay]);
+  run.flag(n[kNesterov] != 0);
+  // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does
+  // the same, and the first step is an op like the later ones.
+  run.flag(steps == 0 && n[kDampening] != 0);
+}
+
+/// Adam or AdamW.
+void start_adam(OpId op, UpdateRun& run, size_t group, int64_t steps, const Numbers& n,
+                BiasCorrection* bias) {
+  run.start(group, steps, op, 4);
+  run.word(n[kLr]);
+  run.word(n[kBeta1]);
+  run.word(n[kBeta2]);
+  run.word(n[kEps]);
+  run.word(n[kAdamDecay]);
+  run.word(bias[0].at(n[kBeta1], steps + 1));
+  run.word(bias[1].at(n[kBeta2], steps + 1));
 }
 
 }  // namespace
@@ -200,21 +216,28 @@ size_t OptimizerOf<O>::moment_count(const Numbers& numbers) const {
 }
 template <class O>
 void OptimizerOf<O>::update(Location where) {
-  [[maybe_unused]] Corrections corrections;
-  int64_t* step = steps_->count.data();
+  const eager::Interceptor* listener = eager::interceptor();
+  // Who observes is told of each gradient right before its update.
+  const bool together = listener && !listener->observes;
+  UpdateRun run(together ? UpdateRun::kMost : 1, where);
+  int64_t* count = steps_->count.data();
   for (Slot& s : slots_) {
-    int64_t& steps = *step++;
-    const Tensor& gradient = s.parameter.grad();
-    if (!gradient.defined()) continue;
-    const Numbers& n = groups_[s.group];
-    if constexpr (std::is_same_v<O, SGDOptions>) {
-      update_sgd(s, steps, gradient, n, where);
-    } else {
-      corrections.compute(s.group, steps, n, bias_);
-      update_adam(Traits<O>::kOp, s, gradient, n, corrections, where);
-      steps = corrections.step;
+    int64_t& steps = *count++;
+    if (!together) s.parameter.grad();
+    const eager::AutogradState* state = eager::autograd_state(s.parameter.impl());
+    TensorImpl* gradient = state ? state->grad.get() : nullptr;
+    if (!gradient) continue;
+    if (!run.goes_on(s.group, steps)) {
+      run.flush();
+      const Numbers& n = groups_[s.group];
+      if constexpr (std::is_same_v<O, SGDOptions>)
+        start_sgd(run, s.group, steps, n);
+      else
+        start_adam(Traits<O>::kOp, run, s.group, steps, n, bias_);
     }
+    run.add(s, gradient, steps);
   }
+  run.flush();
 }
 
 template class OptimizerOf<SGDOptions>;

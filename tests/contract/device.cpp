@@ -5,7 +5,8 @@
 
 namespace {
 const bool chosen = [] {
-  if (const char* text = std::getenv("TANDEM_TEST_DEVICE")) tandem::set_default_device(tandem::parse_device(text));
+  if (const char* text = std::getenv("TANDEM_TEST_DEVICE"))
+    tandem::set_default_device(tandem::parse_device(text));
   return true;
 }();
 }  // namespace

@@ -165,6 +165,7 @@ TRAP("exceptions between two backwards and two updates", "state half updated", a
 }
 
 TRAP("what of a moved argument may be let go at a read", "JAX: donation", given_up_arguments) {
+  const td::OnDevice host(td::cpu);
   Tensor w = leaf(3);
   int freed = 0;
   auto f = run.wrap([&](Tensor x) {

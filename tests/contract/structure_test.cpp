@@ -186,6 +186,7 @@ TRAP("an argument that is moved in is gone, and its memory is free after a read"
 
 TRAP("a trace holds no tensor between calls",
      "JAX #11448, tf.function: captured arrays live as long as the program", dying_slots) {
+  const td::OnDevice host(td::cpu);
   int freed = 0;
   float memory[3] = {1, 2, 3};
   const auto make = [&] {

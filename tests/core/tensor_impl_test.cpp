@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tandem/core/allocator.h"
@@ -244,6 +245,28 @@ TEST_CASE("tensors may be dropped on another thread", "[tensor_impl]") {
   copies.clear();
   other.join();
   empty_cache();
+}
+
+TEST_CASE("one of several references is given up, lent by this thread's call or not", "[tensor_impl]") {
+  int call = 0, other_call = 0;
+  const auto drop_one = [&](void* lent_by, const void* running, uint32_t references) {
+    Ref<TensorImpl> t(new_impl());
+    t->frame = lent_by;
+    t->refs.set(references);
+    const void* outer = std::exchange(cache_.frame, running);
+    Ref<TensorImpl>::adopt(t.get()).reset();
+    cache_.frame = outer;
+    const uint32_t left = t->refs.get();
+    t->refs.set(1);
+    return left;
+  };
+  for (const uint32_t n : {2u, 3u}) {
+    CHECK(drop_one(nullptr, nullptr, n) == n - 1);
+    CHECK(drop_one(&call, nullptr, n) == n - 1);
+    CHECK(drop_one(nullptr, &call, n) == n - 1);
+    CHECK(drop_one(&call, &call, n) == n - 1);
+    CHECK(drop_one(&call, &other_call, n) == n - 1);
+  }
 }
 
 TEST_CASE("modes hold for a scope and a thread", "[modes]") {

@@ -368,3 +368,25 @@ TEST_CASE("misses: require_full_capture refuses what would run op by op", "[trac
              Contains("ways: require_full_capture: a part of the call would run op by op: a call went on "
                       "in 64 ways after the same event"));
 }
+
+TEST_CASE("a call past the 64th way runs as it is called, also where it meets what was recorded",
+          "[tracer]") {
+  const Tensor x = td::zeros({64 * 2520});
+  int64_t rows = 0;
+  auto f = td::trace(
+      [&](const Tensor& a) {
+        if (rows) x.view({rows, 64 * 2520 / rows}) * 2.f;
+        return a * 3.f;  // the event after which all ways but the first differ
+      },
+      {.name = "ways", .compile = false});
+  const auto triple = [&](float v) { return f(td::full({3}, v)).to_vector<float>(); };
+  CHECK(triple(1) == std::vector<float>(3, 3.f));
+  int ways = 0;
+  for (rows = 1; ways < 67; ++rows) {
+    if (64 * 2520 % rows) continue;
+    ++ways;
+    if (triple(static_cast<float>(ways)) != std::vector<float>(3, 3.f * static_cast<float>(ways)))
+      FAIL("way " << ways);
+  }
+  CHECK(f.report().eager_calls == 3);
+}

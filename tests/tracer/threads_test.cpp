@@ -115,6 +115,41 @@ TEST_CASE("threads: a captured tensor that another thread drops is kept until th
   CHECK(f(td::ones({4})).to_vector<float>() == std::vector<float>(4, 10.f));
 }
 
+TEST_CASE("threads: values of a call that another thread copies and drops meanwhile", "[tracer][threads]") {
+  // The call's own thread drops lent values without a locked instruction where nobody else can hold them.
+  std::atomic<Tensor*> box{nullptr};
+  std::atomic<bool> over{false};
+  std::thread other([&] {
+    while (!over) {
+      Tensor* taken = box.exchange(nullptr);
+      if (!taken) continue;
+      for (int i = 0; i < 50; ++i) const Tensor copy = *taken;
+      delete taken;
+    }
+  });
+  const Tensor w = td::full({4}, 2.f).requires_grad_();
+  auto f = td::trace([&](const Tensor& x) {
+    Tensor y = x;
+    for (int i = 0; i < 8; ++i) {
+      y = y * w;
+      delete box.exchange(new Tensor(y));
+      for (int k = 0; k < 20; ++k) const Tensor copy = y;
+    }
+    w.zero_grad();
+    y.sum().backward();
+    delete box.exchange(new Tensor(w.grad()));
+    return y;
+  });
+  for (int i = 0; i < 200; ++i) {
+    const std::vector<float> y = f(td::full({4}, 1.f)).to_vector<float>();
+    const std::vector<float> g = w.grad().to_vector<float>();
+    if (y != std::vector<float>(4, 256.f) || g != std::vector<float>(4, 8 * 128.f)) FAIL("call " << i);
+  }
+  over = true;
+  other.join();
+  delete box.exchange(nullptr);
+}
+
 TEST_CASE("threads: reports may be asked while others call", "[tracer][threads]") {
   const Tensor w = td::ones({8});
   auto f = td::trace([&](Tensor x) { return (x * w).sum(); });
