@@ -9,4 +9,5 @@
 #include "tandem/eager/optim/optim.h"
 #include "tandem/eager/save.h"
 #include "tandem/eager/scalars.h"
+#include "tandem/eager/warmup.h"
 #include "tandem/tracer/trace.h"

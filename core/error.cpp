@@ -20,7 +20,12 @@ InternalError::InternalError(const std::string& message, Location ours)
 
 void fail(const std::string& message, Location where) { throw Error(message, where); }
 void fail_again(const Error& e, const std::string& who, Location where) {
-  if (e.where().known()) throw e;
+  const auto* memory = dynamic_cast<const OutOfMemory*>(&e);
+  if (e.where().known()) {
+    if (memory) throw OutOfMemory(*memory);
+    throw Error(e);
+  }
+  if (memory) throw OutOfMemory(who + ": " + e.what(), where);
   throw Error(who + ": " + e.what(), where);
 }
 void internal_error(const std::string& message, Location ours) { throw InternalError(message, ours); }

@@ -24,6 +24,12 @@ class Error : public std::runtime_error {
   Location where_;
 };
 
+/// No memory left on a device, after all that was cached went back to it.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A defect of Tandem itself; the message carries our own file and line.
 class InternalError : public std::logic_error {
  public:
@@ -32,8 +38,8 @@ class InternalError : public std::logic_error {
 
 /// Throws `Error`. Out of line so that callers stay small.
 [[noreturn, gnu::cold]] void fail(const std::string& message, Location where = {});
-/// Throws `e` again: as it is if it names a place, else as `who: message at where`. For errors of deep
-/// layers, which do not know for whom they work.
+/// Throws `e` again, an OutOfMemory as one: as it is if it names a place, else as `who: message at where`.
+/// For errors of deep layers, which do not know for whom they work.
 [[noreturn, gnu::cold]] void fail_again(const Error& e, const std::string& who, Location where);
 /// Throws `InternalError`.
 [[noreturn, gnu::cold]] void internal_error(const std::string& message, Location ours = Location::here());

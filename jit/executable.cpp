@@ -9,6 +9,7 @@
 #include "tandem/core/profile.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/jit/cuda_executable.h"
+#include "tandem/jit/cuda_program.h"
 #include "tandem/jit/describe.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/kernel_table.h"
@@ -301,6 +302,22 @@ WithoutEntries::~WithoutEntries() { --without_entries; }
 
 Executable::Executable(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Executable::~Executable() = default;
+
+int precompile(std::span<const Graph> graphs, Device device) {
+  std::vector<Kernel> kernels;
+  std::vector<std::string> texts;
+  for (const Graph& g : graphs) {
+    const Prepared prepared = prepare(jit::optimize(g));
+    Plan plan = build_plan(prepared, group(prepared, true), true);
+    for (size_t i = 0; i < plan.kernels.size(); ++i) {
+      if (std::find(texts.begin(), texts.end(), plan.kernel_texts[i]) != texts.end()) continue;
+      kernels.push_back(std::move(plan.kernels[i]));
+      texts.push_back(std::move(plan.kernel_texts[i]));
+    }
+  }
+  cuda_kernels(cuda::Runtime::of(device), kernels, texts);
+  return static_cast<int>(kernels.size());
+}
 
 std::shared_ptr<const Executable> Executable::make(const Graph& g, const ExecutableOptions& options) {
   const core::ProfileSpan span("compile", options.compile ? "compile a plan" : "make a plan", {});

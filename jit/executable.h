@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -73,5 +74,9 @@ class Executable {
   explicit Executable(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// Compiles the kernels of these graphs for a CUDA device together, so that executables made of them find
+/// them. Returns how many different ones there are.
+int precompile(std::span<const Graph> graphs, Device device);
 
 }  // namespace tandem::jit

@@ -7,16 +7,6 @@
 #include "tandem/core/device.h"
 #include "tandem/core/error.h"
 
-namespace tandem {
-
-/// No memory left on a device, after all that was cached went back to it.
-class OutOfMemory : public Error {
- public:
-  using Error::Error;
-};
-
-}  // namespace tandem
-
 namespace tandem::cuda {
 
 /// True if the driver, NVRTC, cuBLASLt and a device are there; else `why_not_available` says in one sentence
