@@ -64,7 +64,9 @@ class Program {
     std::vector<const char*> words;
     for (const std::string& o : options) words.push_back(o.c_str());
     const int failed = api_.compile(program_, static_cast<int>(words.size()), words.data());
-    if (failed != 0) internal_error("NVRTC refused a generated kernel: " + log());
+    if (failed != 0)
+      fail("NVRTC did not compile a generated kernel (please report): " + std::string(api_.error_string(failed)) +
+           ": " + log());
     size_t bytes = 0;
     check(api_.cubin_size(program_, &bytes), "nvrtcGetCUBINSize");
     std::string cubin(bytes, '\0');

@@ -1,5 +1,9 @@
 // Each call into the driver, NVRTC and cuBLASLt that a traced step makes fails in turn: the step gives an
 // Error or completes, parameters are as at its start or as after it, nothing leaks, and the next step works.
+#include <sys/wait.h>
+
+#include <cstdlib>
+
 #include "tests/cuda/on_device.h"
 #include "tests/cuda/simulator.h"
 
@@ -77,4 +81,21 @@ TEST_CASE("cuda failures: every call of a traced step may fail", "[cuda]") {
     CHECK(td::cuda::memory_stats().live_bytes == live);
   }
   CHECK(reached > 20);
+}
+
+TEST_CASE("cuda failures: every call of a process's first traced step may fail", "[cuda][simulator]") {
+  if (!simulator().there) return;
+  // Compilations and loads are among them: nothing comes from a cache.
+  int reached = 0;
+  for (int failing = 1; failing <= 200; ++failing) {
+    const std::string command =
+        "TANDEM_CACHE_DIR=off SIM_GPU_ORDERS=1 " TANDEM_FIRST_STEP " " + std::to_string(failing) + " 2>/dev/null";
+    const int status = std::system(command.c_str());
+    REQUIRE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 2) break;
+    CAPTURE(failing);
+    CHECK(WEXITSTATUS(status) == 0);
+    ++reached;
+  }
+  CHECK(reached > 30);
 }
