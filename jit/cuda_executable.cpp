@@ -13,6 +13,53 @@ using cuda::Pointer;
 using cuda::Runtime;
 
 namespace {
+/// Calls `f(entry, call, its split shape)` for the calls of kernels.
+template <class F>
+void for_calls(const Plan& plan, F&& f) {
+  for (const Entry& e : plan.entries) {
+    if (e.kind != EntryKind::kernel) continue;
+    const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
+    const bool splits = cuda_splits(kernel);
+    for (int32_t i = e.first; i < e.first + e.count; ++i) {
+      const KernelCall& call = plan.calls[static_cast<size_t>(i)];
+      f(e, splits ? split_shape(kernel, plan.words.data() + call.dims, call.range) : SplitShape{});
+    }
+  }
+}
+/// Of each entry, or null: that for its calls, or that for those whose rows are split.
+std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool split) {
+  std::vector<CudaForm> forms(plan.entries.size(), CudaForm::one);
+  std::vector<bool> used(plan.entries.size(), false);
+  for_calls(plan, [&](const Entry& e, const SplitShape& s) {
+    const auto i = static_cast<size_t>(&e - plan.entries.data());
+    if ((s.launch.grid > 0) != split) return;
+    used[i] = true;
+    if (split)
+      forms[i] = CudaForm::split;
+    else if (e.count > 1 && cuda_calls(plan.kernels[static_cast<size_t>(e.index)]) > 1)
+      forms[i] = CudaForm::several;
+  });
+  std::vector<CudaKernel> wanted;
+  for (size_t i = 0; i < used.size(); ++i) {
+    const auto k = static_cast<size_t>(plan.entries[i].index);
+    if (used[i]) wanted.push_back({&plan.kernels[k], &plan.kernel_texts[k], forms[i]});
+  }
+  const std::vector<cuda::Function> found = cuda_kernels(device, wanted);
+  std::vector<cuda::Function> out;
+  auto next = found.begin();
+  for (size_t i = 0; i < used.size(); ++i) out.push_back(used[i] ? *next++ : nullptr);
+  return out;
+}
+int64_t counter_bytes(const Plan& plan) {
+  int64_t most = 0;
+  for_calls(plan, [&](const Entry&, const SplitShape& s) { most = std::max(most, 4 * s.counters); });
+  return most;
+}
+int64_t part_bytes(const Plan& plan) {
+  int64_t most = 0;
+  for_calls(plan, [&](const Entry&, const SplitShape& s) { most = std::max(most, s.bytes); });
+  return most;
+}
 int64_t constant_bytes(const Plan& plan) {
   return static_cast<int64_t>(plan.constants.size() * sizeof(Line));
 }
@@ -38,7 +85,10 @@ Pointer CudaExecutable::Addresses::at(const Address& a) const {
 CudaExecutable::CudaExecutable(const Plan& plan, Device device, bool graph)
     : plan_(plan),
       device_(Runtime::of(device)),
-      functions_(cuda_kernels(device_, plan.kernels, plan.kernel_texts)),
+      functions_(functions_of(device_, plan, false)),
+      splits_(functions_of(device_, plan, true)),
+      counters_(device_, counter_bytes(plan)),
+      parts_(device_, part_bytes(plan)),
       constants_(device_, constant_bytes(plan)) {
   for (const Entry& e : plan.entries) {
     if (e.kind == EntryKind::product) {
@@ -49,6 +99,10 @@ CudaExecutable::CudaExecutable(const Plan& plan, Device device, bool graph)
       prepare_cuda_native(device_, plan.natives[static_cast<size_t>(e.index)]);
     }
   }
+  if (const int64_t nbytes = counter_bytes(plan); nbytes > 0)
+    device_.check(
+        device_.api().fill_bytes(counters_.memory(), 0, static_cast<size_t>(nbytes), device_.stream()),
+        "cuMemsetD8Async");
   if (graph) graph_ = std::make_unique<CudaGraph>(*this);
   device_.copy_in(constants_.memory(), plan.constants.data(), constant_bytes(plan));
 }

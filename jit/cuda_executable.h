@@ -34,7 +34,7 @@ class CudaExecutable {
     cuda::Pointer constants, workspace;
     cuda::Pointer at(const Address& a) const;
   };
-  /// One kernel's launch.
+  /// One kernel's launch, of one or several calls.
   struct Launch {
     cuda::Function function;
     LaunchShape shape;
@@ -59,7 +59,9 @@ class CudaExecutable {
 
   const Plan& plan_;
   cuda::Runtime& device_;
-  std::vector<cuda::Function> functions_;  // of Plan::kernels
+  std::vector<cuda::Function> functions_;  // of Plan::entries that are kernels
+  std::vector<cuda::Function> splits_;     // of those with calls whose rows are split
+  cuda::Block counters_, parts_;           // for those, which run one after another
   cuda::Block constants_;
   int64_t workspace_bytes_ = 0;
   std::unique_ptr<CudaGraph> graph_;

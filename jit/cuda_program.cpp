@@ -5,6 +5,7 @@
 #include <chrono>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <unordered_map>
 
 #include "tandem/core/env.h"
@@ -65,8 +66,8 @@ class Program {
     for (const std::string& o : options) words.push_back(o.c_str());
     const int failed = api_.compile(program_, static_cast<int>(words.size()), words.data());
     if (failed != 0)
-      fail("NVRTC did not compile a generated kernel (please report): " + std::string(api_.error_string(failed)) +
-           ": " + log());
+      fail("NVRTC did not compile a generated kernel (please report): " +
+           std::string(api_.error_string(failed)) + ": " + log());
     size_t bytes = 0;
     check(api_.cubin_size(program_, &bytes), "nvrtcGetCUBINSize");
     std::string cubin(bytes, '\0');
@@ -143,13 +144,15 @@ Function find(const Runtime& device, const std::string& symbol) {
 
 }  // namespace
 
-std::vector<Function> cuda_kernels(Runtime& device, const std::vector<Kernel>& kernels,
-                                   const std::vector<std::string>& texts) {
+std::vector<Function> cuda_kernels(Runtime& device, const std::vector<CudaKernel>& kernels) {
+  static constexpr const char* kSuffixes[] = {"", "_calls", "_split"};
   std::vector<std::string> symbols;
   std::vector<Wanted> wanted;
-  for (size_t i = 0; i < kernels.size(); ++i) {
-    symbols.push_back(kernel_symbol(texts[i]));
-    if (!find(device, symbols[i])) wanted.push_back({symbols[i], print_cuda(kernels[i], symbols[i])});
+  std::set<std::string> seen;
+  for (const CudaKernel& k : kernels) {
+    symbols.push_back(kernel_symbol(*k.text) + kSuffixes[static_cast<int>(k.form)]);
+    if (find(device, symbols.back()) || !seen.insert(symbols.back()).second) continue;
+    wanted.push_back({symbols.back(), print_cuda(*k.kernel, symbols.back(), k.form)});
   }
   make(device, wanted);
   std::vector<Function> out;

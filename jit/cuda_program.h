@@ -7,13 +7,18 @@
 #include <vector>
 
 #include "tandem/core/cuda/runtime.h"
-#include "tandem/jit/kernel.h"
+#include "tandem/jit/print_cuda.h"
 
 namespace tandem::jit {
 
-/// The functions of `kernels` (whose texts are `texts`), in order. Those that are new are compiled together.
-std::vector<cuda::Function> cuda_kernels(cuda::Runtime& device, const std::vector<Kernel>& kernels,
-                                         const std::vector<std::string>& texts);
+/// One of a kernel's functions.
+struct CudaKernel {
+  const Kernel* kernel;
+  const std::string* text;  // to_string of it
+  CudaForm form = CudaForm::one;
+};
+/// Their functions, in order. Those that are new are compiled together.
+std::vector<cuda::Function> cuda_kernels(cuda::Runtime& device, const std::vector<CudaKernel>& kernels);
 
 /// The function `symbol` that `source` (without prelude) defines.
 cuda::Function cuda_function(cuda::Runtime& device, const std::string& symbol, const std::string& source);

@@ -315,7 +315,9 @@ int precompile(std::span<const Graph> graphs, Device device) {
       texts.push_back(std::move(plan.kernel_texts[i]));
     }
   }
-  cuda_kernels(cuda::Runtime::of(device), kernels, texts);
+  std::vector<CudaKernel> wanted;
+  for (size_t i = 0; i < kernels.size(); ++i) wanted.push_back({&kernels[i], &texts[i]});
+  cuda_kernels(cuda::Runtime::of(device), wanted);
   return static_cast<int>(kernels.size());
 }
 

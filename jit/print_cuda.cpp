@@ -1,6 +1,6 @@
-// One function per kernel. Pointwise: an element a thread. Row: a warp for a row, whose thread l has lanes l
-// and l + 32 of the tree, or all warps of a block for a long row, each with row-blocks of its own. Column: a
-// thread for a column in each warp, the warps of a block with blocks of rows of their own.
+// One function per kernel. Pointwise: an element a thread, or a pack. Row: a warp for a row, part of one, or
+// all warps of a block. Column: a thread for a column in each warp, the warps of a block with blocks of rows
+// of their own; where there are few columns, 8 or 16 side by side.
 #include "tandem/jit/print_cuda.h"
 
 #include <algorithm>
@@ -31,6 +31,16 @@ int64_t stride_words(const Kernel& k) {
   return n;
 }
 
+// As prelude_threads.inc has them.
+int64_t row_width(int64_t n) {
+  int64_t width = 1;
+  while (width < 32 && 2 * width < n) width *= 2;
+  return width;
+}
+int64_t column_width(int64_t columns, int64_t n, int64_t few) {
+  return columns <= 4096 && n > 1024 ? few : 32;
+}
+
 int64_t blocks_of(int64_t n, int64_t size) { return n / size + (n % size != 0); }
 
 unsigned grid_of(int64_t blocks) { return static_cast<unsigned>(std::min(blocks, kMaxGrid)); }
@@ -47,12 +57,48 @@ int cuda_team(const Kernel& k) {
   return team;
 }
 
-std::string CudaPrinter::print(const std::string& symbol) {
+// So many that a row of theirs fills the 32 bytes that memory gives at a time.
+int cuda_few_columns(const Kernel& k) {
+  for (const Load& l : k.loads)
+    if (!l.row_level && itemsize(l.dtype) < 4) return 16;
+  return 8;
+}
+
+std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
   out_ += kernel_comment(k_);
   parameter(symbol);
-  const int threads = k_.kind == KernelKind::pointwise ? kCudaThreads : 32 * cuda_team(k_);
+  const std::string args = "td_args_" + symbol;
+  std::string type = args, name = "a";
+  if (form == CudaForm::several) {
+    const std::string calls = num(cuda_calls(k_));
+    type = "td_calls_" + symbol, name = "all";
+    line("struct " + type + " { " + args + " call[" + calls + "]; td_i64 end[" + calls + "]; };");
+  } else if (form == CudaForm::split) {
+    type = "td_split_" + symbol, name = "all";
+    line("struct " + type + " { " + args + " call; td_u32* counters; char* parts; };");
+  }
+  int threads = k_.kind == KernelKind::pointwise ? kCudaThreads : 32 * cuda_team(k_);
+  if (form == CudaForm::split) threads = 32;
   line("extern \"C\" __global__ void __launch_bounds__(" + num(threads) + ", 1) " + symbol +
-       "(const td_args_" + symbol + " a) {");
+       "(const __grid_constant__ " + type + " " + name + ") {");
+  switch (form) {
+    case CudaForm::one:
+      line("const td_u32 block = blockIdx.x, blocks = gridDim.x;");
+      break;
+    case CudaForm::several:
+      line("int call = 0;");
+      line("td_i64 before = 0;");
+      line("for (; blockIdx.x >= all.end[call]; ++call) before = all.end[call];");
+      line("const " + args + "& a = all.call[call];");
+      line("const td_u32 block = blockIdx.x - (td_u32)before, blocks = (td_u32)(all.end[call] - before);");
+      break;
+    case CudaForm::split:
+      line("const " + args + "& a = all.call;");
+      start();
+      split_row();
+      line("}");
+      return std::move(out_);
+  }
   start();
   switch (k_.kind) {
     case KernelKind::pointwise:
@@ -136,10 +182,11 @@ void CudaPrinter::pointers() {
   }
 }
 
-std::string print_cuda(const Kernel& k, const std::string& symbol) {
+std::string print_cuda(const Kernel& k, const std::string& symbol, CudaForm form) {
   TANDEM_INTERNAL(cuda_words(k) <= kMaxCudaWords, "a kernel of too many accesses for one launch");
+  TANDEM_INTERNAL(form != CudaForm::split || cuda_splits(k), "rows that cannot be split");
   const CudaPlan plan = plan_cuda(k);
-  return CudaPrinter(k, plan).print(symbol);
+  return CudaPrinter(k, plan).print(symbol, form);
 }
 
 const std::string& cuda_prelude() {
@@ -162,22 +209,48 @@ int cuda_words(const Kernel& k) {
   return k.buffers + k.kept_rank + k.reduced_rank + static_cast<int>(stride_words(k)) + k.numbers + 2;
 }
 
+int cuda_calls(const Kernel& k) { return std::max(1, kMaxCudaWords / (cuda_words(k) + 1)); }
+
+// Its rows are read once, and nothing is stored but what they give.
+bool cuda_splits(const Kernel& k) {
+  if (k.kind != KernelKind::row || cuda_words(k) + 2 > kMaxCudaWords) return false;
+  if (std::any_of(k.stores.begin(), k.stores.end(), [](const Store& s) { return !s.row_level; }))
+    return false;
+  int walks = 0;
+  for (const CudaWalk& walk : plan_cuda(k).walks) walks += walk.walks();
+  return walks == 1;
+}
+
+SplitShape split_shape(const Kernel& k, const int64_t* dims, int64_t count) {
+  constexpr int64_t kFewRows = 128, kFewParts = 3;
+  if (count <= 0 || count >= kFewRows) return {};
+  int64_t n = 1;
+  for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
+  const int64_t parts = blocks_of(n, kRowBlock);
+  if (parts < kFewParts) return {};
+  return {{grid_of(count * parts), 32, 0},
+          count,
+          count * parts * kCudaPartBytes * static_cast<int64_t>(k.reductions.size())};
+}
+
 LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count) {
   if (count <= 0) return {0, 0, 0};
   int64_t n = 1;
   for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
-  const auto team = [&](int64_t blocks) {
-    const int64_t most = cuda_team(k);
-    return static_cast<unsigned>(32 * std::clamp<int64_t>(blocks, 1, most));
+  const auto team = [&](int64_t blocks, int64_t width) {
+    const int64_t threads = width * std::clamp<int64_t>(blocks, 1, 32 / width * cuda_team(k));
+    return static_cast<unsigned>(32 * blocks_of(threads, 32));
   };
+  const int64_t columns = column_width(count, n, cuda_few_columns(k));
   switch (k.kind) {
     case KernelKind::pointwise:
       return {grid_of(blocks_of(count, int64_t{kCudaThreads} * cuda_elements(k))), kCudaThreads, 0};
     case KernelKind::row:
-      if (n <= kRowBlock) return {grid_of(blocks_of(count, kRowsPerBlock)), 32 * kRowsPerBlock, 0};
-      return {grid_of(count), team(blocks_of(n, kRowBlock)), 0};
+      if (n <= kRowBlock)
+        return {grid_of(blocks_of(count, kRowsPerBlock * 32 / row_width(n))), 32 * kRowsPerBlock, 0};
+      return {grid_of(count), team(blocks_of(n, kRowBlock), 32), 0};
     case KernelKind::column:
-      return {grid_of(blocks_of(count, 32)), team(blocks_of(n, kColumnBlock)), 0};
+      return {grid_of(blocks_of(count, columns)), team(blocks_of(n, kColumnBlock), columns), 0};
   }
   return {0, 0, 0};
 }

@@ -10,6 +10,11 @@
 //   count                       elements (pointwise), rows or columns: the range of the kept dimensions from
 //   0 error                       address of an int64: 1 + the load that met an index out of range
 // It gives its results whatever the grid; blocks have the shape that launch_shape says.
+//
+// A function for several calls (a horizontal group) has a structure of `calls` such structures, followed by
+// one word a call: the blocks of the calls up to and with it. Its grid has the blocks of all its calls.
+// A function that splits rows over the grid has two words more, addresses: of a counter (32 bits) for each
+// row, 0 before and after the launch, and of memory for what the parts of the rows give.
 #pragma once
 
 #include <string>
@@ -19,8 +24,10 @@
 
 namespace tandem::jit {
 
-/// Text that defines `extern "C" __global__ void <symbol>(td_args_<symbol>)`, without the prelude.
-std::string print_cuda(const Kernel& k, const std::string& symbol);
+enum class CudaForm : uint8_t { one, several, split };
+/// Text that defines `extern "C" __global__ void <symbol>`, without the prelude. `several`: for up to
+/// cuda_calls calls.
+std::string print_cuda(const Kernel& k, const std::string& symbol, CudaForm form = CudaForm::one);
 /// The prelude that printed kernels need, once per program. No includes.
 const std::string& cuda_prelude();
 /// NVRTC's options for a device of compute capability `capability` (90 for 9.0): results depend on them.
@@ -29,11 +36,23 @@ std::vector<std::string> cuda_options(int capability);
 /// Words of the printed function's parameter: at most kMaxCudaWords (older devices take 4 KiB).
 inline constexpr int kMaxCudaWords = 500;
 int cuda_words(const Kernel& k);
+/// The calls that one launch has room for.
+int cuda_calls(const Kernel& k);
 
 struct LaunchShape {
   unsigned grid = 0, block = 0, shared_bytes = 0;  // grid 0: nothing to launch
 };
 /// A function of structure and sizes alone. `dims`: kept sizes, then reduced sizes.
 LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count);
+
+/// Whether a kernel's rows can be split over the grid.
+bool cuda_splits(const Kernel& k);
+/// How that is done with few long rows; a function of structure and sizes alone, for kernels that
+/// cuda_splits.
+struct SplitShape {
+  LaunchShape launch;               // grid 0: not split
+  int64_t counters = 0, bytes = 0;  // words of 32 bits; of memory
+};
+SplitShape split_shape(const Kernel& k, const int64_t* dims, int64_t count);
 
 }  // namespace tandem::jit

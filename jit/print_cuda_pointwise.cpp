@@ -49,8 +49,8 @@ void CudaPrinter::pointwise() {
   const int elements = cuda_elements(k_);
   for (size_t s = 0; s < slots(); ++s)
     if (slot_used(s)) line(slot_type(s) + " const " + slot_name(s) + " = b" + slot_name(s) + ";");
-  line("const td_i64 thread = (td_i64)blockIdx.x * blockDim.x + threadIdx.x;");
-  line("const td_i64 step = (td_i64)gridDim.x * blockDim.x;");
+  line("const td_i64 thread = (td_i64)block * blockDim.x + threadIdx.x;");
+  line("const td_i64 step = (td_i64)blocks * blockDim.x;");
   line("td_i64 first = 0;");
   if (elements > 1) {
     pointwise_element(walk);

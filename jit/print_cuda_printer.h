@@ -7,7 +7,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "tandem/jit/print_cuda.h"
 #include "tandem/jit/print_cuda_plan.h"
 
 namespace tandem::jit {
@@ -15,7 +17,7 @@ namespace tandem::jit {
 class CudaPrinter {
  public:
   CudaPrinter(const Kernel& k, const CudaPlan& plan) : k_(k), plan_(plan) {}
-  std::string print(const std::string& symbol);
+  std::string print(const std::string& symbol, CudaForm form);
 
  private:
   // The frame: print_cuda.cpp.
@@ -32,18 +34,31 @@ class CudaPrinter {
   bool is_packed(size_t slot) const;
 
   // Walks over reduced dimensions: print_cuda_walks.cpp.
-  void row();
   void column();
   void rows_before(const CudaWalk& walk);
-  void body(const CudaWalk& walk, const std::string& name);
-  void row_walk(const CudaWalk& walk, const std::string& name);
+  void body(const CudaWalk& walk, const std::string& name, bool passed);
   void column_walk(const CudaWalk& walk, const std::string& name);
-  void join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& lane);
+  void column_elements(const CudaWalk& walk, const std::string& name, const std::string& step_text,
+                       const std::string& accumulators);
+  void join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& width);
   void row_stores(const std::string& condition);
   std::string identity(const Reduction& r) const;
   std::string accumulator(const Reduction& r) const;
   std::string combine(const Reduction& r, const std::string& a, const std::string& b) const;
+  static const char* reduce_name(ReduceOp op);
   std::string reduced_size() const;
+
+  // Row kernels: print_cuda_rows.cpp.
+  void row();
+  void split_row();
+  void row_walk(const CudaWalk& walk, const std::string& name);
+  void row_elements(const CudaWalk& walk, const std::string& name, const std::string& step,
+                    const std::string& low, const std::string& high);
+  std::string row_arguments(const CudaWalk& walk, const std::string& r, int j) const;
+  std::vector<size_t> element_slots(const CudaWalk& walk) const;
+  bool has_pairs(const CudaWalk& walk) const;
+  int pairs_of(const CudaWalk& walk) const;
+  std::string pairs_condition() const;
 
   // Values: print_cuda_text.cpp.
   void node(int32_t id);
@@ -63,8 +78,9 @@ class CudaPrinter {
   bool is_indexed(size_t slot) const { return is_load(slot) && load_of(slot).index >= 0; }
   /// Whether the reduced dimensions do not move it.
   bool slot_row_level(size_t slot) const;
-  std::string slot_type(size_t slot) const;  // "const td_f32*"
-  std::string slot_name(size_t slot) const;  // "p2"
+  std::string slot_type(size_t slot) const;     // "const td_f32*"
+  std::string element_type(size_t slot) const;  // "td_f32"
+  std::string slot_name(size_t slot) const;     // "p2"
   /// coordinate * stride, or nothing where the access does not move along `dim`.
   std::string step(size_t slot, int dim, const std::string& coordinate) const;
   int inner_dim() const { return (k_.kind == KernelKind::row ? rank() : k_.kept_rank) - 1; }
@@ -79,6 +95,10 @@ class CudaPrinter {
 /// Threads of a block at most, and the warps that share a column's or a long row's blocks.
 inline constexpr int kCudaThreads = 256;
 int cuda_team(const Kernel& k);
+/// Bytes of what a part of a row that is split over the grid gives, for each reduction.
+inline constexpr int64_t kCudaPartBytes = 16;
+/// Columns side by side where there are few.
+int cuda_few_columns(const Kernel& k);
 /// Elements that a thread of a pointwise kernel takes at a time.
 int cuda_elements(const Kernel& k);
 

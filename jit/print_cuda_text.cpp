@@ -28,9 +28,13 @@ bool CudaPrinter::slot_row_level(size_t slot) const {
   return is_load(slot) ? load_of(slot).row_level : store_of(slot).row_level;
 }
 
-std::string CudaPrinter::slot_type(size_t slot) const {
+std::string CudaPrinter::element_type(size_t slot) const {
   const DType type = is_load(slot) ? load_of(slot).dtype : store_of(slot).dtype;
-  return std::string(is_load(slot) ? "const " : "") + (type == DType::bool_ ? "td_u8" : c_scalar(type)) + "*";
+  return type == DType::bool_ ? "td_u8" : c_scalar(type);
+}
+
+std::string CudaPrinter::slot_type(size_t slot) const {
+  return (is_load(slot) ? "const " : "") + element_type(slot) + "*";
 }
 
 std::string CudaPrinter::slot_name(size_t slot) const {

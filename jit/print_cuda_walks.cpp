@@ -17,12 +17,12 @@ template <class I>
 std::string num(I v) {
   return std::to_string(v);
 }
-const char* op_name(ReduceOp op) {
+}  // namespace
+
+const char* CudaPrinter::reduce_name(ReduceOp op) {
   static constexpr const char* kNames[] = {"sum", "prod", "max", "min", "argmax", "argmin"};
   return kNames[static_cast<int>(op)];
 }
-
-}  // namespace
 
 std::string CudaPrinter::identity(const Reduction& r) const {
   const DType type = k_.scalars[r.input].type;
@@ -81,9 +81,17 @@ void CudaPrinter::rows_before(const CudaWalk& walk) {
   for (const int32_t i : walk.before) node(i);
 }
 
-// What a walk does at reduced position r.
-void CudaPrinter::body(const CudaWalk& walk, const std::string& name) {
+// What a walk does at reduced position r: with operands and results as parameters if `passed`.
+void CudaPrinter::body(const CudaWalk& walk, const std::string& name, bool passed) {
   std::string parameters;
+  if (passed) {
+    for (const size_t slot : element_slots(walk)) {
+      const std::string name = num(slot);
+      parameters += is_indexed(slot) ? ", const td_i64 q" + name
+                                     : (is_load(slot) ? ", const " : ", ") + element_type(slot) +
+                                           (is_load(slot) ? " l" : "& l") + name;
+    }
+  }
   for (const int32_t r : walk.reductions)
     parameters += ", " + accumulator(k_.reductions[at(r)]) + "& a" + num(r);
   line("const auto " + name + " = [&](const td_i64 r" + parameters + ") TD_INLINE {");
@@ -93,36 +101,39 @@ void CudaPrinter::body(const CudaWalk& walk, const std::string& name) {
       line("const td_i64 e" + num(d) + " = td_split(left, d" + num(d) + ");");
     line("const td_i64 e" + num(k_.kept_rank) + " = left;");
   }
-  offsets(walk);
+  if (!passed) offsets(walk);
+  passed_ = passed;
   for (const int32_t i : walk.nodes) node(i);
   for (const int32_t s : walk.stores) store(s);
+  passed_ = false;
   for (const int32_t r : walk.reductions) {
     const Reduction& red = k_.reductions[at(r)];
     const std::string acc = "a" + num(r), v = "v" + num(red.input);
     line(acc + " = " +
-         (finds_index(red.op) ? std::string("td_") + op_name(red.op) + "(" + acc + ", " + v + ", r)"
+         (finds_index(red.op) ? std::string("td_") + reduce_name(red.op) + "(" + acc + ", " + v + ", r)"
                               : combine(red, acc, v)) +
          ";");
   }
   line("};");
 }
 
-// The results of a round of blocks, one a warp, join the totals. `lane`: index of the column among 32, or
-// nothing: the whole warp has one result.
-void CudaPrinter::join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& lane) {
-  const std::string team = num(cuda_team(k_)), place = lane.empty() ? "" : "[" + lane + "]";
+// The results of a round of blocks join the totals. `width`: of columns side by side, whose results lie side
+// by side; or nothing: a warp has one result.
+void CudaPrinter::join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& width) {
+  const std::string mine = width.empty() ? "member" : "threadIdx.x",
+                    other = width.empty() ? "w" : "w * " + width + " + lane";
+  const int size = cuda_team(k_) * (width.empty() ? 1 : 32);
   for (const int32_t r : walk.reductions)
-    line("__shared__ " + accumulator(k_.reductions[at(r)]) + " z" + num(r) + "[" + team + "]" +
-         (lane.empty() ? "" : "[32]") + ";");
-  if (lane.empty()) line("if (lane == 0) {");
-  for (const int32_t r : walk.reductions) line("z" + num(r) + "[member]" + place + " = a" + num(r) + ";");
-  if (lane.empty()) line("}");
+    line("__shared__ " + accumulator(k_.reductions[at(r)]) + " z" + num(r) + "[" + num(size) + "];");
+  if (width.empty()) line("if (lane == 0) {");
+  for (const int32_t r : walk.reductions) line("z" + num(r) + "[" + mine + "] = a" + num(r) + ";");
+  if (width.empty()) line("}");
   line("__syncthreads();");
   line("const int last = (int)td_least(team, " + blocks + " - b);");
   line("TD_ROLLED");
   line("for (int w = 0; w < last; ++w) {");
   for (const int32_t r : walk.reductions) {
-    const std::string z = "z" + num(r) + "[w]" + place, t = "t" + num(r);
+    const std::string z = "z" + num(r) + "[" + other + "]", t = "t" + num(r);
     line(t + " = b + w == 0 ? " + z + " : " + combine(k_.reductions[at(r)], t, z) + ";");
   }
   line("}");
@@ -136,74 +147,12 @@ void CudaPrinter::row_stores(const std::string& condition) {
   line("}");
 }
 
-void CudaPrinter::row() {
-  line("const td_i64 n = " + reduced_size() + ";");
-  line("const int lane = threadIdx.x % 32, warps = blockDim.x / 32;");
-  line("const bool together = n > " + num(kRowBlock) + ";  // the block's warps share one row");
-  line("const int team = together ? warps : 1, member = together ? threadIdx.x / 32 : 0;");
-  line("const td_i64 step = together ? gridDim.x : (td_i64)gridDim.x * warps;");
-  line("TD_ROLLED");
-  line(
-      "for (td_i64 at = together ? blockIdx.x : (td_i64)blockIdx.x * warps + threadIdx.x / 32; at < count; "
-      "at += step) {");
-  coordinates();
-  pointers();
-  int number = 0;
-  for (const CudaWalk& walk : plan_.walks) {
-    rows_before(walk);
-    if (walk.walks()) row_walk(walk, "walk" + num(number++));
-  }
-  row_stores("lane == 0 && member == 0");
-  line("}");
-}
-
-void CudaPrinter::row_walk(const CudaWalk& walk, const std::string& name) {
-  body(walk, name);
-  if (walk.reductions.empty()) {
-    line("for (td_i64 r = member * 32 + lane; r < n; r += team * 32) " + name + "(r);");
-    return;
-  }
-  std::string low, high;
-  for (const int32_t r : walk.reductions) {
-    const Reduction& red = k_.reductions[at(r)];
-    line(accumulator(red) + " t" + num(r) + " = " + identity(red) + ";");
-    low += ", low" + num(r);
-    high += ", high" + num(r);
-  }
-  line("TD_ROLLED");
-  line("for (td_i64 b = 0; b * " + num(kRowBlock) + " < n; b += team) {");
-  for (const int32_t r : walk.reductions) {
-    const Reduction& red = k_.reductions[at(r)];
-    line(accumulator(red) + " low" + num(r) + " = " + identity(red) + ", high" + num(r) + " = " +
-         identity(red) + ";");
-  }
-  line("td_i64 r = (b + member) * " + num(kRowBlock) + " + lane;");
-  line("const td_i64 e = td_least((b + member + 1) * " + num(kRowBlock) + ", n);");
-  line("for (; r + 32 < e; r += 64) {");
-  line(name + "(r" + low + ");");
-  line(name + "(r + 32" + high + ");");
-  line("}");
-  line("if (r < e) " + name + "(r" + low + ");");
-  for (const int32_t r : walk.reductions) {
-    const Reduction& red = k_.reductions[at(r)];
-    line("const " + accumulator(red) + " a" + num(r) + " = td_warp_" + op_name(red.op) + "(low" + num(r) +
-         ", high" + num(r) + ");");
-  }
-  line("if (!together) {");
-  for (const int32_t r : walk.reductions)
-    line("t" + num(r) + " = b == 0 ? a" + num(r) + " : " +
-         combine(k_.reductions[at(r)], "t" + num(r), "a" + num(r)) + ";");
-  line("continue;");
-  line("}");
-  join_blocks(walk, "(n + " + num(kRowBlock - 1) + ") / " + num(kRowBlock), "");
-  line("}");
-}
-
 void CudaPrinter::column() {
   line("const td_i64 n = " + reduced_size() + ";");
-  line("const int lane = threadIdx.x % 32, member = threadIdx.x / 32, team = blockDim.x / 32;");
+  line("const int width = td_column_width(count, n, " + num(cuda_few_columns(k_)) + ");");
+  line("const int lane = threadIdx.x % width, member = threadIdx.x / width, team = blockDim.x / width;");
   line("TD_ROLLED");
-  line("for (td_i64 first = (td_i64)blockIdx.x * 32; first < count; first += (td_i64)gridDim.x * 32) {");
+  line("for (td_i64 first = (td_i64)block * width; first < count; first += (td_i64)blocks * width) {");
   line("const bool inside = first + lane < count;  // the others keep the block together");
   line("const td_i64 at = inside ? first + lane : count - 1;");
   if (k_.kept_rank == 1 && plan_.uses_index) line("const td_i64 outer = 0;");
@@ -218,11 +167,58 @@ void CudaPrinter::column() {
   line("}");
 }
 
+// Rows r, then those `step` further, up to e: several at a time, all read before any is written, where the
+// rows are of one dimension.
+void CudaPrinter::column_elements(const CudaWalk& walk, const std::string& name, const std::string& step_text,
+                                  const std::string& accumulators) {
+  const bool several = k_.reduced_rank == 1;
+  const auto place = [&](size_t s, const std::string& r) {
+    const std::string offset = slot_row_level(s) ? "" : step(s, k_.kept_rank, r);
+    return offset.empty() ? "0" : offset;
+  };
+  const auto call = [&](const std::string& r, bool read) {
+    std::string text = name + "(" + r;
+    for (const size_t s : several ? element_slots(walk) : std::vector<size_t>{}) {
+      if (is_indexed(s))
+        text += ", " + place(s, "(" + r + ")");
+      else
+        text += ", " + (read ? "w" + num(s) + "[u]" : slot_name(s) + "[" + place(s, r) + "]");
+    }
+    return text + accumulators + ");";
+  };
+  if (several) {
+    const std::string u = num(pairs_of(walk)), row = "(r + u * " + step_text + ")";
+    line("TD_ROLLED");
+    line("for (; r + " + num(pairs_of(walk) - 1) + " * " + step_text + " < e; r += " + u + " * " + step_text +
+         ") {");
+    for (const size_t s : element_slots(walk))
+      if (!is_indexed(s)) line(element_type(s) + " w" + num(s) + "[" + u + "];");
+    line("TD_UNROLLED");
+    line("for (int u = 0; u < " + u + "; ++u) {");
+    for (const size_t s : element_slots(walk))
+      if (is_load(s) && !is_indexed(s))
+        line("w" + num(s) + "[u] = " + slot_name(s) + "[" + place(s, row) + "];");
+    line("}");
+    line("TD_UNROLLED");
+    line("for (int u = 0; u < " + u + "; ++u) {");
+    line(call("r + u * " + step_text, true));
+    for (const int32_t st : walk.stores) {
+      const size_t s = k_.loads.size() + at(st);
+      line(slot_name(s) + "[" + place(s, row) + "] = w" + num(s) + "[u];");
+    }
+    line("}");
+    line("}");
+  }
+  line("for (; r < e; r += " + step_text + ") " + call("r", false));
+}
+
 void CudaPrinter::column_walk(const CudaWalk& walk, const std::string& name) {
-  body(walk, name);
+  body(walk, name, k_.reduced_rank == 1);
   if (walk.reductions.empty()) {
-    line("if (inside) {");
-    line("for (td_i64 r = member; r < n; r += team) " + name + "(r);");
+    line("{");
+    line("td_i64 r = member;");
+    line("const td_i64 e = inside ? n : 0;");
+    column_elements(walk, name, "team", "");
     line("}");
     return;
   }
@@ -238,10 +234,10 @@ void CudaPrinter::column_walk(const CudaWalk& walk, const std::string& name) {
     const Reduction& red = k_.reductions[at(r)];
     line(accumulator(red) + " a" + num(r) + " = " + identity(red) + ";");
   }
+  line("td_i64 r = (b + member) * " + num(kColumnBlock) + ";");
   line("const td_i64 e = inside ? td_least((b + member + 1) * " + num(kColumnBlock) + ", n) : 0;");
-  line("for (td_i64 r = (b + member) * " + num(kColumnBlock) + "; r < e; ++r) " + name + "(r" + accumulators +
-       ");");
-  join_blocks(walk, "(n + " + num(kColumnBlock - 1) + ") / " + num(kColumnBlock), "lane");
+  column_elements(walk, name, "1", accumulators);
+  join_blocks(walk, "(n + " + num(kColumnBlock - 1) + ") / " + num(kColumnBlock), "width");
   line("}");
 }
 

@@ -88,8 +88,8 @@ TEST_CASE("cuda failures: every call of a process's first traced step may fail",
   // Compilations and loads are among them: nothing comes from a cache.
   int reached = 0;
   for (int failing = 1; failing <= 200; ++failing) {
-    const std::string command =
-        "TANDEM_CACHE_DIR=off SIM_GPU_ORDERS=1 " TANDEM_FIRST_STEP " " + std::to_string(failing) + " 2>/dev/null";
+    const std::string command = "TANDEM_CACHE_DIR=off SIM_GPU_ORDERS=1 " TANDEM_FIRST_STEP " " +
+                                std::to_string(failing) + " 2>/dev/null";
     const int status = std::system(command.c_str());
     REQUIRE(WIFEXITED(status));
     if (WEXITSTATUS(status) == 2) break;

@@ -20,17 +20,18 @@ inline bool has_nvrtc() {
 struct NvrtcResult {
   int failed = 0;
   std::string log, ptx;
+  size_t cubin_bytes = 0;
 };
 
-/// The prelude and `kernels`, for sm_90.
-inline NvrtcResult nvrtc_compile(const std::string& kernels) {
+/// The prelude and `kernels`, for a device of `capability`.
+inline NvrtcResult nvrtc_compile(const std::string& kernels, int capability = 90) {
   const cuda::Nvrtc& api = *cuda::nvrtc();
   cuda::Nvrtc::Program program = nullptr;
   NvrtcResult r;
   const std::string source = cuda_prelude() + kernels;
   r.failed = api.create(&program, source.c_str(), "kernels.cu", 0, nullptr, nullptr);
   if (r.failed != 0) return r;
-  std::vector<std::string> options = cuda_options(90);
+  std::vector<std::string> options = cuda_options(capability);
   options.emplace_back("--ptxas-options=-v");
   std::vector<const char*> words;
   for (const std::string& o : options) words.push_back(o.c_str());
@@ -44,8 +45,16 @@ inline NvrtcResult nvrtc_compile(const std::string& kernels) {
     r.ptx.resize(bytes);
     api.ptx(program, r.ptx.data());
   }
+  if (r.failed == 0) api.cubin_size(program, &r.cubin_bytes);
   api.destroy(&program);
   return r;
+}
+
+/// How often `part` stands in `text`.
+inline int count(const std::string& text, const std::string& part) {
+  int n = 0;
+  for (size_t i = text.find(part); i != std::string::npos; i = text.find(part, i + part.size())) ++n;
+  return n;
 }
 
 }  // namespace tandem::jit::samples

@@ -1,53 +1,16 @@
-// Printed CUDA kernels: NVRTC compiles them for sm_90 (where it is found), and run on fibers they give the
-// chunk evaluator's bits.
+// Printed CUDA kernels, run on a device, give the chunk evaluator's bits.
 #include "tandem/jit/print_cuda.h"
 
-#include <bit>
-#include <map>
-#include <thread>
-
-#include "tandem/jit/compiler.h"
-#include "tandem/jit/kernel_cache.h"
 #include "tests/catch.h"
 #include "tests/elements.h"
-#include "tests/jit/fiber_gpu.h"
-#include "tests/jit/random_kernels.h"
+#include "tests/jit/device_kernels.h"
 
 using namespace tandem;
 using namespace tandem::jit;
 using tandem::jit::samples::Case;
+using tandem::jit::samples::Outcome;
 
 namespace {
-
-std::shared_ptr<const Module> compile(const std::string& text) {
-  KernelCache::Settings settings;
-  settings.compiler = HostCompiler::of_process();
-  settings.options = {"-O1", "-march=native", "-w"};
-  KernelCache cache(settings);
-  std::string error;
-  auto module = cache.get(samples::kFiberPrelude + cuda_prelude() + text, &error);
-  if (module == nullptr) std::fprintf(stderr, "%s\n", error.c_str());
-  return module;
-}
-
-void run_printed(const Kernel& k, const Module& m, const std::string& symbol, const KernelArgs& a) {
-  std::vector<int64_t> words;
-  for (int i = 0; i < k.buffers; ++i) words.push_back(std::bit_cast<int64_t>(a.buffers[i]));
-  for (int d = 0; d < k.kept_rank + k.reduced_rank; ++d) words.push_back(a.dims[d]);
-  const int rank = k.kept_rank + k.reduced_rank;
-  int64_t strides = static_cast<int64_t>(k.loads.size() + k.stores.size()) * rank;
-  for (const Load& l : k.loads) strides += l.index >= 0 ? 2 : 0;
-  for (int64_t i = 0; i < strides; ++i) words.push_back(a.strides[i]);
-  for (int i = 0; i < k.numbers; ++i) words.push_back(a.numbers[i]);
-  words.push_back(a.end);
-  words.push_back(std::bit_cast<int64_t>(a.error));
-  REQUIRE(static_cast<int>(words.size()) == cuda_words(k));
-  const LaunchShape shape = launch_shape(k, a.dims, a.end);
-  auto* const f = std::bit_cast<samples::FiberGpu::Function>(m.symbol(("run_" + symbol).c_str()));
-  auto* const state = std::bit_cast<samples::FiberGpu::State**>(m.symbol("fiber_state"));
-  REQUIRE((f != nullptr && state != nullptr));
-  if (shape.grid > 0) samples::FiberGpu::launch(state, f, words.data(), shape.grid, shape.block);
-}
 
 Case whole(samples::Generator& generator, KernelKind kind) {
   Case c = generator.make(kind);
@@ -207,45 +170,127 @@ std::vector<Case> cases_by_hand() {
   return cases;
 }
 
-// All cases, as two modules, compared with the evaluator.
-void compare(const std::vector<Case>& cases) {
-  std::string texts[2];
-  for (size_t i = 0; i < cases.size(); ++i) {
-    const std::string symbol = "kernel" + std::to_string(i);
-    texts[i % 2] += print_cuda(cases[i].k, symbol) + samples::FiberGpu::entry(symbol);
-  }
-  std::shared_ptr<const Module> modules[2];
-  std::thread other([&] { modules[1] = compile(texts[1]); });
-  modules[0] = compile(texts[0]);
-  other.join();
-  REQUIRE((modules[0] != nullptr && modules[1] != nullptr));
+void compare(const std::vector<Case>& all, size_t skew = 0) {
+  std::vector<Case> cases;
+  for (const Case& c : all)
+    if (!samples::is_card() || !samples::calls_double_functions(c.k)) cases.push_back(c);
+  const std::vector<cuda::Function> functions = samples::device_functions(cases);
   for (size_t i = 0; i < cases.size(); ++i) {
     const Case& c = cases[i];
-    const std::string symbol = "kernel" + std::to_string(i);
     const Evaluator evaluator(c.k);
     const auto expected = samples::run_case(c, [&](const KernelArgs& a) { evaluator.run(a); });
-    const auto found =
-        samples::run_case(c, [&](const KernelArgs& a) { run_printed(c.k, *modules[i % 2], symbol, a); });
-    const std::string difference = samples::difference(c, expected, found);
+    const std::string difference =
+        samples::difference(c, expected, samples::run_on_device(c, functions[i], skew));
     CAPTURE(i, c.dims);
     if (!difference.empty()) FAIL_CHECK(difference << '\n' << print_cuda(c.k, "kernel"));
   }
 }
 
+// Rows shorter than a warp, more of them than a block has; halves in pairs; few long columns.
+std::vector<Case> cases_of_parts() {
+  std::vector<Case> cases;
+  constexpr auto kRow = KernelKind::row, kColumn = KernelKind::column;
+  for (const int64_t n : {1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 32, 33, 62, 63, 130})
+    cases.push_back(by_hand(several_reductions(kRow, 1, 1), {300, n}));
+  for (const int64_t n : {2, 6, 64, 254, 256, 258, 1024, 1100})
+    cases.push_back(by_hand(samples::layer_norm(), {9, n}, {0, 1, 1}));
+  cases.push_back(by_hand(several_reductions(kRow, 2, 2), {3, 50, 2, 3}));
+  cases.push_back(by_hand(drawn(kRow, 1, 1), {77, 6}));
+  cases.push_back(by_hand(picked(kRow, true), {70, 7}));
+  for (const int64_t columns : {1, 8, 9, 70})
+    for (const int64_t n : {1025, 2000, 17000})
+      cases.push_back(by_hand(several_reductions(kColumn, 1, 1), {columns, n}));
+  samples::Builder narrow("narrow", kColumn, 1, 1);
+  narrow.store(
+      narrow.reduce(ReduceOp::sum, cast(narrow.load(DType::bfloat16, Inner::contiguous), DType::float32)),
+      Inner::contiguous, true);
+  for (const int64_t columns : {16, 35}) cases.push_back(by_hand(narrow.k, {columns, 3000}));
+  samples::Builder b("halves", kRow, 1, 1);
+  const samples::S x = cast(b.load(DType::bfloat16, Inner::contiguous), DType::float32);
+  const samples::S y = b.load(DType::int64, Inner::contiguous);
+  const samples::S sum = b.reduce(ReduceOp::sum, x * cast(y, DType::float32));
+  b.store(cast(x - sum, DType::float16), Inner::contiguous);
+  b.store(s_gt(x, sum), Inner::contiguous);
+  for (const int64_t n : {2, 63, 64, 514, 900}) cases.push_back(by_hand(b.k, {11, n}));
+  return cases;
+}
+
+std::vector<Case> random_cases(int cases, uint64_t seed) {
+  std::vector<Case> out;
+  for (const KernelKind kind : {KernelKind::pointwise, KernelKind::row, KernelKind::column}) {
+    samples::Generator generator(seed + static_cast<uint64_t>(kind));
+    for (int i = 0; i < cases; ++i) out.push_back(whole(generator, kind));
+  }
+  return out;
+}
+
 }  // namespace
 
-TEST_CASE("random CUDA kernels give the evaluator's bits", "[jit]") {
-  if (HostCompiler::of_process() == nullptr) return;
-  constexpr int kCases = 40;
-  std::vector<Case> cases;
-  for (const KernelKind kind : {KernelKind::pointwise, KernelKind::row, KernelKind::column}) {
-    samples::Generator generator(20240 + static_cast<uint64_t>(kind));
-    for (int i = 0; i < kCases; ++i) cases.push_back(whole(generator, kind));
-  }
-  compare(cases);
+TEST_CASE("random CUDA kernels give the evaluator's bits", "[jit]") { compare(random_cases(20, 20240)); }
+TEST_CASE("many random CUDA kernels give the evaluator's bits", "[jit][simulator]") {
+  compare(random_cases(150, 31000));
 }
 
 TEST_CASE("CUDA kernels of all sizes and shapes give the evaluator's bits", "[jit]") {
-  if (HostCompiler::of_process() == nullptr) return;
   compare(cases_by_hand());
+}
+
+TEST_CASE("CUDA kernels of short rows and few columns give the evaluator's bits", "[jit]") {
+  compare(cases_of_parts());
+}
+
+TEST_CASE("CUDA kernels at addresses for one element give the evaluator's bits", "[jit]") {
+  std::vector<Case> floats;
+  for (const Case& c : cases_of_parts())
+    if (std::all_of(c.types.begin(), c.types.end(), [](DType t) { return t == DType::float32; }))
+      floats.push_back(c);
+  for (const int64_t n : {4, 1000, 1001}) floats.push_back(by_hand(samples::adamw(), {n}));
+  compare(floats, sizeof(float));
+}
+
+// A row of more elements than 32 bits count, over memory of one: what does not move stays.
+TEST_CASE("CUDA rows are counted beyond 32 bits", "[jit][simulator]") {
+  constexpr int64_t kN = (int64_t{1} << 31) + 77;
+  samples::test_device();
+  using Orders = void (*)(int);
+  const auto set_orders = reinterpret_cast<Orders>(samples::simulator_function("sim_gpu_set_orders"));
+  if (set_orders) set_orders(1);
+  samples::Builder b("long", KernelKind::row, 1, 1);
+  const samples::S x = b.load(DType::int64, Inner::strided) + b.index();
+  b.store(b.reduce(ReduceOp::max, x), Inner::constant, true);
+  Case c{b.k, {1, kN}, {0, 0, 0, 0}, {}, {std::string(8, '\0'), std::string(8, '\x5a')}, {}, 0, 1};
+  const Outcome found = samples::run_on_device(c, samples::device_functions({c})[0]);
+  if (set_orders) set_orders(3);
+  int64_t most = 0;
+  std::memcpy(&most, found.buffers[1].data(), 8);
+  CHECK(most == kN - 1);
+}
+
+// The last of more elements than 32 bits count: a launch of several calls is told that the blocks of those
+// before have run.
+TEST_CASE("CUDA elements are counted beyond 32 bits", "[jit]") {
+  constexpr int64_t kRow = 1024, kRows = (int64_t{1} << 33) / kRow + 1, kBlocks = kRow / 256;
+  cuda::Runtime& device = samples::test_device();
+  samples::Builder b("wide", KernelKind::pointwise, 2, 0);
+  b.store(b.index(), Inner::strided);
+  Case c{b.k, {kRows, kRow}, {0, 1}, {}, {std::string(kRow * 8, '\x5a')}, {}, 0, kRows * kRow};
+  const cuda::Function function = samples::device_functions({c}, CudaForm::several)[0];
+  const samples::DeviceBytes out(device, c.buffers[0]);
+  const int calls = cuda_calls(c.k), n = cuda_words(c.k);
+  std::vector<int64_t> words(static_cast<size_t>(calls * (n + 1)));
+  const int64_t call[] = {static_cast<int64_t>(out.at()), kRows, kRow, 0, 1, kRows * kRow, 0};
+  REQUIRE(n == std::ssize(call));
+  std::copy_n(call, n, words.begin() + n);  // the second call
+  words[static_cast<size_t>(calls * n)] = -(kRows - 1) * kBlocks;
+  words[static_cast<size_t>(calls * n) + 1] = kBlocks;
+  void* parameters[] = {words.data()};
+  device.check(
+      device.api().launch(function, kBlocks, 1, 1, 256, 1, 1, 0, device.stream(), parameters, nullptr),
+      "cuLaunchKernel");
+  const std::string found = out.read();
+  for (int64_t i = 0; i < kRow; i += 255) {
+    int64_t index = 0;
+    std::memcpy(&index, found.data() + 8 * i, 8);
+    CHECK(index == (kRows - 1) * kRow + i);
+  }
 }
