@@ -76,6 +76,7 @@ Environment read() {
   e.python_environment = text("VIRTUAL_ENV");
   if (e.python_environment.empty()) e.python_environment = text("CONDA_PREFIX");
   e.sync = flag("TANDEM_SYNC", false);
+  e.cuda_exact = flag("TANDEM_CUDA_EXACT", false);
   return e;
 }
 

@@ -218,7 +218,7 @@ void run_compiled(const Compiled& c, const char* op_name, Location where, void* 
     outputs[j] = core::make_tensor(c.out_types[j].sizes, c.out_types[j].dtype, c.device);
     addresses[j] = outputs[j]->data;
   }
-  if (c.executable->run(inputs, numbers, addresses) != 0) [[unlikely]]
+  if (c.executable->run(inputs, numbers, addresses, where) != 0) [[unlikely]]
     fail(std::string(op_name) + ": " + (call ? index_error(*call) : "index out of range"), where);
 } catch (const Error& e) {
   fail_again(e, op_name, where);  // no memory

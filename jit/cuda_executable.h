@@ -1,14 +1,13 @@
 // A plan on a CUDA device: its entries as launches, in order, on the device's stream; for a traced segment as
-// one CUDA graph. Everything is compiled and loaded when it is made; any thread, one run at a time where
-// there is a graph.
+// one CUDA graph. Everything is compiled, loaded and computed that does not change from run to run when it is
+// made; any thread, one run at a time where there is a graph.
 #pragma once
 
 #include <memory>
 #include <vector>
 
 #include "tandem/core/cuda/runtime.h"
-#include "tandem/jit/plan.h"
-#include "tandem/jit/print_cuda.h"
+#include "tandem/jit/cuda_steps.h"
 
 namespace tandem::jit {
 
@@ -16,57 +15,38 @@ class CudaGraph;
 
 class CudaExecutable {
  public:
-  /// `plan` outlives this. `graph`: runs are launches of one CUDA graph.
-  CudaExecutable(const Plan& plan, Device device, bool graph);
+  /// `plan`, of `g`, outlives this. `graph`: runs are launches of one CUDA graph.
+  CudaExecutable(const Graph& g, const Plan& plan, Device device, bool graph);
   ~CudaExecutable();
   CudaExecutable(const CudaExecutable&) = delete;
   CudaExecutable& operator=(const CudaExecutable&) = delete;
 
   /// Arguments as Executable::run's, addresses on the device. Queues the work and returns; an index out of
-  /// range is told at the next synchronisation. `entries`: how many of the plan's, from the first.
-  void run(void* const* inputs, const int64_t* numbers, void* const* outputs, size_t entries) const;
+  /// range is told at the next synchronisation, at `where` if known, else at its op's line. `nothing`: all
+  /// but the work.
+  void run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where,
+           bool nothing) const;
 
-  /// Where a run's values lie.
-  struct Addresses {
-    cuda::Pointer arena;
-    void* const* inputs;
-    void* const* outputs;
-    cuda::Pointer constants, workspace;
-    cuda::Pointer at(const Address& a) const;
-  };
-  /// One kernel's launch, of one or several calls.
-  struct Launch {
-    cuda::Function function;
-    LaunchShape shape;
-    int64_t* words;
-    int n_words;
-  };
-  /// Calls `f(Launch)` for each launch of a kernel entry.
-  template <class F>
-  void for_launches(const Entry& e, const Addresses& memory, const int64_t* numbers, F&& f) const;
-  /// Queues a product or native entry on `stream`. `error`: of natives that may fail.
-  void run_library(const Entry& e, const Addresses& memory, cuda::Pointer error, cuda::Stream stream) const;
-  /// The addresses that such an entry works on.
-  std::vector<cuda::Pointer> addresses_of(const Entry& e, const Addresses& memory) const;
-  /// The error word of an entry that may fail; 0 for others.
-  cuda::Pointer error_word(const Entry& e) const;
+  /// Queues what cuBLASLt does for a product.
+  void run_product(const CudaProductStep& p, const int64_t* sources, cuda::Stream stream) const;
 
+  bool has_graph() const { return graph_ != nullptr; }
   const Plan& plan() const { return plan_; }
+  const CudaSteps& steps() const { return steps_; }
   cuda::Runtime& device() const { return device_; }
+  /// What is told of an entry that may fail; null for others.
+  const cuda::ErrorText& error_text(size_t entry) const { return errors_[entry]; }
 
  private:
-  void run_entries(const Addresses& memory, const int64_t* numbers, size_t entries) const;
+  void launch(const CudaStep& step, const int64_t* sources) const;
+  void run_steps(int64_t* sources, Location where) const;
 
   const Plan& plan_;
   cuda::Runtime& device_;
-  std::vector<cuda::Function> functions_;  // of Plan::entries that are kernels
-  std::vector<cuda::Function> splits_;     // of those with calls whose rows are split
-  cuda::Block counters_, parts_;           // for those, which run one after another
   cuda::Block constants_;
-  int64_t workspace_bytes_ = 0;
+  CudaSteps steps_;
+  std::vector<cuda::ErrorText> errors_;  // one an entry
   std::unique_ptr<CudaGraph> graph_;
 };
 
 }  // namespace tandem::jit
-
-#include "tandem/jit/cuda_executable.inc"

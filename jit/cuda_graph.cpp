@@ -1,48 +1,76 @@
 #include "tandem/jit/cuda_graph.h"
 
+#include <algorithm>
+
+#include "tandem/jit/cuda_native.h"
+
 namespace tandem::jit {
 
 using cuda::KernelNode;
 using cuda::Pointer;
 
 namespace {
-KernelNode node_of(const CudaExecutable::Launch& l, void** parameters) {
+
+constexpr int64_t kOwnBytes = int64_t{64} << 20;  // of all blocks of a graph
+constexpr int kMoves = 2;                         // after so many a tensor gets one
+
+KernelNode kernel_node(cuda::Function function, const LaunchShape& shape, void** parameters) {
   KernelNode k{};
-  k.function = l.function;
-  k.grid_x = l.shape.grid;
-  k.block_x = l.shape.block;
+  k.function = function;
+  k.grid_x = shape.grid;
+  k.block_x = shape.block;
   k.grid_y = k.grid_z = k.block_y = k.block_z = 1;
-  k.shared_bytes = l.shape.shared_bytes;
+  k.shared_bytes = shape.shared_bytes;
   k.parameters = parameters;
   return k;
 }
+
 }  // namespace
+
+CudaGraph::CudaGraph(const CudaExecutable& plan) : plan_(plan), operands_(plan.steps().operands.size()) {
+  error_of_.resize(plan.plan().entries.size());
+  for (size_t e = 0; e < error_of_.size(); ++e)
+    if (const cuda::ErrorText& text = plan.error_text(e)) {
+      error_of_[e] = plan.device().keep_error_word(text, plan.plan().entries[e].where);
+      errors_.push_back(error_of_[e]);
+    }
+}
 
 void CudaGraph::clear() noexcept {
   const cuda::Driver& api = plan_.device().api();
   if (exec_) api.graph_exec_destroy(exec_);
-  for (const Node& n : nodes_)
-    if (n.child) api.graph_destroy(n.child);
   if (graph_) api.graph_destroy(graph_);
   exec_ = nullptr;
   graph_ = nullptr;
   nodes_.clear();
+  words_.clear();
+  uses_.clear();
+  moved_.clear();
 }
 
 CudaGraph::~CudaGraph() {
   clear();
+  for (const Pointer word : errors_) plan_.device().release_error_word(word);
   if (capturing_) plan_.device().api().stream_destroy(capturing_);
 }
 
-// A product or a native op, as the graph of what it queues.
-cuda::Graph CudaGraph::capture(const Entry& e, const CudaExecutable::Addresses& memory, Pointer error) {
+/// The block of the graph's that stands for what a source brings; null for none.
+const cuda::Block* CudaGraph::own(int32_t source) const {
+  const int32_t operand = source - CudaSteps::kFirst;
+  return operand < 0 || static_cast<size_t>(operand) >= operands_.size()
+             ? nullptr
+             : operands_[static_cast<size_t>(operand)].own.get();
+}
+
+/// A product, as the graph of what it queues.
+cuda::Graph CudaGraph::capture(const CudaProductStep& p) {
   cuda::Runtime& device = plan_.device();
   if (!capturing_)
     device.check(device.api().stream_create(&capturing_, cuda::kStreamNonBlocking), "cuStreamCreate");
   device.check(device.api().capture_begin(capturing_, cuda::kCaptureThreadLocal), "cuStreamBeginCapture");
   cuda::Graph graph = nullptr;
   try {
-    plan_.run_library(e, memory, error, capturing_);
+    plan_.run_product(p, known_.data(), capturing_);
   } catch (...) {
     if (device.api().capture_end(capturing_, &graph) == cuda::Result::success && graph)
       device.api().graph_destroy(graph);
@@ -52,73 +80,180 @@ cuda::Graph CudaGraph::capture(const Entry& e, const CudaExecutable::Addresses& 
   return graph;
 }
 
-void CudaGraph::build(const CudaExecutable::Addresses& memory, const int64_t* numbers) {
-  cuda::Runtime& device = plan_.device();
-  const cuda::Driver& api = device.api();
-  device.check(api.graph_create(&graph_, 0), "cuGraphCreate");
-  for (const Entry& e : plan_.plan().entries) {
-    const auto last = [&] { return nodes_.empty() ? nullptr : &nodes_.back().node; };
-    if (e.kind == EntryKind::kernel) {
-      plan_.for_launches(e, memory, numbers, [&](const CudaExecutable::Launch& l) {
-        void* parameters[] = {l.words};
-        const KernelNode kernel = node_of(l, parameters);
-        Node n;
-        n.words.assign(l.words, l.words + l.n_words);
-        device.check(api.graph_add_kernel(&n.node, graph_, last(), last() != nullptr, &kernel),
-                     "cuGraphAddKernelNode");
-        nodes_.push_back(std::move(n));
-      });
-      continue;
-    }
-    const Pointer error = plan_.error_word(e);
-    Node n;
-    n.addresses = plan_.addresses_of(e, memory);
-    n.addresses.push_back(error);
-    n.child = capture(e, memory, error);
-    device.check(api.graph_add_child(&n.node, graph_, last(), last() != nullptr, n.child),
-                 "cuGraphAddChildGraphNode");
-    nodes_.push_back(std::move(n));
-  }
-  device.check(api.graph_instantiate(&exec_, graph_, 0), "cuGraphInstantiate");
+/// A value now; what may move it is noted as a use by the node that is added next.
+int64_t CudaGraph::resolve(const CudaValue& v, size_t word) {
+  if (v.source >= CudaSteps::kFirst || v.source == CudaSteps::kArena)
+    if (!own(v.source)) uses_.push_back({v.source, static_cast<int32_t>(nodes_.size()), word, v.offset});
+  return v.in(known_.data());
 }
 
-void CudaGraph::patch(const CudaExecutable::Addresses& memory, const int64_t* numbers) {
+void CudaGraph::add_kernel(Node n) {
   cuda::Runtime& device = plan_.device();
-  const cuda::Driver& api = device.api();
-  auto node = nodes_.begin();
-  for (const Entry& e : plan_.plan().entries) {
-    if (e.kind == EntryKind::kernel) {
-      plan_.for_launches(e, memory, numbers, [&](const CudaExecutable::Launch& l) {
-        Node& n = *node++;
-        if (std::equal(n.words.begin(), n.words.end(), l.words)) return;
-        void* parameters[] = {l.words};
-        const KernelNode kernel = node_of(l, parameters);
-        device.check(api.graph_set_kernel(exec_, n.node, &kernel), "cuGraphExecKernelNodeSetParams");
-        n.words.assign(l.words, l.words + l.n_words);
-      });
-      continue;
-    }
-    Node& n = *node++;
-    const Pointer error = plan_.error_word(e);
-    std::vector<Pointer> now = plan_.addresses_of(e, memory);
-    now.push_back(error);
-    if (now == n.addresses) continue;
-    const cuda::Graph child = capture(e, memory, error);
-    api.graph_destroy(n.child);
-    n.child = child;
-    device.check(api.graph_set_child(exec_, n.node, child), "cuGraphExecChildGraphNodeSetParams");
-    n.addresses = std::move(now);
-  }
+  const GraphNodes before = last();
+  void* parameters[] = {words_.data() + n.first_word};
+  const KernelNode kernel = kernel_node(n.function, n.shape, parameters);
+  device.check(device.api().graph_add_kernel(&n.node, graph_, before.nodes, before.count, &kernel),
+               "cuGraphAddKernelNode");
+  nodes_.push_back(n);
 }
 
-void CudaGraph::run(const CudaExecutable::Addresses& memory, const int64_t* numbers) {
+void CudaGraph::add_step(const CudaStep& step) {
+  const CudaSteps& all = plan_.steps();
+  cuda::Runtime& device = plan_.device();
+  Node n;
+  n.function = step.function;
+  n.shape = step.shape;
+  n.product = step.product;
+  n.first_word = words_.size();
+  if (!step.function) {
+    const CudaProductStep& p = all.products[static_cast<size_t>(step.product)];
+    for (const CudaValue& v : {p.a, p.b, p.bias, p.c, p.workspace}) resolve(v, kNoWord);
+    const cuda::Graph child = capture(p);
+    const GraphNodes before = last();
+    const cuda::Result result =
+        device.api().graph_add_child(&n.node, graph_, before.nodes, before.count, child);
+    device.api().graph_destroy(child);  // the node has a copy
+    device.check(result, "cuGraphAddChildGraphNode");
+    nodes_.push_back(n);
+    return;
+  }
+  known_[CudaSteps::kError] = static_cast<int64_t>(error_of_[static_cast<size_t>(step.entry)]);
+  words_.insert(words_.end(), all.words.begin() + step.first_word,
+                all.words.begin() + step.first_word + step.n_words);
+  for (int32_t i = step.first_patch; i < step.first_patch + step.n_patches; ++i) {
+    const CudaPatch& patch = all.patches[static_cast<size_t>(i)];
+    const size_t word = n.first_word + static_cast<size_t>(patch.word);
+    words_[word] = resolve(patch.value, word);
+  }
+  add_kernel(n);
+}
+
+/// Between a tensor that moves and the block that stands for it.
+void CudaGraph::add_copy(size_t operand) {
+  const CudaSteps& all = plan_.steps();
+  const bool input = operand < static_cast<size_t>(all.n_inputs);
+  const auto source = static_cast<int32_t>(operand) + CudaSteps::kFirst;
+  const NativeLaunch copy =
+      cuda_copy(plan_.device(), all.operands[operand].dtype, all.operands[operand].elements);
+  Node n;
+  n.function = copy.function;
+  n.shape = copy.shape();
+  n.first_word = words_.size();
+  for (const NativeWord& w : copy.words) {
+    int64_t value = w.value;
+    if (w.operand != NativeWord::kNone) {
+      if ((w.operand == NativeWord::kInput) == input) {
+        value += last_[static_cast<size_t>(source)];
+        uses_.push_back({source, static_cast<int32_t>(nodes_.size()), words_.size(), w.value});
+      } else {
+        value += static_cast<int64_t>(own(source)->memory());
+      }
+    }
+    words_.push_back(value);
+  }
+  add_kernel(n);
+}
+
+void CudaGraph::build() {
+  cuda::Runtime& device = plan_.device();
+  const CudaSteps& all = plan_.steps();
+  known_ = last_;
+  for (size_t i = 0; i < operands_.size(); ++i)
+    if (const cuda::Block* block = operands_[i].own.get())
+      known_[CudaSteps::kFirst + i] = static_cast<int64_t>(block->memory());
+  device.check(device.api().graph_create(&graph_, 0), "cuGraphCreate");
+  const auto n_inputs = static_cast<size_t>(all.n_inputs);
+  for (size_t i = 0; i < n_inputs; ++i)
+    if (operands_[i].own) add_copy(i);
+  for (const CudaStep& step : all.steps) add_step(step);
+  for (size_t i = n_inputs; i < operands_.size(); ++i)
+    if (operands_[i].own) add_copy(i);
+  std::stable_sort(uses_.begin(), uses_.end(),
+                   [](const Use& a, const Use& b) { return a.source < b.source; });
+  first_use_.assign(static_cast<size_t>(all.n_sources()) + 1, 0);
+  for (const Use& u : uses_) ++first_use_[static_cast<size_t>(u.source) + 1];
+  for (size_t s = 1; s < first_use_.size(); ++s) first_use_[s] += first_use_[s - 1];
+  device.check(device.api().graph_instantiate(&exec_, graph_, 0), "cuGraphInstantiate");
+}
+
+/// Gives a tensor that keeps moving a block of the graph's own; true if it did: the graph is built again.
+bool CudaGraph::settle(size_t operand) {
+  const CudaOperand& type = plan_.steps().operands[operand];
+  const bool input = operand < static_cast<size_t>(plan_.steps().n_inputs);
+  const int64_t bytes = type.elements * itemsize(type.dtype);
+  Operand& o = operands_[operand];
+  if (!type.in_products || o.own || bytes == 0 || (input && type.written)) return false;
+  if (++o.moves < kMoves || own_bytes_ + bytes > kOwnBytes) return false;
+  try {
+    o.own = std::make_unique<cuda::Block>(plan_.device(), bytes);
+  } catch (const OutOfMemory&) {
+    return false;  // captured again each time
+  }
+  own_bytes_ += bytes;
+  return true;
+}
+
+void CudaGraph::patch() {
+  cuda::Runtime& device = plan_.device();
+  for (const int32_t i : moved_) {
+    Node& n = nodes_[static_cast<size_t>(i)];
+    n.moved = false;
+    if (n.function) {
+      void* parameters[] = {words_.data() + n.first_word};
+      const KernelNode kernel = kernel_node(n.function, n.shape, parameters);
+      device.check(device.api().graph_set_kernel(exec_, n.node, &kernel), "cuGraphExecKernelNodeSetParams");
+      continue;
+    }
+    const cuda::Graph child = capture(plan_.steps().products[static_cast<size_t>(n.product)]);
+    const cuda::Result result = device.api().graph_set_child(exec_, n.node, child);
+    device.api().graph_destroy(child);
+    device.check(result, "cuGraphExecChildGraphNodeSetParams");
+  }
+  moved_.clear();
+}
+
+/// Takes over what moved since the run before; false if the graph has to be built again.
+bool CudaGraph::follow(const int64_t* sources) {
+  bool same = true;
+  const auto n = static_cast<size_t>(plan_.steps().n_sources());
+  for (size_t s = 0; s < n; ++s) {
+    if (sources[s] == last_[s]) [[likely]]
+      continue;
+    last_[s] = sources[s];
+    const size_t operand = s - CudaSteps::kFirst;
+    if (s >= CudaSteps::kFirst && operand < operands_.size()) {
+      same &= !settle(operand);
+      if (!operands_[operand].own) known_[s] = sources[s];
+    } else {
+      known_[s] = sources[s];
+    }
+    for (size_t u = first_use_[s]; u < first_use_[s + 1]; ++u) {
+      const Use& use = uses_[u];
+      if (use.word != kNoWord) words_[use.word] = sources[s] + use.offset;
+      Node& node = nodes_[static_cast<size_t>(use.node)];
+      if (!std::exchange(node.moved, true)) moved_.push_back(use.node);
+    }
+  }
+  return same;
+}
+
+void CudaGraph::run(int64_t* sources) {
   const std::lock_guard lock(mutex_);
   cuda::Runtime& device = plan_.device();
+  if (const int64_t bytes = plan_.steps().arena_bytes; bytes > 0) {
+    device.graph_arena(bytes, arena_);
+    sources[CudaSteps::kArena] = static_cast<int64_t>(arena_->memory());
+  }
   try {
-    if (exec_)
-      patch(memory, numbers);
-    else
-      build(memory, numbers);
+    if (exec_ && !follow(sources)) clear();
+    if (exec_) {
+      patch();
+    } else {
+      clear();
+      last_.assign(sources, sources + plan_.steps().n_sources());
+      build();
+    }
+    if (!errors_.empty()) device.expect_errors(errors_);
     device.check(device.api().graph_launch(exec_, device.stream()), "cuGraphLaunch");
   } catch (...) {
     clear();  // built again by the next run

@@ -8,19 +8,18 @@
 
 namespace tandem::jit {
 
-using cuda::Pointer;
 using cuda::Runtime;
 using ops::OpId;
 using ops::TensorType;
 
 namespace {
 
-constexpr unsigned kBlock = 256;
+using Word = NativeWord;
 
-/// One launch over `count` threads; `words` are the parameters, all of 8 bytes.
+/// One launch over `count` threads; `words` are the parameters, all of 8 bytes, but for the count at the end.
 struct Launch {
   std::string symbol, source;
-  std::vector<int64_t> words;
+  std::vector<Word> words;
   int64_t count = 0;
 };
 
@@ -59,7 +58,7 @@ std::string add_to(DType t, const std::string& x, const std::string& v) {
 }
 
 /// Runs of `run` elements, one every `from_step` and `to_step`.
-Launch copy_runs(Pointer from, DType from_type, int64_t from_step, Pointer to, DType to_type, int64_t to_step,
+Launch copy_runs(Word from, DType from_type, int64_t from_step, Word to, DType to_type, int64_t to_step,
                  int64_t outer, int64_t run) {
   Launch l;
   l.symbol = std::string("tandem_runs_") + c_suffix(from_type) + "_" + c_suffix(to_type);
@@ -68,16 +67,31 @@ Launch copy_runs(Pointer from, DType from_type, int64_t from_step, Pointer to, D
              "  const td_i64 o = t / a.run, r = t % a.run;\n  a.to[o * a.to_step + r] = " +
              convert(from_type, to_type, "a.from[o * a.from_step + r]") + ";\n}\n";
   l.count = outer * run;
-  l.words = {static_cast<int64_t>(from), static_cast<int64_t>(to), from_step, to_step, run};
+  l.words = {from, to, from_step, to_step, run};
   return l;
 }
 
-Pointer element(Pointer base, int64_t index, DType type) {
-  return base + static_cast<Pointer>(index * itemsize(type));
+Word element(Word base, int64_t index, DType type) {
+  base.value += index * itemsize(type);
+  return base;
+}
+
+/// All bits 0.
+Launch fill(Word to, const TensorType& type) {
+  Launch l;
+  l.symbol = std::string("tandem_fill_") + c_suffix(type.dtype);
+  l.source = head(l.symbol, std::string(c_scalar(type.dtype)) + "* to;") + "  a.to[t] = {};\n}\n";
+  l.count = numel(type.sizes);
+  l.words = {to};
+  return l;
+}
+
+Launch copy(Word from, Word to, DType type, int64_t count) {
+  return copy_runs(from, type, count, to, type, count, 1, count);
 }
 
 /// One thread a position beside the axis.
-Launch index_add(const NativeCallPlan& c, Pointer index, Pointer added, Pointer out, Pointer error) {
+Launch index_add(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
   const DType type = c.out_types[0].dtype, index_type = c.in_types[1].dtype;
   const Split to = split(c.out_types[0].sizes, c.words[0]);
   Launch l;
@@ -93,14 +107,12 @@ Launch index_add(const NativeCallPlan& c, Pointer index, Pointer added, Pointer 
       std::string(c_scalar(type)) + "& x = a.to[(o * a.size + at) * a.inner + i];\n    " +
       add_to(type, "x", "a.added[(o * a.n + k) * a.inner + i]") + "\n  }\n}\n";
   l.count = to.outer * to.inner;
-  l.words = {
-      static_cast<int64_t>(out), static_cast<int64_t>(index), static_cast<int64_t>(added), to.size, to.inner,
-      c.in_types[1].sizes[0],    static_cast<int64_t>(error)};
+  l.words = {out, index, added, to.size, to.inner, c.in_types[1].sizes[0], error};
   return l;
 }
 
 /// One thread a line of the index along the axis: all that can meet at one element of the result.
-Launch scatter_add(const NativeCallPlan& c, Pointer index, Pointer added, Pointer out, Pointer error) {
+Launch scatter_add(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
   const DType type = c.out_types[0].dtype, index_type = c.in_types[1].dtype;
   const Dims &sizes = c.out_types[0].sizes, &from = c.in_types[1].sizes;
   const int rank = from.rank(), axis = normalize_axis(c.words[0], rank, "scatter_add");
@@ -112,12 +124,7 @@ Launch scatter_add(const NativeCallPlan& c, Pointer index, Pointer added, Pointe
                        "* index; const " + c_scalar(type) + "* added; td_i64* error; td_i64 size, n";
   std::string text = "  td_i64 rest = t, to = 0, from = 0;\n";
   l.count = 1;
-  l.words = {static_cast<int64_t>(out),
-             static_cast<int64_t>(index),
-             static_cast<int64_t>(added),
-             static_cast<int64_t>(error),
-             sizes[axis],
-             from[axis]};
+  l.words = {out, index, added, error, sizes[axis], from[axis]};
   for (int d = 0; d < rank; ++d) {
     const std::string n = std::to_string(d);
     fields += ", d" + n + ", t" + n + ", f" + n;
@@ -141,7 +148,7 @@ Launch scatter_add(const NativeCallPlan& c, Pointer index, Pointer added, Pointe
 }
 
 /// One thread a line; sums of floats in double.
-Launch cumsum(const NativeCallPlan& c, Pointer in, Pointer out) {
+Launch cumsum(const NativeCallPlan& c, Word in, Word out) {
   const DType from = c.in_types[0].dtype, to = c.out_types[0].dtype;
   const Split s = split(c.in_types[0].sizes, c.words[0]);
   const DType sum = is_floating(from) ? DType::float64 : DType::int64;
@@ -155,26 +162,23 @@ Launch cumsum(const NativeCallPlan& c, Pointer in, Pointer out) {
              "    sum = td_add(sum, " +
              convert(from, sum, "a.from[i]") + ");\n    a.to[i] = " + convert(sum, to, "sum") + ";\n  }\n}\n";
   l.count = s.size == 0 ? 0 : s.outer * s.inner;
-  l.words = {static_cast<int64_t>(in), static_cast<int64_t>(out), s.size, s.inner, c.words[1]};
+  l.words = {in, out, s.size, s.inner, c.words[1]};
   return l;
 }
 
-int64_t bytes_of(const TensorType& t) { return numel(t.sizes) * itemsize(t.dtype); }
-
-/// The launches of a call; what it copies or fills first is done by `first`.
-template <class Fill, class Copy>
-std::vector<Launch> launches_of(const NativeCallPlan& c, std::span<const Pointer> in, Pointer out,
-                                Pointer error, Fill&& fill, Copy&& copy) {
+std::vector<Launch> launches_of(const NativeCallPlan& c) {
+  const auto in = [](size_t i) { return Word{NativeWord::kInput + static_cast<int32_t>(i), 0}; };
+  const Word out{NativeWord::kOut, 0}, error{NativeWord::kError, 0};
   const TensorType& result = c.out_types[0];
   std::vector<Launch> all;
   switch (c.op->id) {
     case OpId::cat: {
       const Split to = split(result.sizes, c.words[0]);
       int64_t start = 0;
-      for (size_t i = 0; i < in.size(); ++i) {
+      for (size_t i = 0; i < c.in.size(); ++i) {
         const Split from = split(c.in_types[i].sizes, c.words[0]);
         const int64_t run = from.size * from.inner;
-        all.push_back(copy_runs(in[i], c.in_types[i].dtype, run, element(out, start * to.inner, result.dtype),
+        all.push_back(copy_runs(in(i), c.in_types[i].dtype, run, element(out, start * to.inner, result.dtype),
                                 result.dtype, to.size * to.inner, to.outer, run));
         start += from.size;
       }
@@ -182,22 +186,22 @@ std::vector<Launch> launches_of(const NativeCallPlan& c, std::span<const Pointer
     }
     case OpId::pad: {
       const Split from = split(c.in_types[0].sizes, c.words[0]), to = split(result.sizes, c.words[0]);
-      fill(out, bytes_of(result));
-      all.push_back(copy_runs(in[0], result.dtype, from.size * from.inner,
+      all.push_back(fill(out, result));
+      all.push_back(copy_runs(in(0), result.dtype, from.size * from.inner,
                               element(out, c.words[1] * to.inner, result.dtype), result.dtype,
                               to.size * to.inner, to.outer, from.size * from.inner));
       return all;
     }
     case OpId::index_add:
-      copy(out, in[0], bytes_of(result));
-      all.push_back(index_add(c, in[1], in[2], out, error));
+      all.push_back(copy(in(0), out, result.dtype, numel(result.sizes)));
+      all.push_back(index_add(c, in(1), in(2), out, error));
       return all;
     case OpId::scatter_add:
-      copy(out, in[0], bytes_of(result));
-      all.push_back(scatter_add(c, in[1], in[2], out, error));
+      all.push_back(copy(in(0), out, result.dtype, numel(result.sizes)));
+      all.push_back(scatter_add(c, in(1), in(2), out, error));
       return all;
     case OpId::cumsum:
-      all.push_back(cumsum(c, in[0], out));
+      all.push_back(cumsum(c, in(0), out));
       return all;
     default:
       internal_error(std::string("no CUDA kernel for the native op ") + c.op->name);
@@ -206,33 +210,21 @@ std::vector<Launch> launches_of(const NativeCallPlan& c, std::span<const Pointer
 
 }  // namespace
 
-void prepare_cuda_native(Runtime& device, const NativeCallPlan& call) {
-  const std::vector<Pointer> in(call.in.size(), 0);
-  const auto nothing = [](auto...) {};
-  for (const Launch& l : launches_of(call, in, 0, 0, nothing, nothing))
-    cuda_function(device, l.symbol, l.source);
+NativeLaunch cuda_copy(Runtime& device, DType dtype, int64_t count) {
+  const Launch l = copy({NativeWord::kInput, 0}, {NativeWord::kOut, 0}, dtype, count);
+  NativeLaunch out{cuda_function(device, l.symbol, l.source), l.words, l.count};
+  out.words.push_back(l.count);
+  return out;
 }
 
-void cuda_native(Runtime& device, const NativeCallPlan& call, std::span<const Pointer> in, Pointer out,
-                 Pointer error, cuda::Stream stream) {
-  const auto fill = [&](Pointer to, int64_t nbytes) {
-    if (nbytes > 0)
-      device.check(device.api().fill_bytes(to, 0, static_cast<size_t>(nbytes), stream), "cuMemsetD8Async");
-  };
-  const auto copy = [&](Pointer to, Pointer from, int64_t nbytes) {
-    if (nbytes > 0)
-      device.check(device.api().copy_on_device(to, from, static_cast<size_t>(nbytes), stream),
-                   "cuMemcpyDtoDAsync");
-  };
-  for (Launch& l : launches_of(call, in, out, error, fill, copy)) {
+std::vector<NativeLaunch> cuda_native(Runtime& device, const NativeCallPlan& call) {
+  std::vector<NativeLaunch> out;
+  for (Launch& l : launches_of(call)) {
     if (l.count == 0) continue;
     l.words.push_back(l.count);
-    void* parameters[] = {l.words.data()};
-    const auto blocks = static_cast<unsigned>((l.count + kBlock - 1) / kBlock);
-    device.check(device.api().launch(cuda_function(device, l.symbol, l.source), blocks, 1, 1, kBlock, 1, 1, 0,
-                                     stream, parameters, nullptr),
-                 "cuLaunchKernel");
+    out.push_back({cuda_function(device, l.symbol, l.source), std::move(l.words), l.count});
   }
+  return out;
 }
 
 }  // namespace tandem::jit

@@ -2,17 +2,37 @@
 // sum is built by one thread in the order of the CPU's, so results are the same bit for bit. Any thread.
 #pragma once
 
-#include <span>
+#include <vector>
 
 #include "tandem/core/cuda/runtime.h"
 #include "tandem/jit/plan.h"
+#include "tandem/jit/print_cuda.h"
 
 namespace tandem::jit {
 
-/// Compiles what the call needs.
-void prepare_cuda_native(cuda::Runtime& device, const NativeCallPlan& call);
-/// Queues it. `error`: set if an index is out of range.
-void cuda_native(cuda::Runtime& device, const NativeCallPlan& call, std::span<const cuda::Pointer> in,
-                 cuda::Pointer out, cuda::Pointer error, cuda::Stream stream);
+/// A word of a launch: `value`, from the address of an operand if there is one.
+struct NativeWord {
+  static constexpr int32_t kNone = -1, kOut = 0, kError = 1, kInput = 2;  // kInput + i: input i
+  int32_t operand = kNone;
+  int64_t value = 0;
+  NativeWord(int64_t word) : value(word) {}
+  NativeWord(int32_t of, int64_t offset) : operand(of), value(offset) {}
+};
+
+/// A launch of `count` threads, compiled and loaded.
+struct NativeLaunch {
+  cuda::Function function = nullptr;
+  std::vector<NativeWord> words;
+  int64_t count = 0;
+  LaunchShape shape() const {
+    constexpr unsigned kBlock = 256;
+    return {static_cast<unsigned>((count + kBlock - 1) / kBlock), kBlock, 0};
+  }
+};
+
+/// The launches of a call, in order.
+std::vector<NativeLaunch> cuda_native(cuda::Runtime& device, const NativeCallPlan& call);
+/// Copies `count` elements from input 0.
+NativeLaunch cuda_copy(cuda::Runtime& device, DType dtype, int64_t count);
 
 }  // namespace tandem::jit

@@ -1,12 +1,12 @@
 #include "tandem/jit/cuda_product.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "tandem/jit/cuda_program.h"
 #include "tandem/jit/type_names.h"
 
 namespace tandem::jit {
@@ -16,9 +16,19 @@ using cuda::Pointer;
 using cuda::Runtime;
 using ops::ProductCall;
 
+struct LibraryProduct {
+  CublasLt::Handle handle = nullptr;
+  CublasLt::Description product = nullptr;
+  CublasLt::Layout a = nullptr, b = nullptr, c = nullptr;
+  CublasLt::Algorithm algorithm{};
+  size_t workspace = 0;
+  std::unique_ptr<const LibraryProduct> loose;  // for operands that are only aligned to their elements
+};
+
 namespace {
 
 constexpr size_t kWorkspace = size_t{32} << 20;
+constexpr uint32_t kAligned = 16;  // bytes: the widest loads that an algorithm may make
 
 /// How cuBLASLt sees a matrix of ours, transposed (its matrices are column-major).
 struct Matrix {
@@ -63,14 +73,6 @@ void check(int status, const char* call) {
   if (status != 0) fail(std::string(call) + ": status " + std::to_string(status));
 }
 
-/// A product as cuBLASLt knows it; lives to the process's end.
-struct Planned {
-  CublasLt::Description product = nullptr;
-  CublasLt::Layout a = nullptr, b = nullptr, c = nullptr;
-  CublasLt::Algorithm algorithm{};
-  size_t workspace = 0;
-};
-
 struct Key {
   int device;
   DType dtype;
@@ -83,7 +85,7 @@ struct Key {
 struct Library {
   std::mutex mutex;
   std::map<int, CublasLt::Handle> handles;  // by device
-  std::map<Key, Planned> planned;
+  std::map<Key, LibraryProduct> planned;
 };
 Library& library() {
   static Library* const l = new Library;
@@ -106,9 +108,10 @@ CublasLt::Layout layout(const CublasLt& api, const Types& types, const Matrix& m
 }
 
 /// C' = B' A': our row-major result is its column-major one, with the operands exchanged.
-Planned plan(const CublasLt& api, CublasLt::Handle handle, const ProductCall& call, const Types& types,
-             const Matrix& a, const Matrix& b, const Matrix& c, bool bias) {
-  Planned p;
+LibraryProduct plan(const CublasLt& api, CublasLt::Handle handle, const ProductCall& call, const Types& types,
+                    const Matrix& a, const Matrix& b, const Matrix& c, bool bias, uint32_t alignment) {
+  LibraryProduct p;
+  p.handle = handle;
   check(api.product_create(&p.product, types.compute, types.scale), "cublasLtMatmulDescCreate");
   const int32_t first = b.transpose, second = a.transpose;
   check(api.product_set(p.product, CublasLt::kTransposeA, &first, sizeof first),
@@ -127,6 +130,9 @@ Planned plan(const CublasLt& api, CublasLt::Handle handle, const ProductCall& ca
   check(api.preference_create(&preference), "cublasLtMatmulPreferenceCreate");
   check(api.preference_set(preference, CublasLt::kMaxWorkspace, &kWorkspace, sizeof kWorkspace),
         "cublasLtMatmulPreferenceSetAttribute");
+  for (int i = 0; i < 4; ++i)
+    check(api.preference_set(preference, CublasLt::kMinAlignmentA + i, &alignment, sizeof alignment),
+          "cublasLtMatmulPreferenceSetAttribute");
   CublasLt::HeuristicResult result{};
   int found = 0;
   const int status = api.heuristic(handle, p.product, p.a, p.b, p.c, p.c, preference, 1, &result, &found);
@@ -138,8 +144,7 @@ Planned plan(const CublasLt& api, CublasLt::Handle handle, const ProductCall& ca
   return p;
 }
 
-/// Null: a product for the kernel of our own.
-const Planned* planned(Runtime& device, const ProductCall& call, bool bias) {
+const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bias) {
   const std::optional<Types> types = types_of(call.dtype);
   if (!types || call.m * call.n * call.batch == 0 || call.k == 0) return nullptr;
   if (bias && call.bias_stride != 1 && call.n > 1) return nullptr;
@@ -164,123 +169,82 @@ const Planned* planned(Runtime& device, const ProductCall& call, bool bias) {
   CublasLt::Handle& handle = l.handles[device.index()];
   device.use();
   if (!handle) check(api.create(&handle), "cublasLtCreate");
-  return &l.planned.emplace(key, plan(api, handle, call, *types, *a, *b, *c, bias)).first->second;
+  const auto plan_for = [&](uint32_t alignment) {
+    return plan(api, handle, call, *types, *a, *b, *c, bias, alignment);
+  };
+  LibraryProduct found = plan_for(kAligned);
+  found.loose = std::make_unique<LibraryProduct>(plan_for(static_cast<uint32_t>(itemsize(call.dtype))));
+  return &l.planned.emplace(key, std::move(found)).first->second;
 }
 
-/// One thread an element, in order over k: for integers, and strides that are no matrix.
-std::string own_kernel(DType t, std::string* symbol) {
+}  // namespace
+
+const LibraryProduct* library_product(Runtime& device, const ProductCallPlan& c) {
+  return planned(device, c.shape.call, c.bias.base != Base::none);
+}
+
+int64_t workspace_bytes(const LibraryProduct& product) {
+  return static_cast<int64_t>(std::max(product.workspace, product.loose->workspace));
+}
+
+// In order over k: for integers, and strides that are no matrix.
+std::pair<std::string, std::string> product_kernel(DType t) {
   const DType sum = t == DType::float16 || t == DType::bfloat16 ? DType::float32 : t;
-  const std::string type = c_scalar(t);
-  *symbol = std::string("tandem_product_") + c_suffix(t);
+  const std::string type = c_scalar(t), symbol = std::string("tandem_product_") + c_suffix(t);
   const auto to = [](DType from, DType type, const std::string& v) {
     return from == type ? v : std::string("td_") + c_suffix(from) + "_to_" + c_suffix(type) + "(" + v + ")";
   };
   const std::string product =
       is_floating(sum) ? "sum = td_fma(x, y, sum);" : "sum = td_add(sum, td_mul(x, y));";
-  return "struct td_args_" + *symbol + " { const " + type + " *a, *b, *bias; " + type +
-         "* c; td_i64 m, n, k, a_batch, a_row, a_col, b_batch, b_row, b_col, bias_stride, c_batch, c_row, "
-         "c_col, "
-         "count; };\nextern \"C\" __global__ void " +
-         *symbol + "(td_args_" + *symbol +
-         " p) {\n"
-         "  const td_i64 t = (td_i64)blockIdx.x * blockDim.x + threadIdx.x;\n"
-         "  if (t >= p.count) return;\n"
-         "  const td_i64 j = t % p.n, i = t / p.n % p.m, b = t / p.n / p.m;\n  " +
-         c_scalar(sum) + " sum = 0;\n  for (td_i64 k = 0; k < p.k; ++k) {\n    const " + c_scalar(sum) +
-         " x = " + to(t, sum, "p.a[b * p.a_batch + i * p.a_row + k * p.a_col]") +
-         ", y = " + to(t, sum, "p.b[b * p.b_batch + k * p.b_row + j * p.b_col]") + ";\n    " + product +
-         "\n  }\n  if (p.bias) sum = td_add(sum, " + to(t, sum, "p.bias[j * p.bias_stride]") +
-         ");\n  p.c[b * p.c_batch + i * p.c_row + j * p.c_col] = " + to(sum, t, "sum") + ";\n}\n";
+  return {
+      symbol,
+      "struct td_args_" + symbol + " { const " + type + " *a, *b, *bias; " + type +
+          "* c; td_i64 m, n, k, a_batch, a_row, a_col, b_batch, b_row, b_col, bias_stride, c_batch, c_row, "
+          "c_col, count; };\nextern \"C\" __global__ void " +
+          symbol + "(td_args_" + symbol +
+          " p) {\n"
+          "  const td_i64 t = (td_i64)blockIdx.x * blockDim.x + threadIdx.x;\n"
+          "  if (t >= p.count) return;\n"
+          "  const td_i64 j = t % p.n, i = t / p.n % p.m, b = t / p.n / p.m;\n  " +
+          c_scalar(sum) + " sum = 0;\n  for (td_i64 k = 0; k < p.k; ++k) {\n    const " + c_scalar(sum) +
+          " x = " + to(t, sum, "p.a[b * p.a_batch + i * p.a_row + k * p.a_col]") +
+          ", y = " + to(t, sum, "p.b[b * p.b_batch + k * p.b_row + j * p.b_col]") + ";\n    " + product +
+          "\n  }\n  if (p.bias) sum = td_add(sum, " + to(t, sum, "p.bias[j * p.bias_stride]") +
+          ");\n  p.c[b * p.c_batch + i * p.c_row + j * p.c_col] = " + to(sum, t, "sum") + ";\n}\n"};
 }
 
-void own_product(Runtime& device, const ProductCall& s, Pointer a, Pointer b, Pointer bias, Pointer c,
-                 cuda::Stream stream) {
-  std::string symbol;
-  const std::string source = own_kernel(s.dtype, &symbol);
-  int64_t words[] = {static_cast<int64_t>(a),
-                     static_cast<int64_t>(b),
-                     static_cast<int64_t>(bias),
-                     static_cast<int64_t>(c),
-                     s.m,
-                     s.n,
-                     s.k,
-                     s.a_batch,
-                     s.a_row,
-                     s.a_col,
-                     s.b_batch,
-                     s.b_row,
-                     s.b_col,
-                     s.bias_stride,
-                     s.c_batch,
-                     s.c_row,
-                     s.c_col,
-                     s.batch * s.m * s.n};
-  const int64_t count = s.batch * s.m * s.n;
-  if (count == 0) return;
-  void* parameters[] = {words};
-  constexpr int64_t kBlock = 256;
-  device.check(device.api().launch(cuda_function(device, symbol, source),
-                                   static_cast<unsigned>((count + kBlock - 1) / kBlock), 1, 1, kBlock, 1, 1,
-                                   0, stream, parameters, nullptr),
-               "cuLaunchKernel");
+std::vector<int64_t> product_words(const ProductCall& s) {
+  return {s.m,     s.n,     s.k,           s.a_batch, s.a_row, s.a_col, s.b_batch,
+          s.b_row, s.b_col, s.bias_stride, s.c_batch, s.c_row, s.c_col, s.batch * s.m * s.n};
 }
 
-void one_product(Runtime& device, const ProductCall& call, Pointer a, Pointer b, Pointer bias, Pointer c,
-                 Pointer workspace, cuda::Stream stream) {
-  const Planned* p = planned(device, call, bias != 0);
-  if (!p) return own_product(device, call, a, b, bias, c, stream);
+void run_product(Runtime& device, const ProductCallPlan& call, const LibraryProduct& product, Pointer a,
+                 Pointer b, Pointer bias, Pointer c, Pointer workspace, cuda::Stream stream) {
   const CublasLt& api = *cuda::cublaslt();
   const float one32 = 1, zero32 = 0;
   const double one64 = 1, zero64 = 0;
-  const bool wide = call.dtype == DType::float64;
+  const bool wide = call.shape.call.dtype == DType::float64;
   const void *alpha = wide ? static_cast<const void*>(&one64) : &one32,
              *beta = wide ? static_cast<const void*>(&zero64) : &zero32;
-  int status = 0;
-  {
-    // The description carries the address of the bias: one call at a time.
-    const std::lock_guard lock(library().mutex);
-    if (bias) status = api.product_set(p->product, CublasLt::kBiasPointer, &bias, sizeof bias);
-    if (status == 0)
-      status = api.product(library().handles[device.index()], p->product, alpha, reinterpret_cast<void*>(b),
-                           p->a, reinterpret_cast<void*>(a), p->b, beta, reinterpret_cast<void*>(c), p->c,
-                           reinterpret_cast<void*>(c), p->c, &p->algorithm,
-                           reinterpret_cast<void*>(workspace), p->workspace, stream);
-  }
-  check(status, "cublasLtMatmul");
-}
-
-}  // namespace
-
-void prepare_cuda_product(Runtime& device, const ProductCallPlan& c) {
-  const bool bias = c.bias.base != Base::none;
-  if (planned(device, c.shape.call, bias)) return;
-  std::string symbol;
-  const std::string source = own_kernel(c.shape.call.dtype, &symbol);
-  cuda_function(device, symbol, source);
-}
-
-int64_t cuda_product_workspace(Runtime& device, const ProductCallPlan& c) {
-  const Planned* p = planned(device, c.shape.call, c.bias.base != Base::none);
-  return p ? static_cast<int64_t>(p->workspace) : 0;
-}
-
-void cuda_product(Runtime& device, const ProductCallPlan& c, Pointer a, Pointer b, Pointer bias, Pointer to,
-                  Pointer workspace, cuda::Stream stream) {
-  const Contraction& shape = c.shape;
-  const int64_t total = numel(shape.outer), size = itemsize(shape.call.dtype);
-  for (int64_t i = 0; i < total; ++i) {
-    int64_t at_a = 0, at_b = 0, at_c = 0, rest = i;
-    for (int d = shape.outer.rank() - 1; d >= 0; --d) {
-      const int64_t at = rest % shape.outer[d];
-      rest /= shape.outer[d];
-      at_a += at * shape.a_outer[d];
-      at_b += at * shape.b_outer[d];
-      at_c += at * shape.c_outer[d];
-    }
-    one_product(device, shape.call, a + static_cast<Pointer>(at_a * size),
-                b + static_cast<Pointer>(at_b * size), bias, to + static_cast<Pointer>(at_c * size),
-                workspace, stream);
-  }
+  device.use();
+  // The description carries the address of the bias: one call at a time then.
+  std::unique_lock lock(library().mutex, std::defer_lock);
+  if (bias) lock.lock();
+  for_products(call, [&](int64_t at_a, int64_t at_b, int64_t at_c) {
+    const auto place = [](Pointer base, int64_t offset) { return base + static_cast<Pointer>(offset); };
+    const auto pointer = [&](Pointer base, int64_t offset) {
+      return reinterpret_cast<void*>(place(base, offset));
+    };
+    const Pointer all = place(a, at_a) | place(b, at_b) | place(c, at_c);
+    const LibraryProduct& p = all % kAligned == 0 ? product : *product.loose;
+    if (bias)
+      check(api.product_set(p.product, CublasLt::kBiasPointer, &bias, sizeof bias),
+            "cublasLtMatmulDescSetAttribute");
+    check(api.product(p.handle, p.product, alpha, pointer(b, at_b), p.a, pointer(a, at_a), p.b, beta,
+                      pointer(c, at_c), p.c, pointer(c, at_c), p.c, &p.algorithm,
+                      reinterpret_cast<void*>(workspace), p.workspace, stream),
+          "cublasLtMatmul");
+  });
 }
 
 }  // namespace tandem::jit

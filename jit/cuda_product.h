@@ -1,19 +1,49 @@
 // Matrix products on a CUDA device: cuBLASLt where it takes the type and the strides, else a kernel of our
-// own. Which one, and with which algorithm, is a function of shapes, strides and dtype alone. Float32
-// products do not use TF32; halves accumulate in float32. Any thread.
+// own. Which one, and with which algorithm, is a function of shapes, strides, dtype and whether the operands
+// are 16-byte aligned, alone. Float32 products do not use TF32; halves accumulate in float32. Any thread.
 #pragma once
+
+#include <string>
+#include <vector>
 
 #include "tandem/core/cuda/runtime.h"
 #include "tandem/jit/plan.h"
 
 namespace tandem::jit {
 
-/// Finds the algorithm, or compiles the kernel, before the first call.
-void prepare_cuda_product(cuda::Runtime& device, const ProductCallPlan& call);
+/// A product as cuBLASLt knows it; lives to the process's end.
+struct LibraryProduct;
+
+/// Finds or makes it; null if the kernel of our own takes the product.
+const LibraryProduct* library_product(cuda::Runtime& device, const ProductCallPlan& call);
 /// Bytes of workspace that it needs.
-int64_t cuda_product_workspace(cuda::Runtime& device, const ProductCallPlan& call);
+int64_t workspace_bytes(const LibraryProduct& product);
 /// Queues it. `bias` may be 0.
-void cuda_product(cuda::Runtime& device, const ProductCallPlan& call, cuda::Pointer a, cuda::Pointer b,
-                  cuda::Pointer bias, cuda::Pointer c, cuda::Pointer workspace, cuda::Stream stream);
+void run_product(cuda::Runtime& device, const ProductCallPlan& call, const LibraryProduct& product,
+                 cuda::Pointer a, cuda::Pointer b, cuda::Pointer bias, cuda::Pointer c,
+                 cuda::Pointer workspace, cuda::Stream stream);
+
+/// The kernel of our own, one thread an element: (symbol, text).
+std::pair<std::string, std::string> product_kernel(DType dtype);
+/// Its parameters behind the addresses of a, b, bias and c; the last one counts its threads.
+std::vector<int64_t> product_words(const ops::ProductCall& call);
+
+/// Calls `f(a, b, c)`, offsets in bytes, for each of the products that a call consists of.
+template <class F>
+void for_products(const ProductCallPlan& call, F&& f) {
+  const Contraction& shape = call.shape;
+  const int64_t total = numel(shape.outer), size = itemsize(shape.call.dtype);
+  for (int64_t i = 0; i < total; ++i) {
+    int64_t a = 0, b = 0, c = 0, rest = i;
+    for (int d = shape.outer.rank() - 1; d >= 0; --d) {
+      const int64_t at = rest % shape.outer[d];
+      rest /= shape.outer[d];
+      a += at * shape.a_outer[d];
+      b += at * shape.b_outer[d];
+      c += at * shape.c_outer[d];
+    }
+    f(a * size, b * size, c * size);
+  }
+}
 
 }  // namespace tandem::jit

@@ -289,6 +289,10 @@ struct Executable::Impl {
           ++stats.natives;
           break;
       }
+    if (cuda) {
+      stats.graph_nodes = cuda->has_graph() ? static_cast<int>(cuda->steps().steps.size()) : 0;
+      stats.launches = cuda->has_graph() ? 1 : cuda->steps().launches;
+    }
     stats.groups = plan.groups;
     stats.distinct = static_cast<int>(plan.kernels.size());
     stats.arena_bytes = plan.arena_bytes;
@@ -331,7 +335,7 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
     impl->plan = build_plan(prepared, grouping, options.optimize);
   }
   if (options.device.type == DeviceType::cuda)
-    impl->cuda = std::make_unique<CudaExecutable>(impl->plan, options.device, options.compile);
+    impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);
   else
     impl->choose_code(options.compile);
   impl->count();
@@ -339,9 +343,10 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   return std::shared_ptr<const Executable>(new Executable(std::move(impl)));
 }
 
-int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs) const {
+int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where) const {
   if (impl_->cuda) {
-    impl_->cuda->run(inputs, numbers, outputs, impl_->entries_to_run);
+    impl_->cuda->run(inputs, numbers, outputs, where,
+                     impl_->entries_to_run == 0 && !impl_->plan.entries.empty());
     return 0;
   }
   const Arena arena(impl_->plan.arena_bytes);

@@ -28,6 +28,8 @@ struct ExecutableStats {
   int interpreted = 0;  // kernels that run in the evaluator
   int distinct = 0;     // different kernels
   int products = 0, natives = 0;
+  int graph_nodes = 0;                         // CUDA: of the graph, a launch of which is a run; 0 for none
+  int launches = 0;                            // CUDA: work that a run queues, each by a call of its own
   int64_t arena_bytes = 0;                     // peak of intermediate values
   int64_t bytes_moved = 0, bytes_unfused = 0;  // by the kernels as planned; by one kernel per op
   double compile_ms = 0;
@@ -54,8 +56,8 @@ class Executable {
   /// the order of the run-time numbers; `outputs`: addresses of fresh contiguous memory in the order of
   /// Graph::outputs. Writes happen in place. Returns 0, or 1 + the plan entry at which an index was out of
   /// range (later entries did not run). On CUDA all addresses are the device's, the work is queued, and such
-  /// an index is told at the next synchronisation.
-  int run(void* const* inputs, const int64_t* numbers, void* const* outputs) const;
+  /// an index is told at the next synchronisation, at `where` if known, else at the op's line in the graph.
+  int run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where = {}) const;
   /// The op line of a failed entry, and what it was.
   Location entry_where(int entry) const;
   std::string entry_name(int entry) const;

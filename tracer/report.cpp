@@ -46,6 +46,7 @@ void add(TraceReport& r, const Plan& plan, bool compile) {
   r.interpreted += x.interpreted;
   r.products += x.products;
   r.natives += x.natives;
+  r.graph_nodes += x.graph_nodes;
   r.bytes_moved += x.bytes_moved;
   r.bytes_unfused += x.bytes_unfused;
   r.arena_bytes += x.arena_bytes;
@@ -125,6 +126,8 @@ std::string to_string(const TraceReport& r) {
   line("plans", std::to_string(r.plans) + ": " + count(r.groups, "group") + " in " +
                     count(r.entries, "launch") + " (" + count(r.kernels, "kernel") + ", " +
                     count(r.products, "product") + ", " + count(r.natives, "native") + ")");
+  if (r.graph_nodes > 0)
+    line("cuda", count(r.graph_nodes, "node") + " in the graphs of all plans, a run of each one launch");
   line("kernels", count(r.distinct_kernels, "different one") + ", " + std::to_string(r.compiled) +
                       " launches compiled, " + std::to_string(r.interpreted) + " interpreted; " +
                       std::to_string(static_cast<int64_t>(r.compile_ms)) + " ms compiling");

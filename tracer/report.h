@@ -27,6 +27,7 @@ struct TraceReport {
   int64_t entries = 0;  // plan entries, a launch each: kernels, products, natives; alike groups share one
   int64_t kernels = 0, compiled = 0, interpreted = 0, products = 0, natives = 0;
   int64_t distinct_kernels = 0;
+  int64_t graph_nodes = 0;  // of the CUDA graphs; running one is one launch
   /// Read and written by the entries of all plans, each run once; and by the same ops if each ran alone.
   int64_t bytes_moved = 0, bytes_unfused = 0;
   int64_t arena_bytes = 0;       // private to a step: intermediate values

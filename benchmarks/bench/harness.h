@@ -36,5 +36,6 @@ struct Workload {
 std::vector<Workload> workloads();
 std::vector<Row> transformer(bool peers);
 std::vector<Row> sizes(bool peers);
+std::vector<Row> cuda(bool peers);
 
 }  // namespace bench

@@ -1,6 +1,8 @@
 // The MLP that several workloads train. Single-threaded.
 #pragma once
 
+#include <memory>
+
 #include "tandem/tandem.h"
 
 namespace td = tandem;
@@ -21,15 +23,21 @@ struct Mlp : td::nn::Module {
 /// The MLP of the digits, batch 64, AdamW, on data and at a learning rate that do not converge (no
 /// denormals).
 struct Training {
+  explicit Training(td::Device device = td::cpu) {
+    net.to(device);
+    x = x.to(device);
+    y = y.to(device);
+    opt = std::make_unique<td::optim::AdamW>(net.parameters(), td::optim::AdamWOptions{.lr = 1e-7});
+  }
   Mlp net;
-  td::optim::AdamW opt{net.parameters(), {.lr = 1e-7}};
+  std::unique_ptr<td::optim::AdamW> opt;
   td::Tensor x = td::rand({64, 64});
   td::Tensor y = td::randint(0, 10, {64});
   td::Tensor step(const td::Tensor& in, const td::Tensor& labels) {
     const td::Tensor loss = td::cross_entropy(net.forward(in), labels);
-    opt.zero_grad();
+    opt->zero_grad();
     loss.backward();
-    opt.step();
+    opt->step();
     return loss;
   }
 };

@@ -210,7 +210,7 @@ std::vector<Row> frozen(bool) {
 
 std::vector<Workload> workloads() {
   return {{"eager", eager_add},         {"replay", replay}, {"host", host}, {"frozen", frozen},
-          {"transformer", transformer}, {"sizes", sizes},   {"mlp", mlp}};
+          {"transformer", transformer}, {"sizes", sizes},   {"mlp", mlp},   {"cuda", cuda}};
 }
 
 }  // namespace bench

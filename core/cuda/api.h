@@ -88,7 +88,7 @@ struct CublasLt {
   static constexpr int kEpilogueBias = 4;
   static constexpr int kOrder = 1, kBatchCount = 5, kBatchStride = 6;
   static constexpr int kRowMajor = 1;
-  static constexpr int kMaxWorkspace = 1;
+  static constexpr int kMaxWorkspace = 1, kMinAlignmentA = 5;  // B, C and D follow
 #define TANDEM_CUDA(result, name, symbol, parameters) result(*name) parameters = nullptr;
 #include "tandem/core/cuda/cublaslt.def"
 #undef TANDEM_CUDA

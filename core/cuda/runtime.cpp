@@ -5,18 +5,31 @@
 #include <memory>
 #include <utility>
 
+#include "tandem/core/env.h"
 #include "tandem/core/storage.h"
 
 namespace tandem::cuda {
 
 namespace {
 
-constexpr int kMostDevices = 16;
-constexpr int64_t kSmall = int64_t{1} << 20;  // sizes up to here are multiples of 512 bytes, others of 2 MiB
+// A size class: a step of 512 bytes up to 1 MiB; beyond, an eighth of the power of two below the size, 2 MiB
+// at least. So a block is at most an eighth larger than what was asked for, or 2 MiB.
+constexpr int64_t kSmall = int64_t{1} << 20, kSmallStep = 512, kLeastStep = int64_t{2} << 20;
 
-int64_t rounded(int64_t nbytes) {
-  const int64_t step = nbytes <= kSmall ? 512 : int64_t{2} << 20;
-  return (nbytes + step - 1) / step * step;
+struct SizeClass {
+  size_t index;
+  int64_t bytes;
+};
+SizeClass size_class(int64_t nbytes) {
+  if (nbytes <= kSmall) [[likely]] {
+    const int64_t steps = (nbytes + kSmallStep - 1) / kSmallStep;
+    return {static_cast<size_t>(steps - 1), steps * kSmallStep};
+  }
+  const int power = 63 - __builtin_clzll(static_cast<uint64_t>(nbytes - 1));
+  const int64_t below = int64_t{1} << power, step = std::max(kLeastStep, below / 8);
+  const int64_t bytes = (nbytes + step - 1) / step * step;
+  const int64_t at = bytes <= below ? 0 : (bytes - below + step - 1) / step;
+  return {static_cast<size_t>(2048 + (power - 20) * 9 + at), bytes};
 }
 
 std::string text_of(const Driver& api, Result result) {
@@ -55,6 +68,7 @@ const std::string& why_no_devices(int* count) {
 }  // namespace
 
 constinit thread_local int Runtime::current_ = -1;
+constinit std::array<std::atomic<Runtime*>, kMostDevices> Runtime::made_{};
 
 std::string why_not_available() {
   int count = 0;
@@ -71,10 +85,8 @@ int device_count() {
 }
 
 Runtime& Runtime::of(Device device, const char* who, Location where) {
-  static std::unique_ptr<Runtime>* const runtimes = new std::unique_ptr<Runtime>[kMostDevices];
-  static auto* const made = new std::atomic<Runtime*>[kMostDevices] {};
   if (device.index < kMostDevices)
-    if (Runtime* r = made[device.index].load(std::memory_order_acquire)) [[likely]]
+    if (Runtime* r = made_[static_cast<size_t>(device.index)].load(std::memory_order_acquire)) [[likely]]
       return *r;
   const std::string said = std::string(who) + ": device " + to_string(device) + " is not there: ";
   if (const std::string why = why_not_available(); !why.empty()) fail(said + why, where);
@@ -82,14 +94,14 @@ Runtime& Runtime::of(Device device, const char* who, Location where) {
     fail(said + "the CUDA driver sees " + std::to_string(device_count()), where);
   static std::mutex* const making = new std::mutex;
   const std::lock_guard lock(*making);
-  if (!made[device.index].load(std::memory_order_acquire)) {
-    runtimes[device.index].reset(new Runtime(*driver(), device.index));
-    made[device.index].store(runtimes[device.index].get(), std::memory_order_release);
-  }
-  return *made[device.index].load(std::memory_order_acquire);
+  std::atomic<Runtime*>& made = made_[static_cast<size_t>(device.index)];
+  if (!made.load(std::memory_order_acquire))
+    made.store(new Runtime(*driver(), device.index), std::memory_order_release);
+  return *made.load(std::memory_order_acquire);
 }
 
-Runtime::Runtime(const Driver& api, int index) : api_(api), index_(index) {
+Runtime::Runtime(const Driver& api, int index)
+    : api_(api), index_(index), exact_(core::environment().cuda_exact), poison_(core::environment().poison) {
   int device = 0, major = 0, minor = 0;
   check(api_.device_get(&device, index), "cuDeviceGet");
   check(api_.device_attribute(&major, kMajor, device), "cuDeviceGetAttribute");
@@ -99,9 +111,7 @@ Runtime::Runtime(const Driver& api, int index) : api_(api), index_(index) {
   check(api_.context_retain(&context_, device), "cuDevicePrimaryCtxRetain");
   set_current();
   check(api_.stream_create(&stream_, kStreamNonBlocking), "cuStreamCreate");
-  constexpr size_t kBytes = kErrorWords * sizeof(int64_t);
-  check(api_.allocate(&error_words_, kBytes), "cuMemAlloc");
-  check(api_.fill_bytes(error_words_, 0, kBytes, stream_), "cuMemsetD8Async");
+  add_error_words();
 }
 
 void Runtime::set_current() const {
@@ -118,69 +128,126 @@ void Runtime::check(Result result, const char* call) const {
   fail(text);
 }
 
-Pointer Runtime::take_cached(int64_t wanted) {
-  // A block that is a quarter too large is still good: fragments cost more.
-  const auto it = cached_.lower_bound(wanted);
-  if (it == cached_.end() || it->first > wanted + wanted / 4) return 0;
-  const Pointer block = it->second;
-  stats_.cached_bytes -= it->first;
-  cached_.erase(it);
-  return block;
-}
-
 Pointer Runtime::allocate(int64_t nbytes) {
   if (nbytes == 0) return 0;
   if (nbytes < 0 || nbytes > (int64_t{1} << 50))
     fail("make_storage: " + std::to_string(nbytes) + " bytes cannot be had");
-  use();
-  const int64_t wanted = rounded(nbytes);
-  const std::lock_guard lock(mutex_);
-  Pointer block = take_cached(wanted);
-  if (!block) {
-    Result result = api_.allocate(&block, static_cast<size_t>(wanted));
-    ++stats_.system_calls;
-    if (result == Result::out_of_memory && !cached_.empty()) {
-      for (const auto& [bytes, unused] : cached_) {
-        blocks_.erase(unused);
-        api_.release(unused);
-      }
-      cached_.clear();
-      stats_.cached_bytes = 0;
-      result = api_.allocate(&block, static_cast<size_t>(wanted));
-    }
-    if (result == Result::out_of_memory) {
-      size_t free = 0, total = 0;
-      api_.memory_info(&free, &total);
-      throw OutOfMemory("out of memory on cuda:" + std::to_string(index_) + ": " + std::to_string(nbytes) +
-                        " bytes asked for, " + std::to_string(stats_.live_bytes) + " in use, " +
-                        std::to_string(free) + " of " + std::to_string(total) + " free");
-    }
-    check(result, "cuMemAlloc");
-    blocks_[block] = wanted;
+  Pointer block = 0;
+  if (exact_) [[unlikely]] {
+    const std::lock_guard lock(mutex_);
+    block = new_block(nbytes, nbytes, nullptr);
+    count_live(nbytes);
+  } else {
+    block = cached_block(nbytes);
   }
-  stats_.live_bytes += blocks_[block];
-  stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.live_bytes);
+  if (poison_) [[unlikely]] {
+    use();
+    const Result result = api_.fill_bytes(block, 0xFF, static_cast<size_t>(nbytes), stream_);
+    if (result != Result::success) {
+      give_back(block, nbytes);
+      check(result, "cuMemsetD8Async");
+    }
+  }
   return block;
 }
 
-void Runtime::give_back(Pointer block) noexcept {
-  if (!block) return;
+void Runtime::count_live(int64_t bytes) {
+  stats_.live_bytes += bytes;
+  stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.live_bytes);
+}
+
+Pointer Runtime::cached_block(int64_t nbytes) {
+  const SizeClass wanted = size_class(nbytes);
   const std::lock_guard lock(mutex_);
-  const int64_t bytes = blocks_[block];
-  stats_.live_bytes -= bytes;
-  stats_.cached_bytes += bytes;
-  cached_.emplace(bytes, block);
+  FreeBlocks& list = classes_[wanted.index];
+  Pointer block = 0;
+  if (!list.blocks.empty()) [[likely]] {
+    block = list.blocks.back();
+    list.blocks.pop_back();
+    stats_.cached_bytes -= wanted.bytes;
+  } else {
+    block = new_block(nbytes, wanted.bytes, &list);
+  }
+  count_live(wanted.bytes);
+  return block;
+}
+
+Pointer Runtime::new_block(int64_t nbytes, int64_t block_bytes, FreeBlocks* list) {
+  use();
+  // So that giving it back needs no memory of the host's.
+  if (list && list->blocks.capacity() <= list->there)
+    list->blocks.reserve(std::max<size_t>(8, 2 * list->there));
+  Pointer block = 0;
+  Result result = api_.allocate(&block, static_cast<size_t>(block_bytes));
+  ++stats_.system_calls;
+  if (result == Result::out_of_memory && stats_.cached_bytes > 0) {
+    release_cached();
+    result = api_.allocate(&block, static_cast<size_t>(block_bytes));
+  }
+  if (result == Result::out_of_memory) {
+    size_t free = 0, total = 0;
+    api_.memory_info(&free, &total);
+    throw OutOfMemory("out of memory on cuda:" + std::to_string(index_) + ": " + std::to_string(nbytes) +
+                      " bytes asked for, " + std::to_string(stats_.live_bytes) + " in use, " +
+                      std::to_string(free) + " of " + std::to_string(total) + " free");
+  }
+  check(result, "cuMemAlloc");
+  if (list) ++list->there;
+  return block;
+}
+
+void Runtime::give_back(Pointer block, int64_t nbytes) noexcept {
+  if (!block) return;
+  if (exact_) [[unlikely]] {
+    const std::lock_guard lock(mutex_);
+    stats_.live_bytes -= nbytes;
+    if (current_ != index_ && api_.context_set(context_) == Result::success) current_ = index_;
+    api_.stream_synchronize(stream_);  // work that was queued may still use it
+    api_.release(block);
+    return;
+  }
+  const SizeClass known = size_class(nbytes);
+  const std::lock_guard lock(mutex_);
+  stats_.live_bytes -= known.bytes;
+  stats_.cached_bytes += known.bytes;
+  classes_[known.index].blocks.push_back(block);
+}
+
+void Runtime::release_cached() noexcept {
+  for (FreeBlocks& list : classes_) {
+    for (const Pointer block : list.blocks) api_.release(block);
+    list.there -= list.blocks.size();
+    list.blocks.clear();
+  }
+  stats_.cached_bytes = 0;
 }
 
 void Runtime::empty_cache() noexcept {
   const std::lock_guard lock(mutex_);
   if (current_ != index_ && api_.context_set(context_) == Result::success) current_ = index_;
-  for (const auto& [bytes, block] : cached_) {
-    blocks_.erase(block);
-    api_.release(block);
+  release_cached();
+}
+
+void Runtime::graph_arena(int64_t nbytes, std::shared_ptr<Block>& mine) {
+  if (mine && mine->bytes() >= nbytes && mine.get() == current_arena_.load(std::memory_order_relaxed))
+      [[likely]]
+    return;
+  // Blocks are dropped outside the lock, which they take.
+  std::shared_ptr<Block> now, fresh;
+  for (;;) {
+    {
+      const std::lock_guard lock(mutex_);
+      now = arena_.lock();
+      if ((!now || now->bytes() < nbytes) && fresh) {
+        arena_ = fresh;
+        current_arena_.store(fresh.get(), std::memory_order_relaxed);
+        now.swap(fresh);
+      }
+    }
+    if (now && now->bytes() >= nbytes) break;
+    fresh = std::make_shared<Block>(*this, nbytes);
   }
-  cached_.clear();
-  stats_.cached_bytes = 0;
+  mine = std::move(now);
 }
 
 MemoryStats Runtime::memory_stats() const {
@@ -213,33 +280,107 @@ void Runtime::synchronize() {
   check_errors();
 }
 
-Pointer Runtime::error_word(std::string what, Location where) {
-  {
+void Runtime::add_error_words() {
+  constexpr size_t kBytes = kErrorWords * sizeof(int64_t);
+  unused_errors_.reserve(error_words_.size() + kErrorWords);
+  expected_.reserve(error_words_.size() + kErrorWords);
+  error_words_.reserve(error_words_.size() + kErrorWords);
+  error_regions_.reserve(error_regions_.size() + 1);
+  Pointer region = 0;
+  check(api_.allocate(&region, kBytes), "cuMemAlloc");
+  if (const Result result = api_.fill_bytes(region, 0, kBytes, stream_); result != Result::success) {
+    api_.release(region);
+    check(result, "cuMemsetD8Async");
+  }
+  error_regions_.push_back(region);
+  for (size_t i = kErrorWords; i-- > 0;) unused_errors_.push_back(error_words_.size() + i);
+  error_words_.resize(error_words_.size() + kErrorWords);
+}
+
+size_t Runtime::error_index(Pointer word) const {
+  for (size_t r = 0; r < error_regions_.size(); ++r)
+    if (word - error_regions_[r] < kErrorWords * sizeof(int64_t))
+      return r * kErrorWords + (word - error_regions_[r]) / sizeof(int64_t);
+  internal_error("an address that is no error word");
+}
+
+bool Runtime::take_error_word(ErrorText what, Location where, size_t* index) {
+  if (unused_errors_.empty()) return false;
+  *index = unused_errors_.back();
+  unused_errors_.pop_back();
+  error_words_[*index] = {std::move(what), where, false, false};
+  return true;
+}
+
+Pointer Runtime::error_word(ErrorText what, Location where) {
+  size_t index = 0;
+  const auto take = [&] {
     const std::lock_guard lock(mutex_);
-    if (expected_.size() < kErrorWords) {
-      expected_.push_back({std::move(what), where});
-      return error_words_ + (expected_.size() - 1) * sizeof(int64_t);
+    if (!take_error_word(what, where, &index)) return false;
+    error_words_[index].expected = true;
+    expected_.push_back(index);
+    return true;
+  };
+  if (!take()) [[unlikely]] {
+    synchronize();
+    while (!take()) {
+      const std::lock_guard lock(mutex_);
+      add_error_words();
     }
   }
-  synchronize();
-  return error_word(std::move(what), where);
+  return error_address(index);
+}
+
+Pointer Runtime::keep_error_word(ErrorText what, Location where) {
+  const std::lock_guard lock(mutex_);
+  size_t index = 0;
+  while (!take_error_word(what, where, &index)) add_error_words();
+  error_words_[index].kept = true;
+  return error_address(index);
+}
+
+void Runtime::expect_errors(std::span<const Pointer> kept) {
+  const std::lock_guard lock(mutex_);
+  for (const Pointer word : kept) {
+    const size_t index = error_index(word);
+    if (std::exchange(error_words_[index].expected, true)) continue;
+    expected_.push_back(index);
+  }
+}
+
+void Runtime::release_error_word(Pointer kept) noexcept {
+  const std::lock_guard lock(mutex_);
+  const size_t index = error_index(kept);
+  error_words_[index].kept = false;
+  if (!error_words_[index].expected) unused_errors_.push_back(index);  // else once it was looked at
 }
 
 void Runtime::check_errors() {
-  std::vector<Expected> expected;
-  std::vector<int64_t> words;
+  ErrorWord first;
   {
     const std::lock_guard lock(mutex_);
     if (expected_.empty()) return;
-    words.resize(expected_.size());
-    const size_t bytes = words.size() * sizeof(int64_t);
-    check(api_.copy_to_host(words.data(), error_words_, bytes, stream_), "cuMemcpyDtoHAsync");
-    check(api_.fill_bytes(error_words_, 0, bytes, stream_), "cuMemsetD8Async");
+    std::vector<int64_t> words(error_words_.size());
+    std::vector<size_t> used(error_regions_.size());  // words of each, from the first
+    for (const size_t index : expected_)
+      used[index / kErrorWords] = std::max(used[index / kErrorWords], index % kErrorWords + 1);
+    for (size_t r = 0; r < used.size(); ++r) {
+      if (used[r] == 0) continue;
+      const size_t bytes = used[r] * sizeof(int64_t);
+      check(api_.copy_to_host(words.data() + r * kErrorWords, error_regions_[r], bytes, stream_),
+            "cuMemcpyDtoHAsync");
+      check(api_.fill_bytes(error_regions_[r], 0, bytes, stream_), "cuMemsetD8Async");
+    }
     check(api_.stream_synchronize(stream_), "cuStreamSynchronize");
-    expected = std::exchange(expected_, {});
+    for (const size_t index : expected_) {
+      ErrorWord& word = error_words_[index];
+      if (words[index] != 0 && !first.what) first = word;
+      word.expected = false;
+      if (!word.kept) unused_errors_.push_back(index);
+    }
+    expected_.clear();
   }
-  for (size_t i = 0; i < words.size(); ++i)
-    if (words[i] != 0) fail(expected[i].what, expected[i].where);
+  if (first.what) fail(*first.what, first.where);
 }
 
 void synchronize(Device device) { Runtime::of(device, "synchronize").synchronize(); }
@@ -253,7 +394,7 @@ namespace tandem::core {
 namespace {
 void release_block(void* storage) {
   const auto* s = static_cast<const Storage*>(storage);
-  cuda::Runtime::of(s->device).give_back(reinterpret_cast<cuda::Pointer>(s->data));
+  cuda::Runtime::of(s->device).give_back(reinterpret_cast<cuda::Pointer>(s->data), s->nbytes);
 }
 }  // namespace
 

@@ -87,6 +87,8 @@ SAME(cuda::CublasLt::kBatchCount, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT);
 SAME(cuda::CublasLt::kBatchStride, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET);
 SAME(cuda::CublasLt::kRowMajor, CUBLASLT_ORDER_ROW);
 SAME(cuda::CublasLt::kMaxWorkspace, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
+SAME(cuda::CublasLt::kMinAlignmentA, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
+SAME(cuda::CublasLt::kMinAlignmentA + 3, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
 #undef SAME
 
 }  // namespace

@@ -55,6 +55,8 @@ TEST_CASE("cuda training: traced and eager losses are equal bit for bit, and nea
   CHECK(report.recorded == 1);
   CHECK(report.plans == 1);
   CHECK(report.op_by_op == 0);
+  CHECK(report.graph_nodes >= report.entries);
+  CHECK_THAT(td::to_string(report), Contains("in the graphs of all plans"));
   for (size_t i = 0; i < host.size(); ++i) CHECK(eager[i] == Approx(host[i]).epsilon(1e-4));
 }
 

@@ -24,3 +24,8 @@ TEST_CASE("cuda warmup: what comes after it compiles nothing", "[cuda][simulator
   quiet("gelu", td::gelu(x));
   quiet("sum", x.sum(1));
 }
+
+TEST_CASE("cuda warmup: a device that is not there is an error", "[cuda]") {
+  CHECK_THROWS_WITH(td::cuda::warmup({td::DeviceType::cuda, 99}),
+                    Contains("warmup: device cuda:99 is not there") && Contains("warmup_test.cpp"));
+}

@@ -3,8 +3,9 @@
 // two libraries likewise. Any thread; one lock inside the driver holds for all of them.
 //
 // Environment, read when the driver is loaded: SIM_GPU_DEVICES (1), SIM_GPU_ORDERS (3; 1 runs each kernel
-// once, 0 not at all), SIM_GPU_LAZY (0; 1: work on a stream waits until somebody waits for it), SIM_GPU_FAIL
-// (0; n: the n-th call that can fail does), SIM_GPU_BYTES (memory of a device).
+// once, 0 not at all: launches and patches of graphs are then counted and nothing else, for measuring a
+// host), SIM_GPU_LAZY (0; 1: work on a stream waits until somebody waits for it), SIM_GPU_FAIL (0; n: the
+// n-th call that can fail does), SIM_GPU_BYTES (memory of a device).
 #pragma once
 
 #include <cstddef>

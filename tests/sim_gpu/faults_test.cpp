@@ -160,3 +160,18 @@ TEST_CASE("blocks that depend on each other's order") {
   CHECK(kernels.launch("td_last", 3, 1, y.pointer()) == Result::success);
   CHECK(y.get()[0] == 2);
 }
+
+TEST_CASE("without orders launches are counted, and nothing runs") {
+  const Device device;
+  const Kernels kernels(R"(extern "C" __global__ void td_store(int* y) { *y = 7; })");
+  const Memory<int> y(std::vector<int>{3});
+  sim().sim_gpu_set_orders(0);
+  const long launches = sim().sim_gpu_count("launches"), calls = sim().sim_gpu_calls();
+  CHECK(kernels.launch("td_store", 1, 1, y.pointer()) == Result::success);
+  CHECK(sim().sim_gpu_count("launches") == launches + 1);
+  CHECK(sim().sim_gpu_calls() > calls);
+  CHECK(y.get()[0] == 3);
+  sim().sim_gpu_set_orders(3);
+  CHECK(kernels.launch("td_store", 1, 1, y.pointer()) == Result::success);
+  CHECK(y.get()[0] == 7);
+}

@@ -25,6 +25,7 @@ struct LayoutOfCublasLt {
 };
 struct PreferenceOfCublasLt {
   uint64_t max_workspace = 0;
+  uint32_t alignments[4] = {256, 256, 256, 256};  // of A, B, C and D, at least
 };
 
 }  // namespace tandem::cuda
@@ -237,7 +238,8 @@ int cublasLtMatmulPreferenceSetAttribute(Preference preference, int attribute, c
                                          size_t bytes) {
   if (preference == nullptr) return kInvalidValue;
   if (attribute == Lt::kMaxWorkspace) return take(value, bytes, &preference->max_workspace);
-  if (attribute >= 5 && attribute <= 8) return kSuccess;  // least alignments: all are served
+  if (attribute >= Lt::kMinAlignmentA && attribute < Lt::kMinAlignmentA + 4)
+    return take(value, bytes, &preference->alignments[attribute - Lt::kMinAlignmentA]);
   return refuse("a preference that is not simulated", kNotSupported);
 }
 
@@ -255,6 +257,7 @@ int cublasLtMatmulAlgoGetHeuristic(Handle handle, Description product, Layout a,
   result.algorithm.data[0] = kAlgorithmMark;
   result.algorithm.data[1] = problem(product, a, b, c, d);
   result.algorithm.data[2] = result.workspace_bytes;
+  for (int i = 0; i < 4; ++i) result.algorithm.data[3 + i] = preference->alignments[i];
   result.waves = 1.0f;
   *found = 1;
   return kSuccess;
@@ -308,6 +311,10 @@ int cublasLtMatmul(Handle handle, Description product, const void* alpha, const 
     if (algorithm->data[0] != kAlgorithmMark ||
         algorithm->data[1] != problem(product, a_layout, b_layout, c_layout, d_layout))
       return refuse("an algorithm that was found for another product");
+    const void* const memory[] = {a, b, p.beta != 0 ? c : d, d};
+    for (int i = 0; i < 4; ++i)
+      if (reinterpret_cast<uintptr_t>(memory[i]) % algorithm->data[3 + i] != 0)
+        return refuse("an algorithm that was found for better aligned memory");
     if (algorithm->data[2] > workspace_bytes)
       return refuse("a smaller workspace than the algorithm asks for");
     if (algorithm->data[2] > 0) {

@@ -39,6 +39,11 @@ struct Settings {
 };
 Settings& settings();
 
+/// Counts a call in a mode that runs nothing; false in others, and while something is captured. No lock.
+bool only_counted(const char* what);
+/// Captures going on.
+void count_captures(int by);
+
 /// Tells `text` on standard error and keeps it for sim_gpu_message.
 void say(const std::string& text);
 void add(const char* what, long by);

@@ -1,0 +1,292 @@
+#include "tandem/jit/cuda_steps.h"
+
+#include <algorithm>
+#include <array>
+
+#include "tandem/core/error.h"
+#include "tandem/jit/cuda_native.h"
+#include "tandem/jit/cuda_program.h"
+
+namespace tandem::jit {
+
+using cuda::Pointer;
+using cuda::Runtime;
+
+namespace {
+
+constexpr int64_t kAlignment = 256;
+
+int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Calls `f(entry, call, its split shape)` for the calls of kernels.
+template <class F>
+void for_calls(const Plan& plan, F&& f) {
+  for (const Entry& e : plan.entries) {
+    if (e.kind != EntryKind::kernel) continue;
+    const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
+    const bool splits = cuda_splits(kernel);
+    for (int32_t i = e.first; i < e.first + e.count; ++i) {
+      const KernelCall& call = plan.calls[static_cast<size_t>(i)];
+      f(e, splits ? split_shape(kernel, plan.words.data() + call.dims, call.range) : SplitShape{});
+    }
+  }
+}
+/// Of each entry, or null: that for its calls, or that for those whose rows are split.
+std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool split) {
+  std::vector<CudaForm> forms(plan.entries.size(), CudaForm::one);
+  std::vector<bool> used(plan.entries.size(), false);
+  for_calls(plan, [&](const Entry& e, const SplitShape& s) {
+    const auto i = static_cast<size_t>(&e - plan.entries.data());
+    if ((s.launch.grid > 0) != split) return;
+    used[i] = true;
+    if (split)
+      forms[i] = CudaForm::split;
+    else if (e.count > 1 && cuda_calls(plan.kernels[static_cast<size_t>(e.index)]) > 1)
+      forms[i] = CudaForm::several;
+  });
+  std::vector<CudaKernel> wanted;
+  for (size_t i = 0; i < used.size(); ++i) {
+    const auto k = static_cast<size_t>(plan.entries[i].index);
+    if (used[i]) wanted.push_back({&plan.kernels[k], &plan.kernel_texts[k], forms[i]});
+  }
+  const std::vector<cuda::Function> found = cuda_kernels(device, wanted);
+  std::vector<cuda::Function> out;
+  auto next = found.begin();
+  for (size_t i = 0; i < used.size(); ++i) out.push_back(used[i] ? *next++ : nullptr);
+  return out;
+}
+int64_t counter_bytes(const Plan& plan) {
+  int64_t most = 0;
+  for_calls(plan, [&](const Entry&, const SplitShape& s) { most = std::max(most, 4 * s.counters); });
+  return most;
+}
+
+class Builder {
+ public:
+  Builder(Runtime& device, const Graph& graph, const Plan& plan, Pointer constants)
+      : device_(device),
+        plan_(plan),
+        constants_(constants),
+        functions_(functions_of(device, plan, false)),
+        splits_(functions_of(device, plan, true)) {
+    s_.n_inputs = static_cast<int32_t>(graph.inputs.size());
+    s_.n_outputs = static_cast<int32_t>(graph.outputs.size());
+    s_.n_numbers = static_cast<int32_t>(graph.number_types.size());
+    for (const Input& in : graph.inputs) {
+      const TensorType& type = graph.type(in.value);
+      int64_t reach = numel(type.sizes) == 0 ? 0 : 1;
+      for (int d = 0; reach && d < type.sizes.rank(); ++d) reach += (type.sizes[d] - 1) * in.strides[d];
+      s_.operands.push_back({type.dtype, reach});
+    }
+    for (const int32_t v : graph.outputs) {
+      const TensorType& type = graph.type(v);
+      s_.operands.push_back({type.dtype, numel(type.sizes), true});
+    }
+    for (const Write& w : graph.writes) s_.operands[static_cast<size_t>(w.input)].written = true;
+    workspace_ = aligned(plan.arena_bytes);
+    s_.arena_bytes = plan.arena_bytes;
+    if (const int64_t nbytes = counter_bytes(plan); nbytes > 0) {
+      s_.counters = std::make_unique<cuda::Block>(device, nbytes);
+      device.use();
+      device.check(
+          device.api().fill_bytes(s_.counters->memory(), 0, static_cast<size_t>(nbytes), device.stream()),
+          "cuMemsetD8Async");
+    }
+  }
+
+  CudaSteps build() {
+    for (size_t i = 0; i < plan_.entries.size(); ++i) {
+      const Entry& e = plan_.entries[i];
+      entry_ = static_cast<int32_t>(i);
+      switch (e.kind) {
+        case EntryKind::kernel:
+          kernel(e);
+          break;
+        case EntryKind::product:
+          product(plan_.products[static_cast<size_t>(e.index)]);
+          break;
+        case EntryKind::native:
+          native(plan_.natives[static_cast<size_t>(e.index)]);
+          break;
+      }
+    }
+    return std::move(s_);
+  }
+
+ private:
+  CudaValue at(const Address& a) const {
+    switch (a.base) {
+      case Base::arena:
+        return {CudaSteps::kArena, a.offset};
+      case Base::input:
+        return {CudaSteps::kFirst + a.index, a.offset};
+      case Base::output:
+        return {CudaSteps::kFirst + s_.n_inputs + a.index, a.offset};
+      case Base::constant:
+        return {-1, static_cast<int64_t>(constants_) + a.offset};
+      case Base::none:
+        break;
+    }
+    return {};
+  }
+  CudaValue number(const NumberWord& word) const {
+    if (word.index < 0) return {-1, word.bits};
+    return {CudaSteps::kFirst + s_.n_inputs + s_.n_outputs + word.index, 0};
+  }
+  void begin(cuda::Function function, const LaunchShape& shape) {
+    CudaStep step;
+    step.entry = entry_;
+    step.function = function;
+    step.shape = shape;
+    step.first_word = static_cast<int32_t>(s_.words.size());
+    step.first_patch = static_cast<int32_t>(s_.patches.size());
+    s_.steps.push_back(step);
+    ++s_.launches;
+  }
+  void word(const CudaValue& value) {
+    CudaStep& step = s_.steps.back();
+    if (value.source >= 0) {
+      s_.patches.push_back({step.n_words, value});
+      ++step.n_patches;
+    }
+    s_.words.push_back(value.source < 0 ? value.offset : 0);
+    ++step.n_words;
+    TANDEM_INTERNAL(step.n_words <= kMaxCudaWords, "a launch of too many words");
+  }
+
+  // Several calls go into one launch as long as their blocks have one shape and there is room.
+  void kernel(const Entry& e) {
+    constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
+    const Kernel& kernel = plan_.kernels[static_cast<size_t>(e.index)];
+    const int room = e.count > 1 ? cuda_calls(kernel) : 1;
+    std::vector<int64_t> ends;  // of the calls' blocks
+    LaunchShape all;
+    const auto close = [&] {
+      if (room == 1 || ends.empty()) return;
+      for (int i = static_cast<int>(ends.size()) * cuda_words(kernel); i < room * cuda_words(kernel); ++i)
+        word({-1, 0});
+      ends.resize(static_cast<size_t>(room));
+      for (const int64_t end : ends) word({-1, end});
+      ends.clear();
+    };
+    for (int32_t i = e.first; i < e.first + e.count; ++i) {
+      const KernelCall& call = plan_.calls[static_cast<size_t>(i)];
+      const LaunchShape shape = launch_shape(kernel, plan_.words.data() + call.dims, call.range);
+      if (shape.grid == 0) continue;
+      if (splits_[static_cast<size_t>(entry_)]) {
+        const SplitShape split = split_shape(kernel, plan_.words.data() + call.dims, call.range);
+        if (split.launch.grid > 0) {
+          close();
+          begin(splits_[static_cast<size_t>(entry_)], split.launch);
+          call_words(e, kernel, call);
+          word({-1, static_cast<int64_t>(s_.counters->memory())});
+          word({CudaSteps::kArena, workspace_});
+          s_.arena_bytes = std::max(s_.arena_bytes, workspace_ + split.bytes);
+          continue;
+        }
+      }
+      if (ends.size() == static_cast<size_t>(room) || shape.block != all.block ||
+          all.grid + int64_t{shape.grid} > kMostBlocks)
+        close();
+      if (ends.empty() || room == 1) {
+        begin(functions_[static_cast<size_t>(entry_)], all = shape);
+      } else {
+        s_.steps.back().shape.grid = all.grid += shape.grid;
+      }
+      if (room > 1) ends.push_back(all.grid);
+      call_words(e, kernel, call);
+    }
+    close();
+  }
+
+  void call_words(const Entry& e, const Kernel& kernel, const KernelCall& call) {
+    const int64_t rank = kernel.kept_rank + kernel.reduced_rank;
+    const int64_t n_strides = cuda_words(kernel) - kernel.buffers - rank - kernel.numbers - 2;
+    const int64_t *const dims = plan_.words.data() + call.dims, *const strides =
+                                                                    plan_.words.data() + call.strides;
+    for (int b = 0; b < kernel.buffers; ++b) word(at(plan_.buffers[static_cast<size_t>(call.buffers + b)]));
+    for (int64_t d = 0; d < rank; ++d) word({-1, dims[d]});
+    for (int64_t d = 0; d < n_strides; ++d) word({-1, strides[d]});
+    for (int k = 0; k < kernel.numbers; ++k)
+      word(number(plan_.numbers[static_cast<size_t>(call.numbers + k)]));
+    word({-1, call.range});
+    word(error(e));
+  }
+
+  static CudaValue error(const Entry& e) { return {e.may_fail ? CudaSteps::kError : -1, 0}; }
+
+  void threads(const NativeLaunch& l, const std::vector<CudaValue>& words) {
+    begin(l.function, l.shape());
+    for (const CudaValue& w : words) word(w);
+  }
+
+  void mark(const CudaValue& value) {
+    const int32_t operand = value.source - CudaSteps::kFirst;
+    if (operand >= 0) s_.operands[static_cast<size_t>(operand)].in_products = true;
+  }
+
+  void product(const ProductCallPlan& c) {
+    if (const LibraryProduct* const library = library_product(device_, c)) {
+      CudaStep step;
+      step.entry = entry_;
+      step.product = static_cast<int32_t>(s_.products.size());
+      s_.steps.push_back(step);
+      s_.launches += static_cast<int32_t>(numel(c.shape.outer));
+      const int64_t bytes = workspace_bytes(*library);
+      CudaProductStep p{&c, library, at(c.a), at(c.b), at(c.bias), at(c.c), {}};
+      if (bytes > 0) {
+        p.workspace = {CudaSteps::kArena, workspace_};
+        s_.arena_bytes = std::max(s_.arena_bytes, workspace_ + bytes);
+      }
+      for (const CudaValue& v : {p.a, p.b, p.bias, p.c}) mark(v);
+      s_.products.push_back(p);
+      return;
+    }
+    const std::vector<int64_t> more = product_words(c.shape.call);
+    if (more.back() == 0) return;
+    const auto [symbol, text] = product_kernel(c.shape.call.dtype);
+    const cuda::Function function = cuda_function(device_, symbol, text);
+    for_products(c, [&](int64_t a, int64_t b, int64_t to) {
+      std::vector<CudaValue> words = {at(c.a), at(c.b), at(c.bias), at(c.c)};
+      words[0].offset += a;
+      words[1].offset += b;
+      words[3].offset += to;
+      for (const int64_t w : more) words.push_back({-1, w});
+      threads({function, {}, more.back()}, words);
+    });
+  }
+
+  void native(const NativeCallPlan& c) {
+    const Entry& e = plan_.entries[static_cast<size_t>(entry_)];
+    for (const NativeLaunch& l : cuda_native(device_, c)) {
+      std::vector<CudaValue> words;
+      for (const NativeWord& w : l.words) {
+        CudaValue v{-1, 0};
+        if (w.operand == NativeWord::kError)
+          v = error(e);
+        else if (w.operand != NativeWord::kNone)
+          v = at(w.operand == NativeWord::kOut ? c.out[0]
+                                               : c.in[static_cast<size_t>(w.operand - NativeWord::kInput)]);
+        v.offset += w.value;
+        words.push_back(v);
+      }
+      threads(l, words);
+    }
+  }
+
+  Runtime& device_;
+  const Plan& plan_;
+  const Pointer constants_;
+  const std::vector<cuda::Function> functions_, splits_;  // of entries; for rows that are split
+  int64_t workspace_ = 0;
+  int32_t entry_ = 0;
+  CudaSteps s_;
+};
+
+}  // namespace
+
+CudaSteps cuda_steps(Runtime& device, const Graph& graph, const Plan& plan, Pointer constants) {
+  return Builder(device, graph, plan, constants).build();
+}
+
+}  // namespace tandem::jit
