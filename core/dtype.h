@@ -19,8 +19,13 @@ inline constexpr DType float32 = DType::float32;
 inline constexpr DType float64 = DType::float64;
 
 /// Bytes of one element.
-inline constexpr int8_t kItemSizes[kDTypeCount] = {1, 1, 4, 8, 2, 2, 4, 8};
-constexpr int64_t itemsize(DType t) { return kItemSizes[static_cast<int>(t)]; }
+constexpr int64_t itemsize(DType t) {
+  constexpr unsigned kLog2 = 0b11'10'01'01'11'10'00'00;  // two bits a type, the first lowest
+  return int64_t{1} << (kLog2 >> 2 * static_cast<unsigned>(t) & 3);
+}
+static_assert(itemsize(DType::uint8) == 1 && itemsize(DType::int32) == 4 && itemsize(DType::int64) == 8 &&
+              itemsize(DType::float16) == 2 && itemsize(DType::float32) == 4 &&
+              itemsize(DType::float64) == 8);
 constexpr bool is_floating(DType t) { return t >= DType::float16; }
 constexpr bool is_integral(DType t) { return t < DType::float16 && t != DType::bool_; }
 

@@ -25,6 +25,8 @@ Tensor copied_to(const Tensor& t, Device device, Location where) {
       std::memcpy(to->data, from->data, static_cast<size_t>(nbytes));
     } else if (from->device.type == DeviceType::cpu) {
       cuda::Runtime::of(device).copy_in(address(*to), from->data, nbytes);
+      // The user's memory may be pinned: then the copy is still to come, and the user free to write there.
+      if (from->storage->release) cuda::Runtime::of(device).synchronize();
     } else if (device.type == DeviceType::cpu) {
       cuda::Runtime::of(from->device).copy_out(to->data, address(*from), nbytes);
     } else {  // through the host

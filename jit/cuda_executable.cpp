@@ -22,9 +22,11 @@ CudaExecutable::CudaExecutable(const Graph& g, const Plan& plan, Device device, 
       device_(Runtime::of(device)),
       constants_(device_, constant_bytes(plan)),
       steps_(cuda_steps(device_, g, plan, constants_.memory())) {
-  for (const Entry& e : plan.entries)
+  for (const Entry& e : plan.entries) {
+    may_fail_ |= e.may_fail;
     errors_.push_back(e.may_fail ? std::make_shared<const std::string>(e.op + ": index out of range")
                                  : nullptr);
+  }
   if (graph) graph_ = std::make_unique<CudaGraph>(*this);
   device_.copy_in(constants_.memory(), plan.constants.data(), constant_bytes(plan));
 }
@@ -98,6 +100,8 @@ void CudaExecutable::run(void* const* inputs, const int64_t* numbers, void* cons
   take(numbers, steps_.n_numbers);
   if (nothing) return;
   device_.use();
+  std::unique_lock<std::recursive_mutex> launching;
+  if (may_fail_) launching = device_.launching();
   if (graph_ && !core::environment().sync && !core::profiling()) return graph_->run(sources);
   const cuda::Block arena(device_, steps_.arena_bytes);
   sources[CudaSteps::kArena] = static_cast<int64_t>(arena.memory());

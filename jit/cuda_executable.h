@@ -46,6 +46,7 @@ class CudaExecutable {
   cuda::Block constants_;
   CudaSteps steps_;
   std::vector<cuda::ErrorText> errors_;  // one an entry
+  bool may_fail_ = false;                // some entry may
   std::unique_ptr<CudaGraph> graph_;
 };
 

@@ -1,8 +1,10 @@
 #include "tandem/jit/cuda_graph.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tandem/jit/cuda_native.h"
+#include "tandem/jit/cuda_product.h"
 
 namespace tandem::jit {
 
@@ -176,13 +178,20 @@ void CudaGraph::build() {
   device.check(device.api().graph_instantiate(&exec_, graph_, 0), "cuGraphInstantiate");
 }
 
-/// Gives a tensor that keeps moving a block of the graph's own; true if it did: the graph is built again.
+/// Gives a tensor that keeps moving a block of the graph's own, or takes it back; true if it did: the graph
+/// is built again.
 bool CudaGraph::settle(size_t operand) {
   const CudaOperand& type = plan_.steps().operands[operand];
   const bool input = operand < static_cast<size_t>(plan_.steps().n_inputs);
   const int64_t bytes = type.elements * itemsize(type.dtype);
   Operand& o = operands_[operand];
-  if (!type.in_products || o.own || bytes == 0 || (input && type.written)) return false;
+  if (!type.in_products || bytes == 0 || (input && type.written)) return false;
+  // Which algorithm a product takes depends on the alignment, which a block of our own would change.
+  if (last_[CudaSteps::kFirst + operand] % kProductAlignment != 0) {
+    if (o.own) own_bytes_ -= bytes;
+    return std::exchange(o.own, nullptr) != nullptr;
+  }
+  if (o.own) return false;
   if (++o.moves < kMoves || own_bytes_ + bytes > kOwnBytes) return false;
   try {
     o.own = std::make_unique<cuda::Block>(plan_.device(), bytes);
@@ -246,9 +255,12 @@ void CudaGraph::run(int64_t* sources) {
   }
   try {
     if (exec_ && !follow(sources)) clear();
-    if (exec_) {
-      patch();
-    } else {
+    if (exec_) try {
+        patch();
+      } catch (const Error&) {
+        clear();  // a product in another form has other nodes
+      }
+    if (!exec_) {
       clear();
       last_.assign(sources, sources + plan_.steps().n_sources());
       build();

@@ -28,7 +28,7 @@ struct LibraryProduct {
 namespace {
 
 constexpr size_t kWorkspace = size_t{32} << 20;
-constexpr uint32_t kAligned = 16;  // bytes: the widest loads that an algorithm may make
+constexpr int kNotSupported = 15;  // CUBLAS_STATUS_NOT_SUPPORTED
 
 /// How cuBLASLt sees a matrix of ours, transposed (its matrices are column-major).
 struct Matrix {
@@ -107,9 +107,11 @@ CublasLt::Layout layout(const CublasLt& api, const Types& types, const Matrix& m
   return out;
 }
 
-/// C' = B' A': our row-major result is its column-major one, with the operands exchanged.
-LibraryProduct plan(const CublasLt& api, CublasLt::Handle handle, const ProductCall& call, const Types& types,
-                    const Matrix& a, const Matrix& b, const Matrix& c, bool bias, uint32_t alignment) {
+/// C' = B' A': our row-major result is its column-major one, with the operands exchanged. Nothing if the
+/// library has no algorithm for it.
+std::optional<LibraryProduct> plan(const CublasLt& api, CublasLt::Handle handle, const ProductCall& call,
+                                   const Types& types, const Matrix& a, const Matrix& b, const Matrix& c,
+                                   bool bias, uint32_t alignment) {
   LibraryProduct p;
   p.handle = handle;
   check(api.product_create(&p.product, types.compute, types.scale), "cublasLtMatmulDescCreate");
@@ -137,8 +139,12 @@ LibraryProduct plan(const CublasLt& api, CublasLt::Handle handle, const ProductC
   int found = 0;
   const int status = api.heuristic(handle, p.product, p.a, p.b, p.c, p.c, preference, 1, &result, &found);
   api.preference_destroy(preference);
-  check(status, "cublasLtMatmulAlgoGetHeuristic");
-  if (found == 0) fail("cublasLtMatmulAlgoGetHeuristic: no algorithm for this product");
+  if (status != kNotSupported) check(status, "cublasLtMatmulAlgoGetHeuristic");
+  if (found == 0) {
+    for (const CublasLt::Layout l : {p.a, p.b, p.c}) api.layout_destroy(l);
+    api.product_destroy(p.product);
+    return std::nullopt;
+  }
   p.algorithm = result.algorithm;
   p.workspace = result.workspace_bytes;
   return p;
@@ -164,7 +170,7 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
       call.k,
       {call.a_batch, call.a_row, call.a_col, call.b_batch, call.b_row, call.b_col, call.c_batch, call.c_row}};
   const auto known = l.planned.find(key);
-  if (known != l.planned.end()) return &known->second;
+  if (known != l.planned.end()) return known->second.loose ? &known->second : nullptr;
   const CublasLt& api = *cuda::cublaslt();
   CublasLt::Handle& handle = l.handles[device.index()];
   device.use();
@@ -172,9 +178,13 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
   const auto plan_for = [&](uint32_t alignment) {
     return plan(api, handle, call, *types, *a, *b, *c, bias, alignment);
   };
-  LibraryProduct found = plan_for(kAligned);
-  found.loose = std::make_unique<LibraryProduct>(plan_for(static_cast<uint32_t>(itemsize(call.dtype))));
-  return &l.planned.emplace(key, std::move(found)).first->second;
+  std::optional<LibraryProduct> found = plan_for(static_cast<uint32_t>(kProductAlignment)),
+                                loose = plan_for(static_cast<uint32_t>(itemsize(call.dtype)));
+  const LibraryProduct& entry =
+      l.planned.emplace(key, found ? std::move(*found) : LibraryProduct()).first->second;
+  if (!found || !loose) return nullptr;  // for good: the kernel of our own takes it
+  l.planned[key].loose = std::make_unique<LibraryProduct>(std::move(*loose));
+  return &entry;
 }
 
 }  // namespace
@@ -235,8 +245,8 @@ void run_product(Runtime& device, const ProductCallPlan& call, const LibraryProd
     const auto pointer = [&](Pointer base, int64_t offset) {
       return reinterpret_cast<void*>(place(base, offset));
     };
-    const Pointer all = place(a, at_a) | place(b, at_b) | place(c, at_c);
-    const LibraryProduct& p = all % kAligned == 0 ? product : *product.loose;
+    const Pointer all = place(a, at_a) | place(b, at_b) | place(c, at_c) | bias;
+    const LibraryProduct& p = all % kProductAlignment == 0 ? product : *product.loose;
     if (bias)
       check(api.product_set(p.product, CublasLt::kBiasPointer, &bias, sizeof bias),
             "cublasLtMatmulDescSetAttribute");

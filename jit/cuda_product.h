@@ -11,6 +11,10 @@
 
 namespace tandem::jit {
 
+/// Operands at multiples of so many bytes are multiplied by the usual algorithm, others by one that needs no
+/// alignment.
+inline constexpr int64_t kProductAlignment = 16;
+
 /// A product as cuBLASLt knows it; lives to the process's end.
 struct LibraryProduct;
 

@@ -31,6 +31,7 @@ void for_calls(const Plan& plan, F&& f) {
     }
   }
 }
+
 /// Of each entry, or null: that for its calls, or that for those whose rows are split.
 std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool split) {
   std::vector<CudaForm> forms(plan.entries.size(), CudaForm::one);
@@ -55,6 +56,7 @@ std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool
   for (size_t i = 0; i < used.size(); ++i) out.push_back(used[i] ? *next++ : nullptr);
   return out;
 }
+
 int64_t counter_bytes(const Plan& plan) {
   int64_t most = 0;
   for_calls(plan, [&](const Entry&, const SplitShape& s) { most = std::max(most, 4 * s.counters); });

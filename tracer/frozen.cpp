@@ -251,8 +251,9 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
   int failed = 0;
   try {
     failed = s.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
-  } catch (...) {  // no memory: nothing ran
-    if (drawn && generator().offset() == first + drawn) generator().set_offset(first);
+  } catch (...) {  // on the CPU no memory, and nothing ran
+    if (s.device.type == DeviceType::cpu && drawn && generator().offset() == first + drawn)
+      generator().set_offset(first);
     throw;
   }
   for (const VersionMove& m : s.moves) {

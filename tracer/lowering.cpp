@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <optional>
 
 #include "tandem/eager/compiled.h"
 #include "tandem/tracer/mechanisms.h"
@@ -200,6 +201,24 @@ void Lowering::finish(const std::vector<uint32_t>& output_cells) {
     const auto at = std::find(inputs_.begin(), inputs_.end(), h);
     graph_.writes.push_back({static_cast<int32_t>(at - inputs_.begin()), cell_value_[info(h).cell].id});
   }
+}
+
+// A plan runs on one device.
+Device Frame::device_of_segment() {
+  std::optional<Device> device;
+  const auto see = [&](uint32_t handle) {
+    const Device d = r_.infos[handle].device;
+    if (handle && !(device.value_or(d) == d))
+      throw NotAGraph("ops on " + to_string(*device) + " and " + to_string(d) +
+                      " without a read between them");
+    if (handle) device = d;
+  };
+  for_path(segment_start_, [&](const Entry& e, Location) {
+    if (e.kind != EventKind::op) return;
+    for (uint32_t i = 0; i < e.n_in; ++i) see(r_.operand(e, i));
+    for (uint32_t h = e.out; h < e.out + e.n_out; ++h) see(h);
+  });
+  return device.value_or(cpu);
 }
 
 }  // namespace tandem::tracer

@@ -3,7 +3,6 @@
 // Op by op is the other way: for branches taken for the first time, for exceptions, and for what is no graph.
 #include <algorithm>
 #include <bit>
-#include <optional>
 
 #include "tandem/core/log.h"
 #include "tandem/eager/views.h"
@@ -213,24 +212,6 @@ const Plan* Frame::find_plan(SegmentEnd& segment) {
   return segment.plan.get();
 }
 
-// A plan runs on one device.
-Device Frame::device_of_segment() {
-  std::optional<Device> device;
-  const auto see = [&](uint32_t handle) {
-    const Device d = r_.infos[handle].device;
-    if (handle && !(device.value_or(d) == d))
-      throw NotAGraph("ops on " + to_string(*device) + " and " + to_string(d) +
-                      " without a read between them");
-    if (handle) device = d;
-  };
-  for_path(segment_start_, [&](const Entry& e, Location) {
-    if (e.kind != EventKind::op) return;
-    for (uint32_t i = 0; i < e.n_in; ++i) see(r_.operand(e, i));
-    for (uint32_t h = e.out; h < e.out + e.n_out; ++h) see(h);
-  });
-  return device.value_or(cpu);
-}
-
 std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<char>& live_cells) {
   std::vector<char> made(r_.handles.size(), 0), made_cells(r_.cells.size(), 0);
   for (const uint32_t h : segment.results) {
@@ -339,8 +320,15 @@ void Frame::run_plan(const Plan& plan) {
   }
   void** output = scratch_.outputs.data();
   for (const Ref<core::Storage>& s : scratch_.storages) *output++ = s->data;
-  const int failed =
-      plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
+  int failed = 0;
+  try {
+    failed = plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
+  } catch (...) {
+    // On the CPU no memory, and nothing ran. A device may have run a part, which must not happen twice.
+    failed_ = plan.device.type != DeviceType::cpu;
+    scratch_.storages.clear();
+    throw;
+  }
   if (failed) {
     failed_ = true;
     scratch_.storages.clear();

@@ -235,6 +235,7 @@ void Runtime::graph_arena(int64_t nbytes, std::shared_ptr<Block>& mine) {
   // Blocks are dropped outside the lock, which they take.
   std::shared_ptr<Block> now, fresh;
   for (;;) {
+    now.reset();
     {
       const std::lock_guard lock(mutex_);
       now = arena_.lock();
@@ -281,6 +282,7 @@ void Runtime::synchronize() {
 }
 
 void Runtime::add_error_words() {
+  use();
   constexpr size_t kBytes = kErrorWords * sizeof(int64_t);
   unused_errors_.reserve(error_words_.size() + kErrorWords);
   expected_.reserve(error_words_.size() + kErrorWords);
@@ -313,12 +315,14 @@ bool Runtime::take_error_word(ErrorText what, Location where, size_t* index) {
 }
 
 Pointer Runtime::error_word(ErrorText what, Location where) {
-  size_t index = 0;
+  Pointer address = 0;
   const auto take = [&] {
     const std::lock_guard lock(mutex_);
+    size_t index = 0;
     if (!take_error_word(what, where, &index)) return false;
     error_words_[index].expected = true;
     expected_.push_back(index);
+    address = error_address(index);
     return true;
   };
   if (!take()) [[unlikely]] {
@@ -328,7 +332,7 @@ Pointer Runtime::error_word(ErrorText what, Location where) {
       add_error_words();
     }
   }
-  return error_address(index);
+  return address;
 }
 
 Pointer Runtime::keep_error_word(ErrorText what, Location where) {
@@ -358,6 +362,7 @@ void Runtime::release_error_word(Pointer kept) noexcept {
 void Runtime::check_errors() {
   ErrorWord first;
   {
+    const auto nobody_launches = launching();
     const std::lock_guard lock(mutex_);
     if (expected_.empty()) return;
     std::vector<int64_t> words(error_words_.size());

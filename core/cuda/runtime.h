@@ -66,6 +66,9 @@ class Runtime {
   /// An int64 on the device, 0 now, for launches that may meet an index out of range and set it then. The
   /// next synchronisation throws `what` at `where` for the first that is set. For one launch:
   Pointer error_word(ErrorText what, Location where);
+  /// Held from there to the launch: a synchronisation of another thread between the two would take the word
+  /// for one that was looked at.
+  std::unique_lock<std::recursive_mutex> launching() { return std::unique_lock(launching_); }
   /// For launches that are repeated: `expect_errors` before each.
   Pointer keep_error_word(ErrorText what, Location where);
   void expect_errors(std::span<const Pointer> kept);
@@ -115,6 +118,7 @@ class Runtime {
   const bool exact_, poison_;  // TANDEM_CUDA_EXACT, TANDEM_POISON
   Context context_ = nullptr;
   Stream stream_ = nullptr;
+  std::recursive_mutex launching_;  // taken before mutex_
   mutable std::mutex mutex_;
   std::vector<FreeBlocks> classes_{kClasses};
   MemoryStats stats_;

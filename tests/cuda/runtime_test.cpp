@@ -87,3 +87,22 @@ TEST_CASE("cuda runtime: a device that is not there is told in one sentence", "[
   CHECK_THROWS_WITH(tandem::empty({2}, {.device = tandem::Device{tandem::DeviceType::cuda, 99}}),
                     Contains("empty: device cuda:99 is not there"));
 }
+
+TEST_CASE("cuda runtime: what ran before an index out of range is not run again", "[cuda]") {
+  need_device();
+  const Tensor w = tandem::zeros({3}, {.device = kCuda}), x = tandem::ones({3}, {.device = kCuda});
+  const Tensor index = tandem::tensor<int64_t>({1}).to(kCuda);
+  auto f = tandem::trace([&](const Tensor& a) {
+    w.add_(a);
+    return a.index_select(0, index);
+  });
+  f(x), f(x);
+  CHECK(w.to_vector<float>()[0] == 2);
+  index.copy_(tandem::tensor<int64_t>({7}).to(kCuda));
+  {
+    auto waiting = tandem::profile("");  // each launch is waited for, so that the error comes from the run
+    CHECK_THROWS_WITH(f(x), Contains("index_select") && Contains("out of range"));
+    waiting.finish();
+  }
+  CHECK(w.to_vector<float>()[0] <= 3);
+}
