@@ -67,3 +67,30 @@ TEST_CASE("cuda training: nothing stays behind", "[cuda]") {
   losses(kCuda, true, 4);
   CHECK(td::cuda::memory_stats().live_bytes <= before.live_bytes + (1 << 20));
 }
+
+TEST_CASE("cuda training: a batch moved to the device inside the traced step, and the loss out of it",
+          "[cuda]") {
+  need_device();
+  const auto run = [](bool traced) {
+    td::manual_seed(2);
+    const Tensor w = td::randn({4}).to(kCuda).requires_grad_();
+    const auto body = [&](const Tensor& x) {
+      const Tensor loss = (x.to(kCuda) * w).square().sum().to(td::cpu);
+      w.zero_grad();
+      loss.backward();
+      const td::NoGrad no_grad;
+      w.sub_(w.grad() * 0.1f);
+      return loss;
+    };
+    auto f = td::trace(body);
+    std::vector<float> out;
+    for (int i = 0; i < 5; ++i) {
+      const Tensor x = td::randn({4});
+      out.push_back((traced ? f(x) : body(x)).item<float>());
+    }
+    const std::vector<float> last = w.detach().to_vector<float>();
+    out.insert(out.end(), last.begin(), last.end());
+    return out;
+  };
+  CHECK(run(false) == run(true));
+}
