@@ -44,8 +44,10 @@ void push_type(std::vector<int64_t>& key, const TensorImpl* t) {
     for (const int64_t s : t->strides) key.push_back(s);
 }
 
-void push_device(std::vector<int64_t>& key, Device d) {
-  key.push_back(static_cast<int64_t>(d.type) << 8 | d.index);
+/// The first word: what is computed, and where. Kinds: 0 a call, 1 in place, 2 a gradient.
+int64_t key_head(ops::OpId op, int64_t kind, Device d, uint32_t numbers) {
+  return static_cast<int64_t>(op) | kind << 16 | int64_t{d.index} << 18 | static_cast<int64_t>(d.type) << 26 |
+         static_cast<int64_t>(numbers) << 32;
 }
 
 Device device_of(std::span<const Ref<TensorImpl>> grads) {
@@ -172,10 +174,8 @@ std::unique_ptr<Compiled> build_gradient(const Node& n, std::span<const Ref<Tens
 const Compiled& compiled_call(const Call& call) {
   Cache& local = cache();
   local.key.clear();
-  local.key.push_back(static_cast<int64_t>(call.op) | static_cast<int64_t>(call.in_place) << 16 |
-                      static_cast<int64_t>(call.numbers) << 32);
+  local.key.push_back(key_head(call.op, call.in_place, device_of(call), call.numbers));
   push_words(local.key, ops::def(call.op), call.numbers, {call.words, call.n_words});
-  push_device(local.key, device_of(call));
   for (uint32_t i = 0; i < call.n_in; ++i) push_type(local.key, call.in[i]);
   return find_or_build(local, [&] { return build_call(call); });
 }
@@ -183,9 +183,8 @@ const Compiled& compiled_call(const Call& call) {
 const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>> grads) {
   Cache& local = cache();
   local.key.clear();
-  local.key.push_back(static_cast<int64_t>(n.op) | int64_t{1} << 24 | static_cast<int64_t>(n.numbers) << 32);
+  local.key.push_back(key_head(n.op, 2, device_of(grads), n.numbers));
   push_words(local.key, ops::def(n.op), n.numbers, n.words);
-  push_device(local.key, device_of(grads));
   int64_t needed = 0;
   for (size_t i = 0; i < n.in.size(); ++i) {
     const Node::In& in = n.in[i];

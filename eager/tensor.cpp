@@ -44,12 +44,10 @@ double Tensor::item_double(Location where) const {
 
 int64_t Tensor::item_int(Location where) const {
   const TensorImpl& t = single(*this, where);
-  if (t.dtype == DType::int64) {
-    int64_t v = 0;
-    eager::load_element(t, &v);
-    return v;
-  }
-  const double v = item_double(where);
+  int64_t element = 0;
+  eager::load_element(t, &element);
+  if (t.dtype == DType::int64) return element;
+  const double v = core::load_double(t.dtype, &element);
   if (!(v >= -9.2e18 && v <= 9.2e18))
     fail("item: the value " + std::to_string(v) + " does not fit an integer", where);
   return static_cast<int64_t>(v);

@@ -5,11 +5,14 @@
 
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/type_names.h"
+#include "tandem/ops/axis_split.h"
 
 namespace tandem::jit {
 
 using cuda::Runtime;
+using ops::AxisSplit;
 using ops::OpId;
+using ops::split_axis;
 using ops::TensorType;
 
 namespace {
@@ -29,18 +32,6 @@ std::string head(const std::string& symbol, const std::string& fields) {
          " a) {\n"
          "  const td_i64 t = (td_i64)blockIdx.x * blockDim.x + threadIdx.x;\n"
          "  if (t >= a.count) return;\n";
-}
-
-/// Sizes around an axis.
-struct Split {
-  int64_t outer = 1, size = 1, inner = 1;
-};
-Split split(const Dims& sizes, int64_t axis) {
-  Split s;
-  if (sizes.empty()) return s;
-  const int at = normalize_axis(axis, sizes.rank(), "native");
-  for (int i = 0; i < sizes.rank(); ++i) (i < at ? s.outer : i == at ? s.size : s.inner) *= sizes[i];
-  return s;
 }
 
 std::string convert(DType from, DType to, const std::string& value) {
@@ -93,7 +84,7 @@ Launch copy(Word from, Word to, DType type, int64_t count) {
 /// One thread a position beside the axis.
 Launch index_add(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
   const DType type = c.out_types[0].dtype, index_type = c.in_types[1].dtype;
-  const Split to = split(c.out_types[0].sizes, c.words[0]);
+  const AxisSplit to = split_axis(c.out_types[0].sizes, c.words[0]);
   Launch l;
   l.symbol = std::string("tandem_index_add_") + c_suffix(type) + "_" + c_suffix(index_type);
   l.source =
@@ -150,7 +141,7 @@ Launch scatter_add(const NativeCallPlan& c, Word index, Word added, Word out, Wo
 /// One thread a line; sums of floats in double.
 Launch cumsum(const NativeCallPlan& c, Word in, Word out) {
   const DType from = c.in_types[0].dtype, to = c.out_types[0].dtype;
-  const Split s = split(c.in_types[0].sizes, c.words[0]);
+  const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
   const DType sum = is_floating(from) ? DType::float64 : DType::int64;
   Launch l;
   l.symbol = std::string("tandem_cumsum_") + c_suffix(from) + "_" + c_suffix(to);
@@ -173,10 +164,10 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
   std::vector<Launch> all;
   switch (c.op->id) {
     case OpId::cat: {
-      const Split to = split(result.sizes, c.words[0]);
+      const AxisSplit to = split_axis(result.sizes, c.words[0]);
       int64_t start = 0;
       for (size_t i = 0; i < c.in.size(); ++i) {
-        const Split from = split(c.in_types[i].sizes, c.words[0]);
+        const AxisSplit from = split_axis(c.in_types[i].sizes, c.words[0]);
         const int64_t run = from.size * from.inner;
         all.push_back(copy_runs(in(i), c.in_types[i].dtype, run, element(out, start * to.inner, result.dtype),
                                 result.dtype, to.size * to.inner, to.outer, run));
@@ -185,7 +176,8 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
       return all;
     }
     case OpId::pad: {
-      const Split from = split(c.in_types[0].sizes, c.words[0]), to = split(result.sizes, c.words[0]);
+      const AxisSplit from = split_axis(c.in_types[0].sizes, c.words[0]),
+                      to = split_axis(result.sizes, c.words[0]);
       all.push_back(fill(out, result));
       all.push_back(copy_runs(in(0), result.dtype, from.size * from.inner,
                               element(out, c.words[1] * to.inner, result.dtype), result.dtype,

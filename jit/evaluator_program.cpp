@@ -91,16 +91,10 @@ class Builder {
   bool pointwise() const { return k_.kind == KernelKind::pointwise; }
   bool row_store(const Store& s) const { return !pointwise() && s.row_level; }
 
-  template <class F>
-  void for_inputs(const ScalarNode& n, const F& f) const {
-    for (int j = 0; j < ops::arity(n.op); ++j) f(n.in[j]);
-    if (n.op == ScalarOp::load && k_.loads[at(n.bits)].index >= 0) f(k_.loads[at(n.bits)].index);
-  }
-
   void classify(int32_t i) {
     const ScalarNode& n = k_.scalars[i];
     Level& level = level_[at(i)];
-    for_inputs(n, [&](int32_t in) {
+    for_inputs(k_, i, [&](int32_t in) {
       level = std::max(level, level_[at(in)]);
       phase_[at(i)] = std::max(phase_[at(i)], phase_[at(in)]);
     });
@@ -127,7 +121,7 @@ class Builder {
       live_[at(i)] = true;
       const ScalarNode& n = k_.scalars[i];
       if (n.op == ScalarOp::reduced) todo.push_back(k_.reductions[at(n.bits)].input);
-      for_inputs(n, [&](int32_t in) { todo.push_back(in); });
+      for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
     }
   }
 
@@ -185,7 +179,7 @@ class Builder {
       todo.pop_back();
       if (level_[at(i)] != Level::full || needed[at(i)] || reg_[at(i)] >= 0) continue;
       needed[at(i)] = true;
-      for_inputs(k_.scalars[i], [&](int32_t in) { todo.push_back(in); });
+      for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
     }
     for (int32_t i = 0; i < k_.scalars.size(); ++i)
       if (needed[at(i)]) emit(i);

@@ -307,12 +307,19 @@ WithoutEntries::~WithoutEntries() { --without_entries; }
 Executable::Executable(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Executable::~Executable() = default;
 
+namespace {
+/// Of a graph after the passes.
+Plan plan_of(const Graph& g, bool fused) {
+  const Prepared prepared = prepare(g);
+  return build_plan(prepared, group(prepared, fused), fused);
+}
+}  // namespace
+
 int precompile(std::span<const Graph> graphs, Device device) {
   std::vector<Kernel> kernels;
   std::vector<std::string> texts;
   for (const Graph& g : graphs) {
-    const Prepared prepared = prepare(jit::optimize(g));
-    Plan plan = build_plan(prepared, group(prepared, true), true);
+    Plan plan = plan_of(jit::optimize(g), true);
     for (size_t i = 0; i < plan.kernels.size(); ++i) {
       if (std::find(texts.begin(), texts.end(), plan.kernel_texts[i]) != texts.end()) continue;
       kernels.push_back(std::move(plan.kernels[i]));
@@ -329,11 +336,7 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   const core::ProfileSpan span("compile", options.compile ? "compile a plan" : "make a plan", {});
   auto impl = std::make_unique<Impl>();
   impl->graph = options.optimize ? jit::optimize(g, options.disabled_passes) : expand_composites(g);
-  {
-    const Prepared prepared = prepare(impl->graph);
-    const Grouping grouping = group(prepared, options.optimize);
-    impl->plan = build_plan(prepared, grouping, options.optimize);
-  }
+  impl->plan = plan_of(impl->graph, options.optimize);
   if (options.device.type == DeviceType::cuda)
     impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);
   else

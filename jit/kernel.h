@@ -79,6 +79,15 @@ struct Kernel {
   std::vector<Store> stores;
 };
 
+/// Calls `f` with each node that node `i` reads: its operands, then the index of an indexed load.
+template <class F>
+void for_inputs(const Kernel& k, int32_t i, F&& f) {
+  const ops::ScalarNode& n = k.scalars[i];
+  for (int j = 0; j < ops::arity(n.op); ++j) f(n.in[j]);
+  if (n.op != ops::ScalarOp::load) return;
+  if (const int32_t index = k.loads[static_cast<size_t>(n.bits)].index; index >= 0) f(index);
+}
+
 /// What a call of a kernel is given. All sizes and strides in elements.
 struct KernelArgs {
   void* const* buffers;

@@ -23,14 +23,7 @@
 #define TD_ROLLED _Pragma("GCC unroll 1")
 #endif
 
-typedef float td_f32;
-typedef double td_f64;
-typedef long td_i64;
-typedef int td_i32;
-typedef unsigned char td_u8;
-typedef unsigned short td_u16;
-typedef unsigned td_u32;
-typedef unsigned long td_u64;
+#include "tandem/jit/prelude_types.inc"
 
 // KernelArgs of kernel.h.
 struct td_args {

@@ -122,14 +122,6 @@ class Planner {
     return (p_.loops[at(node)] & (k_.kind == KernelKind::pointwise ? kLane : kReduced)) != 0;
   }
 
-  template <class F>
-  void for_inputs(int32_t i, const F& f) const {
-    const ScalarNode& n = k_.scalars[i];
-    for (int j = 0; j < ops::arity(n.op); ++j) f(n.in[j]);
-    if (n.op == ScalarOp::load && k_.loads[at(static_cast<int32_t>(n.bits))].index >= 0)
-      f(k_.loads[at(static_cast<int32_t>(n.bits))].index);
-  }
-
   void mark_live(int32_t root) {
     std::vector<int32_t> todo = {root};
     while (!todo.empty()) {
@@ -140,7 +132,7 @@ class Planner {
       const ScalarNode& n = k_.scalars[i];
       if (n.op == ScalarOp::load) p_.load_used[at(static_cast<int32_t>(n.bits))] = true;
       if (n.op == ScalarOp::reduced) todo.push_back(k_.reductions[at(static_cast<int32_t>(n.bits))].input);
-      for_inputs(i, [&](int32_t in) { todo.push_back(in); });
+      for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
     }
   }
 
@@ -205,7 +197,7 @@ class Planner {
       if (seen[at(i)]) continue;
       seen[at(i)] = true;
       if (!inside(i) && p_.is_vector(i)) result.push_back(i);
-      for_inputs(i, [&](int32_t in) { roots.push_back(in); });
+      for_inputs(k_, i, [&](int32_t in) { roots.push_back(in); });
     }
     std::sort(result.begin(), result.end());
     return result;
@@ -225,7 +217,7 @@ class Planner {
       if (k_.kind == KernelKind::row && computed_[at(i)] && costly_[at(i)] && keep(i)) {
         reread[at(i)] = true;
       } else {
-        for_inputs(i, [&](int32_t in) { todo.push_back(in); });
+        for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
       }
     }
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
@@ -253,13 +245,13 @@ class Planner {
     const auto push = [&](int32_t in) {
       if (inside(in) && !needed[at(in)]) todo.push_back(in);
     };
-    for_inputs(node, push);
+    for_inputs(k_, node, push);
     while (!todo.empty()) {
       const int32_t i = todo.back();
       todo.pop_back();
       if (std::find(result.begin(), result.end(), i) != result.end()) continue;
       result.push_back(i);
-      for_inputs(i, push);
+      for_inputs(k_, i, push);
     }
     std::sort(result.begin(), result.end());
     return result;

@@ -30,7 +30,6 @@ class CPrinter {
   // Walks over reduced dimensions: print_c_walks.cpp.
   std::string identity(const Reduction& r, bool vector = true) const;
   std::string accumulator(const Reduction& r, bool vector = true) const;
-  std::string combine(const Reduction& r, const std::string& a, const std::string& b) const;
   void accumulate(int32_t r, const std::string& acc, const std::string& position, bool masked);
   void row();
   void row_walk(const Pass& pass);

@@ -1,11 +1,5 @@
 #include "tandem/jit/print_c_text.h"
 
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-
 namespace tandem::jit {
 
 using ops::ScalarNode;
@@ -16,46 +10,7 @@ namespace {
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 std::string num(int64_t v) { return std::to_string(v); }
 
-struct TypeNames {
-  const char *scalar, *vector, *suffix;
-};
-const TypeNames& names(DType t) {
-  static constexpr TypeNames kNames[kDTypeCount] = {
-      {"bool", "td_mask", "bool"},  {"td_u8", "td_u8v", "u8"},    {"td_i32", "td_i32v", "i32"},
-      {"td_i64", "td_i64v", "i64"}, {"td_u16", "td_u16v", "f16"}, {"td_u16", "td_u16v", "bf16"},
-      {"td_f32", "td_f32v", "f32"}, {"td_f64", "td_f64v", "f64"},
-  };
-  return kNames[static_cast<int>(t)];
-}
-
 }  // namespace
-
-const char* c_scalar(DType t) { return names(t).scalar; }
-const char* c_vector(DType t) { return names(t).vector; }
-const char* c_suffix(DType t) { return names(t).suffix; }
-
-bool finds_index(ReduceOp op) { return op == ReduceOp::argmax || op == ReduceOp::argmin; }
-
-std::string kernel_comment(const Kernel& k) {
-  std::string out = "// ";
-  for (const char c : k.name) out += c >= 32 && c < 127 && c != '\\' ? c : ' ';
-  out += '\n';
-  const std::string text = to_string(k);
-  for (size_t i = 0; i < text.size();) {
-    const size_t end = std::min(text.find('\n', i), text.size());
-    out += "//   " + text.substr(i, end - i) + '\n';
-    i = end + 1;
-  }
-  return out;
-}
-
-void CText::line(const std::string& text) {
-  if (!text.empty() && text[0] == '}') --depth_;
-  out.append(at(depth_) * 2, ' ');
-  out += text;
-  out += '\n';
-  if (!text.empty() && text.back() == '{') ++depth_;
-}
 
 bool CText::draws_in_order(const ScalarNode& n) const {
   return is_random(n.op) && k_.scalars[n.in[0]].op == ScalarOp::index;
@@ -72,36 +27,6 @@ std::string CText::name(int32_t id, bool vector) const {
   for (const int32_t a : arrays_)
     if (a == id) return "v" + num(id) + "[u]";
   return "v" + num(id);
-}
-
-std::string CText::constant(const ScalarNode& n) {
-  char text[64];
-  switch (n.type) {
-    case DType::bool_:
-      return n.bits != 0 ? "true" : "false";
-    case DType::uint8:
-      return num(static_cast<uint8_t>(n.bits));
-    case DType::int32:
-    case DType::int64: {
-      const int64_t v = n.type == DType::int32 ? static_cast<int32_t>(n.bits) : n.bits;
-      std::snprintf(text, sizeof text, "(%s)0x%llxu", c_scalar(n.type), static_cast<unsigned long long>(v));
-      if (n.type == DType::int64)
-        std::snprintf(text, sizeof text, "(td_i64)0x%llxul", static_cast<unsigned long long>(v));
-      if (v >= 0 && v < 1'000'000'000) return num(v);
-      return text;
-    }
-    default:
-      break;
-  }
-  const double v = std::bit_cast<double>(n.bits);
-  const bool single = n.type == DType::float32;
-  const double rounded = single ? static_cast<double>(static_cast<float>(v)) : v;
-  const std::string f = single ? "f" : "";
-  if (std::isnan(rounded))
-    return std::string(std::signbit(rounded) ? "-" : "") + "__builtin_nan" + f + "(\"\")";
-  if (std::isinf(rounded)) return std::string(rounded < 0 ? "-" : "") + "__builtin_inf" + f + "()";
-  std::snprintf(text, sizeof text, "%a", rounded);
-  return text + f;
 }
 
 // Pointer to the element of an access at `place`: of lane 0 for a vector access.
@@ -140,43 +65,20 @@ std::string CText::load(int32_t id, const Place& place) const {
 
 std::string CText::value(int32_t id, const Place& place) const {
   const ScalarNode& n = k_.scalars[id];
-  const bool vector = plan_.is_vector(id), floating = is_floating(n.type);
+  const bool vector = plan_.is_vector(id);
   const auto in = [&](int i) { return name(n.in[i], vector); };
-  const auto call = [&](const std::string& function) {
-    std::string text = "td_" + function + "(";
-    for (int i = 0; i < ops::arity(n.op); ++i) text += (i ? ", " : "") + in(i);
-    return text + ")";
-  };
   switch (n.op) {
     case ScalarOp::load:
       return load(id, place);
     case ScalarOp::number:
       return std::string("td_number_") + c_suffix(n.type) + "(a->numbers[" + num(n.bits) + "])";
     case ScalarOp::constant:
-      return constant(n);
+      return constant_text(n);
     case ScalarOp::index:
       return "td_iota(" + place.index + ")";
     case ScalarOp::reduced: {
       const bool best = finds_index(k_.reductions[at(static_cast<int32_t>(n.bits))].op);
       return "t" + num(n.bits) + (place.array ? "[j / 16 + u]" : "") + (best ? ".index" : "");
-    }
-    case ScalarOp::add:
-      if (floating) return in(0) + " + " + in(1);
-      break;
-    case ScalarOp::sub:
-      if (floating) return in(0) + " - " + in(1);
-      break;
-    case ScalarOp::mul:
-      if (floating) return in(0) + " * " + in(1);
-      break;
-    case ScalarOp::div:
-      return in(0) + " / " + in(1);
-    case ScalarOp::neg:
-      if (floating) return "-" + in(0);
-      break;
-    case ScalarOp::cast: {
-      const DType from = k_.scalars[n.in[0]].type;
-      return call(std::string(c_suffix(from)) + "_to_" + c_suffix(n.type));
     }
     default:
       break;
@@ -187,7 +89,7 @@ std::string CText::value(int32_t id, const Place& place) const {
     if (draws_in_order(n)) return draw + "_run(g" + num(id) + ", " + place.index + ", " + counter;
     return draw + "(" + in(0) + ", " + counter;
   }
-  return call(ops::name(n.op));
+  return scalar_text(k_, n, in);
 }
 
 void CText::node(int32_t id, const Place& place) {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "tandem/jit/print_c_plan.h"
-#include "tandem/jit/type_names.h"
+#include "tandem/jit/print_text.h"
 
 namespace tandem::jit {
 
@@ -18,16 +18,9 @@ struct Place {
   bool array = false;  // values are declared as arrays over `u` beforehand
 };
 
-class CText {
+class CText : public CodeText {
  public:
   CText(const Kernel& k, const CPlan& plan) : k_(k), plan_(plan) {}
-
-  std::string out;
-  void line(const std::string& text);  // a brace at its end opens, one at its start closes a block
-  void raw(const std::string& text) {
-    out += std::string(static_cast<size_t>(depth_) * 2, ' ') + text + '\n';
-  }
-  static std::string constant(const ops::ScalarNode& n);
 
   /// The definitions of one node: its value and, where vectors read a scalar, the vector of it.
   void node(int32_t id, const Place& place);
@@ -53,12 +46,6 @@ class CText {
   const Kernel& k_;
   const CPlan& plan_;
   std::vector<int32_t> arrays_;
-  int depth_ = 0;
 };
-
-bool finds_index(ReduceOp op);
-
-/// The kernel as comment lines, to stand before its code.
-std::string kernel_comment(const Kernel& k);
 
 }  // namespace tandem::jit

@@ -23,41 +23,13 @@ const Place kColumns{"j + 16 * u", "", "n", "", true};
 
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 std::string num(int64_t v) { return std::to_string(v); }
-const char* op_name(ReduceOp op) {
-  static constexpr const char* kNames[] = {"sum", "prod", "max", "min", "argmax", "argmin"};
-  return kNames[static_cast<int>(op)];
-}
-
 }  // namespace
 
 // What accumulation starts from: for lanes, or for the total of a row.
 std::string CPrinter::identity(const Reduction& r, bool vector) const {
   const DType type = k_.scalars[r.input].type;
-  const std::string t = vector ? c_vector(type) : c_scalar(type);
-  if (finds_index(r.op)) return "td_none<" + t + ">()";
-  std::string value;
-  const auto text = [&](double floating, int64_t integer) {
-    const int64_t bits = is_floating(type) ? std::bit_cast<int64_t>(floating) : integer;
-    return CText::constant({ScalarOp::constant, type, {-1, -1, -1}, bits});
-  };
-  constexpr double kInf = std::numeric_limits<double>::infinity();
-  switch (r.op) {
-    case ReduceOp::sum:
-      value = text(0, 0);
-      break;
-    case ReduceOp::prod:
-      value = text(1, 1);
-      break;
-    case ReduceOp::max:
-      value = text(-kInf, std::numeric_limits<int64_t>::min());
-      break;
-    case ReduceOp::min:
-      value = text(kInf, std::numeric_limits<int64_t>::max());
-      break;
-    case ReduceOp::argmax:
-    case ReduceOp::argmin:
-      break;
-  }
+  if (finds_index(r.op)) return std::string("td_none<") + (vector ? c_vector(type) : c_scalar(type)) + ">()";
+  const std::string value = identity_text(r.op, type);
   return vector ? std::string("td_splat_") + c_suffix(type) + "(" + value + ")" : value;
 }
 
@@ -67,32 +39,13 @@ std::string CPrinter::accumulator(const Reduction& r, bool vector) const {
   return finds_index(r.op) ? "td_best<" + type + ">" : type;
 }
 
-// acc = acc joined with another value.
-std::string CPrinter::combine(const Reduction& r, const std::string& a, const std::string& b) const {
-  switch (r.op) {
-    case ReduceOp::sum:
-      return is_floating(r.type) ? a + " + " + b : "td_add(" + a + ", " + b + ")";
-    case ReduceOp::prod:
-      return is_floating(r.type) ? a + " * " + b : "td_mul(" + a + ", " + b + ")";
-    case ReduceOp::max:
-      return "td_max(" + a + ", " + b + ")";
-    case ReduceOp::min:
-      return "td_min(" + a + ", " + b + ")";
-    case ReduceOp::argmax:
-      return "td_join_argmax(" + a + ", " + b + ")";
-    case ReduceOp::argmin:
-      return "td_join_argmin(" + a + ", " + b + ")";
-  }
-  return {};
-}
-
 // `masked`: only the first n lanes take part.
 void CPrinter::accumulate(int32_t r, const std::string& acc, const std::string& position, bool masked) {
   const Reduction& red = k_.reductions[at(r)];
   const std::string value = t_.name(red.input, true);
-  const std::string next = finds_index(red.op) ? std::string("td_") + op_name(red.op) + "(" + acc + ", " +
+  const std::string next = finds_index(red.op) ? std::string("td_") + reduce_name(red.op) + "(" + acc + ", " +
                                                      value + ", " + position + ")"
-                                               : combine(red, acc, value);
+                                               : combine_text(red, acc, value);
   t_.line(acc + " = " + (masked ? "td_first(n, " + next + ", " + acc + ")" : next) + ";");
 }
 
@@ -169,8 +122,8 @@ void CPrinter::row_walk(const Pass& pass) {
   for (const int32_t r : pass.reductions) {
     const Reduction& red = k_.reductions[at(r)];
     const std::string total = "t" + num(r),
-                      lane_total = std::string("td_lanes_") + op_name(red.op) + "(a" + num(r) + ")";
-    t_.line("t" + num(r) + " = b == 0 ? " + lane_total + " : " + combine(red, total, lane_total) + ";");
+                      lane_total = std::string("td_lanes_") + reduce_name(red.op) + "(a" + num(r) + ")";
+    t_.line("t" + num(r) + " = b == 0 ? " + lane_total + " : " + combine_text(red, total, lane_total) + ";");
   }
   t_.line("}");
 }
@@ -277,7 +230,7 @@ void CPrinter::column_walk(const Pass& pass) {
   t_.line("}");
   for_reductions([&](const Reduction& red, const std::string& r) {
     t_.line("for (td_i64 x = 0; x * 16 < count; ++x) t" + r + "[x] = b == 0 ? a" + r +
-            "[x] : " + combine(red, "t" + r + "[x]", "a" + r + "[x]") + ";");
+            "[x] : " + combine_text(red, "t" + r + "[x]", "a" + r + "[x]") + ";");
   });
   t_.line("}");
 }

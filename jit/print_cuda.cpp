@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "tandem/core/error.h"
-#include "tandem/jit/print_c_text.h"
 #include "tandem/jit/print_cuda_printer.h"
 
 namespace tandem::jit {
@@ -65,7 +64,7 @@ int cuda_few_columns(const Kernel& k) {
 }
 
 std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
-  out_ += kernel_comment(k_);
+  t_.out += kernel_comment(k_);
   parameter(symbol);
   const std::string args = "td_args_" + symbol;
   std::string type = args, name = "a";
@@ -97,7 +96,7 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
       start();
       split_row();
       line("}");
-      return std::move(out_);
+      return std::move(t_.out);
   }
   start();
   switch (k_.kind) {
@@ -112,7 +111,7 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
       break;
   }
   line("}");
-  return std::move(out_);
+  return std::move(t_.out);
 }
 
 void CudaPrinter::parameter(const std::string& symbol) {

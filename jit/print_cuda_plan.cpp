@@ -78,17 +78,10 @@ class Planner {
       level = CudaLevel::row;
       phase = phase_[at(input)] + 1;
     }
-    for_inputs(i, [&](int32_t in) {
+    for_inputs(k_, i, [&](int32_t in) {
       level = std::max(level, p_.level[at(in)]);
       phase = std::max(phase, phase_[at(in)]);
     });
-  }
-
-  template <class F>
-  void for_inputs(int32_t i, const F& f) const {
-    const ScalarNode& n = k_.scalars[i];
-    for (int j = 0; j < ops::arity(n.op); ++j) f(n.in[j]);
-    if (n.op == ScalarOp::load && k_.loads[at(n.bits)].index >= 0) f(k_.loads[at(n.bits)].index);
   }
 
   void mark_live(int32_t root) {
@@ -102,7 +95,7 @@ class Planner {
       if (n.op == ScalarOp::load) p_.load_used[at(n.bits)] = true;
       if (n.op == ScalarOp::index) p_.uses_index = true;
       if (n.op == ScalarOp::reduced) todo.push_back(k_.reductions[at(n.bits)].input);
-      for_inputs(i, [&](int32_t in) { todo.push_back(in); });
+      for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
     }
   }
 
@@ -147,7 +140,7 @@ class Planner {
       todo.pop_back();
       if (needed[at(i)] || p_.level[at(i)] != CudaLevel::element) continue;
       needed[at(i)] = true;
-      for_inputs(i, [&](int32_t in) { todo.push_back(in); });
+      for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
     }
     for (int32_t i = 0; i < k_.scalars.size(); ++i)
       if (needed[at(i)]) walk.nodes.push_back(i);

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "tandem/jit/print_c_plan.h"
-#include "tandem/jit/print_c_text.h"
 #include "tandem/jit/print_cuda_printer.h"
 
 namespace tandem::jit {

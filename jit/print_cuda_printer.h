@@ -11,6 +11,7 @@
 
 #include "tandem/jit/print_cuda.h"
 #include "tandem/jit/print_cuda_plan.h"
+#include "tandem/jit/print_text.h"
 
 namespace tandem::jit {
 
@@ -44,8 +45,6 @@ class CudaPrinter {
   void row_stores(const std::string& condition);
   std::string identity(const Reduction& r) const;
   std::string accumulator(const Reduction& r) const;
-  std::string combine(const Reduction& r, const std::string& a, const std::string& b) const;
-  static const char* reduce_name(ReduceOp op);
   std::string reduced_size() const;
 
   // Row kernels: print_cuda_rows.cpp.
@@ -67,7 +66,7 @@ class CudaPrinter {
   std::string element(size_t slot, bool row_level) const;
   void offsets(const CudaWalk& walk);
   void store(int32_t s);
-  void line(const std::string& text);  // a brace at its end opens, one at its start closes a block
+  void line(const std::string& text) { t_.line(text); }
 
   int rank() const { return k_.kept_rank + k_.reduced_rank; }
   size_t slots() const { return k_.loads.size() + k_.stores.size(); }
@@ -87,9 +86,8 @@ class CudaPrinter {
 
   const Kernel& k_;
   const CudaPlan& plan_;
-  std::string out_;
+  CodeText t_;
   bool passed_ = false;  // operands and results of an element are parameters: "l2"
-  int depth_ = 0;
 };
 
 /// Threads of a block at most, and the warps that share a column's or a long row's blocks.

@@ -183,7 +183,7 @@ void CudaPrinter::row_walk(const CudaWalk& walk, const std::string& name) {
   line("if (!together) {");
   for (const int32_t r : walk.reductions)
     line("t" + num(r) + " = b == 0 ? a" + num(r) + " : " +
-         combine(k_.reductions[at(r)], "t" + num(r), "a" + num(r)) + ";");
+         combine_text(k_.reductions[at(r)], "t" + num(r), "a" + num(r)) + ";");
   line("continue;");
   line("}");
   join_blocks(walk, "(n + " + num(kRowBlock - 1) + ") / " + num(kRowBlock), "");
@@ -235,7 +235,8 @@ void CudaPrinter::split_row() {
   line("for (td_i64 w = 1; w < parts; ++w) {");
   for (const int32_t r : walk.reductions)
     line("t" + num(r) + " = " +
-         combine(k_.reductions[at(r)], "t" + num(r), "td_fresh(z" + num(r) + " + at * parts + w)") + ";");
+         combine_text(k_.reductions[at(r)], "t" + num(r), "td_fresh(z" + num(r) + " + at * parts + w)") +
+         ";");
   line("}");
   for (auto w = single + 1; w < plan_.walks.end(); ++w) rows_before(*w);
   row_stores("lane == 0");

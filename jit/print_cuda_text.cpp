@@ -1,5 +1,4 @@
 // One line per scalar node: every value is one element's.
-#include "tandem/jit/print_c_text.h"
 #include "tandem/jit/print_cuda_printer.h"
 
 namespace tandem::jit {
@@ -14,14 +13,6 @@ std::string num(I v) {
   return std::to_string(v);
 }
 }  // namespace
-
-void CudaPrinter::line(const std::string& text) {
-  if (!text.empty() && text[0] == '}') --depth_;
-  out_.append(at(depth_) * 2, ' ');
-  out_ += text;
-  out_ += '\n';
-  if (!text.empty() && text.back() == '{') ++depth_;
-}
 
 bool CudaPrinter::slot_row_level(size_t slot) const {
   if (k_.kind == KernelKind::pointwise) return false;
@@ -95,20 +86,13 @@ std::string CudaPrinter::load(int32_t id) const {
 
 std::string CudaPrinter::value(int32_t id) const {
   const ScalarNode& n = k_.scalars[id];
-  const bool floating = is_floating(n.type);
-  const auto in = [&](int i) { return "v" + num(n.in[i]); };
-  const auto call = [&](const std::string& function) {
-    std::string text = "td_" + function + "(";
-    for (int i = 0; i < ops::arity(n.op); ++i) text += (i ? ", " : "") + in(i);
-    return text + ")";
-  };
   switch (n.op) {
     case ScalarOp::load:
       return load(id);
     case ScalarOp::number:
       return std::string("td_number_") + c_suffix(n.type) + "(a.numbers[" + num(n.bits) + "])";
     case ScalarOp::constant:
-      return CText::constant(n);
+      return constant_text(n);
     case ScalarOp::index:
       switch (k_.kind) {
         case KernelKind::pointwise:
@@ -121,26 +105,10 @@ std::string CudaPrinter::value(int32_t id) const {
       break;
     case ScalarOp::reduced:
       return "t" + num(n.bits) + (finds_index(k_.reductions[at(n.bits)].op) ? ".index" : "");
-    case ScalarOp::add:
-      if (floating) return in(0) + " + " + in(1);
-      break;
-    case ScalarOp::sub:
-      if (floating) return in(0) + " - " + in(1);
-      break;
-    case ScalarOp::mul:
-      if (floating) return in(0) + " * " + in(1);
-      break;
-    case ScalarOp::div:
-      return in(0) + " / " + in(1);
-    case ScalarOp::neg:
-      if (floating) return "-" + in(0);
-      break;
-    case ScalarOp::cast:
-      return call(std::string(c_suffix(k_.scalars[n.in[0]].type)) + "_to_" + c_suffix(n.type));
     default:
       break;
   }
-  return call(ops::name(n.op));
+  return scalar_text(k_, n, [&](int i) { return "v" + num(n.in[i]); });
 }
 
 void CudaPrinter::node(int32_t id) {

@@ -1,14 +1,8 @@
 // Walks over the reduced dimensions, and how the results of their blocks are joined: in order, by every
 // thread.
-#include <bit>
-#include <limits>
-
-#include "tandem/jit/print_c_text.h"
 #include "tandem/jit/print_cuda_printer.h"
 
 namespace tandem::jit {
-
-using ops::ScalarOp;
 
 namespace {
 
@@ -19,56 +13,14 @@ std::string num(I v) {
 }
 }  // namespace
 
-const char* CudaPrinter::reduce_name(ReduceOp op) {
-  static constexpr const char* kNames[] = {"sum", "prod", "max", "min", "argmax", "argmin"};
-  return kNames[static_cast<int>(op)];
-}
-
 std::string CudaPrinter::identity(const Reduction& r) const {
   const DType type = k_.scalars[r.input].type;
-  if (finds_index(r.op)) return std::string("td_none<") + c_scalar(type) + ">()";
-  const auto text = [&](double floating, int64_t integer) {
-    const int64_t bits = is_floating(type) ? std::bit_cast<int64_t>(floating) : integer;
-    return CText::constant({ScalarOp::constant, type, {-1, -1, -1}, bits});
-  };
-  constexpr double kInf = std::numeric_limits<double>::infinity();
-  switch (r.op) {
-    case ReduceOp::sum:
-      return text(0, 0);
-    case ReduceOp::prod:
-      return text(1, 1);
-    case ReduceOp::max:
-      return text(-kInf, std::numeric_limits<int64_t>::min());
-    case ReduceOp::min:
-      return text(kInf, std::numeric_limits<int64_t>::max());
-    case ReduceOp::argmax:
-    case ReduceOp::argmin:
-      break;
-  }
-  return {};
+  return finds_index(r.op) ? std::string("td_none<") + c_scalar(type) + ">()" : identity_text(r.op, type);
 }
 
 std::string CudaPrinter::accumulator(const Reduction& r) const {
   const std::string type = c_scalar(k_.scalars[r.input].type);
   return finds_index(r.op) ? "td_best<" + type + ">" : type;
-}
-
-std::string CudaPrinter::combine(const Reduction& r, const std::string& a, const std::string& b) const {
-  switch (r.op) {
-    case ReduceOp::sum:
-      return is_floating(r.type) ? a + " + " + b : "td_add(" + a + ", " + b + ")";
-    case ReduceOp::prod:
-      return is_floating(r.type) ? a + " * " + b : "td_mul(" + a + ", " + b + ")";
-    case ReduceOp::max:
-      return "td_max(" + a + ", " + b + ")";
-    case ReduceOp::min:
-      return "td_min(" + a + ", " + b + ")";
-    case ReduceOp::argmax:
-      return "td_join_argmax(" + a + ", " + b + ")";
-    case ReduceOp::argmin:
-      return "td_join_argmin(" + a + ", " + b + ")";
-  }
-  return {};
 }
 
 std::string CudaPrinter::reduced_size() const {
@@ -111,7 +63,7 @@ void CudaPrinter::body(const CudaWalk& walk, const std::string& name, bool passe
     const std::string acc = "a" + num(r), v = "v" + num(red.input);
     line(acc + " = " +
          (finds_index(red.op) ? std::string("td_") + reduce_name(red.op) + "(" + acc + ", " + v + ", r)"
-                              : combine(red, acc, v)) +
+                              : combine_text(red, acc, v)) +
          ";");
   }
   line("};");
@@ -134,7 +86,7 @@ void CudaPrinter::join_blocks(const CudaWalk& walk, const std::string& blocks, c
   line("for (int w = 0; w < last; ++w) {");
   for (const int32_t r : walk.reductions) {
     const std::string z = "z" + num(r) + "[" + other + "]", t = "t" + num(r);
-    line(t + " = b + w == 0 ? " + z + " : " + combine(k_.reductions[at(r)], t, z) + ";");
+    line(t + " = b + w == 0 ? " + z + " : " + combine_text(k_.reductions[at(r)], t, z) + ";");
   }
   line("}");
   line("__syncthreads();");

@@ -7,6 +7,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
+#include "tandem/ops/axis_split.h"
 #include "tandem/ops/rules.h"
 
 namespace tandem::ops {
@@ -64,18 +65,6 @@ void with_type(DType t, F&& f) {
       return f(double{});
   }
   internal_error("no such type");
-}
-
-/// Sizes around an axis: (outer, size, inner). A scalar is one element.
-struct Split {
-  int64_t outer = 1, size = 1, inner = 1;
-};
-Split split(const Dims& sizes, int64_t axis) {
-  Split s;
-  if (sizes.empty()) return s;
-  const int at = normalize_axis(axis, sizes.rank(), "native");
-  for (int i = 0; i < sizes.rank(); ++i) (i < at ? s.outer : i == at ? s.size : s.inner) *= sizes[i];
-  return s;
 }
 
 template <class T>
@@ -152,12 +141,20 @@ char* at_element(void* base, int64_t element, DType type) {
 
 }  // namespace
 
+AxisSplit split_axis(const Dims& sizes, int64_t axis) {
+  AxisSplit s;
+  if (sizes.empty()) return s;
+  const int at = normalize_axis(axis, sizes.rank(), "native");
+  for (int i = 0; i < sizes.rank(); ++i) (i < at ? s.outer : i == at ? s.size : s.inner) *= sizes[i];
+  return s;
+}
+
 void native::cat(const NativeCall& c) {
   const TensorType& result = c.out_types[0];
-  const Split to = split(result.sizes, c.words[0]);
+  const AxisSplit to = split_axis(result.sizes, c.words[0]);
   int64_t start = 0;
   for (size_t i = 0; i < c.in.size(); ++i) {
-    const Split from = split(c.in_types[i].sizes, c.words[0]);
+    const AxisSplit from = split_axis(c.in_types[i].sizes, c.words[0]);
     const int64_t run = from.size * from.inner;
     copy_runs(c.in[i], c.in_types[i].dtype, run, at_element(c.out[0], start * to.inner, result.dtype),
               result.dtype, to.size * to.inner, to.outer, run);
@@ -167,8 +164,8 @@ void native::cat(const NativeCall& c) {
 
 void native::pad(const NativeCall& c) {
   const TensorType& result = c.out_types[0];
-  const Split from = split(c.in_types[0].sizes, c.words[0]);
-  const Split to = split(result.sizes, c.words[0]);
+  const AxisSplit from = split_axis(c.in_types[0].sizes, c.words[0]);
+  const AxisSplit to = split_axis(result.sizes, c.words[0]);
   const int64_t nbytes = numel(result.sizes) * itemsize(result.dtype);
   if (nbytes > 0) std::memset(c.out[0], 0, static_cast<size_t>(nbytes));
   copy_runs(c.in[0], result.dtype, from.size * from.inner,
@@ -177,7 +174,7 @@ void native::pad(const NativeCall& c) {
 }
 
 void native::index_add(const NativeCall& c) {
-  const Split to = split(c.out_types[0].sizes, c.words[0]);
+  const AxisSplit to = split_axis(c.out_types[0].sizes, c.words[0]);
   const int64_t n = c.in_types[1].sizes[0];
   if (!indices_fit(c, n, to.size)) return;
   copy_first(c);
@@ -221,7 +218,7 @@ void native::scatter_add(const NativeCall& c) {
 }
 
 void native::cumsum(const NativeCall& c) {
-  const Split s = split(c.in_types[0].sizes, c.words[0]);
+  const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
   const bool reverse = c.words[1] != 0;
   if (s.outer * s.size * s.inner == 0) return;
   with_type(c.in_types[0].dtype, [&](auto from_tag) {

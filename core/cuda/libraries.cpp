@@ -76,45 +76,43 @@ void fill(const Opened& library, const char* symbol, F& function, std::string& m
     missing = std::string("the library found is too old: it has no ") + symbol;
 }
 
+/// Opens a library and fills its table by `fill_table(library, table, missing)`.
+template <class Table, class Fill>
+Library<Table>* find(const char* what, std::initializer_list<const char*> names, Fill&& fill_table) {
+  auto* out = new Library<Table>;
+  const Opened library = open(what, names);
+  out->missing = library.missing;
+  fill_table(library, out->table, out->missing);
+  return out;
+}
+
+#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, table.name, missing);
 const Library<Driver>& find_driver() {
-  static const auto* const found = [] {
-    auto* out = new Library<Driver>;
-    const Opened library = open("the CUDA driver", {"libcuda.so.1"});
-    out->missing = library.missing;
-#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, out->table.name, out->missing);
+  static const auto* const found = find<Driver>(
+      "the CUDA driver", {"libcuda.so.1"}, [](const Opened& library, Driver& table, std::string& missing) {
 #include "tandem/core/cuda/driver.def"
-#undef TANDEM_CUDA
-    return out;
-  }();
+      });
   return *found;
 }
 
 const Library<Nvrtc>& find_nvrtc() {
-  static const auto* const found = [] {
-    auto* out = new Library<Nvrtc>;
-    const Opened library = open("NVRTC, CUDA's run-time compiler,", {"libnvrtc.so.13", "libnvrtc.so.12"});
-    out->missing = library.missing;
-#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, out->table.name, out->missing);
+  static const auto* const found =
+      find<Nvrtc>("NVRTC, CUDA's run-time compiler,", {"libnvrtc.so.13", "libnvrtc.so.12"},
+                  [](const Opened& library, Nvrtc& table, std::string& missing) {
 #include "tandem/core/cuda/nvrtc.def"
-#undef TANDEM_CUDA
-    return out;
-  }();
+                  });
   return *found;
 }
 
 const Library<CublasLt>& find_cublaslt() {
-  static const auto* const found = [] {
-    auto* out = new Library<CublasLt>;
-    const Opened library =
-        open("cuBLASLt, CUDA's matrix products,", {"libcublasLt.so.13", "libcublasLt.so.12"});
-    out->missing = library.missing;
-#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, out->table.name, out->missing);
+  static const auto* const found =
+      find<CublasLt>("cuBLASLt, CUDA's matrix products,", {"libcublasLt.so.13", "libcublasLt.so.12"},
+                     [](const Opened& library, CublasLt& table, std::string& missing) {
 #include "tandem/core/cuda/cublaslt.def"
-#undef TANDEM_CUDA
-    return out;
-  }();
+                     });
   return *found;
 }
+#undef TANDEM_CUDA
 
 }  // namespace
 

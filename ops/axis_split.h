@@ -1,0 +1,15 @@
+// The sizes before, along and behind an axis, as native kernels walk over contiguous memory. A value; any
+// thread.
+#pragma once
+
+#include "tandem/core/dims.h"
+
+namespace tandem::ops {
+
+struct AxisSplit {
+  int64_t outer = 1, size = 1, inner = 1;
+};
+/// A scalar is one element.
+AxisSplit split_axis(const Dims& sizes, int64_t axis);
+
+}  // namespace tandem::ops
