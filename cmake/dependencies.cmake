@@ -1,6 +1,6 @@
 # Third-party libraries. Header-only ones are seen while Tandem itself compiles and never by its users: they stand in
 # tandem_private_headers, whose include folders each library takes privately. A user of an installed Tandem needs zlib,
-# threads and, where it was built with it, oneDNN.
+# threads and, where it was built with them, oneDNN, libpng and libjpeg.
 
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
@@ -42,6 +42,17 @@ include(cmake/find_dnnl.cmake)
 if(TARGET tandem::dnnl)
   list(APPEND TANDEM_PRIVATE_DEFINITIONS TANDEM_HAVE_DNNL=1)
 endif()
+set(TANDEM_IMAGE_LIBRARIES)
+set(TANDEM_IMAGE_PACKAGES)
+foreach(name PNG JPEG)
+  find_package(${name} QUIET)
+  if(${name}_FOUND)
+    list(APPEND TANDEM_PRIVATE_DEFINITIONS TANDEM_HAVE_${name}=1)
+    list(APPEND TANDEM_PRIVATE_INCLUDES ${${name}_INCLUDE_DIRS})
+    list(APPEND TANDEM_IMAGE_LIBRARIES ${name}::${name})
+    list(APPEND TANDEM_IMAGE_PACKAGES ${name})
+  endif()
+endforeach()
 list(REMOVE_DUPLICATES TANDEM_PRIVATE_INCLUDES)
 # An explicit -isystem /usr/include breaks the standard library's #include_next.
 list(REMOVE_ITEM TANDEM_PRIVATE_INCLUDES ${CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES})
@@ -53,7 +64,7 @@ function(tandem_private_headers target)
 endfunction()
 
 if(PROJECT_IS_TOP_LEVEL)
-  foreach(name EIGEN SPDLOG DNNL)
+  foreach(name EIGEN SPDLOG DNNL PNG JPEG)
     if("TANDEM_HAVE_${name}=1" IN_LIST TANDEM_PRIVATE_DEFINITIONS)
       string(APPEND tandem_found " ${name}")
     else()

@@ -18,7 +18,7 @@ macro(tandem_add_folder folder)
     target_include_directories(${tandem_target} PUBLIC
       $<BUILD_INTERFACE:${TANDEM_INCLUDE_DIR}> $<INSTALL_INTERFACE:include>)
     target_link_libraries(${tandem_target} PUBLIC ${TANDEM_LIBRARIES} Threads::Threads
-      PRIVATE ZLIB::ZLIB ${CMAKE_DL_LIBS})
+      PRIVATE ZLIB::ZLIB ${TANDEM_IMAGE_LIBRARIES} ${CMAKE_DL_LIBS})
     if(TARGET tandem::dnnl)
       target_link_libraries(${tandem_target} PRIVATE tandem::dnnl)
     endif()

@@ -15,7 +15,8 @@ struct Modes {
   bool flush_denormals = false;  // results below 2^-126 become zero
   uint8_t autocast = 0;          // 0 off, else 1 + DType
   Device default_device;
-  uint16_t spare = 0;
+  bool tf32 = false;  // products of float32 may round their operands
+  uint8_t spare = 0;
   friend constexpr bool operator==(const Modes&, const Modes&) = default;
 };
 static_assert(sizeof(Modes) == 8);
@@ -69,6 +70,21 @@ class OnDevice : public ModeGuard {
   static Modes with(Device d) {
     Modes m = modes();
     m.default_device = d;
+    return m;
+  }
+};
+
+/// CUDA products of float32 in this scope may round their operands to TF32, which keeps 10 bits of the
+/// mantissa and sums in float32; their gradients do as they did. Off without it, and nothing on the CPU
+/// (PyTorch's allow_tf32).
+class AllowTf32 : public ModeGuard {
+ public:
+  explicit AllowTf32(bool allow = true) : ModeGuard(with(allow)) {}
+
+ private:
+  static Modes with(bool allow) {
+    Modes m = modes();
+    m.tf32 = allow;
     return m;
   }
 };

@@ -78,11 +78,11 @@ Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value) {
 }
 
 Tensor matmul(const Tensor& a, const Tensor& b, Location where) {
-  return CallBuilder(OpId::matmul, where).in(a).in(b).run();
+  return CallBuilder(OpId::matmul, where).in(a).in(b).word(modes().tf32).run();
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Location where) {
-  return CallBuilder(OpId::linear, where).in(x).in(weight).in(bias).run();
+  return CallBuilder(OpId::linear, where).in(x).in(weight).in(bias).word(modes().tf32).run();
 }
 
 Tensor embedding(const Tensor& index, const Tensor& weight, Location where) {

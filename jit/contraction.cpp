@@ -27,12 +27,13 @@ bool fold(const Layout& l, int count, int64_t& size, int64_t& stride) {
 }
 }  // namespace
 
-int plan_contraction(OpId op, const Layout& a, const Layout& b, const Layout* bias, DType dtype,
-                     Contraction& result) {
+int plan_contraction(OpId op, ops::Words words, const Layout& a, const Layout& b, const Layout* bias,
+                     DType dtype, Contraction& result) {
   TANDEM_INTERNAL(op == OpId::matmul || op == OpId::linear, "a contraction that the planner does not know");
   result = {};
   ops::ProductCall& c = result.call;
   c.dtype = dtype;
+  c.tf32 = words[0] != 0;
   const int ra = a.sizes.rank(), rb = b.sizes.rank();
   c.k = a.sizes[ra - 1];
   c.a_col = a.strides[ra - 1];

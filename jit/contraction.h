@@ -16,7 +16,7 @@ struct Contraction {
 
 /// The result is contiguous. Returns -1, or the operand that must be copied to contiguous memory first (its
 /// rows have no common stride).
-int plan_contraction(OpId op, const ops::Layout& a, const ops::Layout& b, const ops::Layout* bias,
-                     DType dtype, Contraction& result);
+int plan_contraction(OpId op, ops::Words words, const ops::Layout& a, const ops::Layout& b,
+                     const ops::Layout* bias, DType dtype, Contraction& result);
 
 }  // namespace tandem::jit

@@ -54,10 +54,11 @@ std::optional<Matrix> matrix(int64_t rows, int64_t columns, int64_t row_stride, 
 struct Types {
   int data = 0, compute = 0, scale = 0;
 };
-std::optional<Types> types_of(DType t) {
-  switch (t) {
+std::optional<Types> types_of(const ProductCall& call) {
+  switch (call.dtype) {
     case DType::float32:
-      return Types{CublasLt::kReal32F, CublasLt::kCompute32F, CublasLt::kReal32F};
+      return Types{CublasLt::kReal32F, call.tf32 ? CublasLt::kComputeFastTf32 : CublasLt::kCompute32F,
+                   CublasLt::kReal32F};
     case DType::float64:
       return Types{CublasLt::kReal64F, CublasLt::kCompute64F, CublasLt::kReal64F};
     case DType::float16:
@@ -76,7 +77,7 @@ void check(int status, const char* call) {
 struct Key {
   int device;
   DType dtype;
-  bool bias;
+  bool tf32, bias;
   int64_t batch, m, n, k;
   std::array<int64_t, 8> strides;
   friend auto operator<=>(const Key&, const Key&) = default;
@@ -151,7 +152,7 @@ std::optional<LibraryProduct> plan(const CublasLt& api, CublasLt::Handle handle,
 }
 
 const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bias) {
-  const std::optional<Types> types = types_of(call.dtype);
+  const std::optional<Types> types = types_of(call);
   if (!types || call.m * call.n * call.batch == 0 || call.k == 0) return nullptr;
   if (bias && call.bias_stride != 1 && call.n > 1) return nullptr;
   const auto a = matrix(call.m, call.k, call.a_row, call.a_col, call.a_batch);
@@ -163,6 +164,7 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
   const Key key{
       device.index(),
       call.dtype,
+      call.tf32,
       bias,
       call.batch,
       call.m,

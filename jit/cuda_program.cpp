@@ -1,7 +1,5 @@
 #include "tandem/jit/cuda_program.h"
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <mutex>
 #include <optional>
@@ -14,6 +12,7 @@
 #include "tandem/jit/disk_cache.h"
 #include "tandem/jit/kernel_table.h"
 #include "tandem/jit/print_cuda.h"
+#include "tandem/jit/programs.h"
 #include "tandem/jit/sha256.h"
 
 namespace tandem::jit {
@@ -24,7 +23,6 @@ using cuda::Runtime;
 
 namespace {
 
-constexpr size_t kKernelsPerProgram = 12;
 constexpr char kKernelMark[] = "// --- kernels ---\n";  // what stands before it is the same in every program
 
 struct Table {
@@ -118,15 +116,24 @@ struct Wanted {
 
 /// Compiles and loads the functions, and enters them into the table.
 void make(Runtime& device, const std::vector<Wanted>& wanted) {
-  for (size_t begin = 0; begin < wanted.size(); begin += kKernelsPerProgram) {
-    const size_t end = std::min(begin + kKernelsPerProgram, wanted.size());
+  struct Compiled {
+    size_t begin, end;
+    std::string cubin;
+  };
+  std::vector<Compiled> programs;
+  std::mutex mutex;  // guards `programs`
+  for_programs(wanted.size(), [&](size_t begin, size_t end) {
     std::string source = cuda_prelude() + kKernelMark;
     for (size_t i = begin; i < end; ++i) source += wanted[i].text;
-    const std::string cubin = cubin_of(source, device.capability());
-    device.use();
+    std::string cubin = cubin_of(source, device.capability());
+    const std::lock_guard lock(mutex);
+    programs.push_back({begin, end, std::move(cubin)});
+  });
+  device.use();
+  for (const Compiled& program : programs) {
     cuda::Module module = nullptr;  // stays loaded: plans keep its functions
-    device.check(device.api().module_load(&module, cubin.data()), "cuModuleLoadData");
-    for (size_t i = begin; i < end; ++i) {
+    device.check(device.api().module_load(&module, program.cubin.data()), "cuModuleLoadData");
+    for (size_t i = program.begin; i < program.end; ++i) {
       Function function = nullptr;
       device.check(device.api().module_function(&function, module, wanted[i].symbol.c_str()),
                    "cuModuleGetFunction");

@@ -5,7 +5,7 @@
 //
 // A node is an op applied to values, or one of four leaves: a tensor input, a run-time number, a constant
 // number, or a number counted from sizes. Values are logical: sizes and dtype, no strides; an input says how
-// it lies in memory. Text form, one line a node, parses back:
+// it lies in memory. Text form, one line a node, parses back (a boolean attribute that is 0 is left out):
 //   graph {
 //     %0 = input float32(64, 784) strides (784, 1) "arg0"
 //     %1 = number float64

@@ -364,8 +364,9 @@ class Parser {
       break;
     }
     for (int k = 0; k < op.n_attrs; ++k) {
-      const auto& w = words[static_cast<size_t>(k)];
+      auto& w = words[static_cast<size_t>(k)];
       if (op.attrs[k].run_time()) continue;
+      if (w.empty() && op.attrs[k].type == AttrType::boolean) w = {0};
       if (w.empty()) expected(std::string("attribute ") + op.attrs[k].name + " of " + op.name, at_ - 1);
       n.words.insert(n.words.end(), w.begin(), w.end());
     }

@@ -125,10 +125,11 @@ class Printer {
     size_t at = 0;
     for (int k = 0; k < op.n_attrs; ++k) {
       if (op.attrs[k].run_time()) continue;
-      if (!n.in.empty() || !s.empty()) s += ", ";
-      s += std::string(op.attrs[k].name) + "=";
       const size_t here = at++;
       const int64_t v = here < n.words.size() ? n.words[here] : -1;
+      if (op.attrs[k].type == AttrType::boolean && v == 0) continue;
+      if (!n.in.empty() || !s.empty()) s += ", ";
+      s += std::string(op.attrs[k].name) + "=";
       if (op.attrs[k].type == AttrType::list) {
         const auto left = static_cast<int64_t>(n.words.size()) - static_cast<int64_t>(at);
         s += integers(n.words, at, std::min(v, left));

@@ -1,13 +1,12 @@
 #include "tandem/jit/kernel_table.h"
 
-#include <algorithm>
 #include <chrono>
 #include <mutex>
-#include <thread>
 #include <unordered_map>
 
 #include "tandem/core/log.h"
 #include "tandem/jit/kernel_cache.h"
+#include "tandem/jit/programs.h"
 
 namespace tandem::jit {
 
@@ -20,8 +19,6 @@ Table& table() {
   static Table* const t = new Table;  // plans of static lifetime may outlive any destructor
   return *t;
 }
-
-constexpr size_t kKernelsPerProgram = 12;
 
 struct Printed {
   KnownKernel* kernel;
@@ -80,17 +77,7 @@ double compile_kernels(const std::vector<const Kernel*>& kernels,
       all.push_back(std::move(p));
   }
   if (all.empty()) return 0;
-  const size_t programs = (all.size() + kKernelsPerProgram - 1) / kKernelsPerProgram;
-  const size_t workers = std::min<size_t>(programs, std::max(1u, std::thread::hardware_concurrency()));
-  std::atomic<size_t> next{0};
-  const auto work = [&] {
-    for (size_t i = next++; i < programs; i = next++)
-      compile(all, i * all.size() / programs, (i + 1) * all.size() / programs);
-  };
-  std::vector<std::thread> threads;
-  for (size_t i = 1; i < workers; ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& t : threads) t.join();
+  for_programs(all.size(), [&](size_t begin, size_t end) { compile(all, begin, end); });
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 

@@ -368,8 +368,8 @@ class Planner {
     ProductCallPlan c;
     const bool biased = n.in.size() > 2 && n.in[2] >= 0;
     const int awkward =
-        plan_contraction(n.op, p_.layout(n.in[0]), p_.layout(n.in[1]), biased ? &p_.layout(n.in[2]) : nullptr,
-                         p_.g.type(n.out[0]).dtype, c.shape);
+        plan_contraction(n.op, n.words, p_.layout(n.in[0]), p_.layout(n.in[1]),
+                         biased ? &p_.layout(n.in[2]) : nullptr, p_.g.type(n.out[0]).dtype, c.shape);
     TANDEM_INTERNAL(awkward < 0, "a product's operand was not made ready");
     c.a = operand_address(n.in[0]);
     c.b = operand_address(n.in[1]);

@@ -158,8 +158,9 @@ class Preparer {
             if (v >= 0 && p_.value_class(v) != ValueClass::memory) v = copy(v, node.where);
           Contraction c;
           const Layout* bias = node.in.size() > 2 && node.in[2] >= 0 ? &p_.layout(node.in[2]) : nullptr;
-          const int awkward = plan_contraction(node.op, p_.layout(node.in[0]), p_.layout(node.in[1]), bias,
-                                               from_.type(source.out[0]).dtype, c);
+          const int awkward =
+              plan_contraction(node.op, node.words, p_.layout(node.in[0]), p_.layout(node.in[1]), bias,
+                               from_.type(source.out[0]).dtype, c);
           if (awkward >= 0)
             node.in[static_cast<size_t>(awkward)] = copy(node.in[static_cast<size_t>(awkward)], node.where);
           break;

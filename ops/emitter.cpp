@@ -78,7 +78,7 @@ Value Emitter::pad(Value a, int64_t axis, int64_t before, int64_t after) {
   return call(OpId::pad, {a}, {axis, before, after});
 }
 
-Value Emitter::matmul(Value a, Value b) { return call(OpId::matmul, {a, b}); }
+Value Emitter::matmul(Value a, Value b, bool tf32) { return call(OpId::matmul, {a, b}, {int64_t{tf32}}); }
 
 Value Emitter::full(const Dims& sizes, DType dtype, double value) {
   return call(OpId::full, {number(value)}, with_list({static_cast<int64_t>(dtype)}, sizes));

@@ -64,7 +64,7 @@ class Emitter {
   Value slice(Value a, int64_t axis, int64_t start, int64_t end, int64_t step = 1);
   /// Zeros before and after along an axis.
   Value pad(Value a, int64_t axis, int64_t before, int64_t after);
-  Value matmul(Value a, Value b);
+  Value matmul(Value a, Value b, bool tf32 = false);
   Value full(const Dims& sizes, DType type, double value);
   Value full_like(Value a, double value);
   /// Sums `a` down to `sizes`, the reverse of broadcasting; `a` itself if the sizes are equal.

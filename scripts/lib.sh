@@ -1,6 +1,10 @@
 # Shared by the scripts beside it: where the repository is, help, and one way to build.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# Where scripts/setup puts NVRTC if the machine has none; looked at before all others then.
+nvrtc=$root/.cache/cuda
+[[ ! -d $nvrtc ]] || export TANDEM_CUDA_PATH=${TANDEM_CUDA_PATH:+$TANDEM_CUDA_PATH:}$nvrtc
+
 # Prints the comment at the top of the calling script.
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" | sed '/^[^ ]*set -/d'; }
 

@@ -114,6 +114,10 @@ class Validator {
     m.deterministic = bytes[offsetof(Modes, deterministic)] == 1;
     m.flush_denormals = bytes[offsetof(Modes, flush_denormals)] == 1;
     m.autocast = bytes[offsetof(Modes, autocast)];
+    m.tf32 = bytes[offsetof(Modes, tf32)] == 1;
+    const uint8_t* const device = bytes + offsetof(Modes, default_device);
+    const bool cuda = device[offsetof(Device, type)] == static_cast<uint8_t>(DeviceType::cuda);
+    m.default_device = {cuda ? DeviceType::cuda : DeviceType::cpu, device[offsetof(Device, index)]};
     return modes_word(m) == word && m.autocast <= kDTypeCount;
   }
   static void require(bool fine, const char* what) {

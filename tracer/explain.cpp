@@ -36,6 +36,7 @@ void compare_modes(uint64_t before, uint64_t now, std::vector<std::string>& out)
   flag("grad", b.grad, n.grad);
   flag("deterministic", b.deterministic, n.deterministic);
   flag("flush_denormals", b.flush_denormals, n.flush_denormals);
+  flag("tf32", b.tf32, n.tf32);
   const auto cast = [](uint8_t a) { return a ? std::string(name(static_cast<DType>(a - 1))) : "off"; };
   if (b.autocast != n.autocast) out.push_back(change("mode autocast", cast(b.autocast), cast(n.autocast)));
   if (!(b.default_device == n.default_device))

@@ -1,6 +1,7 @@
 // All of tandem::nn: modules, layers, containers, initialisers.
 #pragma once
 
+#include "tandem/eager/nn/clip.h"
 #include "tandem/eager/nn/containers.h"
 #include "tandem/eager/nn/init.h"
 #include "tandem/eager/nn/layers.h"

@@ -20,6 +20,7 @@ namespace tandem::ops {
 struct ProductCall {
   int64_t batch = 1, m = 0, n = 0, k = 0;
   DType dtype = DType::float32;
+  bool tf32 = false;  // float32 operands may be rounded; not on the CPU
   const void* a = nullptr;
   int64_t a_batch = 0, a_row = 0, a_col = 0;
   const void* b = nullptr;

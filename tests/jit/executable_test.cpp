@@ -172,13 +172,13 @@ TEST_CASE("products take views as strides, bias inside", "[jit]") {
                    {DType::float32, {3, 6, 5}}},
                   {},
                   [](Emitter& e, const Values& in, const Values&) {
-                    const Value y = e.call(OpId::linear, {in[0], in[1], in[2]});  // (6, 7)
-                    const Value g = e.matmul(e.transpose(y, 0, 1), in[0]);        // (7, 5)
-                    const Value b = e.matmul(in[3], e.transpose(in[4], 1, 2));    // (2, 3, 4, 6)
+                    const Value y = e.call(OpId::linear, {in[0], in[1], in[2]}, {0});  // (6, 7)
+                    const Value g = e.matmul(e.transpose(y, 0, 1), in[0]);             // (7, 5)
+                    const Value b = e.matmul(in[3], e.transpose(in[4], 1, 2));         // (2, 3, 4, 6)
                     const Value f = e.matmul(e.permute(in[3], {1, 0, 2, 3}),
                                              e.transpose(in[1], 0, 1));  // rows without a common stride
                     const Value v = e.matmul(in[0], e.slice(in[2], 0, 1, 6));
-                    return Values{y, g, b, f, v, e.call(OpId::linear, {in[3], in[1], Value{}})};
+                    return Values{y, g, b, f, v, e.call(OpId::linear, {in[3], in[1], Value{}}, {0})};
                   },
                   {}};
   const RunResult r = check_program(p);
@@ -355,7 +355,7 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
   for (size_t l = 0; l < 3; ++l) {
     w.push_back(in[2 + l * 6]);
     b.push_back(in[5 + l * 6]);
-    const Value z = e.call(OpId::linear, {activations.back(), w[l], b[l]});
+    const Value z = e.call(OpId::linear, {activations.back(), w[l], b[l]}, {0});
     sums.push_back(z);
     activations.push_back(l < 2 ? e.relu(z) : z);
   }
@@ -379,7 +379,7 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
   Value g = gradients(OpId::cross_entropy, {activations[3], labels, ignore}, {loss}, one, {1})[0];
   Values grads(6);
   for (size_t l = 3; l-- > 0;) {
-    const Values d = gradients(OpId::linear, {activations[l], w[l], b[l]}, {{}}, g, {});
+    const Values d = gradients(OpId::linear, {activations[l], w[l], b[l]}, {{}}, g, {0});
     grads[2 * l] = d[1];
     grads[2 * l + 1] = d[2];
     if (l > 0) g = gradients(OpId::relu, {sums[l - 1]}, {activations[l]}, d[0], {})[0];

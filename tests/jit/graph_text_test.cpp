@@ -26,7 +26,7 @@ const char* const kWhole = R"(graph {
   %10 = mul(%9, %8) : float32(64, 1)
   %11 = layer_norm(%0, _, _, %5, rank=1) : float32(64, 784)
   %12 = rand(%4, %4, dtype=float32, sizes=[2, 3]) : float32(2, 3)
-  %13, %14 = sgd_momentum_update(%0, %0, %0, %3, %3, %3, %3, nesterov=0, first=1) : float32(64, 784), float32(64, 784)
+  %13, %14 = sgd_momentum_update(%0, %0, %0, %3, %3, %3, %3, first=1) : float32(64, 784), float32(64, 784)
   return %10, %11, %12, %10
   write %0 <- %14
 }
@@ -85,6 +85,9 @@ TEST_CASE("a graph with every kind of line is its own text", "[graph]") {
   CHECK(g.inputs[1].alignment == 2);
   CHECK(g.number_types == std::vector<DType>{DType::float64, DType::int64});
   same_graph(g, parse_graph(to_string(g)));
+  std::string spelled = kWhole;
+  spelled.replace(spelled.find("first=1"), 7, "nesterov=0, first=1");
+  same_graph(g, parse_graph(spelled));
 }
 
 TEST_CASE("values may have names, comments and any spacing", "[graph]") {

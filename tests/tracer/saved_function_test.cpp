@@ -202,6 +202,26 @@ TEST_CASE("several signatures, results that are views, and lines of errors are k
   CHECK(has(text, "saved_function_test.cpp:" + std::to_string(line)));
 }
 
+TEST_CASE("a function frozen under other modes is loaded, and runs under them alone", "[saved]") {
+  const ScratchFolder folder;
+  const td::Tensor w = range(6).reshape({3, 2}), x = range(3).reshape({1, 3});
+  const auto under_modes = [](const auto& run) {
+    const td::OnDevice device({td::DeviceType::cuda, 1});
+    const td::AllowTf32 allow;
+    return run();
+  };
+  auto f = td::trace([&](const td::Tensor& in) { return td::matmul(in, w); });
+  under_modes([&] {
+    f(x), f(x);
+    f.freeze().save(folder / "f");
+    return 0;
+  });
+  const td::FrozenFunction loaded = td::load_function(folder / "f");
+  CHECK(under_modes([&] { return loaded({x})[0].to_vector<float>(); }) == Values{22, 28});
+  const std::string text = error_of([&] { loaded({x}); });
+  CHECK(has(text, "mode tf32 yes before, no now"));
+}
+
 TEST_CASE("a loaded function inside a traced call", "[saved]") {
   const ScratchFolder folder;
   const td::Tensor w = range(3);

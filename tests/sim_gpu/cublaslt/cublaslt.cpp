@@ -1,14 +1,12 @@
 // The simulated cuBLASLt: its C functions over product.h. Descriptions belong to their makers; products run
 // on streams of the simulated driver, which must be loaded.
-#include <dlfcn.h>
-
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
 
 #include "tandem/core/cuda/api.h"
-#include "tests/sim_gpu/control.h"
 #include "tests/sim_gpu/cublaslt/product.h"
+#include "tests/sim_gpu/driver_control.h"
 
 namespace tandem::cuda {
 
@@ -53,21 +51,6 @@ namespace {
 
 constexpr uint64_t kAlgorithmMark = 0x51d5'0001;
 constexpr uint64_t kWorkspaceBytes = 4096;  // asked for where allowed, so that handing it over is exercised
-
-template <class F>
-F* control(const char* name) {
-  void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  if (driver == nullptr) return nullptr;
-  F* function = reinterpret_cast<F*>(dlsym(driver, name));
-  dlclose(driver);
-  return function;
-}
-#define SIM_GPU_CONTROL(name) control<decltype(name)>(#name)
-
-bool made_to_fail(const char* function) {
-  auto* const take = SIM_GPU_CONTROL(sim_gpu_take_failure);
-  return take != nullptr && take(function) != 0;
-}
 
 int refuse(const char* what, int status = kInvalidValue) {
   std::fprintf(stderr, "sim_gpu: cublasLt: %s\n", what);
@@ -286,6 +269,7 @@ int cublasLtMatmul(Handle handle, Description product, const void* alpha, const 
   p.d_data = d;
   p.transpose_a = product->transpose_a;
   p.transpose_b = product->transpose_b;
+  p.tf32 = product->compute == Lt::kComputeFastTf32;
   p.alpha =
       product->scale == Lt::kReal64F ? *static_cast<const double*>(alpha) : *static_cast<const float*>(alpha);
   p.beta =

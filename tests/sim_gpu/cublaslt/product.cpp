@@ -44,6 +44,12 @@ uint16_t to_brain(float f) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+float to_tf32(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  if ((bits & 0x7f800000) == 0x7f800000) return f;
+  return std::bit_cast<float>((bits + 0xfff + (bits >> 13 & 1)) & ~uint32_t{0x1fff});
+}
+
 template <class T>
 T load(const void* data, int type, size_t i) {
   switch (type) {
@@ -97,8 +103,11 @@ void multiply(const ProductData& p) {
   const uint64_t inner = p.transpose_a != 0 ? p.a.rows : p.a.columns;
   const auto alpha = static_cast<T>(p.alpha), beta = static_cast<T>(p.beta);
   for (int batch = 0; batch < p.d.batch; ++batch) {
-    const std::vector<T> a = packed<T>(p.a, p.a_data, batch, p.transpose_a != 0);
-    const std::vector<T> b = packed<T>(p.b, p.b_data, batch, p.transpose_b != 0);
+    std::vector<T> a = packed<T>(p.a, p.a_data, batch, p.transpose_a != 0);
+    std::vector<T> b = packed<T>(p.b, p.b_data, batch, p.transpose_b != 0);
+    if (p.tf32)
+      for (std::vector<T>* all : {&a, &b})
+        for (T& v : *all) v = to_tf32(static_cast<float>(v));
     const uint64_t columns = p.d.columns;
     std::vector<T> sums(columns);
     for (uint64_t i = 0; i < p.d.rows; ++i) {

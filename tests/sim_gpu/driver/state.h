@@ -59,13 +59,4 @@ void handle_gone(const void* handle, const char* kind);
 /// The device of this thread's current context; -1 for none.
 int& current_device();
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIM_GPU_ADDRESS 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define SIM_GPU_ADDRESS 1
-#endif
-
 }  // namespace sim_gpu

@@ -34,15 +34,6 @@ namespace fs = std::filesystem;
 
 constexpr char kMark[] = "\n// --- kernels ---\n";
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIM_GPU_ADDRESS 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define SIM_GPU_ADDRESS 1
-#endif
-
 class Folder {
  public:
   explicit Folder(const fs::path& parent) {

@@ -1,13 +1,11 @@
 // The simulated NVRTC: its C functions over compile.h. A program belongs to its maker; different programs may
 // be compiled by different threads at once.
-#include <dlfcn.h>
-
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "tandem/core/cuda/api.h"
-#include "tests/sim_gpu/control.h"
+#include "tests/sim_gpu/driver_control.h"
 #include "tests/sim_gpu/image.h"
 #include "tests/sim_gpu/nvrtc/compile.h"
 
@@ -33,20 +31,6 @@ constexpr int kSuccess = 0, kOutOfMemory = 1, kInvalidInput = 3, kInvalidProgram
 #undef TANDEM_CUDA
 
 namespace {
-
-/// A control function of the simulated driver, if that is loaded.
-template <class F>
-F* control(const char* name) {
-  void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  if (driver == nullptr) return nullptr;
-  F* function = reinterpret_cast<F*>(dlsym(driver, name));
-  dlclose(driver);
-  return function;
-}
-bool made_to_fail(const char* function) {
-  auto* const take = control<decltype(sim_gpu_take_failure)>("sim_gpu_take_failure");
-  return take != nullptr && take(function) != 0;
-}
 
 struct Options {
   int architecture = 75;
@@ -161,7 +145,7 @@ int nvrtcCompileProgram(Program program, int n_options, const char* const* optio
     program->log = "made to fail\n";
     return kOutOfMemory;
   }
-  if (auto* const add = control<decltype(sim_gpu_add)>("sim_gpu_add")) add("compiles", 1);
+  if (auto* const add = SIM_GPU_CONTROL(sim_gpu_add)) add("compiles", 1);
   const Compiled compiled = compile_kernels(program->text, program->name, read.macros, read.architecture);
   program->log = compiled.log;
   if (!compiled.ok) return kCompilation;
