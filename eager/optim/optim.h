@@ -1,6 +1,7 @@
 // All of tandem::optim: optimizers and schedulers of their learning rates.
 #pragma once
 
+#include "tandem/eager/optim/averaging.h"
 #include "tandem/eager/optim/optimizer.h"
 #include "tandem/eager/optim/optimizers.h"
 #include "tandem/eager/optim/schedulers.h"

@@ -230,6 +230,30 @@ TRAP("gradients clipped with a branch of the host on their norm",
   see_all(run, net.parameters());
 }
 
+TRAP("gradients clipped on the device to a norm that changes, and averages with a decay that does",
+     "torch.compile: a recompile a number", store_scalars) {
+  Net net;
+  td::optim::SGD opt(net.parameters(), {.lr = 0.1});
+  td::optim::ExponentialMovingAverage ema(net.parameters());
+  double most = 0.5;
+  auto step = run.wrap([&](Tensor x) {
+    Tensor loss = net.forward(x).square().sum();
+    opt.zero_grad();
+    loss.backward();
+    const Tensor norm = td::nn::utils::clip_grad_norm_(net.parameters(), most);
+    opt.step();
+    ema.update();
+    return norm;
+  });
+  for (int i = 0; i < 8; ++i) {
+    most = 0.5 + 0.1 * i;
+    ema.set_decay(1 - 1.0 / (2 + i));
+    run.see(step(batch(i)));
+  }
+  see_all(run, net.parameters());
+  see_all(run, ema.averages());
+}
+
 TRAP("gradients accumulate over micro-batches",
      "tinyworlds #12: CUDA graphs overwrite the accumulated gradients", leaf_gradients) {
   Net net;
