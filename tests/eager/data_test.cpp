@@ -3,6 +3,8 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <numeric>
 #include <random>
 
@@ -119,7 +121,125 @@ TEST_CASE("a user's data set is stacked; references and temporaries both work", 
   CHECK((*owner.begin()).second.to_vector<int64_t>() == seen);
 }
 
+TEST_CASE("workers make the same batches in the same order, random augmentations too", "[data]") {
+  const auto noisy = std::make_shared<data::TransformedDataset>(
+      std::make_shared<data::TensorDataset>(numbers(37)), [](data::Example e) {
+        const Tensor noise = rand({2}, {}, &data::generator());
+        return data::Example{e.first + noise, e.second};
+      });
+  const uint64_t offset = default_generator().offset();
+  std::vector<std::vector<float>> expected;
+  for (const int64_t workers : {0, 1, 3, 40}) {
+    data::DataLoader loader(noisy, {.batch_size = 5, .shuffle = true, .seed = 9, .workers = workers});
+    std::vector<std::vector<float>> found;
+    for (int epoch = 0; epoch < 2; ++epoch)
+      for (auto [x, y] : loader) found.push_back((x + y.view({-1, 1})).to_vector<float>());
+    INFO(workers);
+    REQUIRE(found.size() == 16);
+    CHECK(found[0] != found[8]);
+    if (expected.empty())
+      expected = found;
+    else
+      CHECK(found == expected);
+  }
+  CHECK(default_generator().offset() == offset);
+}
+
+namespace {
+/// Says which examples were made, and how many at once at most.
+struct Watched : data::Dataset {
+  mutable std::atomic<int> made{0};
+  int64_t throws_at = -1;
+  int64_t size() const override { return 12; }
+  data::Example get(int64_t i) const override {
+    ++made;
+    if (i == throws_at) fail("example " + std::to_string(i) + " is not there");
+    return {full({1}, static_cast<double>(i)), scalar_tensor(i)};
+  }
+};
+}  // namespace
+
+TEST_CASE("workers go ahead so far and no further, and stop with the loop", "[data]") {
+  const Watched d;
+  data::DataLoader loader(d, {.batch_size = 1, .workers = 2, .prefetch_factor = 2});
+  {
+    const data::DataLoader::Iterator it = loader.begin();
+    CHECK((*it).second.to_vector<int64_t>()[0] == 0);
+    CHECK((*it).second.to_vector<int64_t>()[0] == 0);  // reading twice gives the same batch
+    CHECK(d.made <= 4);
+  }
+  const int made = d.made;
+  CHECK(made <= 4);
+  data::DataLoader::Iterator first = loader.begin(), second = first;
+  ++first;
+  CHECK_THAT(message([&] { *second; }), Contains("batch 0 was passed by another iterator"));
+  std::vector<int64_t> rest;
+  for (; first != loader.end(); ++first) rest.push_back((*first).second.item<int64_t>());
+  CHECK(rest == std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+}
+
+TEST_CASE("an error in a worker is thrown by the reading of its batch", "[data]") {
+  Watched d;
+  d.throws_at = 5;
+  data::DataLoader loader(d, {.batch_size = 2, .workers = 2});
+  int batches = 0;
+  const std::string text = message([&] {
+    for (auto [x, y] : loader) ++batches;
+  });
+  CHECK(batches == 2);
+  CHECK_THAT(text, Contains("example 5 is not there") && Contains("data_test.cpp"));
+}
+
+TEST_CASE("samplers decide the epoch", "[data]") {
+  using Labels = std::vector<int64_t>;
+  const auto labels = [](const std::shared_ptr<data::Sampler>& sampler) {
+    data::DataLoader loader(numbers(6), {.batch_size = 4, .seed = 2, .sampler = sampler});
+    const Labels out = flat(epoch(loader));
+    CHECK(loader.size() == (static_cast<int64_t>(out.size()) + 3) / 4);
+    return out;
+  };
+  Labels subset = labels(std::make_shared<data::SubsetRandomSampler>(Labels{5, 1, 3}));
+  std::sort(subset.begin(), subset.end());
+  CHECK(subset == Labels{1, 3, 5});
+  const std::vector<double> weights = {0, 1, 3, 0, 0, 0};
+  const Labels drawn = labels(std::make_shared<data::WeightedRandomSampler>(weights, 4000));
+  CHECK(drawn.size() == 4000);
+  const auto twos = std::count(drawn.begin(), drawn.end(), 2);
+  CHECK(std::count(drawn.begin(), drawn.end(), 1) + twos == 4000);
+  CHECK(std::abs(static_cast<double>(twos) - 3000) < 5 * std::sqrt(4000 * 0.75 * 0.25));
+  int first_is_two = 0;
+  data::WeightedRandomSampler without(weights, 2, false);
+  Generator g(1);
+  for (int i = 0; i < 4000; ++i) {
+    Labels both = without.order(6, g);
+    first_is_two += both[0] == 2;
+    std::sort(both.begin(), both.end());
+    REQUIRE(both == Labels{1, 2});
+  }
+  CHECK(std::abs(first_is_two - 3000.0) < 5 * std::sqrt(4000 * 0.75 * 0.25));
+}
+
 TEST_CASE("impossible loaders and data sets are refused", "[data]") {
+  CHECK_THAT(message([] { data::DataLoader(numbers(3), {.workers = -1}); }),
+             Contains("workers must be at least 0"));
+  CHECK_THAT(message([] { data::DataLoader(numbers(3), {.prefetch_factor = 0}); }),
+             Contains("prefetch_factor"));
+  CHECK_THAT(message([] {
+               data::WeightedRandomSampler({1, 0}, 2, false);
+             }),
+             Contains("2 draws of 1 examples"));
+  CHECK_THAT(message([] { data::WeightedRandomSampler({1, -1}, 2); }), Contains("must be 0 or more"));
+  const auto outside = std::make_shared<data::SubsetRandomSampler>(std::vector<int64_t>{1, 3});
+  CHECK_THAT(message([&] { data::DataLoader(numbers(3), {.sampler = outside}).begin(); }),
+             Contains("example 3 of 3"));
+  CHECK_THAT(message([&] { data::DataLoader(numbers(3), {.shuffle = true, .sampler = outside}); }),
+             Contains("leave shuffle out"));
+  CHECK_THAT(message([&] {
+               data::DataLoader(numbers(3), {.sampler = std::make_shared<data::WeightedRandomSampler>(
+                                                 std::vector<double>{1, 1}, 2)})
+                   .begin();
+             }),
+             Contains("2 weights for 3 examples"));
   CHECK_THAT(message([] { data::DataLoader(numbers(3), {.batch_size = 0}); }),
              Contains("at least 1, found 0") && Contains("data_test.cpp"));
   CHECK_THAT(message([] { data::TensorDataset(ones({3, 2}), ones({4})); }), Contains("(3, 2) and (4,)"));
