@@ -25,7 +25,20 @@ Value stepped(Emitter& e, Value p, Value d, Value lr) {
   return e.add(p, e.mul(d, down));
 }
 
-// Attributes of both Adams, as declared.
+/// m + (g - m) * (1 - beta)
+Value moved_towards(Emitter& e, Value m, Value g, Value beta) {
+  const Value way = e.sub(g, m);
+  return e.add(m, e.mul(way, complement(e, beta)));
+}
+
+/// v * beta + (1 - beta) * g * g
+Value squares(Emitter& e, Value v, Value g, Value beta) {
+  const Value kept = e.mul(v, beta);
+  const Value scaled = e.mul(g, complement(e, beta));
+  return e.add(kept, e.mul(scaled, g));
+}
+
+// Attributes of Adam, AdamW and, as far as it has them, Adamax, as declared.
 enum { kLr, kBeta1, kBeta2, kEps, kWeightDecay, kBias1, kBias2 };
 
 // m += (g - m) * (1 - beta1);  v = v * beta2 + (1 - beta2) * g * g
@@ -34,11 +47,8 @@ void adam_step(Body& b, Value p, Value g) {
   Emitter& e = b.e;
   const Value old_m = widen(e, b.in(2));
   const Value old_v = widen(e, b.in(3));
-  const Value way = e.sub(g, old_m);
-  const Value m = e.add(old_m, e.mul(way, complement(e, b.number(kBeta1))));
-  const Value kept = e.mul(old_v, b.number(kBeta2));
-  const Value scaled = e.mul(g, complement(e, b.number(kBeta2)));
-  const Value v = e.add(kept, e.mul(scaled, g));
+  const Value m = moved_towards(e, old_m, g, b.number(kBeta1));
+  const Value v = squares(e, old_v, g, b.number(kBeta2));
   const Value step = e.number_op(ScalarOp::div, b.number(kLr), b.number(kBias1));
   const Value down = e.number_op(ScalarOp::neg, step);
   const Value root = e.number_op(ScalarOp::sqrt, b.number(kBias2));
@@ -85,5 +95,104 @@ void body::adamw_update(Body& b) {
   const Value shrunk = e.mul(p, complement(e, decay));
   adam_step(b, shrunk, widen(e, b.in(1)));
 }
+
+void body::adamax_update(Body& b) {
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0));
+  const Value g = decayed(e, widen(e, b.in(1)), p, b.number(kWeightDecay));
+  const Value m = moved_towards(e, widen(e, b.in(2)), g, b.number(kBeta1));
+  const Value kept = e.mul(widen(e, b.in(3)), b.number(kBeta2));
+  const Value size = e.add(e.abs(g), b.number(kEps));
+  const Value largest = e.maximum(kept, size);
+  const Value rate = e.number_op(ScalarOp::div, b.number(kLr), b.number(kBias1));
+  set_result(b, 0, stepped(e, p, e.div(m, largest), rate));
+  set_result(b, 1, m);
+  set_result(b, 2, largest);
+}
+
+void body::nadam_update(Body& b) {
+  enum { kGradientRate, kMomentRate, kFirst, kSecond, kSmall, kDecay, kCorrection };
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0));
+  const Value g = decayed(e, widen(e, b.in(1)), p, b.number(kDecay));
+  const Value m = moved_towards(e, widen(e, b.in(2)), g, b.number(kFirst));
+  const Value v = squares(e, widen(e, b.in(3)), g, b.number(kSecond));
+  const Value denominator = e.add(e.sqrt(e.div(v, b.number(kCorrection))), b.number(kSmall));
+  const Value by_gradient = stepped(e, p, e.div(g, denominator), b.number(kGradientRate));
+  set_result(b, 0, stepped(e, by_gradient, e.div(m, denominator), b.number(kMomentRate)));
+  set_result(b, 1, m);
+  set_result(b, 2, v);
+}
+
+void body::radam_update(Body& b) {
+  enum { kRate, kFirst, kSecond, kSmall, kDecay, kRectified };
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0));
+  const Value g = decayed(e, widen(e, b.in(1)), p, b.number(kDecay));
+  const Value m = moved_towards(e, widen(e, b.in(2)), g, b.number(kFirst));
+  const Value v = squares(e, widen(e, b.in(3)), g, b.number(kSecond));
+  Value way = m;
+  if (b.integer(kRectified)) way = e.div(m, e.add(e.sqrt(v), b.number(kSmall)));
+  set_result(b, 0, stepped(e, p, way, b.number(kRate)));
+  set_result(b, 1, m);
+  set_result(b, 2, v);
+}
+
+void body::adagrad_update(Body& b) {
+  enum { kRate, kSmall, kDecay };
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0));
+  const Value g = decayed(e, widen(e, b.in(1)), p, b.number(kDecay));
+  const Value sum = e.add(widen(e, b.in(2)), e.mul(g, g));
+  set_result(b, 0, stepped(e, p, e.div(g, e.add(e.sqrt(sum), b.number(kSmall))), b.number(kRate)));
+  set_result(b, 1, sum);
+}
+
+// p' = p * (1 - lr * weight_decay) - lr * sign(beta1 * m + (1 - beta1) * g);  m += (g - m) * (1 - beta2)
+void body::lion_update(Body& b) {
+  enum { kRate, kFirst, kSecond, kDecay };
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0));
+  const Value g = widen(e, b.in(1));
+  const Value m = widen(e, b.in(2));
+  const Value decay = e.number_op(ScalarOp::mul, b.number(kRate), b.number(kDecay));
+  const Value shrunk = e.mul(p, complement(e, decay));
+  const Value way = e.sign(moved_towards(e, m, g, b.number(kFirst)));
+  set_result(b, 0, stepped(e, shrunk, way, b.number(kRate)));
+  set_result(b, 1, moved_towards(e, m, g, b.number(kSecond)));
+}
+
+namespace {
+
+// s = alpha * s + (1 - alpha) * g * g;  way = g / (sqrt(s - mean * mean) + eps);  buffer = momentum * buffer
+// + way
+void rmsprop(Body& b, bool centered, bool momentum) {
+  enum { kRate, kAlpha, kSmall, kDecay, kMomentum };
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0));
+  const Value g = decayed(e, widen(e, b.in(1)), p, b.number(kDecay));
+  const Value s = squares(e, widen(e, b.in(2)), g, b.number(kAlpha));
+  int result = 1, operand = 3;
+  set_result(b, result++, s);
+  Value spread = s;
+  if (centered) {
+    const Value mean = moved_towards(e, widen(e, b.in(operand++)), g, b.number(kAlpha));
+    set_result(b, result++, mean);
+    spread = e.sub(s, e.mul(mean, mean));
+  }
+  Value way = e.div(g, e.add(e.sqrt(spread), b.number(kSmall)));
+  if (momentum) {
+    way = e.add(e.mul(widen(e, b.in(operand)), b.number(kMomentum)), way);
+    set_result(b, result, way);
+  }
+  set_result(b, 0, stepped(e, p, way, b.number(kRate)));
+}
+
+}  // namespace
+
+void body::rmsprop_update(Body& b) { rmsprop(b, false, false); }
+void body::rmsprop_centered_update(Body& b) { rmsprop(b, true, false); }
+void body::rmsprop_momentum_update(Body& b) { rmsprop(b, false, true); }
+void body::rmsprop_centered_momentum_update(Body& b) { rmsprop(b, true, true); }
 
 }  // namespace tandem::ops

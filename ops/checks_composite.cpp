@@ -45,15 +45,6 @@ void loss(const InferCall& call, const Dims& sizes, std::vector<TensorType>& out
   out.push_back(result_like(call, 0, operand(call, 0).dtype, reduction == 0 ? sizes : Dims{}));
 }
 
-void update(const InferCall& call, std::vector<TensorType>& out) {
-  for (int i = 0; i < call.op.n_in; ++i) {
-    need_floating(call, i);
-    if (operand(call, i).sizes != operand(call, 0).sizes)
-      fail_call(call, "parameter, gradient and state must have the same sizes, found " + operand_text(call));
-  }
-  for (int j = 0; j < call.op.n_out; ++j) out.push_back(operand(call, call.op.writes[j]));
-}
-
 }  // namespace
 
 void check::mean(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 0, out); }
@@ -170,9 +161,13 @@ void check::full_like(const InferCall& call, std::vector<TensorType>& out) {
   out.push_back(operand(call, 0));
 }
 
-void check::sgd_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
-void check::sgd_momentum_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
-void check::adam_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
-void check::adamw_update(const InferCall& call, std::vector<TensorType>& out) { update(call, out); }
+void check::update(const InferCall& call, std::vector<TensorType>& out) {
+  for (int i = 0; i < call.op.n_in; ++i) {
+    need_floating(call, i);
+    if (operand(call, i).sizes != operand(call, 0).sizes)
+      fail_call(call, "parameter, gradient and state must have the same sizes, found " + operand_text(call));
+  }
+  for (int j = 0; j < call.op.n_out; ++j) out.push_back(operand(call, call.op.writes[j]));
+}
 
 }  // namespace tandem::ops

@@ -135,6 +135,7 @@ struct OpDef {
   void (*gradient)(Gradient&) = nullptr;  // null in a composite: the gradients of its body
   const char* reads[4] = {};  // per operand, what its gradient reads: "ab" operands 0 and 1, "y" the result
   bool differentiable = true;
+  bool update = false;                        // an optimizer's step of operand 0
   uint32_t saves_in = 0, saves_out = 0;       // the union of `reads` as bits, filled in by the table
   int writes[kMaxOutputs] = {0, -1, -1, -1};  // in-place form: result j replaces operand writes[j]
   const char* samples = nullptr;              // see ops/samples.h

@@ -21,8 +21,13 @@ namespace tandem::ops {
 #include "tandem/ops/random.def"
 #include "tandem/ops/reduction.def"
 #include "tandem/ops/special.def"
+#include "tandem/ops/update.def"
 #include "tandem/ops/view.def"
 #undef TANDEM_ENTRY
+namespace check {
+/// Of all optimizers' updates.
+void update(const InferCall&, std::vector<TensorType>&);
+}  // namespace check
 
 // Formulas and gradients of pointwise ops that take more than an expression.
 namespace formula {

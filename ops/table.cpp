@@ -63,6 +63,7 @@ constexpr OpDef kRows[] = {
 #include "tandem/ops/random.def"
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/composite.def"
+#include "tandem/ops/update.def"
     // clang-format on
 };
 static_assert(std::size(kRows) == static_cast<size_t>(kOpCount));

@@ -7,22 +7,17 @@
 
 namespace tandem::tracer {
 
-using ops::OpId;
-
 // Each update op of an optimizer that said so moves a count of its parameter; Adam's corrections follow it.
 void Freezer::count_steps() {
   const Branch& b = path();
   for (size_t i = 0; i < b.entries.size(); ++i) {
     const Entry& e = b.entries[i];
-    const auto op = static_cast<OpId>(e.op);
-    const bool adam = op == OpId::adam_update || op == OpId::adamw_update;
-    if (e.kind != EventKind::op || !(adam || op == OpId::sgd_update || op == OpId::sgd_momentum_update))
-      continue;
+    if (e.kind != EventKind::op || !def(e).update) continue;
     const auto step = std::find_if(seen().steps.begin(), seen().steps.end(),
                                    [&](const auto& s) { return s.position > static_cast<int32_t>(i); });
     if (step == seen().steps.end()) continue;
     const std::shared_ptr<eager::StepCounts> counts = step->counts.lock();
-    if (!counts) refuse(std::string(ops::def(op).name) + ": its optimizer is gone", b.where[i]);
+    if (!counts) refuse(std::string(def(e).name) + ": its optimizer is gone", b.where[i]);
     const auto& of = counts->of;
     const auto parameter = std::find(of.begin(), of.end(), r_.handles[e.in[0]]);
     if (parameter == of.end()) continue;
@@ -31,16 +26,24 @@ void Freezer::count_steps() {
                               [&](const auto& s) { return s.first == counter; });
     if (known == out_->steps.end()) known = out_->steps.insert(known, {counter, 0});
     ++known->second;
-    if (!adam) continue;
-    const uint32_t words = e.first_attr();
-    for (uint32_t k = 0; k < 2; ++k) {  // lr, beta1, beta2, eps, weight_decay, bias1, bias2
-      if (word_changed(e, words + 1 + k)) refuse_change(e, words + 1 + k, b.where[i]);
-      corrections_[words + 5 + k] = {.kind = NumberRule::Kind::correction,
-                                     .counter = counter,
-                                     .ahead = known->second,
-                                     .beta = std::bit_cast<double>(r_.words[words + 1 + k])};
+    for (const auto& [bias, beta] : {std::pair("bias1", "beta1"), std::pair("bias2", "beta2")}) {
+      const uint32_t corrected = attribute(e, bias), by = attribute(e, beta);
+      if (corrected == kNoWord || by == kNoWord) continue;
+      if (word_changed(e, by)) refuse_change(e, by, b.where[i]);
+      corrections_[corrected] = {.kind = NumberRule::Kind::correction,
+                                 .counter = counter,
+                                 .ahead = known->second,
+                                 .beta = std::bit_cast<double>(r_.words[by])};
     }
   }
+}
+
+/// The word of an attribute of an op without lists; kNoWord if it has none of this name.
+uint32_t Freezer::attribute(const Entry& e, std::string_view name) {
+  const ops::OpDef& op = def(e);
+  for (int k = 0; k < op.n_attrs; ++k)
+    if (op.attrs[k].name == name) return e.first_attr() + static_cast<uint32_t>(k);
+  return kNoWord;
 }
 
 const Entry& Freezer::entry_of(uint32_t word, Location& where) const {

@@ -40,6 +40,8 @@ class Freezer {
   uint32_t slot(uint32_t h);
   uint32_t made(uint32_t h);
   void count_steps();
+  static constexpr uint32_t kNoWord = ~uint32_t{0};
+  static uint32_t attribute(const Entry& e, std::string_view name);
   void move_versions();
   void write_grads();
   void use_grads(std::vector<uint32_t>& leaves);

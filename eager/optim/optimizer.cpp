@@ -16,9 +16,13 @@ void Optimizer::refuse(const std::string& message, Location where) const {
 
 void Optimizer::make_moments(Slot& slot) const {
   const NoGrad no_grad;
-  const size_t n = moment_count(groups_[slot.group]);
-  for (size_t k = 0; k < n; ++k)
-    if (!slot.moments[k].defined()) slot.moments[k] = zeros_like(slot.parameter);
+  const Numbers& numbers = groups_[slot.group];
+  const uint32_t wanted = moments(numbers);
+  for (size_t k = 0; k < kMoments; ++k)
+    if ((wanted >> k & 1) && !slot.moments[k].defined()) {
+      slot.moments[k] = zeros_like(slot.parameter);
+      if (const double first = initial_moment(numbers); first != 0) slot.moments[k].fill_(first);
+    }
 }
 
 void Optimizer::add_group(const std::vector<Tensor>& parameters, const Numbers& numbers, Location where) {
@@ -65,7 +69,7 @@ void Optimizer::set_numbers(const Numbers& numbers, size_t group, Location where
   const Numbers before = this->numbers(group, where);
   check(numbers, where);
   groups_[group] = numbers;
-  if (moment_count(numbers) <= moment_count(before)) return;
+  if ((moments(numbers) & ~moments(before)) == 0) return;
   for (Slot& s : slots_)
     if (s.group == group) make_moments(s);
 }

@@ -41,7 +41,7 @@ class Optimizer {
   /// The Error that load_state would throw, and no change.
   void check_state(const std::vector<NamedTensor>& state, Location where = Location::here()) const;
 
-  static constexpr size_t kNumbers = 6, kMoments = 2;
+  static constexpr size_t kNumbers = 7, kMoments = 3;
   /// Of a group; the first is the learning rate.
   using Numbers = std::array<double, kNumbers>;
   /// What an optimizer calls its numbers and its moments.
@@ -65,8 +65,10 @@ class Optimizer {
   virtual void update(Location where) = 0;
   /// Throws if a number is impossible.
   virtual void check(const Numbers& numbers, Location where) const = 0;
-  /// How many moments a parameter of such a group has.
-  virtual size_t moment_count(const Numbers& numbers) const = 0;
+  /// Which moments a parameter of such a group has, as bits.
+  virtual uint32_t moments(const Numbers& numbers) const = 0;
+  /// What their elements are at first.
+  virtual double initial_moment(const Numbers& numbers) const = 0;
   [[noreturn]] void refuse(const std::string& message, Location where) const;
 
   std::vector<Slot> slots_;

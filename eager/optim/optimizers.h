@@ -1,6 +1,6 @@
-// SGD, Adam and AdamW with PyTorch's option names, defaults and formulas. step() calls one in-place op per
-// parameter; every option is a run-time number of it, so changing one never retraces. Ownership and threads
-// as in optimizer.h.
+// PyTorch's optimizers, with its option names, defaults and formulas, and Lion. step() calls one in-place op
+// per parameter; every option that is no switch is a run-time number of it, so changing one never retraces.
+// Ownership and threads as in optimizer.h.
 #pragma once
 
 #include "tandem/eager/optim/optimizer.h"
@@ -27,6 +27,46 @@ struct AdamWOptions {
   double weight_decay = 1e-2;
 };
 
+struct AdamaxOptions {
+  double lr = 2e-3;
+  std::pair<double, double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0;
+};
+struct NAdamOptions {
+  double lr = 2e-3;
+  std::pair<double, double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0;
+  double momentum_decay = 4e-3;
+};
+struct RAdamOptions {
+  double lr = 1e-3;
+  std::pair<double, double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0;
+};
+struct AdagradOptions {
+  double lr = 1e-2;
+  double lr_decay = 0;
+  double weight_decay = 0;
+  double initial_accumulator_value = 0;
+  double eps = 1e-10;
+};
+struct RMSpropOptions {
+  double lr = 1e-2;
+  double alpha = 0.99;
+  double eps = 1e-8;
+  double weight_decay = 0;
+  double momentum = 0;
+  bool centered = false;
+};
+struct LionOptions {
+  double lr = 1e-4;
+  std::pair<double, double> betas = {0.9, 0.99};
+  double weight_decay = 0;
+};
+
 /// Parameters of one group: `{head, {.lr = 1e-3}}`.
 template <class Options>
 struct Group {
@@ -47,6 +87,24 @@ class BiasCorrection {
   int64_t one_from_ = 1;
 };
 
+/// The product of NAdam's momenta up to a step, which is remembered for the step after it.
+class MomentumProduct {
+ public:
+  /// beta * (1 - 0.5 * 0.96^(step * decay)) (Dozat, 2016)
+  static double momentum(double beta, double decay, int64_t step);
+  double at(double beta, double decay, int64_t step);
+
+ private:
+  double beta_ = 0, decay_ = 0, product_ = 1;
+  int64_t step_ = 0;
+};
+
+/// What optimizers remember of a step for the next.
+struct Corrections {
+  BiasCorrection bias[2];
+  MomentumProduct momentum;
+};
+
 /// An optimizer by its options: `AdamW opt(net.parameters(), {.lr = 1e-3})`, or with groups
 /// `AdamW opt({{head, {.lr = 1e-3}}, {body, {.lr = 1e-4}}})`. Errors: parameters that are no floating leaves
 /// or are given twice, and impossible numbers.
@@ -65,12 +123,19 @@ class OptimizerOf final : public Optimizer {
  private:
   void update(Location where) override;
   void check(const Numbers& numbers, Location where) const override;
-  size_t moment_count(const Numbers& numbers) const override;
-  BiasCorrection bias_[kMoments];
+  uint32_t moments(const Numbers& numbers) const override;
+  double initial_moment(const Numbers& numbers) const override;
+  Corrections corrections_;
 };
 extern template class OptimizerOf<SGDOptions>;
 extern template class OptimizerOf<AdamOptions>;
 extern template class OptimizerOf<AdamWOptions>;
+extern template class OptimizerOf<AdamaxOptions>;
+extern template class OptimizerOf<NAdamOptions>;
+extern template class OptimizerOf<RAdamOptions>;
+extern template class OptimizerOf<AdagradOptions>;
+extern template class OptimizerOf<RMSpropOptions>;
+extern template class OptimizerOf<LionOptions>;
 
 /// Stochastic gradient descent, with momentum (Polyak, 1964; Sutskever et al., 2013) if asked for.
 using SGD = OptimizerOf<SGDOptions>;
@@ -78,5 +143,17 @@ using SGD = OptimizerOf<SGDOptions>;
 using Adam = OptimizerOf<AdamOptions>;
 /// AdamW (Loshchilov and Hutter, 2019); weight decay shrinks the parameter itself.
 using AdamW = OptimizerOf<AdamWOptions>;
+/// Adam by the largest magnitude of the gradients (Kingma and Ba, 2015).
+using Adamax = OptimizerOf<AdamaxOptions>;
+/// Adam with Nesterov's momentum (Dozat, 2016).
+using NAdam = OptimizerOf<NAdamOptions>;
+/// Adam with a rectified rate (Liu et al., 2020). The step at which rectification begins is a new trace.
+using RAdam = OptimizerOf<RAdamOptions>;
+/// By the root of the sum of squared gradients (Duchi, Hazan and Singer, 2011).
+using Adagrad = OptimizerOf<AdagradOptions>;
+/// By the root of the mean of squared gradients (Tieleman and Hinton, 2012), centered as Graves, 2013.
+using RMSprop = OptimizerOf<RMSpropOptions>;
+/// By the sign of a momentum (Chen et al., 2023); weight decay shrinks the parameter itself.
+using Lion = OptimizerOf<LionOptions>;
 
 }  // namespace tandem::optim

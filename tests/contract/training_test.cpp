@@ -230,6 +230,35 @@ TRAP("gradients clipped with a branch of the host on their norm",
   see_all(run, net.parameters());
 }
 
+TRAP("every optimizer, with rates that depend on the step",
+     "Adam's bias correction freezes; a recompile a step", store_scalars) {
+  const auto with = [&](auto make) {
+    Net net;
+    auto opt = make(net.parameters());
+    auto step = run.wrap([&](Tensor x) {
+      Tensor loss = net.forward(x).square().sum();
+      opt->zero_grad();
+      loss.backward();
+      opt->step();
+      return loss.detach();
+    });
+    for (int i = 0; i < 9; ++i) run.see(step(batch(i)));
+    see_all(run, net.parameters());
+  };
+  using Parameters = std::vector<Tensor>;
+  with([](const Parameters& p) { return std::make_unique<td::optim::NAdam>(p); });
+  with([](const Parameters& p) { return std::make_unique<td::optim::RAdam>(p); });
+  with([](const Parameters& p) { return std::make_unique<td::optim::Adamax>(p); });
+  with([](const Parameters& p) {
+    return std::make_unique<td::optim::Adagrad>(p, td::optim::AdagradOptions{.lr_decay = 0.1});
+  });
+  with([](const Parameters& p) {
+    return std::make_unique<td::optim::RMSprop>(p,
+                                                td::optim::RMSpropOptions{.momentum = 0.5, .centered = true});
+  });
+  with([](const Parameters& p) { return std::make_unique<td::optim::Lion>(p); });
+}
+
 TRAP("gradients clipped on the device to a norm that changes, and averages with a decay that does",
      "torch.compile: a recompile a number", store_scalars) {
   Net net;

@@ -1,0 +1,266 @@
+// What differs between the optimizers: names, options as numbers and back, what is wrong with numbers, which
+// moments they keep, and the op of an update with its words, in the order of ops/update.def. Stateless.
+#pragma once
+
+#include <cmath>
+#include <string>
+
+#include "tandem/eager/optim/optimizers.h"
+#include "tandem/eager/optim/update_run.h"
+
+namespace tandem::optim {
+
+using ops::OpId;
+using Numbers = std::array<double, Optimizer::kNumbers>;
+
+/// "name must be ..., found x; ", or nothing.
+inline std::string unless(bool fine, const char* name, const char* rule, double found) {
+  return fine ? "" : std::string(name) + " must " + rule + ", found " + std::to_string(found) + "; ";
+}
+/// Of the numbers listed, those that are negative or not finite.
+inline std::string unless_sizes(const Numbers& n, const char* const* names,
+                                std::initializer_list<size_t> which) {
+  std::string text;
+  for (const size_t k : which)
+    text += unless(n[k] >= 0 && std::isfinite(n[k]), names[k], "be 0 or more", n[k]);
+  return text;
+}
+/// Of the numbers listed, those outside [0, 1).
+inline std::string unless_parts(const Numbers& n, const char* const* names,
+                                std::initializer_list<size_t> which) {
+  std::string text;
+  for (const size_t k : which) text += unless(n[k] >= 0 && n[k] < 1, names[k], "lie in [0, 1)", n[k]);
+  return text;
+}
+
+struct AnyRules {
+  static double initial_moment(const Numbers&) { return 0; }
+};
+template <class Options>
+struct Rules;
+
+template <>
+struct Rules<SGDOptions> : AnyRules {
+  static constexpr const char* kNumbers[] = {"lr", "momentum", "dampening", "weight_decay", "nesterov"};
+  static constexpr const char* kMoments[] = {"momentum_buffer"};
+  enum : size_t { kLr, kMomentum, kDampening, kDecay, kNesterov };
+  static constexpr Optimizer::Names names() { return {"SGD", kNumbers, kMoments}; }
+  static Numbers numbers(const SGDOptions& o) {
+    return {o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov ? 1.0 : 0.0};
+  }
+  static SGDOptions options(const Numbers& n) {
+    return {.lr = n[kLr],
+            .momentum = n[kMomentum],
+            .dampening = n[kDampening],
+            .weight_decay = n[kDecay],
+            .nesterov = n[kNesterov] != 0};
+  }
+  static uint32_t moments(const Numbers& n) { return n[kMomentum] != 0; }
+  static std::string mistakes(const Numbers& n) {
+    std::string text = unless_sizes(n, kNumbers, {kLr, kMomentum, kDecay});
+    text += unless(std::isfinite(n[kDampening]), "dampening", "be finite", n[kDampening]);
+    text += unless(n[kNesterov] == 0 || n[kNesterov] == 1, "nesterov", "be 0 or 1", n[kNesterov]);
+    if (n[kNesterov] != 0) {
+      text += unless(n[kMomentum] > 0, "momentum", "be above 0 with nesterov", n[kMomentum]);
+      text += unless(n[kDampening] == 0, "dampening", "be 0 with nesterov", n[kDampening]);
+    }
+    return text;
+  }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections&) {
+    if (n[kMomentum] == 0) {
+      run.op(OpId::sgd_update, {});
+      run.words({n[kLr], n[kDecay]});
+      return;
+    }
+    run.op(OpId::sgd_momentum_update, {0});
+    run.words({n[kLr], n[kMomentum], n[kDampening], n[kDecay]});
+    run.flag(n[kNesterov] != 0);
+    // The first step fills the buffer with the gradient, undampened. Without dampening a buffer of zeros does
+    // the same, and the first step is an op like the later ones.
+    run.flag(steps == 0 && n[kDampening] != 0);
+  }
+};
+
+/// Adam's relatives: two moments, and numbers that begin with lr, beta1, beta2, eps, weight_decay.
+template <class Options>
+struct AdamRules : AnyRules {
+  static constexpr const char* kNumbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay"};
+  static constexpr const char* kMoments[] = {"exp_avg", "exp_avg_sq"};
+  enum : size_t { kLr, kBeta1, kBeta2, kEps, kDecay };
+  static Numbers numbers(const Options& o) {
+    return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay};
+  }
+  static Options options(const Numbers& n) {
+    return {.lr = n[kLr], .betas = {n[kBeta1], n[kBeta2]}, .eps = n[kEps], .weight_decay = n[kDecay]};
+  }
+  static uint32_t moments(const Numbers&) { return 0b11; }
+  static std::string mistakes(const Numbers& n) {
+    return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2});
+  }
+  static void adam(OpId op, UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    run.op(op, {0, 1});
+    run.words({n[kLr], n[kBeta1], n[kBeta2], n[kEps], n[kDecay], c.bias[0].at(n[kBeta1], steps + 1),
+               c.bias[1].at(n[kBeta2], steps + 1)});
+  }
+};
+template <>
+struct Rules<AdamOptions> : AdamRules<AdamOptions> {
+  static constexpr Optimizer::Names names() { return {"Adam", kNumbers, kMoments}; }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    adam(OpId::adam_update, run, n, steps, c);
+  }
+};
+template <>
+struct Rules<AdamWOptions> : AdamRules<AdamWOptions> {
+  static constexpr Optimizer::Names names() { return {"AdamW", kNumbers, kMoments}; }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    adam(OpId::adamw_update, run, n, steps, c);
+  }
+};
+template <>
+struct Rules<AdamaxOptions> : AdamRules<AdamaxOptions> {
+  static constexpr const char* kMoments[] = {"exp_avg", "exp_inf"};
+  static constexpr Optimizer::Names names() { return {"Adamax", kNumbers, kMoments}; }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    run.op(OpId::adamax_update, {0, 1});
+    run.words({n[kLr], n[kBeta1], n[kBeta2], n[kEps], n[kDecay], c.bias[0].at(n[kBeta1], steps + 1)});
+  }
+};
+
+template <>
+struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
+  static constexpr const char* kNumbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay", "momentum_decay"};
+  enum : size_t { kMomentumDecay = kDecay + 1 };
+  static constexpr Optimizer::Names names() { return {"NAdam", kNumbers, kMoments}; }
+  static Numbers numbers(const NAdamOptions& o) {
+    return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay, o.momentum_decay};
+  }
+  static NAdamOptions options(const Numbers& n) {
+    return {.lr = n[kLr],
+            .betas = {n[kBeta1], n[kBeta2]},
+            .eps = n[kEps],
+            .weight_decay = n[kDecay],
+            .momentum_decay = n[kMomentumDecay]};
+  }
+  static std::string mistakes(const Numbers& n) {
+    return AdamRules::mistakes(n) + unless_sizes(n, kNumbers, {kMomentumDecay});
+  }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    const double beta = n[kBeta1], decay = n[kMomentumDecay],
+                 now = MomentumProduct::momentum(beta, decay, steps + 1),
+                 next = MomentumProduct::momentum(beta, decay, steps + 2),
+                 product = c.momentum.at(beta, decay, steps + 1);
+    run.op(OpId::nadam_update, {0, 1});
+    run.words({n[kLr] * (1 - now) / (1 - product), n[kLr] * next / (1 - product * next), beta, n[kBeta2],
+               n[kEps], n[kDecay], c.bias[1].at(n[kBeta2], steps + 1)});
+  }
+};
+
+template <>
+struct Rules<RAdamOptions> : AdamRules<RAdamOptions> {
+  static constexpr Optimizer::Names names() { return {"RAdam", kNumbers, kMoments}; }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    const double first = c.bias[0].at(n[kBeta1], steps + 1), second = c.bias[1].at(n[kBeta2], steps + 1),
+                 most = 2 / (1 - n[kBeta2]) - 1, step = static_cast<double>(steps + 1),
+                 length = most - 2 * step * (1 - second) / second;  // of the moving average
+    const bool rectified = length > 5;
+    const double factor =
+        rectified
+            ? std::sqrt((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length) * second)
+            : 1;
+    run.op(OpId::radam_update, {0, 1});
+    run.words({n[kLr] / first * factor, n[kBeta1], n[kBeta2], n[kEps], n[kDecay]});
+    run.flag(rectified);
+  }
+};
+
+template <>
+struct Rules<AdagradOptions> {
+  static constexpr const char* kNumbers[] = {"lr", "lr_decay", "weight_decay", "initial_accumulator_value",
+                                             "eps"};
+  static constexpr const char* kMoments[] = {"sum"};
+  enum : size_t { kLr, kLrDecay, kDecay, kFirst, kEps };
+  static constexpr Optimizer::Names names() { return {"Adagrad", kNumbers, kMoments}; }
+  static Numbers numbers(const AdagradOptions& o) {
+    return {o.lr, o.lr_decay, o.weight_decay, o.initial_accumulator_value, o.eps};
+  }
+  static AdagradOptions options(const Numbers& n) {
+    return {.lr = n[kLr],
+            .lr_decay = n[kLrDecay],
+            .weight_decay = n[kDecay],
+            .initial_accumulator_value = n[kFirst],
+            .eps = n[kEps]};
+  }
+  static uint32_t moments(const Numbers&) { return 1; }
+  static double initial_moment(const Numbers& n) { return n[kFirst]; }
+  static std::string mistakes(const Numbers& n) {
+    return unless_sizes(n, kNumbers, {kLr, kLrDecay, kDecay, kFirst, kEps});
+  }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections&) {
+    run.op(OpId::adagrad_update, {0});
+    run.words({n[kLr] / (1 + static_cast<double>(steps) * n[kLrDecay]), n[kEps], n[kDecay]});
+  }
+};
+
+template <>
+struct Rules<RMSpropOptions> : AnyRules {
+  static constexpr const char* kNumbers[] = {"lr", "alpha", "eps", "weight_decay", "momentum", "centered"};
+  static constexpr const char* kMoments[] = {"square_avg", "grad_avg", "momentum_buffer"};
+  enum : size_t { kLr, kAlpha, kEps, kDecay, kMomentum, kCentered };
+  static constexpr Optimizer::Names names() { return {"RMSprop", kNumbers, kMoments}; }
+  static Numbers numbers(const RMSpropOptions& o) {
+    return {o.lr, o.alpha, o.eps, o.weight_decay, o.momentum, o.centered ? 1.0 : 0.0};
+  }
+  static RMSpropOptions options(const Numbers& n) {
+    return {.lr = n[kLr],
+            .alpha = n[kAlpha],
+            .eps = n[kEps],
+            .weight_decay = n[kDecay],
+            .momentum = n[kMomentum],
+            .centered = n[kCentered] != 0};
+  }
+  static uint32_t moments(const Numbers& n) {
+    return 1u | (n[kCentered] != 0 ? 0b010u : 0u) | (n[kMomentum] != 0 ? 0b100u : 0u);
+  }
+  static std::string mistakes(const Numbers& n) {
+    return unless_sizes(n, kNumbers, {kLr, kAlpha, kEps, kDecay, kMomentum}) +
+           unless(n[kCentered] == 0 || n[kCentered] == 1, "centered", "be 0 or 1", n[kCentered]);
+  }
+  static void update(UpdateRun& run, const Numbers& n, int64_t, Corrections&) {
+    const bool centered = n[kCentered] != 0, momentum = n[kMomentum] != 0;
+    if (centered && momentum)
+      run.op(OpId::rmsprop_centered_momentum_update, {0, 1, 2});
+    else if (centered)
+      run.op(OpId::rmsprop_centered_update, {0, 1});
+    else if (momentum)
+      run.op(OpId::rmsprop_momentum_update, {0, 2});
+    else
+      run.op(OpId::rmsprop_update, {0});
+    run.words({n[kLr], n[kAlpha], n[kEps], n[kDecay]});
+    if (momentum) run.words({n[kMomentum]});
+  }
+};
+
+template <>
+struct Rules<LionOptions> : AnyRules {
+  static constexpr const char* kNumbers[] = {"lr", "beta1", "beta2", "weight_decay"};
+  static constexpr const char* kMoments[] = {"exp_avg"};
+  enum : size_t { kLr, kBeta1, kBeta2, kDecay };
+  static constexpr Optimizer::Names names() { return {"Lion", kNumbers, kMoments}; }
+  static Numbers numbers(const LionOptions& o) {
+    return {o.lr, o.betas.first, o.betas.second, o.weight_decay};
+  }
+  static LionOptions options(const Numbers& n) {
+    return {.lr = n[kLr], .betas = {n[kBeta1], n[kBeta2]}, .weight_decay = n[kDecay]};
+  }
+  static uint32_t moments(const Numbers&) { return 1; }
+  static std::string mistakes(const Numbers& n) {
+    return unless_sizes(n, kNumbers, {kLr, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2});
+  }
+  static void update(UpdateRun& run, const Numbers& n, int64_t, Corrections&) {
+    run.op(OpId::lion_update, {0});
+    run.words({n[kLr], n[kBeta1], n[kBeta2], n[kDecay]});
+  }
+};
+
+}  // namespace tandem::optim

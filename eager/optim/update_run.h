@@ -1,0 +1,69 @@
+// The updates of one optimizer's step, gathered as far as they are alike. Made by an optimizer for the time
+// of a step.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <initializer_list>
+
+#include "tandem/eager/dispatch.h"
+#include "tandem/eager/interceptor.h"
+#include "tandem/eager/optim/optimizer.h"
+
+namespace tandem::optim {
+
+using core::TensorImpl;
+
+/// Updates of parameters in a row that share group and step count, as nearly all do: their calls differ in
+/// the operands alone. An interceptor that compares calls takes many at once.
+class UpdateRun {
+ public:
+  static constexpr size_t kMost = 32, kOperands = 5, kWords = 8;
+
+  /// `most`: so many are gathered before they are called.
+  UpdateRun(size_t most, Location where) : most_(most) { call_.in_place = true, call_.where = where; }
+  bool goes_on(size_t group, int64_t steps_before) const { return group == group_ && steps_before == steps_; }
+  void start(size_t group, int64_t steps_before) { group_ = group, steps_ = steps_before, n_ = 0; }
+  /// The op of the updates to come, whose operands are parameter, gradient and these moments; its words
+  /// follow.
+  void op(ops::OpId op, std::initializer_list<uint8_t> moments) {
+    call_.op = op, call_.n_in = static_cast<uint32_t>(2 + moments.size()), call_.n_words = 0;
+    std::copy(moments.begin(), moments.end(), moments_);
+  }
+  void words(std::initializer_list<double> values) {
+    for (const double v : values) words_[call_.n_words++] = std::bit_cast<int64_t>(v);
+  }
+  void flag(bool v) { words_[call_.n_words++] = v; }
+  void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t& count) {
+    TensorImpl** in = in_ + n_ * call_.n_in;
+    in[0] = s.parameter.impl(), in[1] = gradient;
+    for (size_t k = 0; k < Optimizer::kMoments; ++k)  // in the next update's place, where they are not used
+      in[2 + k] = s.moments[moments_[k]].impl();
+    counts_[n_++] = &count;
+    if (n_ == most_) flush();
+  }
+  /// Calls what was gathered. The counts of complete updates have moved, also if one throws.
+  void flush() {
+    call_.words = words_;
+    for (size_t done = 0; done < n_;) {
+      call_.in = in_ + done * call_.n_in;
+      size_t now = 0;
+      if (eager::Interceptor* i = n_ > 1 ? eager::interceptor() : nullptr) now = i->op_run(call_, n_ - done);
+      if (now == 0) eager::call_into(call_, nullptr), now = 1;
+      for (; now > 0; --now) *counts_[done++] = steps_ + 1;
+    }
+    n_ = 0;
+  }
+
+ private:
+  const size_t most_;
+  size_t n_ = 0, group_ = 0;
+  int64_t steps_ = -1;  // before the update; -1: none started
+  eager::Call call_{};
+  TensorImpl* in_[(kMost + 1) * kOperands];
+  int64_t words_[kWords];
+  int64_t* counts_[kMost];
+  uint8_t moments_[Optimizer::kMoments] = {0, 1, 2};
+};
+
+}  // namespace tandem::optim

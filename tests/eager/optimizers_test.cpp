@@ -1,0 +1,170 @@
+// The optimizers beside SGD and Adam: each against its formula as its paper or PyTorch's documentation writes
+// it, one element at a time in float64.
+#include <cmath>
+#include <functional>
+
+#include "tandem/eager/autograd.h"
+#include "tandem/eager/functions.h"
+#include "tandem/eager/optim/optim.h"
+#include "tests/catch.h"
+
+using namespace tandem;
+
+namespace {
+
+constexpr int kSteps = 12;
+
+/// The gradient of element i in step t (from 1): something that changes sign and size.
+double gradient(int t, int i) { return std::sin(1.7 * t + i) * (i + 0.5) + 0.1 * t; }
+
+/// One element's formula: p after step t; `s` is its memory, all 0 at first.
+using Formula = std::function<double(double p, double g, int t, double (&s)[4])>;
+
+/// Runs an optimizer and the formula side by side.
+template <class O>
+void compare(const typename O::Options& options, const Formula& formula, double s0 = 0) {
+  const Tensor p = tensor(std::vector<double>{1, -2, 3}).requires_grad_();
+  O opt({p}, options);
+  double expected[3] = {1, -2, 3}, memory[3][4] = {};
+  for (auto& m : memory) m[0] = s0;
+  for (int t = 1; t <= kSteps; ++t) {
+    std::vector<double> g;
+    for (int i = 0; i < 3; ++i) g.push_back(gradient(t, i));
+    p.set_grad(tensor(g));
+    if (t == kSteps / 2) {  // a state that is saved and taken back goes on as before
+      O other({p}, options);
+      other.load_state(opt.state());
+      opt.load_state(other.state());
+    }
+    opt.step();
+    for (int i = 0; i < 3; ++i) expected[i] = formula(expected[i], g[static_cast<size_t>(i)], t, memory[i]);
+    const std::vector<double> found = p.to_vector<double>();
+    for (int i = 0; i < 3; ++i) {
+      INFO("step " << t << ", element " << i);
+      CHECK(found[static_cast<size_t>(i)] == Approx(expected[i]).epsilon(1e-12));
+    }
+  }
+}
+
+std::string message(auto f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("RMSprop follows its formula, centered and with momentum", "[optim]") {
+  for (const bool centered : {false, true})
+    for (const double momentum : {0.0, 0.8}) {
+      INFO(centered << ' ' << momentum);
+      compare<optim::RMSprop>({.lr = 0.05,
+                               .alpha = 0.9,
+                               .eps = 1e-3,
+                               .weight_decay = 0.02,
+                               .momentum = momentum,
+                               .centered = centered},
+                              [&](double p, double g, int, double(&s)[4]) {
+                                g += 0.02 * p;
+                                s[0] = 0.9 * s[0] + 0.1 * g * g;
+                                s[1] = 0.9 * s[1] + 0.1 * g;
+                                const double root = std::sqrt(s[0] - (centered ? s[1] * s[1] : 0)) + 1e-3;
+                                s[2] = momentum * s[2] + g / root;
+                                return p - 0.05 * s[2];
+                              });
+    }
+}
+
+TEST_CASE("Adagrad follows its formula, with a falling rate and a first sum", "[optim]") {
+  compare<optim::Adagrad>(
+      {.lr = 0.1, .lr_decay = 0.03, .weight_decay = 0.02, .initial_accumulator_value = 0.25, .eps = 1e-4},
+      [](double p, double g, int t, double(&s)[4]) {
+        g += 0.02 * p;
+        s[0] += g * g;
+        return p - 0.1 / (1 + (t - 1) * 0.03) * g / (std::sqrt(s[0]) + 1e-4);
+      },
+      0.25);
+}
+
+TEST_CASE("Adamax follows its formula", "[optim]") {
+  compare<optim::Adamax>({.lr = 0.1, .betas = {0.8, 0.95}, .eps = 1e-3, .weight_decay = 0.02},
+                         [](double p, double g, int t, double(&s)[4]) {
+                           g += 0.02 * p;
+                           s[0] = 0.8 * s[0] + 0.2 * g;
+                           s[1] = std::max(0.95 * s[1], std::abs(g) + 1e-3);
+                           return p - 0.1 / (1 - std::pow(0.8, t)) * s[0] / s[1];
+                         });
+}
+
+TEST_CASE("NAdam follows its formula", "[optim]") {
+  const auto mu = [](int t) { return 0.8 * (1 - 0.5 * std::pow(0.96, t * 0.1)); };
+  compare<optim::NAdam>(
+      {.lr = 0.1, .betas = {0.8, 0.95}, .eps = 1e-3, .weight_decay = 0.02, .momentum_decay = 0.1},
+      [&](double p, double g, int t, double(&s)[4]) {
+        g += 0.02 * p;
+        s[0] = 0.8 * s[0] + 0.2 * g;
+        s[1] = 0.95 * s[1] + 0.05 * g * g;
+        s[2] = (t == 1 ? 1 : s[2]) * mu(t);
+        const double m = mu(t + 1) * s[0] / (1 - s[2] * mu(t + 1)) + (1 - mu(t)) * g / (1 - s[2]);
+        return p - 0.1 * m / (std::sqrt(s[1] / (1 - std::pow(0.95, t))) + 1e-3);
+      });
+}
+
+TEST_CASE("RAdam follows its formula, before and after it is rectified", "[optim]") {
+  for (const double beta2 : {0.8, 0.95}) {  // 0.8: the length stays below 9
+    int rectified = 0;
+    compare<optim::RAdam>({.lr = 0.1, .betas = {0.8, beta2}, .eps = 1e-3, .weight_decay = 0.02},
+                          [&](double p, double g, int t, double(&s)[4]) {
+                            g += 0.02 * p;
+                            s[0] = 0.8 * s[0] + 0.2 * g;
+                            s[1] = beta2 * s[1] + (1 - beta2) * g * g;
+                            const double m = s[0] / (1 - std::pow(0.8, t)), b = std::pow(beta2, t),
+                                         most = 2 / (1 - beta2) - 1, rho = most - 2 * t * b / (1 - b);
+                            if (rho <= 5) return p - 0.1 * m;
+                            ++rectified;
+                            const double r =
+                                std::sqrt((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho));
+                            return p - 0.1 * m * r * std::sqrt(1 - b) / (std::sqrt(s[1]) + 1e-3);
+                          });
+    CHECK(rectified > 0);
+    CHECK(rectified < 3 * kSteps);
+  }
+}
+
+TEST_CASE("Lion follows its formula", "[optim]") {
+  compare<optim::Lion>({.lr = 0.01, .betas = {0.8, 0.95}, .weight_decay = 0.1},
+                       [](double p, double g, int, double(&s)[4]) {
+                         const double c = 0.8 * s[0] + 0.2 * g;
+                         s[0] = 0.95 * s[0] + 0.05 * g;
+                         return p * (1 - 0.01 * 0.1) - 0.01 * (c > 0 ? 1 : c < 0 ? -1 : 0);
+                       });
+}
+
+TEST_CASE("options switched on later get their moments; impossible ones are refused", "[optim]") {
+  const Tensor p = tensor(std::vector<double>{1, -2, 3}).requires_grad_();
+  p.set_grad(tensor(std::vector<double>{1, 1, 1}));
+  optim::RMSprop opt({p}, {.lr = 0.1});
+  opt.step();
+  const auto names = [&] {
+    std::string out;
+    for (const NamedTensor& n : opt.state()) out += n.name + ' ';
+    return out;
+  };
+  CHECK_THAT(names(), Contains("0.square_avg") && !Contains("0.grad_avg") && !Contains("0.momentum_buffer"));
+  opt.set_options({.lr = 0.1, .momentum = 0.9, .centered = true});
+  opt.step();
+  CHECK_THAT(names(), Contains("0.square_avg") && Contains("0.grad_avg") && Contains("0.momentum_buffer"));
+  CHECK_THAT(message([&] { optim::RMSprop({p}, {.alpha = -1}); }),
+             Contains("RMSprop: alpha must be 0 or more"));
+  CHECK_THAT(message([&] {
+               optim::NAdam({p}, {.betas = {0.9, 1}});
+             }),
+             Contains("NAdam: beta2 must lie in [0, 1)"));
+  CHECK_THAT(message([&] { optim::Adagrad({p}, {.lr_decay = -1}); }),
+             Contains("Adagrad: lr_decay must be 0 or more"));
+  CHECK_THAT(message([&] { optim::Lion({p}, {.weight_decay = std::nan("")}); }),
+             Contains("Lion: weight_decay"));
+}
