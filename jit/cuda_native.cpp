@@ -81,46 +81,86 @@ Launch copy(Word from, Word to, DType type, int64_t count) {
   return copy_runs(from, type, count, to, type, count, 1, count);
 }
 
-/// One thread a position beside the axis.
+/// The indices are read by each warp, 32 at a time. A warp adds what falls into a segment of the axis, a
+/// residue of the index modulo `segments`, in the order of the index; so each sum is built by one warp, and
+/// long indices cost a walk, not a chain of additions.
+std::string scan_text(const std::string& from, const std::string& hit) {
+  return "  const td_u32 all = 0xffffffffu, lane = threadIdx.x % 32;\n"
+         "  for (td_i64 k = 0; k < a.n; k += 32) {\n"
+         "    const bool has = k + lane < a.n;\n"
+         "    const td_i64 at = has ? (td_i64)a.index[" +
+         from +
+         "] : 0;\n"
+         "    const bool wrong = has && (at < 0 || at >= a.size);\n"
+         "    if (wrong) *a.error = 2;\n"
+         "    if (__any_sync(all, wrong)) return;\n"
+         "    td_u32 hits = __ballot_sync(all, has && (at & (a.segments - 1)) == segment);\n"
+         "    while (hits != 0) {\n"
+         "      const int j = __ffs((int)hits) - 1;\n"
+         "      hits &= hits - 1;\n" +
+         hit + "    }\n  }\n}\n";
+}
+
+/// So many segments that `warps` of them, or rather fewer, keep a card busy; a power of 2.
+int64_t segments_for(int64_t warps, int64_t size, int64_t n) {
+  constexpr int64_t kWarps = 8192, kFewest = 16;  // indices worth a segment
+  int64_t segments = 1;
+  while (2 * segments * warps <= kWarps && segments < size && 2 * segments * kFewest <= n) segments *= 2;
+  return segments;
+}
+
+/// 32 positions beside the axis for each warp.
 Launch index_add(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
   const DType type = c.out_types[0].dtype, index_type = c.in_types[1].dtype;
   const AxisSplit to = split_axis(c.out_types[0].sizes, c.words[0]);
+  const int64_t n = c.in_types[1].sizes[0], positions = to.outer * to.inner, warps = (positions + 31) / 32;
   Launch l;
   l.symbol = std::string("tandem_index_add_") + c_suffix(type) + "_" + c_suffix(index_type);
   l.source =
       head(l.symbol, std::string(c_scalar(type)) + "* to; const " + c_scalar(index_type) + "* index; const " +
-                         c_scalar(type) + "* added; td_i64 size, inner, n; td_i64* error;") +
-      "  const td_i64 o = t / a.inner, i = t % a.inner;\n"
-      "  for (td_i64 k = 0; k < a.n; ++k) {\n"
-      "    const td_i64 at = a.index[k];\n"
-      "    if (at < 0 || at >= a.size) { *a.error = 2; return; }\n"
-      "    " +
-      std::string(c_scalar(type)) + "& x = a.to[(o * a.size + at) * a.inner + i];\n    " +
-      add_to(type, "x", "a.added[(o * a.n + k) * a.inner + i]") + "\n  }\n}\n";
-  l.count = to.outer * to.inner;
-  l.words = {out, index, added, to.size, to.inner, c.in_types[1].sizes[0], error};
+                         c_scalar(type) +
+                         "* added; td_i64 size, inner, n; td_i64* error; td_i64 positions, segments;") +
+      "  const td_i64 warp = t / 32, segment = warp & (a.segments - 1);\n"
+      "  const td_i64 position = warp / a.segments * 32 + threadIdx.x % 32;\n"
+      "  const td_i64 o = position / a.inner, i = position % a.inner;\n" +
+      scan_text("k + lane",
+                "      const td_i64 row = __shfl_sync(all, at, j);\n"
+                "      if (position >= a.positions) continue;\n"
+                "      " +
+                    std::string(c_scalar(type)) + "& x = a.to[(o * a.size + row) * a.inner + i];\n      " +
+                    add_to(type, "x", "a.added[(o * a.n + k + j) * a.inner + i]") + "\n");
+  const int64_t segments = segments_for(warps, to.size, n);
+  l.count = warps * segments * 32;
+  l.words = {out, index, added, to.size, to.inner, n, error, positions, segments};
   return l;
 }
 
-/// One thread a line of the index along the axis: all that can meet at one element of the result.
+/// A line of the index along the axis (all that can meet at one element of the result) for a thread, or,
+/// where there are few and long ones, for a warp of each segment.
 Launch scatter_add(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
   const DType type = c.out_types[0].dtype, index_type = c.in_types[1].dtype;
   const Dims &sizes = c.out_types[0].sizes, &from = c.in_types[1].sizes;
   const int rank = from.rank(), axis = normalize_axis(c.words[0], rank, "scatter_add");
   const Dims to_strides = contiguous_strides(sizes), from_strides = contiguous_strides(from);
+  int64_t lines = 1;
+  for (int d = 0; d < rank; ++d)
+    if (d != axis) lines *= from[d];
+  const int64_t segments = segments_for(lines, sizes[axis], from[axis]);
+  const bool is_long = segments > 1;
   Launch l;
-  l.symbol = std::string("tandem_scatter_add_") + c_suffix(type) + "_" + c_suffix(index_type) + "_" +
-             std::to_string(rank) + "_" + std::to_string(axis);
+  l.symbol = std::string("tandem_scatter_add_") + (is_long ? "long_" : "") + c_suffix(type) + "_" +
+             c_suffix(index_type) + "_" + std::to_string(rank) + "_" + std::to_string(axis);
   std::string fields = std::string(c_scalar(type)) + "* to; const " + c_scalar(index_type) +
-                       "* index; const " + c_scalar(type) + "* added; td_i64* error; td_i64 size, n";
-  std::string text = "  td_i64 rest = t, to = 0, from = 0;\n";
-  l.count = 1;
-  l.words = {out, index, added, error, sizes[axis], from[axis]};
+                       "* index; const " + c_scalar(type) +
+                       "* added; td_i64* error; td_i64 size, n, segments";
+  std::string text = is_long ? "  const td_i64 warp = t / 32, segment = warp & (a.segments - 1);\n"
+                               "  td_i64 rest = warp / a.segments, to = 0, from = 0;\n"
+                             : "  td_i64 rest = t, to = 0, from = 0;\n";
+  l.words = {out, index, added, error, sizes[axis], from[axis], segments};
   for (int d = 0; d < rank; ++d) {
     const std::string n = std::to_string(d);
     fields += ", d" + n + ", t" + n + ", f" + n;
     l.words.insert(l.words.end(), {from[d], to_strides[d], from_strides[d]});
-    if (d != axis) l.count *= from[d];
   }
   for (int d = rank - 1; d >= 0; --d) {
     if (d == axis) continue;
@@ -128,31 +168,77 @@ Launch scatter_add(const NativeCallPlan& c, Word index, Word added, Word out, Wo
     text += "  to += rest % a.d" + n + " * a.t" + n + "; from += rest % a.d" + n + " * a.f" + n +
             "; rest /= a.d" + n + ";\n";
   }
-  const std::string n = std::to_string(axis);
-  l.source = head(l.symbol, fields + ";") + text + "  for (td_i64 k = 0; k < a.n; ++k, from += a.f" + n +
-             ") {\n    const td_i64 at = a.index[from];\n"
-             "    if (at < 0 || at >= a.size) { *a.error = 2; return; }\n    " +
-             c_scalar(type) + "& x = a.to[to + at * a.t" + n + "];\n    " +
-             add_to(type, "x", "a.added[from]") + "\n  }\n}\n";
-  if (from[axis] == 0) l.count = 0;
+  const std::string n = std::to_string(axis), element = std::string(c_scalar(type)) + "& x = a.to[to + ";
+  if (is_long) {
+    text += scan_text("from + (k + lane) * a.f" + n,
+                      "      if (lane == (td_u32)j) {\n        " + element + "at * a.t" + n + "];\n        " +
+                          add_to(type, "x", "a.added[from + (k + j) * a.f" + n + "]") +
+                          "\n      }\n      __syncwarp();  // the next may add to the same\n");
+  } else {
+    text += "  for (td_i64 k = 0; k < a.n; ++k, from += a.f" + n +
+            ") {\n    const td_i64 at = a.index[from];\n"
+            "    if (at < 0 || at >= a.size) { *a.error = 2; return; }\n    " +
+            element + "at * a.t" + n + "];\n    " + add_to(type, "x", "a.added[from]") + "\n  }\n}\n";
+  }
+  l.source = head(l.symbol, fields + ";") + text;
+  l.count = from[axis] == 0 ? 0 : is_long ? lines * segments * 32 : lines;
   return l;
 }
 
-/// One thread a line; sums of floats in double.
+/// One thread a line, or, where there are few and long ones, a block: sums of floats in double, in blocks of
+/// kScanBlock elements as on the CPU.
 Launch cumsum(const NativeCallPlan& c, Word in, Word out) {
+  constexpr int64_t kFewLines = 2048, kLong = 16 * ops::kScanBlock, kThreads = 256;
   const DType from = c.in_types[0].dtype, to = c.out_types[0].dtype;
   const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
-  const DType sum = is_floating(from) ? DType::float64 : DType::int64;
+  const int64_t lines = s.size == 0 ? 0 : s.outer * s.inner;
+  const bool is_long = lines < kFewLines && s.size > kLong;
+  const std::string sum = c_scalar(is_floating(from) ? DType::float64 : DType::int64),
+                    block = std::to_string(ops::kScanBlock), threads = std::to_string(kThreads);
+  const std::string place =
+      "const td_i64 i = first + (a.reverse ? a.size - 1 - k : k) * a.inner;\n"
+      "    sum = td_add(sum, " +
+      convert(from, is_floating(from) ? DType::float64 : DType::int64, "a.from[i]") + ");\n";
+  const std::string store =
+      "    a.to[i] = " +
+      convert(is_floating(from) ? DType::float64 : DType::int64, to, "td_add(before, sum)") + ";\n";
   Launch l;
-  l.symbol = std::string("tandem_cumsum_") + c_suffix(from) + "_" + c_suffix(to);
+  l.symbol = std::string("tandem_cumsum_") + (is_long ? "long_" : "") + c_suffix(from) + "_" + c_suffix(to);
   l.source = head(l.symbol, std::string("const ") + c_scalar(from) + "* from; " + c_scalar(to) +
                                 "* to; td_i64 size, inner, reverse;") +
-             "  const td_i64 first = t / a.inner * a.size * a.inner + t % a.inner;\n  " + c_scalar(sum) +
-             " sum = 0;\n  for (td_i64 k = 0; k < a.size; ++k) {\n"
-             "    const td_i64 i = first + (a.reverse ? a.size - 1 - k : k) * a.inner;\n"
-             "    sum = td_add(sum, " +
-             convert(from, sum, "a.from[i]") + ");\n    a.to[i] = " + convert(sum, to, "sum") + ";\n  }\n}\n";
-  l.count = s.size == 0 ? 0 : s.outer * s.inner;
+             "  const td_i64 line = " + (is_long ? "blockIdx.x" : "t") +
+             ", first = line / a.inner * a.size * a.inner + line % a.inner;\n";
+  if (is_long) {
+    l.source += "  __shared__ " + sum + " sums[" + threads + "];\n  " + sum +
+                " total = 0;\n"
+                "  for (td_i64 tile = 0; tile < a.size; tile += " +
+                threads + " * " + block +
+                ") {\n"
+                "    const td_i64 begin = tile + threadIdx.x * " +
+                block + ", end = td_least(begin + " + block + ", a.size);\n    " + sum +
+                " sum = 0;\n"
+                "    for (td_i64 k = begin; k < end; ++k) {\n    " +
+                place +
+                "    }\n"
+                "    sums[threadIdx.x] = sum;\n"
+                "    __syncthreads();\n    " +
+                sum +
+                " before = 0;\n"
+                "    for (int w = 0; w < " +
+                threads +
+                "; ++w) {\n"
+                "      if (w == (int)threadIdx.x) before = total;\n"
+                "      total = td_add(total, sums[w]);\n"
+                "    }\n"
+                "    __syncthreads();\n"
+                "    sum = 0;\n"
+                "    for (td_i64 k = begin; k < end; ++k) {\n    " +
+                place + store + "    }\n  }\n}\n";
+  } else {
+    l.source += "  " + sum + " before = 0, sum = 0;\n  for (td_i64 k = 0; k < a.size; ++k) {\n    if (k % " +
+                block + " == 0) before = td_add(before, sum), sum = 0;\n    " + place + store + "  }\n}\n";
+  }
+  l.count = is_long ? lines * kThreads : lines;
   l.words = {in, out, s.size, s.inner, c.words[1]};
   return l;
 }

@@ -1,5 +1,5 @@
 // Native ops (ops/native.cpp) on a CUDA device: hand-written kernels in the dialect of the printed ones. Each
-// sum is built by one thread in the order of the CPU's, so results are the same bit for bit. Any thread.
+// sum is built in the order of the CPU's, so results are the same bit for bit. Any thread.
 #pragma once
 
 #include <vector>

@@ -194,6 +194,8 @@ class Builder {
         begin(functions_[static_cast<size_t>(entry_)], all = shape);
       } else {
         s_.steps.back().shape.grid = all.grid += shape.grid;
+        s_.steps.back().shape.shared_bytes = all.shared_bytes =
+            std::max(all.shared_bytes, shape.shared_bytes);
       }
       if (room > 1) ends.push_back(all.grid);
       call_words(e, kernel, call);

@@ -1,11 +1,12 @@
-// One function per kernel. Pointwise: an element a thread, or a pack. Row: a warp for a row, part of one, or
-// all warps of a block. Column: a thread for a column in each warp, the warps of a block with blocks of rows
-// of their own; where there are few columns, 8 or 16 side by side.
+// One function per kernel. Pointwise: an element a thread, or a pack. Row: 8, 16 or 32 threads for a row,
+// fewer for short ones, or all threads of a block. Column: a thread for a column in each warp, the warps of a
+// block with blocks of rows of their own; where there are few columns, 8 or 16 side by side.
 #include "tandem/jit/print_cuda.h"
 
 #include <algorithm>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/print_c_plan.h"
 #include "tandem/jit/print_cuda_printer.h"
 
 namespace tandem::jit {
@@ -14,9 +15,10 @@ extern const char kCudaPreludeText[];
 
 namespace {
 
-constexpr int kMaxTeam = 16;
+constexpr int kMaxTeam = 16, kMaxRowTeam = 8;
 constexpr int64_t kSharedBytes = 40 * 1024;
-constexpr int kRowsPerBlock = 4;
+constexpr int kRowWarps = 4;
+constexpr int64_t kManyBlocks = 288;  // twice the multiprocessors of a large card: they keep it busy
 constexpr int64_t kMaxGrid = 1 << 30;
 
 template <class I>
@@ -31,9 +33,9 @@ int64_t stride_words(const Kernel& k) {
 }
 
 // As prelude_threads.inc has them.
-int64_t row_width(int64_t n) {
+int64_t row_width(int64_t n, int64_t lanes) {
   int64_t width = 1;
-  while (width < 32 && 2 * width < n) width *= 2;
+  while (width * lanes < kLanes && width * lanes < n) width *= 2;
   return width;
 }
 int64_t column_width(int64_t columns, int64_t n, int64_t few) {
@@ -50,10 +52,28 @@ unsigned grid_of(int64_t blocks) { return static_cast<unsigned>(std::min(blocks,
 int cuda_team(const Kernel& k) {
   int64_t bytes = 0;
   for (const Reduction& r : k.reductions) bytes += finds_index(r.op) ? 16 : 8;
-  if (k.kind == KernelKind::column) bytes *= 32;
-  int team = kMaxTeam;
+  bytes *= k.kind == KernelKind::column ? 32 : 32 / (kLanes / cuda_lanes(k));
+  int team = k.kind == KernelKind::row ? kMaxRowTeam : kMaxTeam;
   while (team > 1 && team * bytes > kSharedBytes) team /= 2;
   return team;
+}
+
+int cuda_lanes(const Kernel& k) {
+  constexpr int kFewest = 2, kMost = 8, kManyNodes = 64;
+  if (k.kind != KernelKind::row || k.reduced_rank != 1 || k.scalars.size() > kManyNodes) return kFewest;
+  if (std::any_of(k.scalars.nodes().begin(), k.scalars.nodes().end(),
+                  [](const ops::ScalarNode& n) { return is_random(n.op); }))
+    return kFewest;
+  int64_t widest = 16 / kMost;
+  for (const Load& l : k.loads)
+    if (!l.row_level && l.inner == Inner::contiguous) widest = std::max<int64_t>(widest, itemsize(l.dtype));
+  for (const Store& s : k.stores)
+    if (!s.row_level && s.inner == Inner::contiguous) widest = std::max<int64_t>(widest, itemsize(s.dtype));
+  return static_cast<int>(16 / widest);
+}
+
+int64_t cuda_part_bytes(const Kernel& k, const Reduction& r) {
+  return finds_index(r.op) ? 16 : itemsize(k.scalars[r.input].type);
 }
 
 // So many that a row of theirs fills the 32 bytes that memory gives at a time.
@@ -94,7 +114,7 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
     case CudaForm::split:
       line("const " + args + "& a = all.call;");
       start();
-      split_row();
+      k_.kind == KernelKind::row ? split_row() : split_column();
       line("}");
       return std::move(t_.out);
   }
@@ -210,27 +230,55 @@ int cuda_words(const Kernel& k) {
 
 int cuda_calls(const Kernel& k) { return std::max(1, kMaxCudaWords / (cuda_words(k) + 1)); }
 
-// Its rows are read once, and nothing is stored but what they give.
+// Each element is read in one walk: a part of a row or column needs nothing of the others but at its end.
 bool cuda_splits(const Kernel& k) {
-  if (k.kind != KernelKind::row || cuda_words(k) + 2 > kMaxCudaWords) return false;
-  if (std::any_of(k.stores.begin(), k.stores.end(), [](const Store& s) { return !s.row_level; }))
-    return false;
+  if (k.kind == KernelKind::pointwise || cuda_words(k) + 2 > kMaxCudaWords) return false;
   int walks = 0;
-  for (const CudaWalk& walk : plan_cuda(k).walks) walks += walk.walks();
-  return walks == 1;
+  bool reduces = true;
+  for (const CudaWalk& walk : plan_cuda(k).walks) {
+    walks += walk.walks();
+    if (walk.walks()) reduces = !walk.reductions.empty();
+  }
+  return walks == 1 && reduces;
 }
 
 SplitShape split_shape(const Kernel& k, const int64_t* dims, int64_t count) {
-  constexpr int64_t kFewRows = 128, kFewParts = 3;
-  if (count <= 0 || count >= kFewRows) return {};
+  constexpr int64_t kFewRows = 128, kFewParts = 3, kFewColumnParts = 8;
+  if (count <= 0) return {};
   int64_t n = 1;
   for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
-  const int64_t parts = blocks_of(n, kRowBlock);
-  if (parts < kFewParts) return {};
-  return {{grid_of(count * parts), 32, 0},
-          count,
-          count * parts * kCudaPartBytes * static_cast<int64_t>(k.reductions.size())};
+  int64_t parts = 0, counters = 0, warps = 0;
+  if (k.kind == KernelKind::row) {
+    parts = blocks_of(n, kRowBlock), counters = count;
+    if (count >= kFewRows || parts < kFewParts) return {};
+    warps = count * blocks_of(parts, 32 / (kLanes / cuda_lanes(k)));
+  } else {
+    const int64_t width = column_width(count, n, cuda_few_columns(k));
+    parts = blocks_of(n, kColumnBlock), counters = blocks_of(count, width);
+    if (counters >= kManyBlocks || parts < kFewColumnParts) return {};
+    warps = counters * blocks_of(parts, 32 / width);
+  }
+  int64_t bytes = 0;
+  for (const Reduction& r : k.reductions) bytes += blocks_of(count * parts * cuda_part_bytes(k, r), 16) * 16;
+  return {{grid_of(warps), 32, 0}, counters, bytes};
 }
+
+namespace {
+
+// Blocks of four warps; fewer where there are few rows, or where that leaves room for what they keep.
+LaunchShape short_rows(const Kernel& k, int64_t n, int64_t count) {
+  const int64_t rows = 32 / row_width(n, cuda_lanes(k));  // of a warp
+  int64_t warps = kRowWarps;
+  while (warps > 1 && blocks_of(count, warps * rows) < kManyBlocks) warps /= 2;
+  const int64_t kept = CudaPrinter(k, plan_cuda(k)).kept_bytes() * 32 * blocks_of(n, kLanes);
+  const int64_t fitting = kept * warps > kCudaKeptBytes ? warps / 2 : warps;
+  const bool keeps = fitting > 0 && kept * fitting <= kCudaKeptBytes;
+  if (keeps) warps = fitting;
+  return {grid_of(blocks_of(count, warps * rows)), static_cast<unsigned>(32 * warps),
+          static_cast<unsigned>(keeps ? kept * warps : 0)};
+}
+
+}  // namespace
 
 LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count) {
   if (count <= 0) return {0, 0, 0};
@@ -243,11 +291,12 @@ LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count) {
   const int64_t columns = column_width(count, n, cuda_few_columns(k));
   switch (k.kind) {
     case KernelKind::pointwise:
-      return {grid_of(blocks_of(count, int64_t{kCudaThreads} * cuda_elements(k))), kCudaThreads, 0};
+      return {grid_of(blocks_of(
+                  count, int64_t{kCudaThreads} * (cuda_tiles(k) ? kCudaTileElements : cuda_elements(k)))),
+              kCudaThreads, 0};
     case KernelKind::row:
-      if (n <= kRowBlock)
-        return {grid_of(blocks_of(count, kRowsPerBlock * 32 / row_width(n))), 32 * kRowsPerBlock, 0};
-      return {grid_of(count), team(blocks_of(n, kRowBlock), 32), 0};
+      if (n <= kRowBlock) return short_rows(k, n, count);
+      return {grid_of(count), team(blocks_of(n, kRowBlock), kLanes / cuda_lanes(k)), 0};
     case KernelKind::column:
       return {grid_of(blocks_of(count, columns)), team(blocks_of(n, kColumnBlock), columns), 0};
   }

@@ -13,8 +13,9 @@
 //
 // A function for several calls (a horizontal group) has a structure of `calls` such structures, followed by
 // one word a call: the blocks of the calls up to and with it. Its grid has the blocks of all its calls.
-// A function that splits rows over the grid has two words more, addresses: of a counter (32 bits) for each
-// row, 0 before and after the launch, and of memory for what the parts of the rows give.
+// A function that splits rows or columns over the grid has two words more, addresses: of counters (32 bits),
+// 0 before and after the launch, one for each row or group of columns side by side; and of memory, at an
+// address for 16 bytes, for what the parts of the rows or columns give.
 #pragma once
 
 #include <string>
@@ -45,9 +46,9 @@ struct LaunchShape {
 /// A function of structure and sizes alone. `dims`: kept sizes, then reduced sizes.
 LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count);
 
-/// Whether a kernel's rows can be split over the grid.
+/// Whether a kernel's rows or columns can be split over the grid.
 bool cuda_splits(const Kernel& k);
-/// How that is done with few long rows; a function of structure and sizes alone, for kernels that
+/// How that is done with few long ones; a function of structure and sizes alone, for kernels that
 /// cuda_splits.
 struct SplitShape {
   LaunchShape launch;               // grid 0: not split

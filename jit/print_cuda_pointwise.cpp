@@ -1,6 +1,10 @@
 // Pointwise kernels: an element a thread, or, where everything moves along the innermost dimension in
 // unison, up to 16 bytes of each operand at a time: if the addresses of the call allow it, which is tested at
 // its top.
+//
+// Where an operand is contiguous along another dimension than the innermost (a transpose), blocks take tiles
+// of both dimensions, and warps parts of 8 by 4 elements: so each 32 bytes that memory gives or takes at a
+// time are used whole, by one warp or by two of a block at once.
 #include <algorithm>
 
 #include "tandem/jit/print_c_plan.h"
@@ -39,6 +43,14 @@ int cuda_elements(const Kernel& k) {
   return static_cast<int>(std::min<int64_t>(16 / widest, random ? 4 : kMostElements));
 }
 
+bool cuda_tiles(const Kernel& k) {
+  if (k.kind != KernelKind::pointwise || k.kept_rank < 2) return false;
+  return std::any_of(k.stores.begin(), k.stores.end(),
+                     [](const Store& s) { return s.inner == Inner::strided; }) ||
+         std::any_of(k.loads.begin(), k.loads.end(),
+                     [](const Load& l) { return l.index < 0 && l.inner == Inner::strided; });
+}
+
 bool CudaPrinter::is_packed(size_t slot) const {
   return !is_load(slot) || (load_of(slot).index < 0 && load_of(slot).inner == Inner::contiguous);
 }
@@ -51,15 +63,15 @@ void CudaPrinter::pointwise() {
   line("const td_i64 thread = (td_i64)block * blockDim.x + threadIdx.x;");
   line("const td_i64 step = (td_i64)blocks * blockDim.x;");
   line("td_i64 first = 0;");
-  if (elements > 1) {
-    pointwise_element(walk);
-    pointwise_packs(walk, elements);
-  }
+  const bool tiles = cuda_tiles(k_);
+  if (elements > 1 || tiles) pointwise_element(walk);
+  if (elements > 1) pointwise_packs(walk, elements);
+  if (tiles) pointwise_tiles(walk);
   line("TD_ROLLED");
   line("for (td_i64 at = first + thread; at < count; at += step) {");
   coordinates();
   offsets(walk);
-  if (elements > 1) {
+  if (elements > 1 || tiles) {
     std::string text;
     for (size_t s = 0; s < slots(); ++s)
       if (slot_used(s)) text += ", " + (is_indexed(s) ? "q" + num(s) : element(s, false));
@@ -137,6 +149,76 @@ void CudaPrinter::pointwise_packs(const CudaWalk& walk, int elements) {
     const size_t slot = k_.loads.size() + at(s);
     line("td_write<" + n + ">(" + slot_name(slot) + " + q" + num(slot) + ", w" + num(slot) + ");");
   }
+  line("}");
+  line("}");
+}
+
+void CudaPrinter::pointwise_tiles(const CudaWalk& walk) {
+  constexpr int kTile = 32, kFewest = 8;  // sizes worth a tile
+  const int inner = k_.kept_rank - 1, u = kCudaTileElements;
+  const std::string tile = num(kTile), fewest = num(kFewest);
+  static_assert(kCudaThreads * kCudaTileElements == kTile * kTile);
+  line("int across = -1;  // the dimension along which an operand is contiguous");
+  for (size_t s = 0; s < slots(); ++s) {
+    if (!slot_used(s) || is_indexed(s)) continue;
+    if ((is_load(s) ? load_of(s).inner : store_of(s).inner) != Inner::strided) continue;
+    for (int d = 0; d < inner; ++d)
+      line("if (across < 0 && s" + num(s) + "_" + num(d) + " == 1 && d" + num(d) + " >= " + fewest +
+           ") across = " + num(d) + ";");
+  }
+  line("if (across >= 0 && d" + num(inner) + " >= " + fewest + ") {");
+  line("first = count;  // nothing is left");
+  std::string tiles;
+  for (int d = 0; d <= inner; ++d) {
+    const std::string size = "d" + num(d), parts = "(" + size + " + " + num(kTile - 1) + ") / " + tile;
+    line("const td_i64 h" + num(d) + " = " +
+         (d == inner ? parts : "across == " + num(d) + " ? " + parts + " : " + size) + ";");
+    tiles += (d ? " * h" : "h") + num(d);
+  }
+  line("const int right = threadIdx.x / 32 % 4 * 8 + threadIdx.x % 8;");
+  line("const int down = threadIdx.x / 128 * 4 + threadIdx.x / 8 % 4;");
+  line("TD_ROLLED");
+  line("for (td_i64 tile = block; tile < " + tiles + "; tile += blocks) {");
+  line("td_i64 rest = tile;");
+  for (int d = inner; d > 0; --d) line("const td_i64 i" + num(d) + " = td_split(rest, h" + num(d) + ");");
+  line("const td_i64 i0 = rest;");
+  const auto place = [&] {
+    std::string inside, index;
+    for (int d = 0; d <= inner; ++d) {
+      const std::string n = num(d), i = "i" + n;
+      line("const td_i64 c" + n + " = " +
+           (d == inner ? i + " * " + tile + " + right"
+                       : "across == " + n + " ? " + i + " * " + tile + " + down + " +
+                             num(kTile / kCudaTileElements) + " * u : " + i) +
+           ";");
+      inside += (d ? " || c" : "c") + n + " >= d" + n;
+      index = d ? "(" + index + ") * d" + n + " + c" + n : "c0";
+    }
+    line("if (" + inside + ") continue;");
+    line("const td_i64 at = " + index + ";");
+    offsets(walk);
+  };
+  std::string arguments;
+  for (size_t s = 0; s < slots(); ++s) {
+    if (!slot_used(s)) continue;
+    arguments += is_indexed(s) ? ", q" + num(s) : ", w" + num(s) + "[u]";
+    if (!is_indexed(s)) line(element_type(s) + " w" + num(s) + "[" + num(u) + "];");
+  }
+  line("TD_UNROLLED");
+  line("for (int u = 0; u < " + num(u) + "; ++u) {");
+  place();
+  for (size_t s = 0; s < slots(); ++s)
+    if (slot_used(s) && is_load(s) && !is_indexed(s)) line("w" + num(s) + "[u] = " + element(s, false) + ";");
+  line("}");
+  line("TD_UNROLLED");
+  line("for (int u = 0; u < " + num(u) + "; ++u) {");
+  place();
+  line("one(at" + arguments + ");");
+  for (const int32_t s : walk.stores) {
+    const size_t slot = k_.loads.size() + at(s);
+    line(element(slot, false) + " = w" + num(slot) + "[u];");
+  }
+  line("}");
   line("}");
   line("}");
 }

@@ -1,9 +1,12 @@
 // The printer of one CUDA kernel: names, values, and the walks of each kind. One printer, one thread.
 //
 // Names in the printed text: b: first elements of loads and stores; l: elements that are passed on, w: packs
-// of them; p, o: where they stand in this row (or column); q: offsets of the element; s: strides; d: sizes;
-// c, e: coordinates of the kept and the reduced dimensions; v: values; x: checked offsets of indexed loads, n
-// and m their extents and strides; a: accumulators; z: results of blocks, shared; t: totals.
+// of them; p, o: where they stand in this row (or column); k: where packs are kept, f: where a thread's own
+// are, h: how much further apart than in memory; q: offsets of the element; s: strides; d: sizes; c, e:
+// coordinates of the kept and the reduced dimensions; h, i: of pointwise kernels: tiles along a dimension,
+// and which; v: values; x: checked offsets of indexed loads, n and m their extents and strides; g:
+// accumulators of a thread's lanes, a: of a column, or what the lanes join to; z: results of blocks, shared,
+// or of parts; t: totals.
 #pragma once
 
 #include <string>
@@ -19,6 +22,8 @@ class CudaPrinter {
  public:
   CudaPrinter(const Kernel& k, const CudaPlan& plan) : k_(k), plan_(plan) {}
   std::string print(const std::string& symbol, CudaForm form);
+  /// Bytes that a thread of a row kernel keeps of each pack, so that a short row's operands are read once.
+  int64_t kept_bytes() const;
 
  private:
   // The frame: print_cuda.cpp.
@@ -31,6 +36,7 @@ class CudaPrinter {
   void pointwise();
   void pointwise_element(const CudaWalk& walk);
   void pointwise_packs(const CudaWalk& walk, int elements);
+  void pointwise_tiles(const CudaWalk& walk);
   /// Whether several elements of it are moved at once.
   bool is_packed(size_t slot) const;
 
@@ -49,15 +55,27 @@ class CudaPrinter {
 
   // Row kernels: print_cuda_rows.cpp.
   void row();
-  void split_row();
   void row_walk(const CudaWalk& walk, const std::string& name);
-  void row_elements(const CudaWalk& walk, const std::string& name, const std::string& step,
-                    const std::string& low, const std::string& high);
-  std::string row_arguments(const CudaWalk& walk, const std::string& r, int j) const;
+  void row_lanes(const CudaWalk& walk);
+  void row_join(const CudaWalk& walk);
+  void row_elements(const CudaWalk& walk, const std::string& name, const std::string& step);
+  std::string row_arguments(const CudaWalk& walk, const std::string& r, const std::string& values) const;
+  std::string lanes_of(const CudaWalk& walk) const;
   std::vector<size_t> element_slots(const CudaWalk& walk) const;
-  bool has_pairs(const CudaWalk& walk) const;
-  int pairs_of(const CudaWalk& walk) const;
-  std::string pairs_condition() const;
+  bool has_packs(const CudaWalk& walk) const;
+  std::string packed(const CudaWalk& walk) const;
+  int under_way(const CudaWalk& walk) const;
+  void packs_condition();
+  const CudaWalk* first_walk(size_t slot) const;
+  bool is_kept(size_t slot) const;
+  void keep();
+
+  // Rows and columns that are split over the grid: print_cuda_split.cpp.
+  void split_row();
+  void split_column();
+  const CudaWalk& single_walk() const;
+  void parts_of(const CudaWalk& walk);
+  void join_parts(const CudaWalk& walk, const std::string& first, const std::string& step);
 
   // Values: print_cuda_text.cpp.
   void node(int32_t id);
@@ -93,11 +111,18 @@ class CudaPrinter {
 /// Threads of a block at most, and the warps that share a column's or a long row's blocks.
 inline constexpr int kCudaThreads = 256;
 int cuda_team(const Kernel& k);
-/// Bytes of what a part of a row that is split over the grid gives, for each reduction.
-inline constexpr int64_t kCudaPartBytes = 16;
+/// Lanes of a row's tree that a thread has: as many elements as it moves at once, up to 16 bytes.
+int cuda_lanes(const Kernel& k);
+/// Shared memory of a block at most for what a row's walks read again.
+inline constexpr int64_t kCudaKeptBytes = 40 * 1024;
+/// Bytes of what a part of a row or column that is split over the grid gives for a reduction.
+int64_t cuda_part_bytes(const Kernel& k, const Reduction& r);
 /// Columns side by side where there are few.
 int cuda_few_columns(const Kernel& k);
 /// Elements that a thread of a pointwise kernel takes at a time.
 int cuda_elements(const Kernel& k);
+/// Whether a pointwise kernel may have a transposed operand, and a thread's elements of a tile then.
+bool cuda_tiles(const Kernel& k);
+inline constexpr int kCudaTileElements = 4;
 
 }  // namespace tandem::jit

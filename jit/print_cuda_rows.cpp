@@ -1,6 +1,8 @@
-// Row kernels: 32 threads for a row, or as many as half its elements where it has fewer than 64, or all warps
-// of a block, each with blocks of the row of its own. A thread has two neighbouring lanes of the tree, so
-// that it reads and writes pairs, several at a time, where the addresses of the call allow it.
+// Row kernels: 8, 16 or 32 threads for a row, so that each has as many lanes of the tree as it moves elements
+// at once (16 bytes of the widest operand); fewer where the row has fewer elements than the tree has lanes;
+// or all threads of a block, each so many with blocks of the row of their own. Where the addresses of the
+// call allow it, a thread's lanes are neighbours, and it reads and writes packs, several at a time. Else its
+// lanes are as far apart as there are threads, so that neighbouring threads move neighbouring elements.
 #include <algorithm>
 
 #include "tandem/jit/print_c_plan.h"
@@ -12,7 +14,8 @@ using ops::ScalarOp;
 
 namespace {
 
-constexpr size_t kFewNodes = 24, kManyNodes = 64, kFewSlots = 3;
+constexpr size_t kVeryFewNodes = 6, kFewNodes = 24, kManyNodes = 64, kFewSlots = 3;
+constexpr int64_t kBytesUnderWay = 128;  // of a thread
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 template <class I>
@@ -31,8 +34,8 @@ std::vector<size_t> CudaPrinter::element_slots(const CudaWalk& walk) const {
   return slots;
 }
 
-// Whether a walk's accesses can be made in pairs: each moves by one element, or is looked up.
-bool CudaPrinter::has_pairs(const CudaWalk& walk) const {
+// Whether a walk's accesses can be made in packs: each moves by one element, or is looked up.
+bool CudaPrinter::has_packs(const CudaWalk& walk) const {
   if (k_.kind != KernelKind::row || k_.reduced_rank != 1) return false;
   bool any = false;
   for (const size_t s : element_slots(walk)) {
@@ -43,38 +46,63 @@ bool CudaPrinter::has_pairs(const CudaWalk& walk) const {
   return any;
 }
 
-// Pairs (columns: rows) that a thread has under way: fewer where each takes long anyway.
-int CudaPrinter::pairs_of(const CudaWalk& walk) const {
+std::string CudaPrinter::packed(const CudaWalk& walk) const { return has_packs(walk) ? "packed" : "false"; }
+
+// Packs (columns: rows) that a thread has under way: fewer where each takes long anyway.
+int CudaPrinter::under_way(const CudaWalk& walk) const {
   const bool random = std::any_of(walk.nodes.begin(), walk.nodes.end(),
                                   [&](int32_t i) { return is_random(k_.scalars[i].op); });
+  const size_t slots = element_slots(walk).size();
   if (random || walk.nodes.size() > kManyNodes) return 1;
+  if (k_.kind == KernelKind::row) {
+    const bool costly = std::any_of(walk.nodes.begin(), walk.nodes.end(),
+                                    [&](int32_t i) { return is_costly(k_.scalars[i].op); });
+    const bool finds = std::any_of(walk.reductions.begin(), walk.reductions.end(),
+                                   [&](int32_t r) { return finds_index(k_.reductions[at(r)].op); });
+    const auto walks =
+        std::count_if(plan_.walks.begin(), plan_.walks.end(), [](const CudaWalk& w) { return w.walks(); });
+    // Elements.
+    int most = 16;
+    if (costly || walk.nodes.size() > kFewNodes || slots > kFewSlots)
+      most = 8;
+    else if (walk.nodes.size() <= kVeryFewNodes && slots == 1 && !finds && walks == 1)
+      most = 32;
+    int64_t bytes = 0;  // of an element
+    for (const size_t s : element_slots(walk))
+      bytes += itemsize(is_load(s) ? load_of(s).dtype : store_of(s).dtype);
+    const int64_t fitting = kBytesUnderWay / std::max<int64_t>(1, bytes);
+    return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(most, fitting) / cuda_lanes(k_)));
+  }
   if (walk.nodes.size() > kFewNodes) return 2;
   // A column's rows are one after another: what is under way is all that hides the memory's latency.
-  return k_.kind == KernelKind::column && element_slots(walk).size() <= kFewSlots ? 8 : 4;
+  return slots <= kFewSlots ? 8 : 4;
 }
 
-std::string CudaPrinter::pairs_condition() const {
+// Whether the addresses of the call allow packs.
+void CudaPrinter::packs_condition() {
   std::vector<size_t> all;
   for (const CudaWalk& walk : plan_.walks)
-    if (has_pairs(walk))
+    if (has_packs(walk))
       for (const size_t s : element_slots(walk))
         if (!is_indexed(s) && std::find(all.begin(), all.end(), s) == all.end()) all.push_back(s);
+  if (all.empty()) return;
+  const std::string lanes = num(cuda_lanes(k_));
   std::string text;
   for (const size_t s : all) {
-    text += (text.empty() ? "" : " && ") + ("td_aligned<2>(b" + slot_name(s) + ")");
-    for (int d = 0; d < k_.kept_rank; ++d) text += " && s" + num(s) + "_" + num(d) + " % 2 == 0";
+    text += (text.empty() ? "" : " && ") + ("td_aligned<" + lanes + ">(b" + slot_name(s) + ")");
+    for (int d = 0; d < k_.kept_rank; ++d) text += " && s" + num(s) + "_" + num(d) + " % " + lanes + " == 0";
   }
-  return text;
+  line("const bool packed = " + text + ";");
 }
 
 void CudaPrinter::row() {
   line("const td_i64 n = " + reduced_size() + ";");
-  line("const bool together = n > " + num(kRowBlock) + ";  // the block's warps share one row");
-  line("const int width = td_row_width(n), lane = threadIdx.x % width;");
-  line("const int warps = blockDim.x / 32, rows = together ? 1 : blockDim.x / width;");
-  line("const int team = together ? warps : 1, member = together ? threadIdx.x / 32 : 0;");
-  if (const std::string condition = pairs_condition(); !condition.empty())
-    line("const bool paired = " + condition + ";");
+  line("const bool together = n > " + num(kRowBlock) + ";  // all threads of the block have one row");
+  line("const int width = td_row_width(n, " + num(cuda_lanes(k_)) + "), lane = threadIdx.x % width;");
+  line("const int rows = together ? 1 : blockDim.x / width, team = together ? blockDim.x / width : 1;");
+  line("const int member = together ? threadIdx.x / width : 0;");
+  packs_condition();
+  keep();
   line("TD_ROLLED");
   line("for (td_i64 first = (td_i64)block * rows; first < count; first += (td_i64)blocks * rows) {");
   line("const td_i64 row = together ? first : first + threadIdx.x / width;");
@@ -91,95 +119,207 @@ void CudaPrinter::row() {
   line("}");
 }
 
-// Operands and results of the element at `r`; in pairs: those of part `j` of pair u.
-std::string CudaPrinter::row_arguments(const CudaWalk& walk, const std::string& r, int j) const {
+const CudaWalk* CudaPrinter::first_walk(size_t slot) const {
+  for (const CudaWalk& walk : plan_.walks) {
+    const std::vector<size_t> slots = element_slots(walk);
+    if (std::find(slots.begin(), slots.end(), slot) != slots.end()) return &walk;
+  }
+  return nullptr;
+}
+
+// Whether an operand of short rows is read from memory once: several walks read packs of it.
+bool CudaPrinter::is_kept(size_t slot) const {
+  constexpr size_t kManyReductions = 8;  // whose results need the shared memory
+  if (!is_load(slot) || is_indexed(slot) || k_.reductions.size() > kManyReductions) return false;
+  int walks = 0;
+  for (const CudaWalk& walk : plan_.walks) {
+    const std::vector<size_t> slots = element_slots(walk);
+    if (std::find(slots.begin(), slots.end(), slot) == slots.end()) continue;
+    if (!has_packs(walk)) return false;
+    ++walks;
+  }
+  return walks > 1;
+}
+
+int64_t CudaPrinter::kept_bytes() const {
+  int64_t bytes = 0;
+  for (size_t s = 0; s < k_.loads.size(); ++s)
+    if (is_kept(s)) bytes += cuda_lanes(k_) * itemsize(load_of(s).dtype);
+  return bytes;
+}
+
+// Where the packs of operands that are read once lie, if there is room: a thread reads but its own.
+void CudaPrinter::keep() {
+  const int64_t all = kept_bytes();
+  if (all == 0) return;
+  line("extern __shared__ td_u128 td_kept[];");
+  line("const td_i64 packs = (n + " + num(kLanes - 1) + ") / " + num(kLanes) + " * blockDim.x;");
+  line("const bool keeps = packed && packs * " + num(all) + " <= " + num(kCudaKeptBytes) + ";");
+  int64_t before = 0;
+  for (size_t s = 0; s < k_.loads.size(); ++s) {
+    if (!is_kept(s)) continue;
+    line(element_type(s) + "* const k" + num(s) + " = (" + element_type(s) + "*)((char*)td_kept + packs * " +
+         num(before) + ");");
+    before += cuda_lanes(k_) * itemsize(load_of(s).dtype);
+  }
+}
+
+// Operands and results of the element at `r`: those of a pack, or of single elements, are at `values`.
+std::string CudaPrinter::row_arguments(const CudaWalk& walk, const std::string& r,
+                                       const std::string& values) const {
   std::string text;
   for (const size_t s : element_slots(walk)) {
     if (is_indexed(s)) {
       const std::string offset = slot_row_level(s) ? "" : step(s, rank() - 1, "(" + r + ")");
       text += ", " + (offset.empty() ? "0" : offset);
     } else {
-      text += j < 0 ? ", " + slot_name(s) + "[" + r + "]" : ", w" + num(s) + "[u].v[" + num(j) + "]";
+      text += ", w" + num(s) + values;
     }
   }
   return text;
 }
 
-// Elements r, r + 1, then those `step` further, up to e; the accumulators of even ones are `low`.
-void CudaPrinter::row_elements(const CudaWalk& walk, const std::string& name, const std::string& step,
-                               const std::string& low, const std::string& high) {
-  const bool pairs = has_pairs(walk);
-  const auto call = [&](const std::string& r, int j, const std::string& accumulators) {
-    return name + "(" + r + (pairs ? row_arguments(walk, r, j) : "") + accumulators + ");";
-  };
-  if (pairs) {
-    const std::string u = num(pairs_of(walk));
-    line("if (paired) {");
-    line("TD_ROLLED");
-    line("for (; r + " + num(pairs_of(walk) - 1) + " * " + step + " + 1 < e; r += " + u + " * " + step +
-         ") {");
-    for (const size_t s : element_slots(walk)) {
-      if (is_indexed(s)) continue;
-      line("td_pack<" + element_type(s) + ", 2> w" + num(s) + "[" + u + "];");
-    }
-    line("TD_UNROLLED");
-    line("for (int u = 0; u < " + u + "; ++u) {");
-    for (const size_t s : element_slots(walk))
-      if (is_load(s) && !is_indexed(s))
-        line("w" + num(s) + "[u] = td_read<2>(" + slot_name(s) + " + r + u * " + step + ");");
-    line("}");
-    line("TD_UNROLLED");
-    line("for (int u = 0; u < " + u + "; ++u) {");
-    line(call("r + u * " + step, 0, low));
-    line(call("r + u * " + step + " + 1", 1, high));
-    for (const int32_t st : walk.stores) {
-      const size_t s = k_.loads.size() + at(st);
-      line("td_write<2>(" + slot_name(s) + " + r + u * " + step + ", w" + num(s) + "[u]);");
-    }
-    line("}");
-    line("}");
-    line("}");
-  }
-  line("for (; r + 1 < e; r += " + step + ") {");
-  line(call("r", -1, low));
-  line(call("r + 1", -1, high));
-  line("}");
-  line("if (r < e) " + call("r", -1, low));
+// The accumulators of lane j, as arguments.
+std::string CudaPrinter::lanes_of(const CudaWalk& walk) const {
+  std::string text;
+  for (const int32_t r : walk.reductions) text += ", g" + num(r) + "[j]";
+  return text;
 }
 
-void CudaPrinter::row_walk(const CudaWalk& walk, const std::string& name) {
-  body(walk, name, has_pairs(walk));
-  if (walk.reductions.empty()) {
-    line("{");
-    line("td_i64 r = 2 * (member * 32 + lane);");
-    line("const td_i64 e = end;");
-    line("const int step = team * 64;");
-    row_elements(walk, name, "step", "", "");
+// Elements r + j * gap of lanes j, then those `step` further, up to e.
+void CudaPrinter::row_elements(const CudaWalk& walk, const std::string& name, const std::string& step) {
+  const bool packs = has_packs(walk);
+  const std::string lanes = num(cuda_lanes(k_)), last = num(cuda_lanes(k_) - 1), u = num(under_way(walk));
+  std::vector<size_t> loads, stores;
+  for (const size_t s : element_slots(walk))
+    if (!is_indexed(s)) (is_load(s) ? loads : stores).push_back(s);
+  const auto each_lane = [&](const std::string& what) {
+    line("TD_UNROLLED");
+    line("for (int j = 0; j < " + lanes + "; ++j) " + what);
+  };
+  if (!packs) {
+    line("for (; r + " + last + " * gap < e; r += " + step + ") {");
+    each_lane(name + "(r + j * gap" + lanes_of(walk) + ");");
+    line("}");
+    line("if (r < e) {");
+    each_lane("if (r + j * gap < e) " + name + "(r + j * gap" + lanes_of(walk) + ");");
     line("}");
     return;
   }
-  std::string low, high;
+  const std::string pack = "td_pack<", read = "td_read<" + lanes + ">(", write = "td_write<" + lanes + ">(";
+  // The pack at r: from memory, or from where an earlier walk put it aside.
+  const auto read_packs = [&](const std::string& which, const std::string& r) {
+    for (const size_t s : loads) {
+      const std::string n = num(s), kept = "f" + n + " + (" + r + " - start) * h" + n;
+      const bool again = is_kept(s) && first_walk(s) != &walk;
+      line("w" + n + which + " = " + read + (again ? kept : slot_name(s) + " + " + r) + ");");
+      if (is_kept(s) && !again) line("if (keeps) " + write + kept + ", w" + n + which + ");");
+    }
+  };
+  for (const size_t s : loads) {
+    if (!is_kept(s)) continue;
+    const bool again = first_walk(s) != &walk;
+    const std::string n = num(s), place = "k" + n + " + threadIdx.x * " + lanes,
+                      distance = "(int)blockDim.x * " + lanes + " / " + num(kLanes);
+    line((again ? "const " : "") + element_type(s) + "* const f" + n + " = " +
+         (again ? "keeps ? " + place + " : " + slot_name(s) + " + start" : place) + ";");
+    line("const int h" + n + " = " + (again ? "keeps ? " + distance + " : 1" : distance) + ";");
+  }
+  line("if (packed) {");
+  line("TD_ROLLED");
+  line("for (; r + " + num(under_way(walk) - 1) + " * " + step + " + " + last + " < e; r += " + u + " * " +
+       step + ") {");
+  for (const size_t s : element_slots(walk))
+    if (!is_indexed(s)) line(pack + element_type(s) + ", " + lanes + "> w" + num(s) + "[" + u + "];");
+  line("TD_UNROLLED");
+  line("for (int u = 0; u < " + u + "; ++u) {");
+  read_packs("[u]", "r + u * " + step);
+  line("}");
+  line("TD_UNROLLED");
+  line("for (int u = 0; u < " + u + "; ++u) {");
+  each_lane(name + "(r + u * " + step + " + j" + row_arguments(walk, "r + u * " + step + " + j", "[u].v[j]") +
+            lanes_of(walk) + ");");
+  for (const size_t s : stores) line(write + slot_name(s) + " + r + u * " + step + ", w" + num(s) + "[u]);");
+  line("}");
+  line("}");
+  line("}");
+  // What is left, and rows at addresses for one element: all is read before anything is written.
+  line("TD_ROLLED");
+  line("for (; r < e; r += " + step + ") {");
+  line("const bool whole = packed && r + " + last + " < e;");
+  for (const size_t s : element_slots(walk))
+    if (!is_indexed(s)) line(pack + element_type(s) + ", " + lanes + "> w" + num(s) + ";");
+  if (!loads.empty()) {
+    line("if (whole) {");
+    read_packs("", "r");
+    line("} else {");
+    each_lane("{");
+    for (const size_t s : loads)
+      line("w" + num(s) + ".v[j] = " + slot_name(s) + "[td_least(r + j * gap, e - 1)];");
+    line("}");
+    line("}");
+  }
+  each_lane("{");
+  line("if (r + j * gap < e) " + name + "(r + j * gap" + row_arguments(walk, "r + j * gap", ".v[j]") +
+       lanes_of(walk) + ");");
+  line("}");
+  if (!stores.empty()) {
+    line("if (whole) {");
+    for (const size_t s : stores) line(write + slot_name(s) + " + r, w" + num(s) + ");");
+    line("} else {");
+    each_lane("{");
+    line("if (r + j * gap >= e) continue;");
+    for (const size_t s : stores) line(slot_name(s) + "[r + j * gap] = w" + num(s) + ".v[j];");
+    line("}");
+    line("}");
+  }
+  line("}");
+}
+
+// What a thread's lanes accumulate, from the identity, and where they stand.
+void CudaPrinter::row_lanes(const CudaWalk& walk) {
+  const std::string lanes = num(cuda_lanes(k_));
+  for (const int32_t r : walk.reductions) {
+    const Reduction& red = k_.reductions[at(r)];
+    line(accumulator(red) + " g" + num(r) + "[" + lanes + "];");
+    line("TD_UNROLLED");
+    line("for (int j = 0; j < " + lanes + "; ++j) g" + num(r) + "[j] = " + identity(red) + ";");
+  }
+  line("const int gap = " + packed(walk) + " ? 1 : width, start = " + packed(walk) + " ? " + lanes +
+       " * lane : lane;");
+}
+
+void CudaPrinter::row_join(const CudaWalk& walk) {
+  for (const int32_t r : walk.reductions) {
+    const Reduction& red = k_.reductions[at(r)];
+    line("const " + accumulator(red) + " a" + num(r) + " = td_warp_" + reduce_name(red.op) + "(g" + num(r) +
+         ", width, " + packed(walk) + ");");
+  }
+}
+
+void CudaPrinter::row_walk(const CudaWalk& walk, const std::string& name) {
+  body(walk, name, has_packs(walk));
+  if (walk.reductions.empty()) {
+    line("{");
+    row_lanes(walk);
+    line("td_i64 r = member * " + num(kLanes) + " + start;");
+    line("const td_i64 e = end;");
+    line("const int step = team * " + num(kLanes) + ";");
+    row_elements(walk, name, "step");
+    line("}");
+    return;
+  }
   for (const int32_t r : walk.reductions) {
     const Reduction& red = k_.reductions[at(r)];
     line(accumulator(red) + " t" + num(r) + " = " + identity(red) + ";");
-    low += ", low" + num(r);
-    high += ", high" + num(r);
   }
   line("TD_ROLLED");
   line("for (td_i64 b = 0; b * " + num(kRowBlock) + " < n; b += team) {");
-  for (const int32_t r : walk.reductions) {
-    const Reduction& red = k_.reductions[at(r)];
-    line(accumulator(red) + " low" + num(r) + " = " + identity(red) + ", high" + num(r) + " = " +
-         identity(red) + ";");
-  }
-  line("td_i64 r = (b + member) * " + num(kRowBlock) + " + 2 * lane;");
+  row_lanes(walk);
+  line("td_i64 r = (b + member) * " + num(kRowBlock) + " + start;");
   line("const td_i64 e = td_least((b + member + 1) * " + num(kRowBlock) + ", end);");
-  row_elements(walk, name, "64", low, high);
-  for (const int32_t r : walk.reductions) {
-    const Reduction& red = k_.reductions[at(r)];
-    line("const " + accumulator(red) + " a" + num(r) + " = td_warp_" + reduce_name(red.op) + "(low" + num(r) +
-         ", high" + num(r) + ", width);");
-  }
+  row_elements(walk, name, num(kLanes));
+  row_join(walk);
   line("if (!together) {");
   for (const int32_t r : walk.reductions)
     line("t" + num(r) + " = b == 0 ? a" + num(r) + " : " +
@@ -187,59 +327,6 @@ void CudaPrinter::row_walk(const CudaWalk& walk, const std::string& name) {
   line("continue;");
   line("}");
   join_blocks(walk, "(n + " + num(kRowBlock - 1) + ") / " + num(kRowBlock), "");
-  line("}");
-}
-
-// A warp for each block of a row: the one that comes last to a row joins the results of its blocks, in order.
-void CudaPrinter::split_row() {
-  const auto single =
-      std::find_if(plan_.walks.begin(), plan_.walks.end(), [](const CudaWalk& w) { return w.walks(); });
-  const CudaWalk& walk = *single;
-  const std::string block = num(kRowBlock);
-  line("const td_i64 n = " + reduced_size() + ", parts = (n + " + num(kRowBlock - 1) + ") / " + block + ";");
-  line("const int lane = threadIdx.x;");
-  if (const std::string condition = pairs_condition(); !condition.empty())
-    line("const bool paired = " + condition + ";");
-  std::string low, high;
-  for (size_t i = 0; i < walk.reductions.size(); ++i) {
-    const std::string r = num(walk.reductions[i]), type = accumulator(k_.reductions[at(walk.reductions[i])]);
-    line(type + "* const z" + r + " = (" + type + "*)(all.parts + " + num(i * kCudaPartBytes) +
-         " * count * parts);");
-    low += ", low" + r;
-    high += ", high" + r;
-  }
-  line("TD_ROLLED");
-  line("for (td_i64 part = blockIdx.x; part < count * parts; part += gridDim.x) {");
-  line("const td_i64 at = part / parts, b = part - at * parts;");
-  coordinates();
-  pointers();
-  for (auto w = plan_.walks.begin(); w <= single; ++w) rows_before(*w);
-  body(walk, "walk0", has_pairs(walk));
-  for (const int32_t r : walk.reductions) {
-    const Reduction& red = k_.reductions[at(r)];
-    line(accumulator(red) + " low" + num(r) + " = " + identity(red) + ", high" + num(r) + " = " +
-         identity(red) + ";");
-  }
-  line("td_i64 r = b * " + block + " + 2 * lane;");
-  line("const td_i64 e = td_least((b + 1) * " + block + ", n);");
-  row_elements(walk, "walk0", "64", low, high);
-  for (const int32_t r : walk.reductions) {
-    line("const " + accumulator(k_.reductions[at(r)]) + " a" + num(r) + " = td_warp_" +
-         reduce_name(k_.reductions[at(r)].op) + "(low" + num(r) + ", high" + num(r) + ", 32);");
-    line("if (lane == 0) z" + num(r) + "[part] = a" + num(r) + ";");
-  }
-  line("if (!td_is_last(all.counters + at, parts)) continue;");
-  for (const int32_t r : walk.reductions)
-    line(accumulator(k_.reductions[at(r)]) + " t" + num(r) + " = td_fresh(z" + num(r) + " + at * parts);");
-  line("_Pragma(\"unroll 16\")");
-  line("for (td_i64 w = 1; w < parts; ++w) {");
-  for (const int32_t r : walk.reductions)
-    line("t" + num(r) + " = " +
-         combine_text(k_.reductions[at(r)], "t" + num(r), "td_fresh(z" + num(r) + " + at * parts + w)") +
-         ";");
-  line("}");
-  for (auto w = single + 1; w < plan_.walks.end(); ++w) rows_before(*w);
-  row_stores("lane == 0");
   line("}");
 }
 

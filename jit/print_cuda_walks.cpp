@@ -70,11 +70,11 @@ void CudaPrinter::body(const CudaWalk& walk, const std::string& name, bool passe
 }
 
 // The results of a round of blocks join the totals. `width`: of columns side by side, whose results lie side
-// by side; or nothing: a warp has one result.
+// by side; or nothing: the threads of a member have one result.
 void CudaPrinter::join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& width) {
   const std::string mine = width.empty() ? "member" : "threadIdx.x",
                     other = width.empty() ? "w" : "w * " + width + " + lane";
-  const int size = cuda_team(k_) * (width.empty() ? 1 : 32);
+  const int size = 32 * cuda_team(k_) / (width.empty() ? kLanes / cuda_lanes(k_) : 1);
   for (const int32_t r : walk.reductions)
     line("__shared__ " + accumulator(k_.reductions[at(r)]) + " z" + num(r) + "[" + num(size) + "];");
   if (width.empty()) line("if (lane == 0) {");
@@ -139,10 +139,10 @@ void CudaPrinter::column_elements(const CudaWalk& walk, const std::string& name,
     return text + accumulators + ");";
   };
   if (several) {
-    const std::string u = num(pairs_of(walk)), row = "(r + u * " + step_text + ")";
+    const std::string u = num(under_way(walk)), row = "(r + u * " + step_text + ")";
     line("TD_ROLLED");
-    line("for (; r + " + num(pairs_of(walk) - 1) + " * " + step_text + " < e; r += " + u + " * " + step_text +
-         ") {");
+    line("for (; r + " + num(under_way(walk) - 1) + " * " + step_text + " < e; r += " + u + " * " +
+         step_text + ") {");
     for (const size_t s : element_slots(walk))
       if (!is_indexed(s)) line(element_type(s) + " w" + num(s) + "[" + u + "];");
     line("TD_UNROLLED");

@@ -1,7 +1,7 @@
 // Native kernels: plain C++ over contiguous operands for ops that are no formula: joining, scatters, running
 // sums. Work is split over positions of the result that no two threads share, so the order of additions never
 // depends on threads. Halves are added in float32 and rounded at each store; running sums of floats are kept
-// in double.
+// in double: a block of kScanBlock elements from 0, added to the sum of the blocks before it.
 #include <algorithm>
 #include <cstring>
 
@@ -230,11 +230,12 @@ void native::cumsum(const NativeCall& c) {
                      [&](int64_t begin, int64_t end) {
                        for (int64_t line = begin; line < end; ++line) {
                          const int64_t first = line / s.inner * s.size * s.inner + line % s.inner;
-                         Sum sum{};
+                         Sum before{}, sum{};
                          for (int64_t k = 0; k < s.size; ++k) {
+                           if (k % kScanBlock == 0) before += sum, sum = Sum{};
                            const int64_t i = first + (reverse ? s.size - 1 - k : k) * s.inner;
                            sum += static_cast<Sum>(load(input<From>(c, 0)[i]));
-                           store(output<To>(c)[i], sum);
+                           store(output<To>(c)[i], before + sum);
                          }
                        }
                      });

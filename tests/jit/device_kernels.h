@@ -68,9 +68,10 @@ inline std::vector<cuda::Function> device_functions(const std::vector<Case>& cas
   return out;
 }
 
-/// Runs the whole range of `c` (begin is 0) on the device, by so many blocks at most.
+/// Runs the whole range of `c` (begin is 0) on the device, by so many blocks at most. `split`: how its rows
+/// or columns are split over the grid, if they are; what should be 0 after that is checked.
 inline Outcome run_on_device(const Case& c, cuda::Function function, size_t skew = 0,
-                             unsigned most_blocks = ~0u) {
+                             unsigned most_blocks = ~0u, const SplitShape& split = {}) {
   cuda::Runtime& device = test_device();
   device.use();
   std::vector<DeviceBytes> memory;
@@ -84,7 +85,15 @@ inline Outcome run_on_device(const Case& c, cuda::Function function, size_t skew
   words.push_back(c.end);
   words.push_back(static_cast<int64_t>(error.at()));
   REQUIRE(static_cast<int>(words.size()) == cuda_words(c.k));
-  const LaunchShape shape = launch_shape(c.k, c.dims.data(), c.end);
+  const bool is_split = split.launch.grid > 0;
+  const std::string zeros(static_cast<size_t>(4 * split.counters), '\0');
+  const DeviceBytes counters(device, zeros),
+      parts(device, std::string(static_cast<size_t>(split.bytes), '\x5a'));
+  if (is_split) {
+    words.push_back(static_cast<int64_t>(counters.at()));
+    words.push_back(static_cast<int64_t>(parts.at()));
+  }
+  const LaunchShape shape = is_split ? split.launch : launch_shape(c.k, c.dims.data(), c.end);
   if (shape.grid > 0) {
     void* parameters[] = {words.data()};
     device.check(device.api().launch(function, std::min(shape.grid, most_blocks), 1, 1, shape.block, 1, 1,
@@ -94,6 +103,7 @@ inline Outcome run_on_device(const Case& c, cuda::Function function, size_t skew
   Outcome out;
   for (const DeviceBytes& m : memory) out.buffers.push_back(m.read());
   out.failed = error.read() != std::string(8, '\0');
+  CHECK(counters.read() == zeros);
   return out;
 }
 

@@ -66,6 +66,7 @@ std::string table() {
   samples::Builder total("total", KernelKind::row, 0, 1);
   total.store(total.reduce(ReduceOp::sum, total.load(DType::float32, Inner::contiguous)), Inner::constant,
               true);
+  text += row("sample relu_backward sum, split", samples::relu_backward_bias(), CudaForm::split);
   text += row("sample total", total.k) + row("sample total, split", total.k, CudaForm::split);
   test::for_each_op([&](const ops::OpDef& op) {
     if (std::find_if(std::begin(kOps), std::end(kOps),

@@ -14,6 +14,7 @@
 using namespace tandem;
 using namespace tandem::jit;
 using tandem::jit::samples::NvrtcResult;
+using tandem::jit::samples::S;
 
 namespace {
 
@@ -21,13 +22,14 @@ constexpr uint64_t kGraphs = 300;
 
 // Lines of the log that tell of spilt registers.
 std::string spills(const std::string& log) {
-  std::string found;
+  std::string found, function;
   for (size_t i = 0; i < log.size();) {
     const size_t end = std::min(log.find('\n', i), log.size());
     const std::string line = log.substr(i, end - i);
+    if (line.find("Function properties") != std::string::npos) function = line;
     if (line.find("spill") != std::string::npos &&
         line.find(" 0 bytes spill stores, 0 bytes spill loads") == std::string::npos)
-      found += line + '\n';
+      found += function + '\n' + line + '\n';
     i = end + 1;
   }
   return found;
@@ -38,7 +40,7 @@ void check_clean(const NvrtcResult& r) {
   REQUIRE(r.failed == 0);
   CHECK_THAT(r.log, Contains("ptxas info"));
   CHECK(r.log.find("warning") == std::string::npos);
-  CHECK(spills(r.log).empty());
+  CHECK(spills(r.log) == "");
 }
 
 }  // namespace
@@ -48,7 +50,11 @@ TEST_CASE("NVRTC compiles random kernels without warning or spill", "[jit]") {
   for (const KernelKind kind : {KernelKind::pointwise, KernelKind::row, KernelKind::column}) {
     samples::Generator generator(20240 + static_cast<uint64_t>(kind));
     std::string text;
-    for (int i = 0; i < 20; ++i) text += print_cuda(generator.make(kind).k, "kernel" + std::to_string(i));
+    for (int i = 0; i < 20; ++i) {
+      const Kernel k = generator.make(kind).k;
+      text += print_cuda(k, "kernel" + std::to_string(i));
+      if (cuda_splits(k)) text += print_cuda(k, "split" + std::to_string(i), CudaForm::split);
+    }
     check_clean(samples::nvrtc_compile(text));
   }
 }
@@ -75,6 +81,34 @@ TEST_CASE("a CUDA kernel loads and stores each element once", "[jit]") {
   }
 }
 
+// (n): y = x * 2 from one type to another.
+TEST_CASE("a CUDA kernel moves sixteen bytes of the widest operand at a time", "[jit]") {
+  if (!samples::has_nvrtc()) return;
+  struct Golden {
+    DType from, to;
+    int loads, stores;  // vectors; what is narrower is one word
+  };
+  for (const Golden& g : {Golden{DType::float32, DType::float32, 1, 1},
+                          {DType::bfloat16, DType::bfloat16, 1, 1},
+                          {DType::float16, DType::float16, 1, 1},
+                          {DType::bfloat16, DType::float32, 0, 1},
+                          {DType::float32, DType::float16, 1, 0}}) {
+    CAPTURE(static_cast<int>(g.from), static_cast<int>(g.to));
+    samples::Builder b("twice", KernelKind::pointwise, 1, 0);
+    const S x = cast(b.load(g.from, Inner::contiguous), DType::float32);
+    b.store(cast(x + x, g.to), Inner::contiguous);
+    const int elements = 16 / static_cast<int>(std::max(itemsize(g.from), itemsize(g.to)));
+    const NvrtcResult r = samples::nvrtc_compile(print_cuda(b.k, "kernel"));
+    check_clean(r);
+    CHECK(samples::count(r.ptx, "ld.global.v2.u64") + samples::count(r.ptx, "ld.global.v4") == g.loads);
+    CHECK(samples::count(r.ptx, "st.global.v2.u64") + samples::count(r.ptx, "st.global.v4") == g.stores);
+    CHECK(samples::count(r.ptx, "ld.global") == 2);  // a pack, or one element
+    CHECK(samples::count(r.ptx, "st.global") == 2);
+    const int64_t n = int64_t{1} << 20;
+    CHECK(launch_shape(b.k, &n, n).grid == n / elements / 256);
+  }
+}
+
 TEST_CASE("a CUDA kernel for several calls reads its words where they are", "[jit]") {
   if (!samples::has_nvrtc()) return;
   for (const Kernel& k : {samples::adamw(), samples::softmax(), samples::relu_backward_bias()}) {
@@ -97,8 +131,40 @@ TEST_CASE("a CUDA kernel that splits rows reads parts past the caches", "[jit]")
     check_clean(r);
     CHECK(samples::count(r.ptx, "ld.global.cg") > 0);
     CHECK(samples::count(r.ptx, "atom") == 1);
-    CHECK(samples::count(r.ptx, "ld.global.v2") >= 4);
+    CHECK(samples::count(r.ptx, "ld.global.v2.u64") >= 4);  // 16 bytes
   }
+}
+
+// Sixteen bytes of the widest operand at a time; what several walks read comes from global memory in the
+// first.
+TEST_CASE("a CUDA kernel of rows moves sixteen bytes at a time, and reads short rows once", "[jit]") {
+  if (!samples::has_nvrtc()) return;
+  const auto row_sum = [](DType type) {
+    samples::Builder b("sum", KernelKind::row, 1, 1);
+    b.store(b.reduce(ReduceOp::sum, cast(b.load(type, Inner::contiguous), DType::float32)), Inner::constant,
+            true);
+    return b.k;
+  };
+  for (const DType type : {DType::float16, DType::bfloat16, DType::float32, DType::int64}) {
+    const NvrtcResult r = samples::nvrtc_compile(print_cuda(row_sum(type), "kernel"));
+    check_clean(r);
+    CAPTURE(static_cast<int>(type));
+    const int bytes = static_cast<int>(itemsize(type)), lanes = 16 / bytes, packs = bytes == 2 ? 4 : 8;
+    CHECK(samples::count(r.ptx, "ld.global.v2.u64") == packs + 1);  // under way at once, and what is left
+    // At addresses for one element a lane each.
+    CHECK(samples::count(r.ptx, "ld.global") == packs + 1 + lanes);
+  }
+  const NvrtcResult softmax = samples::nvrtc_compile(print_cuda(samples::softmax(), "kernel"));
+  check_clean(softmax);
+  CHECK(samples::count(softmax.ptx, "ld.global.v2.u64") == 4 + 1);  // the maximum's walk
+  CHECK(samples::count(softmax.ptx, "st.shared.v2.u64") + samples::count(softmax.ptx, "st.shared.v4.u32") ==
+        4 + 1);
+  CHECK(samples::count(softmax.ptx, "ld.v2.u64") == 2 * (2 + 1));  // of either memory
+  CHECK(samples::count(softmax.ptx, "st.global.v4.u32") == 2 + 1);
+  const NvrtcResult norm = samples::nvrtc_compile(print_cuda(samples::layer_norm(), "kernel"));
+  check_clean(norm);
+  // The mean's walk, and gamma and beta in the last.
+  CHECK(samples::count(norm.ptx, "ld.global.v2.u64") == 4 + 1 + 2 * (2 + 1));
 }
 
 namespace {

@@ -2,124 +2,21 @@
 #include "tandem/jit/print_cuda.h"
 
 #include "tests/catch.h"
-#include "tests/elements.h"
 #include "tests/jit/device_kernels.h"
+#include "tests/jit/hand_cases.h"
 
 using namespace tandem;
 using namespace tandem::jit;
+using tandem::jit::samples::by_hand;
 using tandem::jit::samples::Case;
+using tandem::jit::samples::drawn;
 using tandem::jit::samples::Outcome;
+using tandem::jit::samples::picked;
+using tandem::jit::samples::several_reductions;
+using tandem::jit::samples::several_types;
+using tandem::jit::samples::whole;
 
 namespace {
-
-Case whole(samples::Generator& generator, KernelKind kind) {
-  Case c = generator.make(kind);
-  c.begin = 0;
-  c.end = 1;
-  for (int d = 0; d < c.k.kept_rank; ++d) c.end *= c.dims[static_cast<size_t>(d)];
-  return c;
-}
-
-/// A case of `k` over `dims`: row-major operands, broadcast along the dimensions of `still` (a bit each).
-Case by_hand(const Kernel& k, std::vector<int64_t> dims, std::vector<unsigned> still = {}) {
-  Case c;
-  c.k = k;
-  c.dims = std::move(dims);
-  std::mt19937_64 random(k.scalars.nodes().size() + static_cast<size_t>(c.dims.back()));
-  const int rank = k.kept_rank + k.reduced_rank;
-  for (size_t s = 0; s < k.loads.size() + k.stores.size(); ++s) {
-    const bool is_load = s < k.loads.size();
-    const bool row_level = is_load ? k.loads[s].row_level : k.stores[s - k.loads.size()].row_level;
-    const DType type = is_load ? k.loads[s].dtype : k.stores[s - k.loads.size()].dtype;
-    std::vector<int64_t> strides(static_cast<size_t>(rank), 0);
-    int64_t step = 1;
-    // In memory a column kernel's columns lie innermost.
-    std::vector<int> order;
-    for (int d = rank - 1; d >= 0; --d) order.push_back(d);
-    if (k.kind == KernelKind::column) {
-      order.erase(std::find(order.begin(), order.end(), k.kept_rank - 1));
-      order.insert(order.begin(), k.kept_rank - 1);
-    }
-    for (const int d : order) {
-      if (row_level && d >= k.kept_rank) continue;
-      if (s < still.size() && (still[s] >> d & 1) != 0) continue;
-      strides[static_cast<size_t>(d)] = step;
-      step *= c.dims[static_cast<size_t>(d)];
-    }
-    c.strides.insert(c.strides.end(), strides.begin(), strides.end());
-    if (is_load && k.loads[s].index >= 0) {
-      c.strides.push_back(3);  // planes of an operand
-      c.strides.push_back(step);
-      step *= 3;
-    }
-    c.types.push_back(type);
-    step = (step + 15) / 16 * 16;  // so that it begins at an address for 16 bytes
-    std::string bytes(static_cast<size_t>(step * itemsize(type)), '\x5a');
-    for (int64_t i = 0; is_load && i < step; ++i) {
-      const auto u = static_cast<double>(random() >> 11) * 0x1p-53;
-      test::write_element(bytes.data(), type, i, is_floating(type) ? 4 * u - 2 : std::floor(3 * u));
-    }
-    c.buffers.push_back(std::move(bytes));
-  }
-  for (int i = 0; i < k.numbers; ++i) c.numbers.push_back(i == 0 ? 77 : 1000 + i);
-  c.end = 1;
-  for (int d = 0; d < k.kept_rank; ++d) c.end *= c.dims[static_cast<size_t>(d)];
-  return c;
-}
-
-// (kept...; reduced...): sum, argmax and a centred copy.
-Kernel several_reductions(KernelKind kind, int kept, int reduced, DType type = DType::float32) {
-  samples::Builder b("several", kind, kept, reduced);
-  const samples::S x = b.load(type, Inner::contiguous);
-  const samples::S sum = b.reduce(ReduceOp::sum, x), most = b.reduce(ReduceOp::argmax, x);
-  const samples::S least = b.reduce(ReduceOp::min, x - sum);
-  b.store(x - sum, Inner::contiguous);
-  const Inner of_row = kind == KernelKind::row ? Inner::constant : Inner::contiguous;
-  b.store(sum, of_row, true);
-  b.store(most, of_row, true);
-  b.store(least, of_row, true);
-  return b.k;
-}
-
-// The element's number and draws by it, and their sum.
-Kernel drawn(KernelKind kind, int kept, int reduced) {
-  samples::Builder b("drawn", kind, kept, reduced);
-  const samples::S seed = b.number(DType::int64), offset = b.number(DType::int64), index = b.index();
-  const samples::S x =
-      s_normal(index, seed, offset) + s_uniform(index, seed, offset) + s_uniform16(index, seed, offset);
-  b.store(index, Inner::contiguous);
-  b.store(x, Inner::contiguous);
-  if (kind != KernelKind::pointwise)
-    b.store(b.reduce(ReduceOp::sum, x), kind == KernelKind::row ? Inner::constant : Inner::contiguous, true);
-  return b.k;
-}
-
-// x[index], where an index may be out of range.
-Kernel picked(KernelKind kind, bool out_of_range) {
-  samples::Builder b("picked", kind, 1, kind == KernelKind::pointwise ? 0 : 1);
-  const samples::S index = b.load(DType::int64, Inner::contiguous);
-  const samples::S i = out_of_range ? index + b.constant(DType::int64, 1) : index;
-  const samples::S x = b.load(DType::float32, Inner::contiguous, false, i);
-  b.store(x, Inner::contiguous);
-  if (kind != KernelKind::pointwise)
-    b.store(b.reduce(ReduceOp::sum, x), kind == KernelKind::row ? Inner::constant : Inner::contiguous, true);
-  return b.k;
-}
-
-// (a, b): all widths, an operand without its rows, one without its columns, and a draw.
-Kernel several_types() {
-  samples::Builder b("types", KernelKind::pointwise, 2, 0);
-  const samples::S x = cast(b.load(DType::bfloat16, Inner::contiguous), DType::float32);
-  const samples::S y = b.load(DType::float32, Inner::constant),
-                   flag = b.load(DType::bool_, Inner::contiguous);
-  const samples::S h = cast(b.load(DType::float16, Inner::contiguous), DType::float32);
-  const samples::S seed = b.number(DType::int64), offset = b.number(DType::int64);
-  const samples::S z = select(flag, x * y, h) + s_normal(b.index(), seed, offset);
-  b.store(cast(z, DType::float16), Inner::contiguous);
-  b.store(s_gt(z, y), Inner::contiguous);
-  b.store(z, Inner::contiguous);
-  return b.k;
-}
 
 std::vector<Case> cases_by_hand() {
   std::vector<Case> cases;
@@ -215,6 +112,59 @@ std::vector<Case> cases_of_parts() {
   return cases;
 }
 
+// Operands that are contiguous along other dimensions than the innermost: `first`: in memory the dimensions
+// lie in this order, the innermost last.
+Case transposed(const Kernel& k, std::vector<int64_t> dims, const std::vector<std::vector<int>>& orders) {
+  std::vector<unsigned> still;  // what is constant along the innermost dimension
+  for (const Load& l : k.loads) still.push_back(l.inner == Inner::constant ? 1u << (k.kept_rank - 1) : 0u);
+  Case c = by_hand(k, std::move(dims), still);
+  const auto rank = static_cast<size_t>(k.kept_rank);
+  for (size_t s = 0; s < orders.size(); ++s) {
+    int64_t step = 1;
+    for (size_t i = rank; i-- > 0 && !orders[s].empty();) {
+      const auto d = static_cast<size_t>(orders[s][i]);
+      c.strides[s * rank + d] = step;
+      step *= c.dims[d];
+    }
+  }
+  return c;
+}
+
+// (a, b, c): a transposed operand, one in order, one without its rows, and a draw by the element's number.
+Kernel with_transpose(int rank, Inner result) {
+  samples::Builder b("transpose", KernelKind::pointwise, rank, 0);
+  const samples::S x = b.load(DType::float32, Inner::strided), y = b.load(DType::float32, Inner::contiguous);
+  const samples::S h = cast(b.load(DType::bfloat16, Inner::strided), DType::float32);
+  const samples::S flag = b.load(DType::bool_, Inner::constant);
+  const samples::S seed = b.number(DType::int64), offset = b.number(DType::int64), index = b.index();
+  b.store(select(flag, x * y, h) + s_uniform(index, seed, offset), result);
+  b.store(index, Inner::contiguous);
+  return b.k;
+}
+
+std::vector<Case> transposes() {
+  std::vector<Case> cases;
+  using Orders = std::vector<std::vector<int>>;
+  for (const auto& [rows, columns] :
+       {std::pair<int64_t, int64_t>{8, 8}, {64, 64}, {33, 70}, {7, 100}, {100, 7}, {1, 50}, {129, 8}}) {
+    cases.push_back(
+        transposed(with_transpose(2, Inner::contiguous), {rows, columns}, Orders{{1, 0}, {}, {1, 0}}));
+    cases.push_back(transposed(with_transpose(2, Inner::strided), {rows, columns},
+                               Orders{{1, 0}, {}, {0, 1}, {}, {1, 0}}));
+  }
+  const Kernel three = with_transpose(3, Inner::contiguous);
+  for (const Orders& orders :
+       {Orders{{0, 2, 1}, {}, {2, 1, 0}}, Orders{{2, 1, 0}, {}, {0, 2, 1}}, Orders{{1, 0, 2}, {}, {1, 2, 0}}})
+    cases.push_back(transposed(three, {20, 9, 40}, orders));
+  cases.push_back(transposed(with_transpose(4, Inner::contiguous), {3, 17, 5, 35},
+                             Orders{{0, 3, 2, 1}, {}, {3, 0, 1, 2}}));
+  samples::Builder b("picked transpose", KernelKind::pointwise, 2, 0);
+  const samples::S i = b.load(DType::int64, Inner::strided);
+  b.store(b.load(DType::float32, Inner::contiguous, false, i), Inner::contiguous);
+  cases.push_back(transposed(b.k, {40, 50}, Orders{{1, 0}}));
+  return cases;
+}
+
 std::vector<Case> random_cases(int cases, uint64_t seed) {
   std::vector<Case> out;
   for (const KernelKind kind : {KernelKind::pointwise, KernelKind::row, KernelKind::column}) {
@@ -235,6 +185,12 @@ TEST_CASE("CUDA kernels of all sizes and shapes give the evaluator's bits", "[ji
   compare(cases_by_hand());
 }
 
+TEST_CASE("CUDA kernels of transposed operands give the evaluator's bits", "[jit]") {
+  for (const Case& c : transposes())
+    CHECK(launch_shape(c.k, c.dims.data(), c.end).grid == (c.end + 1023) / 1024);
+  compare(transposes());
+}
+
 TEST_CASE("CUDA kernels of short rows and few columns give the evaluator's bits", "[jit]") {
   compare(cases_of_parts());
 }
@@ -246,6 +202,39 @@ TEST_CASE("CUDA kernels at addresses for one element give the evaluator's bits",
       floats.push_back(c);
   for (const int64_t n : {4, 1000, 1001}) floats.push_back(by_hand(samples::adamw(), {n}));
   compare(floats, sizeof(float));
+}
+
+// Later walks over short rows read what the first one put aside: a text that puts aside something else gives
+// other results.
+TEST_CASE("what several walks over a short row read is kept", "[jit]") {
+  const auto outcome = [](const Case& c, const std::string& symbol, const char* kept) {
+    std::string text = print_cuda(c.k, symbol);
+    const std::string right = "if (keeps) td_write<4>(f0 + ";
+    int changed = 0;
+    for (size_t at = text.find(right); at != std::string::npos; at = text.find(right, at + 1), ++changed)
+      text.replace(at, 10, kept);
+    CHECK(changed == 2);
+    return samples::run_on_device(c, cuda_function(samples::test_device(), symbol, text));
+  };
+  constexpr const char* kWrong = "for (td_i64 i = 0; i < packs * 4; ++i) k0[i] = 5; if (!keeps)";
+  for (const int64_t n : {4, 64, 1000, 1280, 2600}) {
+    CAPTURE(n);
+    const Case c = by_hand(samples::softmax(), {3, n});
+    const Evaluator evaluator(c.k);
+    const Outcome expected = samples::run_case(c, [&](const KernelArgs& a) { evaluator.run(a); });
+    const std::string symbol = "tandem_kept_" + std::to_string(n);
+    CHECK(samples::difference(c, expected, outcome(c, symbol, "if (keeps)")).empty());
+    CHECK(!samples::difference(c, expected, outcome(c, symbol + "_wrong", kWrong)).empty());
+  }
+  const Kernel k = samples::softmax();
+  const auto shape = [&](std::vector<int64_t> dims) { return launch_shape(k, dims.data(), dims[0]); };
+  CHECK(shape({100000, 1280}).shared_bytes == 128 * 16 * 20);
+  CHECK(shape({100000, 2560}).block == 64);
+  CHECK(shape({100000, 2560}).shared_bytes == 64 * 16 * 40);
+  CHECK(shape({100000, 2561}).block == 128);  // read again
+  CHECK(shape({100000, 2561}).shared_bytes == 0);
+  CHECK(shape({100, 2561}).block == 32);  // few rows: a warp a block
+  CHECK(shape({100, 2561}).shared_bytes == 32 * 16 * 41);
 }
 
 // A row of more elements than 32 bits count, over memory of one: what does not move stays.

@@ -159,3 +159,20 @@ TEST_CASE("large scatters do not depend on how threads split them", "[ops]") {
                       {std::vector<double>(static_cast<size_t>(rows * width), 1), index, added}, words, x);
   CHECK(decode(run.out, expected.size(), DType::float32) == expected);
 }
+
+TEST_CASE("long running sums go on from block to block", "[ops]") {
+  const int64_t n = 1000;
+  for (const int64_t reverse : {0, 1}) {
+    std::vector<double> values, expected(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) values.push_back(static_cast<double>(i * i % 17 - 5));
+    double sum = 0;
+    for (int64_t k = 0; k < n; ++k) {
+      const auto i = static_cast<size_t>(reverse ? n - 1 - k : k);
+      expected[i] = sum += values[i];
+    }
+    const TensorType x{DType::float32, cpu, false, {n}};
+    const std::vector<int64_t> words = {0, reverse};
+    const NativeRun run(def(OpId::cumsum), {x}, {values}, words, x);
+    CHECK(decode(run.out, expected.size(), DType::float32) == expected);
+  }
+}

@@ -1,0 +1,103 @@
+// Native ops of large sizes on a device give the CPU's bits: scatters whose indices meet, over segments of
+// the axis, and running sums by blocks.
+#include "tests/catch.h"
+#include "tests/elements.h"
+#include "tests/jit/device_graphs.h"
+#include "tests/jit/graph_judge.h"
+
+using namespace tandem;
+using namespace tandem::jit;
+using ops::Value;
+
+namespace {
+
+Value input(Graph& g, DType type, const Dims& sizes) {
+  ops::TensorType t;
+  t.dtype = type;
+  t.sizes = sizes;
+  return {g.add_input(t, contiguous_strides(sizes))};
+}
+
+/// The only node's result on the device and on the CPU; indices (input 1) fall into [0, rows), but for one
+/// that is `wrong`.
+void check(Graph g, int64_t rows = 1, int64_t wrong = -1) {
+  test::GraphArguments arguments = test::some_arguments(g, 11);
+  if (arguments.inputs.size() > 1) {
+    const DType type = g.type(g.inputs[1].value).dtype;
+    const int64_t n = numel(g.type(g.inputs[1].value).sizes);
+    for (int64_t i = 0; i < n; ++i)
+      test::write_element(arguments.inputs[1].data(), type, i, static_cast<double>((i * i + i / 7) % rows));
+    if (wrong >= 0) test::write_element(arguments.inputs[1].data(), type, wrong, static_cast<double>(rows));
+  }
+  ExecutableOptions options;
+  options.compile = false;
+  const test::GraphRun expected = test::run_graph(*Executable::make(g, options), g, arguments);
+  options.device = samples::kCuda;
+  const test::GraphRun found = samples::run_on_device(*Executable::make(g, options), g, arguments);
+  CHECK((expected.failed != 0) == (wrong >= 0));
+  CHECK((found.failed != 0) == (wrong >= 0));
+  if (wrong < 0) CHECK(test::difference(g, expected, found) == "");
+}
+
+void check_index_add(DType type, DType index, const Dims& sizes, int64_t axis, int64_t n,
+                     int64_t wrong = -1) {
+  CAPTURE(type, sizes, axis, n);
+  Graph g;
+  GraphEmitter e(g, false);
+  Dims source = sizes;
+  source[static_cast<int>(axis)] = n;
+  const Value x = input(g, type, sizes), i = input(g, index, {n}), s = input(g, type, source);
+  g.outputs.push_back(e.call(OpId::index_add, {x, i, s}, {axis}).id);
+  check(g, sizes[static_cast<int>(axis)], wrong);
+}
+
+void check_scatter_add(DType type, const Dims& sizes, const Dims& from, int64_t axis, int64_t wrong = -1) {
+  CAPTURE(type, sizes, from, axis);
+  Graph g;
+  GraphEmitter e(g, false);
+  const Value x = input(g, type, sizes), i = input(g, DType::int64, from), s = input(g, type, from);
+  g.outputs.push_back(e.call(OpId::scatter_add, {x, i, s}, {axis}).id);
+  check(g, sizes[static_cast<int>(axis)], wrong);
+}
+
+void check_cumsum(DType type, const Dims& sizes, int64_t axis) {
+  for (const int64_t reverse : {0, 1}) {
+    CAPTURE(type, sizes, axis, reverse);
+    Graph g;
+    GraphEmitter e(g, false);
+    g.outputs.push_back(e.call(OpId::cumsum, {input(g, type, sizes)}, {axis, reverse}).id);
+    check(g);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("index_add in segments gives the CPU's bits", "[jit]") {
+  for (const DType type : {DType::float32, DType::bfloat16, DType::int32, DType::bool_})
+    check_index_add(type, DType::int64, {50, 40}, 0, 700);
+  check_index_add(DType::float32, DType::int32, {3, 29, 17}, 1, 333);
+  check_index_add(DType::float32, DType::int64, {300}, 0, 4001);   // one position, many segments
+  check_index_add(DType::float32, DType::int64, {1, 70}, 0, 999);  // one row
+  check_index_add(DType::float64, DType::int64, {40, 5}, 1, 31);
+  for (const int64_t wrong : {0, 600}) check_index_add(DType::float32, DType::int64, {50, 8}, 0, 700, wrong);
+}
+
+TEST_CASE("scatter_add in segments gives the CPU's bits", "[jit]") {
+  for (const DType type : {DType::float32, DType::float16, DType::int64})
+    check_scatter_add(type, {200}, {3000}, 0);
+  check_scatter_add(DType::float32, {90, 4}, {700, 3}, 0);
+  check_scatter_add(DType::float32, {2, 90, 5}, {2, 70, 4}, 1);
+  check_scatter_add(DType::float32, {60, 5}, {60, 2}, 1);  // a thread a line
+  for (const int64_t wrong : {0, 2999}) check_scatter_add(DType::float32, {200}, {3000}, 0, wrong);
+}
+
+TEST_CASE("running sums by blocks give the CPU's bits", "[jit]") {
+  for (const DType type : {DType::float32, DType::float16, DType::int32, DType::float64}) {
+    check_cumsum(type, {3, 5000}, 1);
+    check_cumsum(type, {130, 7}, 0);
+  }
+  check_cumsum(DType::float32, {70001}, 0);
+  check_cumsum(DType::float32, {2, 1100, 3}, 1);
+  check_cumsum(DType::float32, {16384}, 0);
+  check_cumsum(DType::float32, {2100, 65}, 1);
+}
