@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tandem/core/cuda/cuda.h"
+#include "tandem/core/cuda/streams.h"
 #include "tandem/eager/autograd.h"
 #include "tandem/eager/data/data.h"
 #include "tandem/eager/functions.h"

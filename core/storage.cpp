@@ -40,23 +40,30 @@ Ref<Storage> copy_storage(const Storage& s) {
 
 void copy_bytes(Storage& to, const Storage& from, int64_t nbytes) {
   if (nbytes == 0) return;
-  if (from.device.type == DeviceType::cpu)
+  if (from.device.type == DeviceType::cpu) {
+    settle_host(from.data), settle_host(to.data);
     std::memcpy(to.data, from.data, static_cast<size_t>(nbytes));
-  else
-    cuda::Runtime::of(from.device)
-        .copy(reinterpret_cast<cuda::Pointer>(to.data), reinterpret_cast<cuda::Pointer>(from.data), nbytes);
+    return;
+  }
+  cuda::Runtime::of(from.device)
+      .copy(reinterpret_cast<cuda::Pointer>(to.data), reinterpret_cast<cuda::Pointer>(from.data), nbytes);
 }
 
 void copy_in(Storage& to, const void* from, int64_t nbytes) {
   if (nbytes == 0) return;
-  if (to.device.type == DeviceType::cpu)
+  if (to.device.type == DeviceType::cpu) {
+    settle_host(to.data);
     std::memcpy(to.data, from, static_cast<size_t>(nbytes));
-  else
-    cuda::Runtime::of(to.device).copy_in(reinterpret_cast<cuda::Pointer>(to.data), from, nbytes);
+    return;
+  }
+  cuda::Runtime::of(to.device).copy_in(reinterpret_cast<cuda::Pointer>(to.data), from, nbytes);
 }
 
 Ref<Storage> on_host(const Ref<Storage>& s) {
-  if (s->device.type == DeviceType::cpu) return s;
+  if (s->device.type == DeviceType::cpu) {
+    settle_host(s->data);
+    return s;
+  }
   Ref<Storage> copy = make_storage(s->nbytes);
   cuda::Runtime::of(s->device).copy_out(copy->data, reinterpret_cast<cuda::Pointer>(s->data), s->nbytes);
   return copy;

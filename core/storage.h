@@ -2,6 +2,7 @@
 // allocator. Counting is safe on any thread; contents are the callers' concern.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 
@@ -42,5 +43,14 @@ Ref<Storage> on_host(const Ref<Storage>& s);
 Ref<Storage> borrow_storage(void* data, int64_t nbytes, void (*release)(void*) = nullptr,
                             void* context = nullptr);
 void destroy(Storage* s) noexcept;
+
+/// Copies between devices and pinned memory of the host (cuda/pinned.h) that may still be to come.
+extern constinit std::atomic<int64_t> host_copies;
+void wait_for_copies(const void* data);
+/// Before the host reads or writes memory: waits for copies that are queued to or from the block it lies in.
+inline void settle_host(const void* data) {
+  if (host_copies.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    wait_for_copies(data);
+}
 
 }  // namespace tandem::core

@@ -22,6 +22,7 @@ Device checked_device(const TensorOptions& options, const char* who, Location wh
 }
 
 Tensor finished(Tensor t, const TensorOptions& options, Location where) {
+  if (options.pin_memory) t = t.pin_memory(where);
   if (options.requires_grad) t.requires_grad_(true, where);
   return t;
 }

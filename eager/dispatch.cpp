@@ -294,6 +294,11 @@ Tensor call1(const Call& call) {
 }
 
 void materialize(TensorImpl* t, Location where, bool pointer) {
+  make_real(t, where, pointer);
+  if (t->device.type == DeviceType::cpu && t->data) core::settle_host(t->data);
+}
+
+void make_real(TensorImpl* t, Location where, bool pointer) {
   if (!t->has(core::kPending) && !(interceptor_ && interceptor_->owes(t, pointer))) {
     if (interceptor_ && interceptor_->observes) interceptor_->real_read(where);
     return;

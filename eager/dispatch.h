@@ -51,9 +51,12 @@ void check_operands_of_trace(const Call& call);
 void check_in_place(const Call& call);
 /// Throws unless the inferred results fit the operands that an in-place call writes.
 void check_in_place_types(const Call& call, const std::vector<ops::TensorType>& results);
-/// Makes a pending tensor real (a read, as the interceptor sees it).
-/// `pointer`: its address is handed out, so that it may be written from outside.
+/// Makes a pending tensor real (a read, as the interceptor sees it), and waits for copies between the host's
+/// pinned memory and a device if it lies there. `pointer`: its address is handed out, so that it may be
+/// written from outside.
 void materialize(TensorImpl* t, Location where, bool pointer = false);
+/// The same without that wait: for copies that are queued behind the others.
+void make_real(TensorImpl* t, Location where, bool pointer = false);
 /// The memory under `t`; null if it is still to come.
 inline core::Storage* memory_of(const TensorImpl* t) {
   if (core::Storage* s = t->storage.get()) [[likely]]

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "tandem/core/cuda/pinned.h"
 #include "tandem/eager/autograd.h"
 #include "tandem/eager/call.h"
 #include "tandem/eager/transfer.h"
@@ -220,18 +221,38 @@ Tensor Tensor::to(DType dtype, Location where) const {
   if (checked(where).dtype == dtype) return *this;
   return CallBuilder(OpId::cast, where).in(*this).word(dtype).run();
 }
-Tensor Tensor::to(Device device, Location where) const {
-  if (checked(where).device == device) return *this;
-  if (!requires_grad()) return eager::copied_to(*this, device, where);
+namespace {
+/// `copy(t)` without history, with the gradient that `back` makes of the copy's.
+template <class Copy, class Back>
+Tensor copy_with_history(const Tensor& t, Copy&& copy, Back&& back, Location where) {
+  if (!t.requires_grad()) return copy(t);
+  return autograd::apply([&](autograd::Context&, const TensorList& in) { return TensorList{copy(in[0])}; },
+                         [back](const autograd::Context&, const TensorList& gradients) {
+                           return TensorList{back(gradients[0])};
+                         },
+                         {t}, where)[0];
+}
+}  // namespace
+
+Tensor Tensor::to(Device device, bool non_blocking, Location where) const {
   const Device from = checked(where).device;
-  return autograd::apply(
-      [&](autograd::Context&, const TensorList& in) {
-        return TensorList{eager::copied_to(in[0], device, where)};
-      },
-      [from, where](const autograd::Context&, const TensorList& gradients) {
-        return TensorList{gradients[0].to(from, where)};
-      },
-      {*this}, where)[0];
+  if (from == device) return *this;
+  return copy_with_history(
+      *this, [&](const Tensor& t) { return eager::copied_to(t, device, non_blocking, where); },
+      [from, where](const Tensor& gradient) { return gradient.to(from, where); }, where);
+}
+Tensor Tensor::pin_memory(Location where) const {
+  const Device from = checked(where).device;
+  if (from.type != DeviceType::cpu)
+    fail("pin_memory: a tensor of the host is needed, found one of " + to_string(from), where);
+  if (is_pinned(where)) return *this;
+  return copy_with_history(
+      *this, [&](const Tensor& t) { return eager::pinned_copy(t, where); },
+      [](const Tensor& gradient) { return gradient; }, where);
+}
+bool Tensor::is_pinned(Location where) const {
+  core::TensorImpl& t = checked(where);
+  return t.storage && t.storage->release && t.device.type == DeviceType::cpu && cuda::is_pinned(t.data);
 }
 Tensor Tensor::clone(Location where) const { return CallBuilder(OpId::clone, where).in(*this).run(); }
 Tensor Tensor::contiguous(Location where) const {

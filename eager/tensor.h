@@ -84,6 +84,7 @@ struct TensorOptions {
   DType dtype = float32;
   std::optional<Device> device = {};  // default: default_device()
   bool requires_grad = false;
+  bool pin_memory = false;  // on the host: as Tensor::pin_memory
 };
 
 class Tensor {
@@ -164,7 +165,14 @@ class Tensor {
   // Types and layout.
   Tensor to(DType dtype, Location where = Location::here()) const;
   /// A copy on another device; gradients go the other way. In a traced call this counts as a read.
-  Tensor to(Device device, Location where = Location::here()) const;
+  Tensor to(Device device, Location where = Location::here()) const { return to(device, false, where); }
+  /// With `non_blocking` the host goes on while pinned memory is copied to a device, or a device's to the
+  /// host, whose copy is pinned then; whoever reads or changes either of them waits by itself.
+  Tensor to(Device device, bool non_blocking, Location where = Location::here()) const;
+  /// A copy in pinned memory of the host, which non-blocking copies need; the tensor itself if it is pinned.
+  /// An Error for a tensor of a device, or without CUDA. In a traced call this counts as a read.
+  Tensor pin_memory(Location where = Location::here()) const;
+  bool is_pinned(Location where = Location::here()) const;
   Tensor contiguous(Location where = Location::here()) const;
   Tensor clone(Location where = Location::here()) const;
 

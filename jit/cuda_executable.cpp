@@ -34,7 +34,7 @@ CudaExecutable::CudaExecutable(const Graph& g, const Plan& plan, Device device, 
 CudaExecutable::~CudaExecutable() = default;
 
 void CudaExecutable::run_product(const CudaProductStep& p, const int64_t* sources,
-                                 cuda::Stream stream) const {
+                                 cuda::StreamHandle stream) const {
   const auto at = [&](const CudaValue& v) { return static_cast<Pointer>(v.in(sources)); };
   jit::run_product(device_, *p.call, *p.library, at(p.a), at(p.b), at(p.bias), at(p.c), at(p.workspace),
                    stream);
@@ -72,7 +72,7 @@ void CudaExecutable::run_steps(int64_t* sources, Location where) const {
         sources[CudaSteps::kError] = static_cast<int64_t>(device_.error_word(errors_[entry], line));
       for (; i < steps.size() && static_cast<size_t>(steps[i].entry) == entry; ++i) launch(steps[i], sources);
       if (wait) [[unlikely]]
-        device_.synchronize();
+        device_.synchronize_current();
     } catch (const OutOfMemory&) {
       throw;
     } catch (const Error& error) {
@@ -101,10 +101,12 @@ void CudaExecutable::run(void* const* inputs, const int64_t* numbers, void* cons
   if (nothing) return;
   device_.use();
   std::unique_lock<std::recursive_mutex> launching;
-  if (may_fail_) launching = device_.launching();
-  if (graph_ && !core::environment().sync && !core::profiling()) return graph_->run(sources);
+  const bool several = device_.several();
+  if (may_fail_ || several) launching = device_.launching();
+  if (graph_ && !core::environment().sync && !core::profiling()) return graph_->run(sources, several);
   const cuda::Block arena(device_, steps_.arena_bytes);
   sources[CudaSteps::kArena] = static_cast<int64_t>(arena.memory());
+  const cuda::Ordered order(device_, [&](auto&& touch) { touches(sources, touch); });
   run_steps(sources, where);
 }
 

@@ -1,4 +1,4 @@
-// A plan on a CUDA device: its entries as launches, in order, on the device's stream; for a traced segment as
+// A plan on a CUDA device: its entries as launches, in order, on the current stream; for a traced segment as
 // one CUDA graph. Everything is compiled, loaded and computed that does not change from run to run when it is
 // made; any thread, one run at a time where there is a graph.
 #pragma once
@@ -28,7 +28,18 @@ class CudaExecutable {
            bool nothing) const;
 
   /// Queues what cuBLASLt does for a product.
-  void run_product(const CudaProductStep& p, const int64_t* sources, cuda::Stream stream) const;
+  void run_product(const CudaProductStep& p, const int64_t* sources, cuda::StreamHandle stream) const;
+
+  /// Calls `touch(cuda::Touch)` for all memory that a run works on.
+  template <class F>
+  void touches(const int64_t* sources, F&& touch) const {
+    const auto at = [&](size_t source) { return static_cast<cuda::Pointer>(sources[source]); };
+    for (size_t i = 0; i < steps_.operands.size(); ++i)
+      touch({at(CudaSteps::kFirst + i), steps_.operands[i].written});
+    touch({at(CudaSteps::kArena), true});
+    touch({constants_.memory(), false});
+    if (steps_.counters) touch({steps_.counters->memory(), true});
+  }
 
   bool has_graph() const { return graph_ != nullptr; }
   const Plan& plan() const { return plan_; }

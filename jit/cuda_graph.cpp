@@ -36,6 +36,8 @@ CudaGraph::CudaGraph(const CudaExecutable& plan) : plan_(plan), operands_(plan.s
       error_of_[e] = plan.device().keep_error_word(text, plan.plan().entries[e].where);
       errors_.push_back(error_of_[e]);
     }
+  plan.device().order().hold(own_address(), 1);
+  if (plan.steps().arena_bytes > 0) plan.device().add_arena_user();
 }
 
 void CudaGraph::clear() noexcept {
@@ -52,6 +54,8 @@ void CudaGraph::clear() noexcept {
 
 CudaGraph::~CudaGraph() {
   clear();
+  plan_.device().order().drop(own_address());
+  if (plan_.steps().arena_bytes > 0) plan_.device().remove_arena_user();
   for (const Pointer word : errors_) plan_.device().release_error_word(word);
   if (capturing_) plan_.device().api().stream_destroy(capturing_);
 }
@@ -246,12 +250,13 @@ bool CudaGraph::follow(const int64_t* sources) {
   return same;
 }
 
-void CudaGraph::run(int64_t* sources) {
+void CudaGraph::run(int64_t* sources, bool several) {
   const std::lock_guard lock(mutex_);
   cuda::Runtime& device = plan_.device();
+  std::shared_ptr<cuda::Block> arena;  // until the launch
   if (const int64_t bytes = plan_.steps().arena_bytes; bytes > 0) {
-    device.graph_arena(bytes, arena_);
-    sources[CudaSteps::kArena] = static_cast<int64_t>(arena_->memory());
+    arena = device.graph_arena(bytes, arena_);
+    sources[CudaSteps::kArena] = static_cast<int64_t>(arena->memory());
   }
   try {
     if (exec_ && !follow(sources)) clear();
@@ -265,6 +270,12 @@ void CudaGraph::run(int64_t* sources) {
       last_.assign(sources, sources + plan_.steps().n_sources());
       build();
     }
+    const cuda::Ordered order(device, several, [&](auto&& touch) {
+      plan_.touches(sources, touch);
+      for (const Operand& o : operands_)
+        if (o.own) touch({o.own->memory(), true});
+      touch({own_address(), true});  // launches of a graph follow one another
+    });
     if (!errors_.empty()) device.expect_errors(errors_);
     device.check(device.api().graph_launch(exec_, device.stream()), "cuGraphLaunch");
   } catch (...) {

@@ -20,8 +20,9 @@ class CudaGraph {
   CudaGraph(const CudaGraph&) = delete;
   CudaGraph& operator=(const CudaGraph&) = delete;
 
-  /// `sources` but for the arena and the error words, which are filled in.
-  void run(int64_t* sources);
+  /// `sources` but for the arena and the error words, which are filled in. `several`: there are several
+  /// streams, and Runtime::launching() is held.
+  void run(int64_t* sources, bool several);
 
  private:
   struct Node {
@@ -61,6 +62,7 @@ class CudaGraph {
   void patch();
   void clear() noexcept;
   const cuda::Block* own(int32_t source) const;
+  cuda::Pointer own_address() const { return reinterpret_cast<cuda::Pointer>(this); }
   GraphNodes last() const {
     return nodes_.empty() ? GraphNodes{nullptr, 0} : GraphNodes{&nodes_.back().node, 1};
   }
@@ -69,8 +71,8 @@ class CudaGraph {
   std::mutex mutex_;
   cuda::Graph graph_ = nullptr;
   cuda::GraphExec exec_ = nullptr;
-  cuda::Stream capturing_ = nullptr;
-  std::shared_ptr<cuda::Block> arena_;
+  cuda::StreamHandle capturing_ = nullptr;
+  std::weak_ptr<cuda::Block> arena_;
   std::vector<Node> nodes_;
   std::vector<int64_t> words_;         // of all nodes
   std::vector<int64_t> last_, known_;  // the sources of the run before; with the graph's own blocks in place

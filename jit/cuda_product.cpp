@@ -231,7 +231,7 @@ std::vector<int64_t> product_words(const ProductCall& s) {
 }
 
 void run_product(Runtime& device, const ProductCallPlan& call, const LibraryProduct& product, Pointer a,
-                 Pointer b, Pointer bias, Pointer c, Pointer workspace, cuda::Stream stream) {
+                 Pointer b, Pointer bias, Pointer c, Pointer workspace, cuda::StreamHandle stream) {
   const CublasLt& api = *cuda::cublaslt();
   const float one32 = 1, zero32 = 0;
   const double one64 = 1, zero64 = 0;

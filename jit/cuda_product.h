@@ -25,7 +25,7 @@ int64_t workspace_bytes(const LibraryProduct& product);
 /// Queues it. `bias` may be 0.
 void run_product(cuda::Runtime& device, const ProductCallPlan& call, const LibraryProduct& product,
                  cuda::Pointer a, cuda::Pointer b, cuda::Pointer bias, cuda::Pointer c,
-                 cuda::Pointer workspace, cuda::Stream stream);
+                 cuda::Pointer workspace, cuda::StreamHandle stream);
 
 /// The kernel of our own, one thread an element: (symbol, text).
 std::pair<std::string, std::string> product_kernel(DType dtype);

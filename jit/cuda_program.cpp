@@ -39,10 +39,10 @@ std::string table_key(const Runtime& device, const std::string& symbol) {
   return std::to_string(device.index()) + ':' + symbol;
 }
 
-/// All that decides about a cubin but its source.
-std::string compiler_key(int capability) {
+/// All that decides about compiled code but its source.
+std::string compiler_key(const CudaTarget& target) {
   std::string key = cuda::nvrtc_identity() + ", tandem " + core::version();
-  for (const std::string& option : cuda_options(capability)) key += ' ' + option;
+  for (const std::string& option : target.options()) key += ' ' + option;
   return key;
 }
 
@@ -58,8 +58,8 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  std::string compile(int capability) {
-    const std::vector<std::string> options = cuda_options(capability);
+  std::string compile(const CudaTarget& target) {
+    const std::vector<std::string> options = target.options();
     std::vector<const char*> words;
     for (const std::string& o : options) words.push_back(o.c_str());
     const int failed = api_.compile(program_, static_cast<int>(words.size()), words.data());
@@ -67,10 +67,12 @@ class Program {
       fail("NVRTC did not compile a generated kernel (please report): " +
            std::string(api_.error_string(failed)) + ": " + log());
     size_t bytes = 0;
-    check(api_.cubin_size(program_, &bytes), "nvrtcGetCUBINSize");
-    std::string cubin(bytes, '\0');
-    check(api_.cubin(program_, cubin.data()), "nvrtcGetCUBIN");
-    return cubin;
+    check((target.ptx ? api_.ptx_size : api_.cubin_size)(program_, &bytes),
+          target.ptx ? "nvrtcGetPTXSize" : "nvrtcGetCUBINSize");
+    std::string code(bytes, '\0');
+    check((target.ptx ? api_.ptx : api_.cubin)(program_, code.data()),
+          target.ptx ? "nvrtcGetPTX" : "nvrtcGetCUBIN");
+    return code;
   }
 
  private:
@@ -94,20 +96,21 @@ DiskCache& disk() {
 }
 
 std::string cubin_of(const std::string& source, int capability) {
-  const std::string key = compiler_key(capability), name = hex(sha256(key + '\n' + source));
+  const CudaTarget target = cuda_target(capability);
+  const std::string key = compiler_key(target), name = hex(sha256(key + '\n' + source));
   if (std::optional<std::string> known = disk().load(name, key, source)) {
     const std::lock_guard lock(table().mutex);
     ++table().stats.disk_hits;
     return *known;
   }
   const auto start = std::chrono::steady_clock::now();
-  const std::string cubin = Program(source).compile(capability);
-  disk().store(name, key, source, cubin);
+  const std::string code = Program(source).compile(target);
+  disk().store(name, key, source, code);
   const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
   const std::lock_guard lock(table().mutex);
   ++table().stats.compiles;
   table().stats.compile_ms += time.count();
-  return cubin;
+  return code;
 }
 
 struct Wanted {
@@ -150,6 +153,32 @@ Function find(const Runtime& device, const std::string& symbol) {
 }
 
 }  // namespace
+
+std::vector<std::string> CudaTarget::options() const {
+  std::vector<std::string> out = cuda_options(architecture);
+  if (ptx) out[0] = "--gpu-architecture=compute_" + std::to_string(architecture);
+  return out;
+}
+
+CudaTarget cuda_target(int capability) {
+  const Nvrtc& api = *cuda::nvrtc();
+  int count = 0;
+  std::vector<int> known;
+  if (api.supported_count(&count) == 0 && count > 0) {
+    known.resize(static_cast<size_t>(count));
+    if (api.supported(known.data()) != 0) known.clear();
+  }
+  int newest = 0;
+  for (const int architecture : known) {
+    if (architecture == capability) return {capability, false};
+    if (architecture < capability) newest = std::max(newest, architecture);
+  }
+  if (newest == 0 && !known.empty())
+    fail("NVRTC compiles for compute capability " +
+         std::to_string(*std::min_element(known.begin(), known.end())) + " and newer, this device has " +
+         std::to_string(capability) + " (as in 75 for 7.5); an older CUDA knows it");
+  return known.empty() ? CudaTarget{capability, false} : CudaTarget{newest, true};
+}
 
 std::vector<Function> cuda_kernels(Runtime& device, const std::vector<CudaKernel>& kernels) {
   static constexpr const char* kSuffixes[] = {"", "_calls", "_split"};

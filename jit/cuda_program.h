@@ -20,6 +20,16 @@ struct CudaKernel {
 /// Their functions, in order. Those that are new are compiled together.
 std::vector<cuda::Function> cuda_kernels(cuda::Runtime& device, const std::vector<CudaKernel>& kernels);
 
+/// What NVRTC compiles for: machine code of an architecture that it knows, or, for a newer card, the PTX of
+/// the newest one it knows, which the driver compiles when it loads it.
+struct CudaTarget {
+  int architecture = 0;  // 90 for 9.0
+  bool ptx = false;
+  std::vector<std::string> options() const;
+};
+/// An Error if the device is older than all that NVRTC knows.
+CudaTarget cuda_target(int capability);
+
 /// The function `symbol` that `source` (without prelude) defines.
 cuda::Function cuda_function(cuda::Runtime& device, const std::string& symbol, const std::string& source);
 

@@ -89,10 +89,7 @@ class Builder {
     s_.arena_bytes = plan.arena_bytes;
     if (const int64_t nbytes = counter_bytes(plan); nbytes > 0) {
       s_.counters = std::make_unique<cuda::Block>(device, nbytes);
-      device.use();
-      device.check(
-          device.api().fill_bytes(s_.counters->memory(), 0, static_cast<size_t>(nbytes), device.stream()),
-          "cuMemsetD8Async");
+      device.fill(s_.counters->memory(), 0, nbytes);
     }
   }
 

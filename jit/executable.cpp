@@ -7,6 +7,7 @@
 #include "tandem/core/allocator.h"
 #include "tandem/core/error.h"
 #include "tandem/core/profile.h"
+#include "tandem/core/storage.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/jit/cuda_executable.h"
 #include "tandem/jit/cuda_program.h"
@@ -352,6 +353,8 @@ int Executable::run(void* const* inputs, const int64_t* numbers, void* const* ou
                      impl_->entries_to_run == 0 && !impl_->plan.entries.empty());
     return 0;
   }
+  if (core::host_copies.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    for (size_t i = 0; i < impl_->graph.inputs.size(); ++i) core::settle_host(inputs[i]);
   const Arena arena(impl_->plan.arena_bytes);
   const Memory memory{arena.memory(), inputs, outputs, impl_->plan.constants.data()};
   if (core::profiling()) [[unlikely]]

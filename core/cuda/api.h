@@ -29,8 +29,8 @@ enum class Result : int {
 
 using Pointer = unsigned long long;  // an address on the device
 using Context = struct ContextOfDriver*;
-using Stream = struct StreamOfDriver*;
-using Event = struct EventOfDriver*;
+using StreamHandle = struct StreamOfDriver*;
+using EventHandle = struct EventOfDriver*;
 using Module = struct ModuleOfDriver*;
 using Function = struct FunctionOfDriver*;
 using Graph = struct GraphOfDriver*;

@@ -26,7 +26,7 @@ struct MemoryStats {
   int64_t system_calls = 0;  // allocations that reached the driver
 };
 MemoryStats memory_stats(Device device = {DeviceType::cuda, 0});
-/// Gives cached memory back to the device.
+/// Gives cached memory back to the device, and pinned memory to the host.
 void empty_cache(Device device = {DeviceType::cuda, 0});
 
 }  // namespace tandem::cuda

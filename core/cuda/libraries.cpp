@@ -44,19 +44,58 @@ struct Opened {
   std::string missing;
 };
 
-Opened open(const char* what, std::initializer_list<const char*> names) {
-  std::string looked;
+/// A release of CUDA's; 0 if it is not known.
+struct Release {
+  int major = 0, minor = 0;
+};
+std::string to_string(Release r) { return std::to_string(r.major) + '.' + std::to_string(r.minor); }
+
+/// The newest release that the driver runs programs of.
+Release driver_release() {
+  int version = 0;
+  const Driver* const api = driver();
+  if (!api || api->driver_version(&version) != Result::success) return {};
+  return {version / 1000, version % 1000 / 10};
+}
+
+/// NVRTC asks for its builtins by their bare name, which is found outside the loader's path only if they are
+/// open already.
+void open_builtins(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& file : fs::directory_iterator(folder, ignored))
+    if (file.path().filename().string().starts_with("libnvrtc-builtins.so."))
+      dlopen(file.path().c_str(), RTLD_NOW | RTLD_LOCAL);
+}
+
+/// `release(handle)` says which one a library is of: a driver runs what libraries of its own major version
+/// make, and of older ones.
+Opened open(const char* what, std::initializer_list<const char*> names, Release (*release)(void* handle)) {
+  const Release newest = release ? driver_release() : Release{};
+  std::string looked, too_new;
   for (const std::string& folder : folders()) {
     for (const char* name : names) {
       const std::string path = folder.empty() ? name : folder + '/' + name;
-      if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
-        core::log(core::LogArea::jit, core::LogLevel::info, std::string(what) + ": " + path);
+      void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+      if (!handle) continue;
+      const Release found = newest.major > 0 ? release(handle) : Release{};
+      std::string text = std::string(what) + ": " + path;
+      if (found.major <= newest.major) {
+        core::log(core::LogArea::jit, core::LogLevel::info, text);
+        if (!folder.empty()) open_builtins(folder);
         return {handle, ""};
       }
+      dlclose(handle);
+      text += " is of CUDA " + to_string(found) + ", newer than the driver";
+      core::log(core::LogArea::jit, core::LogLevel::info, text);
+      too_new += (too_new.empty() ? "" : ", ") + to_string(found) + " in " +
+                 (folder.empty() ? "the loader's path" : folder);
     }
     looked += (looked.empty() ? "" : ", ") + (folder.empty() ? std::string("the loader's path") : folder);
   }
   std::string wanted;
+  if (!too_new.empty())
+    return {nullptr, std::string(what) + " was not found in a version for the driver: found " + too_new +
+                         ", the driver supports up to " + to_string(newest) + "; looked in " + looked};
   for (const char* name : names) wanted += (wanted.empty() ? "" : " or ") + std::string(name);
   return {nullptr, std::string(what) + " was not found: looked for " + wanted + " in " + looked};
 }
@@ -78,26 +117,42 @@ void fill(const Opened& library, const char* symbol, F& function, std::string& m
 
 /// Opens a library and fills its table by `fill_table(library, table, missing)`.
 template <class Table, class Fill>
-Library<Table>* find(const char* what, std::initializer_list<const char*> names, Fill&& fill_table) {
+Library<Table>* find(const char* what, std::initializer_list<const char*> names,
+                     Release (*release)(void* handle), Fill&& fill_table) {
   auto* out = new Library<Table>;
-  const Opened library = open(what, names);
+  const Opened library = open(what, names, release);
   out->missing = library.missing;
   fill_table(library, out->table, out->missing);
   return out;
 }
 
+Release nvrtc_release(void* handle) {
+  Release r;
+  if (const auto version = reinterpret_cast<decltype(Nvrtc::version)>(dlsym(handle, "nvrtcVersion")))
+    version(&r.major, &r.minor);
+  return r;
+}
+
+/// It counts as 120403 or 130001.
+Release cublaslt_release(void* handle) {
+  const auto version = reinterpret_cast<decltype(CublasLt::version)>(dlsym(handle, "cublasLtGetVersion"));
+  const int number = version ? static_cast<int>(version()) : 0;
+  return {number / 10000, number % 10000 / 100};
+}
+
 #define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, table.name, missing);
 const Library<Driver>& find_driver() {
-  static const auto* const found = find<Driver>(
-      "the CUDA driver", {"libcuda.so.1"}, [](const Opened& library, Driver& table, std::string& missing) {
+  static const auto* const found =
+      find<Driver>("the CUDA driver", {"libcuda.so.1"}, nullptr,
+                   [](const Opened& library, Driver& table, std::string& missing) {
 #include "tandem/core/cuda/driver.def"
-      });
+                   });
   return *found;
 }
 
 const Library<Nvrtc>& find_nvrtc() {
   static const auto* const found =
-      find<Nvrtc>("NVRTC, CUDA's run-time compiler,", {"libnvrtc.so.13", "libnvrtc.so.12"},
+      find<Nvrtc>("NVRTC, CUDA's run-time compiler,", {"libnvrtc.so.13", "libnvrtc.so.12"}, nvrtc_release,
                   [](const Opened& library, Nvrtc& table, std::string& missing) {
 #include "tandem/core/cuda/nvrtc.def"
                   });
@@ -107,7 +162,7 @@ const Library<Nvrtc>& find_nvrtc() {
 const Library<CublasLt>& find_cublaslt() {
   static const auto* const found =
       find<CublasLt>("cuBLASLt, CUDA's matrix products,", {"libcublasLt.so.13", "libcublasLt.so.12"},
-                     [](const Opened& library, CublasLt& table, std::string& missing) {
+                     cublaslt_release, [](const Opened& library, CublasLt& table, std::string& missing) {
 #include "tandem/core/cuda/cublaslt.def"
                      });
   return *found;

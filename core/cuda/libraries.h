@@ -1,7 +1,8 @@
 // Finding the CUDA driver, NVRTC and cuBLASLt at run time. Searched once, in this order: the folders of
 // TANDEM_CUDA_PATH (and their lib64 and lib), the loader's own path, $CUDA_HOME/lib64, /usr/local/cuda/lib64,
-// and nvidia/*/lib of the active Python environment. What is missing or too old is a normal state, told in
-// one sentence. Tables are immutable once found and live to the process's end; any thread.
+// and nvidia/*/lib of the active Python environment; in each of them newer versions first, but for those of a
+// CUDA that the driver does not know yet. What is missing, too old or too new is a normal state, told in one
+// sentence. Tables are immutable once found and live to the process's end; any thread.
 #pragma once
 
 #include <string>

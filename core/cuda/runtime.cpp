@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "tandem/core/cuda/pinned.h"
 #include "tandem/core/env.h"
 #include "tandem/core/storage.h"
 
@@ -67,7 +68,7 @@ const std::string& why_no_devices(int* count) {
 
 }  // namespace
 
-constinit thread_local int Runtime::current_ = -1;
+constinit thread_local std::array<StreamState*, kMostDevices> Runtime::current_{};
 constinit std::array<std::atomic<Runtime*>, kMostDevices> Runtime::made_{};
 
 std::string why_not_available() {
@@ -109,15 +110,13 @@ Runtime::Runtime(const Driver& api, int index)
   check(api_.device_attribute(&multiprocessors_, kMultiprocessors, device), "cuDeviceGetAttribute");
   capability_ = 10 * major + minor;
   check(api_.context_retain(&context_, device), "cuDevicePrimaryCtxRetain");
-  set_current();
+  set_context();
   check(api_.stream_create(&stream_, kStreamNonBlocking), "cuStreamCreate");
+  order_.add(stream_);
   add_error_words();
 }
 
-void Runtime::set_current() const {
-  check(api_.context_set(context_), "cuCtxSetCurrent");
-  current_ = index_;
-}
+void Runtime::set_context() const { check(api_.context_set(context_), "cuCtxSetCurrent"); }
 
 void Runtime::check(Result result, const char* call) const {
   if (result == Result::success) [[likely]]
@@ -141,11 +140,11 @@ Pointer Runtime::allocate(int64_t nbytes) {
     block = cached_block(nbytes);
   }
   if (poison_) [[unlikely]] {
-    use();
-    const Result result = api_.fill_bytes(block, 0xFF, static_cast<size_t>(nbytes), stream_);
-    if (result != Result::success) {
+    try {
+      fill(block, 0xFF, nbytes);
+    } catch (...) {
       give_back(block, nbytes);
-      check(result, "cuMemsetD8Async");
+      throw;
     }
   }
   return block;
@@ -156,17 +155,27 @@ void Runtime::count_live(int64_t bytes) {
   stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.live_bytes);
 }
 
+Runtime::FreeLists& Runtime::free_lists(uint32_t stream) {
+  if (stream == 0) [[likely]]
+    return classes_;
+  if (others_.size() < stream) others_.resize(stream);
+  std::unique_ptr<FreeLists>& lists = others_[stream - 1];
+  if (!lists) lists = std::make_unique<FreeLists>(kClasses);
+  return *lists;
+}
+
 Pointer Runtime::cached_block(int64_t nbytes) {
   const SizeClass wanted = size_class(nbytes);
+  const uint32_t stream = several() ? current().index : 0;
   const std::lock_guard lock(mutex_);
-  FreeBlocks& list = classes_[wanted.index];
+  FreeBlocks& list = free_lists(stream)[wanted.index];
   Pointer block = 0;
   if (!list.blocks.empty()) [[likely]] {
     block = list.blocks.back();
     list.blocks.pop_back();
     stats_.cached_bytes -= wanted.bytes;
   } else {
-    block = new_block(nbytes, wanted.bytes, &list);
+    block = new_block(nbytes, wanted.bytes, &classes_[wanted.index]);
   }
   count_live(wanted.bytes);
   return block;
@@ -192,6 +201,7 @@ Pointer Runtime::new_block(int64_t nbytes, int64_t block_bytes, FreeBlocks* list
                       std::to_string(free) + " of " + std::to_string(total) + " free");
   }
   check(result, "cuMemAlloc");
+  order_.hold(block, block_bytes);
   if (list) ++list->there;
   return block;
 }
@@ -199,56 +209,94 @@ Pointer Runtime::new_block(int64_t nbytes, int64_t block_bytes, FreeBlocks* list
 void Runtime::give_back(Pointer block, int64_t nbytes) noexcept {
   if (!block) return;
   if (exact_) [[unlikely]] {
-    const std::lock_guard lock(mutex_);
-    stats_.live_bytes -= nbytes;
-    if (current_ != index_ && api_.context_set(context_) == Result::success) current_ = index_;
-    api_.stream_synchronize(stream_);  // work that was queued may still use it
+    {
+      const std::lock_guard lock(mutex_);
+      stats_.live_bytes -= nbytes;
+    }
+    // Work that was queued may still use it.
+    if (api_.context_set(context_) == Result::success)
+      several() ? api_.context_synchronize() : api_.stream_synchronize(stream_);
+    order_.drop(block);
     api_.release(block);
     return;
   }
   const SizeClass known = size_class(nbytes);
+  const uint32_t home = several() ? order_.home(block, current().index) : 0;
   const std::lock_guard lock(mutex_);
   stats_.live_bytes -= known.bytes;
-  stats_.cached_bytes += known.bytes;
-  classes_[known.index].blocks.push_back(block);
+  if (home == 0) [[likely]] {
+    stats_.cached_bytes += known.bytes;
+    classes_[known.index].blocks.push_back(block);
+    return;
+  }
+  try {
+    free_lists(home)[known.index].blocks.push_back(block);
+    stats_.cached_bytes += known.bytes;
+  } catch (...) {  // no memory of the host's
+    order_.drop(block);
+    api_.release(block);
+    --classes_[known.index].there;
+  }
 }
 
 void Runtime::release_cached() noexcept {
-  for (FreeBlocks& list : classes_) {
-    for (const Pointer block : list.blocks) api_.release(block);
-    list.there -= list.blocks.size();
-    list.blocks.clear();
+  for (size_t s = 0; s <= others_.size(); ++s) {
+    FreeLists* const lists = s == 0 ? &classes_ : others_[s - 1].get();
+    if (!lists) continue;
+    for (size_t i = 0; i < lists->size(); ++i) {
+      std::vector<Pointer>& blocks = (*lists)[i].blocks;
+      for (const Pointer block : blocks) {
+        order_.drop(block);
+        api_.release(block);
+      }
+      classes_[i].there -= blocks.size();
+      blocks.clear();
+    }
   }
   stats_.cached_bytes = 0;
 }
 
 void Runtime::empty_cache() noexcept {
   const std::lock_guard lock(mutex_);
-  if (current_ != index_ && api_.context_set(context_) == Result::success) current_ = index_;
-  release_cached();
+  if (api_.context_set(context_) == Result::success) release_cached();
 }
 
-void Runtime::graph_arena(int64_t nbytes, std::shared_ptr<Block>& mine) {
-  if (mine && mine->bytes() >= nbytes && mine.get() == current_arena_.load(std::memory_order_relaxed))
+std::shared_ptr<Block> Runtime::graph_arena(int64_t nbytes, std::weak_ptr<Block>& mine) {
+  if (std::shared_ptr<Block> known = mine.lock();
+      known && known->bytes() >= nbytes && known.get() == current_arena_.load(std::memory_order_relaxed))
       [[likely]]
-    return;
+    return known;
   // Blocks are dropped outside the lock, which they take.
   std::shared_ptr<Block> now, fresh;
   for (;;) {
     now.reset();
     {
       const std::lock_guard lock(mutex_);
-      now = arena_.lock();
+      now = arena_;
       if ((!now || now->bytes() < nbytes) && fresh) {
-        arena_ = fresh;
-        current_arena_.store(fresh.get(), std::memory_order_relaxed);
-        now.swap(fresh);
+        now = fresh;
+        arena_.swap(fresh);
+        current_arena_.store(now.get(), std::memory_order_relaxed);
       }
     }
     if (now && now->bytes() >= nbytes) break;
     fresh = std::make_shared<Block>(*this, nbytes);
   }
-  mine = std::move(now);
+  mine = now;
+  return now;
+}
+
+void Runtime::add_arena_user() {
+  const std::lock_guard lock(mutex_);
+  ++arena_users_;
+}
+
+void Runtime::remove_arena_user() noexcept {
+  std::shared_ptr<Block> last;  // dropped outside the lock
+  const std::lock_guard lock(mutex_);
+  if (--arena_users_ > 0) return;
+  arena_.swap(last);
+  current_arena_.store(nullptr, std::memory_order_relaxed);
 }
 
 MemoryStats Runtime::memory_stats() const {
@@ -259,138 +307,60 @@ MemoryStats Runtime::memory_stats() const {
 void Runtime::copy_in(Pointer to, const void* from, int64_t nbytes) {
   if (nbytes == 0) return;
   use();
-  check(api_.copy_to_device(to, from, static_cast<size_t>(nbytes), stream_), "cuMemcpyHtoDAsync");
+  const Ordered order(*this, [&](auto&& touch) { touch({to, true}); });
+  check(api_.copy_to_device(to, from, static_cast<size_t>(nbytes), stream()), "cuMemcpyHtoDAsync");
+}
+
+void Runtime::queue_copy_out(void* to, Pointer from, int64_t nbytes) {
+  if (nbytes == 0) return;
+  use();
+  const Ordered order(*this, [&](auto&& touch) { touch({from, false}); });
+  check(api_.copy_to_host(to, from, static_cast<size_t>(nbytes), stream()), "cuMemcpyDtoHAsync");
 }
 
 void Runtime::copy_out(void* to, Pointer from, int64_t nbytes) {
-  use();
-  if (nbytes > 0)
-    check(api_.copy_to_host(to, from, static_cast<size_t>(nbytes), stream_), "cuMemcpyDtoHAsync");
-  synchronize();
+  queue_copy_out(to, from, nbytes);
+  synchronize_current();
 }
 
 void Runtime::copy(Pointer to, Pointer from, int64_t nbytes) {
   if (nbytes == 0) return;
   use();
-  check(api_.copy_on_device(to, from, static_cast<size_t>(nbytes), stream_), "cuMemcpyDtoDAsync");
+  const Ordered order(*this, [&](auto&& touch) { touch({to, true}), touch({from, false}); });
+  check(api_.copy_on_device(to, from, static_cast<size_t>(nbytes), stream()), "cuMemcpyDtoDAsync");
+}
+
+void Runtime::fill(Pointer to, unsigned char byte, int64_t nbytes) {
+  use();
+  const Ordered order(*this, [&](auto&& touch) { touch({to, true}); });
+  check(api_.fill_bytes(to, byte, static_cast<size_t>(nbytes), stream()), "cuMemsetD8Async");
 }
 
 void Runtime::synchronize() {
+  if (several())
+    for (StreamState* const stream : order_.streams()) synchronize(*stream);
+  else
+    synchronize(order_.first());
+}
+
+void Runtime::synchronize(StreamState& stream) {
   use();
-  check(api_.stream_synchronize(stream_), "cuStreamSynchronize");
-  check_errors();
-}
-
-void Runtime::add_error_words() {
-  use();
-  constexpr size_t kBytes = kErrorWords * sizeof(int64_t);
-  unused_errors_.reserve(error_words_.size() + kErrorWords);
-  expected_.reserve(error_words_.size() + kErrorWords);
-  error_words_.reserve(error_words_.size() + kErrorWords);
-  error_regions_.reserve(error_regions_.size() + 1);
-  Pointer region = 0;
-  check(api_.allocate(&region, kBytes), "cuMemAlloc");
-  if (const Result result = api_.fill_bytes(region, 0, kBytes, stream_); result != Result::success) {
-    api_.release(region);
-    check(result, "cuMemsetD8Async");
-  }
-  error_regions_.push_back(region);
-  for (size_t i = kErrorWords; i-- > 0;) unused_errors_.push_back(error_words_.size() + i);
-  error_words_.resize(error_words_.size() + kErrorWords);
-}
-
-size_t Runtime::error_index(Pointer word) const {
-  for (size_t r = 0; r < error_regions_.size(); ++r)
-    if (word - error_regions_[r] < kErrorWords * sizeof(int64_t))
-      return r * kErrorWords + (word - error_regions_[r]) / sizeof(int64_t);
-  internal_error("an address that is no error word");
-}
-
-bool Runtime::take_error_word(ErrorText what, Location where, size_t* index) {
-  if (unused_errors_.empty()) return false;
-  *index = unused_errors_.back();
-  unused_errors_.pop_back();
-  error_words_[*index] = {std::move(what), where, false, false};
-  return true;
-}
-
-Pointer Runtime::error_word(ErrorText what, Location where) {
-  Pointer address = 0;
-  const auto take = [&] {
-    const std::lock_guard lock(mutex_);
-    size_t index = 0;
-    if (!take_error_word(what, where, &index)) return false;
-    error_words_[index].expected = true;
-    expected_.push_back(index);
-    address = error_address(index);
-    return true;
-  };
-  if (!take()) [[unlikely]] {
-    synchronize();
-    while (!take()) {
-      const std::lock_guard lock(mutex_);
-      add_error_words();
-    }
-  }
-  return address;
-}
-
-Pointer Runtime::keep_error_word(ErrorText what, Location where) {
-  const std::lock_guard lock(mutex_);
-  size_t index = 0;
-  while (!take_error_word(what, where, &index)) add_error_words();
-  error_words_[index].kept = true;
-  return error_address(index);
-}
-
-void Runtime::expect_errors(std::span<const Pointer> kept) {
-  const std::lock_guard lock(mutex_);
-  for (const Pointer word : kept) {
-    const size_t index = error_index(word);
-    if (std::exchange(error_words_[index].expected, true)) continue;
-    expected_.push_back(index);
-  }
-}
-
-void Runtime::release_error_word(Pointer kept) noexcept {
-  const std::lock_guard lock(mutex_);
-  const size_t index = error_index(kept);
-  error_words_[index].kept = false;
-  if (!error_words_[index].expected) unused_errors_.push_back(index);  // else once it was looked at
-}
-
-void Runtime::check_errors() {
-  ErrorWord first;
-  {
+  Clock before;
+  if (several()) {
     const auto nobody_launches = launching();
-    const std::lock_guard lock(mutex_);
-    if (expected_.empty()) return;
-    std::vector<int64_t> words(error_words_.size());
-    std::vector<size_t> used(error_regions_.size());  // words of each, from the first
-    for (const size_t index : expected_)
-      used[index / kErrorWords] = std::max(used[index / kErrorWords], index % kErrorWords + 1);
-    for (size_t r = 0; r < used.size(); ++r) {
-      if (used[r] == 0) continue;
-      const size_t bytes = used[r] * sizeof(int64_t);
-      check(api_.copy_to_host(words.data() + r * kErrorWords, error_regions_[r], bytes, stream_),
-            "cuMemcpyDtoHAsync");
-      check(api_.fill_bytes(error_regions_[r], 0, bytes, stream_), "cuMemsetD8Async");
-    }
-    check(api_.stream_synchronize(stream_), "cuStreamSynchronize");
-    for (const size_t index : expected_) {
-      ErrorWord& word = error_words_[index];
-      if (words[index] != 0 && !first.what) first = word;
-      word.expected = false;
-      if (!word.kept) unused_errors_.push_back(index);
-    }
-    expected_.clear();
+    before = order_.clock(stream);
   }
-  if (first.what) fail(*first.what, first.where);
+  check(api_.stream_synchronize(stream.handle), "cuStreamSynchronize");
+  if (!before.empty()) order_.finished(before);
+  check_errors(stream.handle);
 }
 
 void synchronize(Device device) { Runtime::of(device, "synchronize").synchronize(); }
 MemoryStats memory_stats(Device device) { return Runtime::of(device, "memory_stats").memory_stats(); }
-void empty_cache(Device device) { Runtime::of(device, "empty_cache").empty_cache(); }
+void empty_cache(Device device) {
+  Runtime::of(device, "empty_cache").empty_cache();
+  empty_pinned_cache();
+}
 
 }  // namespace tandem::cuda
 

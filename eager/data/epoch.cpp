@@ -25,6 +25,7 @@ Epoch::Epoch(std::shared_ptr<const Dataset> dataset, std::vector<int64_t> order,
       order_(std::move(order)),
       batch_size_(options.batch_size),
       batches_(batches),
+      pin_memory_(options.pin_memory),
       seed_(seed),
       where_(where),
       modes_(modes()),
@@ -51,7 +52,11 @@ Example Epoch::make(int64_t batch) const {
   const auto first = static_cast<size_t>(batch * batch_size_);
   const size_t count = std::min(static_cast<size_t>(batch_size_), order_.size() - first);
   const MakingGuard guard(seed_ + static_cast<uint64_t>(batch));
-  return dataset_->batch(std::span(order_).subspan(first, count));
+  Example made = dataset_->batch(std::span(order_).subspan(first, count));
+  if (pin_memory_)
+    for (Tensor* t : {&made.first, &made.second})
+      if (t->device(where_) == cpu) *t = t->pin_memory(where_);
+  return made;
 }
 
 void Epoch::work() {

@@ -40,6 +40,7 @@ class Epoch {
   const std::shared_ptr<const Dataset> dataset_;
   const std::vector<int64_t> order_;
   const int64_t batch_size_, batches_;
+  const bool pin_memory_;
   const uint64_t seed_;
   const Location where_;  // of the loop
   const Modes modes_;

@@ -104,6 +104,7 @@ struct LoaderOptions {
   std::shared_ptr<const Sampler> sampler = {};  // instead of shuffle
   int64_t workers = 0;          // threads that make batches ahead; the batches and their order stay the same
   int64_t prefetch_factor = 2;  // batches ahead for each of them
+  bool pin_memory = false;      // batches for x.to(cuda, true): Tensor::pin_memory
 };
 
 class Epoch;

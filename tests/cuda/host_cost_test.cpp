@@ -118,6 +118,26 @@ TEST_CASE("cuda host: graphs share one arena, and a larger one moves the others"
   }
 }
 
+TEST_CASE("cuda host: an arena that a larger one replaces goes, whether its graphs run again or not",
+          "[cuda]") {
+  need_device();
+  const auto body = [](const Tensor& x) {
+    const Tensor s = td::softmax(td::matmul(x, x), 1);
+    return td::matmul(s, s) + td::matmul(x, s);
+  };
+  const Tensor small = td::rand({16, 16}).to(kCuda), large = td::rand({64, 64}).to(kCuda);
+  body(small), body(large);
+  const int64_t before = td::cuda::memory_stats().live_bytes;
+  const auto live_after = [&](const Tensor& first, const Tensor& second) {
+    auto f = td::trace(body), g = td::trace(body);
+    for (int i = 0; i < 3; ++i) f(first);
+    for (int i = 0; i < 3; ++i) g(second);
+    return td::cuda::memory_stats().live_bytes;
+  };
+  CHECK(live_after(small, large) == live_after(large, small));
+  CHECK(td::cuda::memory_stats().live_bytes == before);  // and with its last graph
+}
+
 TEST_CASE("cuda host: an eager op's error has the line of its own call", "[cuda]") {
   need_device();
   const Tensor table = td::rand({4}).to(kCuda);

@@ -106,3 +106,26 @@ TEST_CASE("cuda runtime: what ran before an index out of range is not run again"
   }
   CHECK(w.to_vector<float>()[0] <= 3);
 }
+
+TEST_CASE("cuda runtime: another user of CUDA may change the thread's context", "[cuda]") {
+  need_device();
+  const tandem::cuda::Driver& api = tandem::cuda::Runtime::of(kCuda).api();
+  const auto forget = [&] { REQUIRE(api.context_set(nullptr) == tandem::cuda::Result::success); };
+  auto f = tandem::trace([](const Tensor& x) { return x * 2.f + 1.f; });
+  Tensor x = range(700).to(kCuda);
+  for (int i = 0; i < 3; ++i) {
+    forget();
+    x = x + 1.f;
+    forget();
+    x = f(x);
+    forget();
+    CHECK(x.to(tandem::cpu).numel() == 700);
+    forget();
+    x = x.to(tandem::cpu).to(kCuda);
+    forget();
+    tandem::cuda::empty_cache();
+    forget();
+    tandem::cuda::synchronize();
+  }
+  CHECK(x[0].item<float>() == 21);
+}

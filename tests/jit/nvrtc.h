@@ -23,15 +23,14 @@ struct NvrtcResult {
   size_t cubin_bytes = 0;
 };
 
-/// The prelude and `kernels`, for a device of `capability`.
-inline NvrtcResult nvrtc_compile(const std::string& kernels, int capability = 90) {
+/// The prelude and `kernels`.
+inline NvrtcResult nvrtc_compile(const std::string& kernels, std::vector<std::string> options) {
   const cuda::Nvrtc& api = *cuda::nvrtc();
   cuda::Nvrtc::Program program = nullptr;
   NvrtcResult r;
   const std::string source = cuda_prelude() + kernels;
   r.failed = api.create(&program, source.c_str(), "kernels.cu", 0, nullptr, nullptr);
   if (r.failed != 0) return r;
-  std::vector<std::string> options = cuda_options(capability);
   options.emplace_back("--ptxas-options=-v");
   std::vector<const char*> words;
   for (const std::string& o : options) words.push_back(o.c_str());
@@ -48,6 +47,11 @@ inline NvrtcResult nvrtc_compile(const std::string& kernels, int capability = 90
   if (r.failed == 0) api.cubin_size(program, &r.cubin_bytes);
   api.destroy(&program);
   return r;
+}
+
+/// The same for a device of `capability`.
+inline NvrtcResult nvrtc_compile(const std::string& kernels, int capability = 90) {
+  return nvrtc_compile(kernels, cuda_options(capability));
 }
 
 /// How often `part` stands in `text`.

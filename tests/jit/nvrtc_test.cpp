@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <set>
 
+#include "tandem/jit/cuda_program.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/plan.h"
 #include "tests/catch.h"
@@ -234,4 +235,22 @@ TEST_CASE("NVRTC compiles the op table and random graphs for three generations o
   add_random_graphs(programs, 3);
   std::printf("%zu kernels of the op table and of random graphs\n", programs.size());
   for (const int capability : {80, 90, 120}) programs.compile(capability, 1);
+}
+
+TEST_CASE("nvrtc: for a card that it does not know yet it makes PTX of the newest that it knows", "[nvrtc]") {
+  if (!samples::has_nvrtc()) return;
+  CHECK(cuda_target(90).architecture == 90);
+  CHECK_FALSE(cuda_target(90).ptx);
+  const CudaTarget newest = cuda_target(9990);
+  CHECK(newest.ptx);
+  CHECK(newest.architecture >= 90);
+  CHECK(cuda_target(newest.architecture).ptx == false);
+  const NvrtcResult r = samples::nvrtc_compile(
+      "extern \"C\" __global__ void td_empty(td_i64* to) { to[threadIdx.x] = 1; }\n", newest.options());
+  INFO(r.log);
+  CHECK(r.failed == 0);
+  CHECK(r.cubin_bytes == 0);
+  CHECK_THAT(r.ptx,
+             Contains(".target sm_" + std::to_string(newest.architecture)) && Contains(".entry td_empty"));
+  CHECK_THROWS_WITH(cuda_target(30), Contains("compute capability") && Contains("this device has 30"));
 }

@@ -5,7 +5,9 @@
 // Environment, read when the driver is loaded: SIM_GPU_DEVICES (1), SIM_GPU_ORDERS (3; 1 runs each kernel
 // once, 0 not at all: launches and patches of graphs are then counted and nothing else, for measuring a
 // host), SIM_GPU_LAZY (0; 1: work on a stream waits until somebody waits for it), SIM_GPU_FAIL (0; n: the
-// n-th call that can fail does), SIM_GPU_BYTES (memory of a device).
+// n-th call that can fail does), SIM_GPU_BYTES (memory of a device), SIM_GPU_CAPABILITY (90 for 9.0),
+// SIM_GPU_DRIVER_VERSION (13000 for 13.0). NVRTC and cuBLASLt are of the release that their files are named
+// after: 13.0, or 12.4 if copied to libnvrtc.so.12 and libcublasLt.so.12.
 #pragma once
 
 #include <cstddef>

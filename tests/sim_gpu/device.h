@@ -113,7 +113,7 @@ class Kernels {
     return launch_on(nullptr, name, grid, block, 0, arguments...);
   }
   template <class... A>
-  Result launch_on(tandem::cuda::Stream stream, const char* name, unsigned grid, unsigned block,
+  Result launch_on(tandem::cuda::StreamHandle stream, const char* name, unsigned grid, unsigned block,
                    unsigned shared, A... arguments) const {
     void* parameters[] = {&arguments..., nullptr};
     return sim().driver.launch(find(name), grid, 1, 1, block, 1, 1, shared, stream, parameters, nullptr);

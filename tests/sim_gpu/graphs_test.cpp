@@ -94,7 +94,7 @@ TEST_CASE("a captured stream becomes a child") {
   const Device device;
   const Kernels kernels(kText);
   const Memory<float> x(std::vector<float>{1, 2}), y(std::vector<float>{0, 0});
-  Stream stream = nullptr;
+  StreamHandle stream = nullptr;
   REQUIRE(d.stream_create(&stream, 1) == Result::success);
   const auto captured = [&](const Memory<float>& target, float by) {
     Graph graph = nullptr;

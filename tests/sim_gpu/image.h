@@ -1,4 +1,4 @@
-// The "cubin" of the simulated GPU: a head and the bytes of a shared object. Plain data.
+// The "cubin" and the "PTX" of the simulated GPU: a head and the bytes of a shared object. Plain data.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ struct ImageHead {
   uint64_t magic = kMagic;
   uint64_t bytes = 0;    // of the object that follows
   int architecture = 0;  // 90 for sm_90
-  int reserved = 0;
+  int ptx = 0;           // 1: for every device of at least this architecture
 };
 
 }  // namespace sim_gpu

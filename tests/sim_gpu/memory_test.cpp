@@ -71,8 +71,8 @@ TEST_CASE("memory is counted, copied in its bounds, and given back once") {
 TEST_CASE("handles that are gone") {
   const auto& d = sim().driver;
   const Device device;
-  tandem::cuda::Stream stream = nullptr;
-  tandem::cuda::Event event = nullptr;
+  tandem::cuda::StreamHandle stream = nullptr;
+  tandem::cuda::EventHandle event = nullptr;
   REQUIRE(d.stream_create(&stream, 1) == Result::success);
   REQUIRE(d.event_create(&event, 2) == Result::success);
   CHECK(d.event_record(event, stream) == Result::success);
@@ -112,7 +112,7 @@ TEST_CASE("images that are not ours, or for another device") {
 
 TEST_CASE("options and programs that NVRTC refuses") {
   CHECK(sim_gpu::compile(kScale, {"--gpu-architecture=sm_90", "--nonsense"}).code == 5);
-  CHECK(sim_gpu::compile(kScale, {"--gpu-architecture=compute_90"}).code == 5);
+  CHECK(sim_gpu::compile(kScale, {"--gpu-architecture=compute_61"}).code == 5);
   CHECK(
       sim_gpu::compile(kScale, {"--gpu-architecture=sm_90", "-default-device", "--prec-div=true", "-DTD_X=1"})
           .code == 0);
@@ -136,8 +136,8 @@ TEST_CASE("lazy streams run as late as they may") {
   const Device device;
   const Kernels kernels(kScale);
   const Memory<float> x(std::vector<float>{1}), y(1);
-  tandem::cuda::Stream first = nullptr, second = nullptr;
-  tandem::cuda::Event event = nullptr;
+  tandem::cuda::StreamHandle first = nullptr, second = nullptr;
+  tandem::cuda::EventHandle event = nullptr;
   REQUIRE(d.stream_create(&first, 1) == Result::success);
   REQUIRE(d.stream_create(&second, 1) == Result::success);
   REQUIRE(d.event_create(&event, 2) == Result::success);
@@ -236,4 +236,66 @@ TEST_CASE("each call that can fail does so on demand, and the next works") {
   sim().sim_gpu_fail_call(2);  // the program is made, its compilation fails
   CHECK(sim_gpu::compile(kScale).code == 1);
   CHECK(sim_gpu::compile(kScale).code == 0);
+}
+
+TEST_CASE("events with timing know when they were reached") {
+  const auto& d = sim().driver;
+  const Device device;
+  tandem::cuda::EventHandle first = nullptr, second = nullptr, plain = nullptr;
+  REQUIRE(d.event_create(&first, 0) == Result::success);
+  REQUIRE(d.event_create(&second, 0) == Result::success);
+  REQUIRE(d.event_create(&plain, tandem::cuda::kEventWithoutTiming) == Result::success);
+  float time_ms = -1;
+  CHECK(d.event_elapsed(&time_ms, first, second) == Result{400});  // never recorded
+  sim().sim_gpu_set_lazy(1);
+  for (const auto event : {first, second, plain}) REQUIRE(d.event_record(event, nullptr) == Result::success);
+  CHECK(d.event_elapsed(&time_ms, first, second) == Result::not_ready);
+  REQUIRE(d.event_synchronize(second) == Result::success);
+  CHECK(d.event_elapsed(&time_ms, first, second) == Result::success);
+  CHECK(time_ms >= 0);
+  CHECK(d.event_elapsed(&time_ms, first, plain) == Result{400});
+  for (const auto event : {first, second, plain}) CHECK(d.event_destroy(event) == Result::success);
+}
+
+TEST_CASE("a thread's current context can be asked for") {
+  const auto& d = sim().driver;
+  tandem::cuda::Context found = nullptr;
+  {
+    const Device device;
+    REQUIRE(d.context_get(&found) == Result::success);
+    CHECK(found != nullptr);
+  }
+  REQUIRE(d.context_get(&found) == Result::success);
+  CHECK(found == nullptr);
+}
+
+TEST_CASE("PTX runs on devices of its architecture and newer ones, machine code on its own alone") {
+  const auto& d = sim().driver;
+  const Device device;
+  const auto load = [&](const char* target, bool ptx) {
+    const auto& nvrtc = sim().nvrtc;
+    tandem::cuda::Nvrtc::Program program = nullptr;
+    REQUIRE(nvrtc.create(&program, kScale, "kernel.cu", 0, nullptr, nullptr) == 0);
+    const std::string option = std::string("--gpu-architecture=") + target;
+    const char* const options[] = {option.c_str()};
+    REQUIRE(nvrtc.compile(program, 1, options) == 0);
+    size_t bytes = 0;
+    REQUIRE((ptx ? nvrtc.ptx_size : nvrtc.cubin_size)(program, &bytes) == 0);
+    std::string code(bytes, '\0');
+    REQUIRE((ptx ? nvrtc.ptx : nvrtc.cubin)(program, code.data()) == 0);
+    REQUIRE(nvrtc.destroy(&program) == 0);
+    tandem::cuda::Module module = nullptr;
+    const Result result = d.module_load(&module, code.data());
+    if (module != nullptr) d.module_unload(module);
+    return result;
+  };
+  CHECK(load("sm_90", false) == Result::success);
+  CHECK(load("compute_80", true) == Result::success);
+  CHECK(load("sm_80", false) == Result::no_binary_for_gpu);
+  CHECK(sim_gpu::compile(kScale, {"--gpu-architecture=sm_61"}).code == 5);
+  int count = 0;
+  REQUIRE(sim().nvrtc.supported_count(&count) == 0);
+  std::vector<int> known(static_cast<size_t>(count));
+  REQUIRE(sim().nvrtc.supported(known.data()) == 0);
+  CHECK(known.back() == 90);
 }

@@ -180,7 +180,7 @@ TEST_CASE("a captured product is run again with the values of the day") {
   const Side side(2, 2, s);
   const Product product(s, side, side, side, Lt::kReal32F);
   const Memory<float> a(std::vector<float>{1, 2, 3, 4}), b(std::vector<float>{1, 0, 0, 1}), d(4);
-  tandem::cuda::Stream stream = nullptr;
+  tandem::cuda::StreamHandle stream = nullptr;
   tandem::cuda::Graph graph = nullptr;
   tandem::cuda::GraphExec exec = nullptr;
   REQUIRE(driver.stream_create(&stream, 1) == Result::success);

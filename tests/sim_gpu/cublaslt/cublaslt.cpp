@@ -37,7 +37,7 @@ using Layout = Lt::Layout;
 using Preference = Lt::Preference;
 using Algorithm = Lt::Algorithm;
 using HeuristicResult = Lt::HeuristicResult;
-using tandem::cuda::Stream;
+using tandem::cuda::StreamHandle;
 
 // cublasStatus_t
 constexpr int kSuccess = 0, kNotInitialized = 1, kAllocFailed = 3, kInvalidValue = 7, kExecutionFailed = 13,
@@ -110,7 +110,13 @@ uint64_t problem(Description p, Layout a, Layout b, Layout c, Layout d) {
 
 }  // namespace
 
-size_t cublasLtGetVersion() { return 130000; }
+size_t cublasLtGetVersion() {
+  Dl_info info{};
+  return dladdr(reinterpret_cast<void*>(&cublasLtGetVersion), &info) != 0 &&
+                 std::strstr(info.dli_fname, ".so.12") != nullptr
+             ? 120400
+             : 130000;
+}
 
 int cublasLtCreate(Handle* handle) {
   if (handle == nullptr) return kInvalidValue;
@@ -249,7 +255,7 @@ int cublasLtMatmulAlgoGetHeuristic(Handle handle, Description product, Layout a,
 int cublasLtMatmul(Handle handle, Description product, const void* alpha, const void* a, Layout a_layout,
                    const void* b, Layout b_layout, const void* beta, const void* c, Layout c_layout, void* d,
                    Layout d_layout, const Algorithm* algorithm, void* workspace, size_t workspace_bytes,
-                   Stream stream) {
+                   StreamHandle stream) {
   if (handle == nullptr || alpha == nullptr || beta == nullptr) return kInvalidValue;
   const int checked = check(product, a_layout, b_layout, c_layout, d_layout);
   if (checked != kSuccess) return checked;

@@ -22,8 +22,11 @@ struct Primary {
   int users = 0;
 };
 Primary& primary(int device) {
-  static auto* const all = new Primary[64];
-  all[device].device = device;
+  static auto* const all = [] {
+    auto* made = new Primary[64];
+    for (int i = 0; i < 64; ++i) made[i].device = i;
+    return made;
+  }();
   return all[device];
 }
 
@@ -85,7 +88,8 @@ Result cuInit(unsigned flags) {
 
 Result cuDriverGetVersion(int* version) {
   if (version == nullptr) return Result::invalid_value;
-  *version = 13000;
+  const Lock lock(mutex());
+  *version = settings().version;
   return Result::success;
 }
 
@@ -137,10 +141,10 @@ Result cuDeviceGetAttribute(int* value, int attribute, int device) {
       *value = 132;
       return Result::success;
     case tandem::cuda::kMajor:
-      *value = 9;
+      *value = settings().capability / 10;
       return Result::success;
     case tandem::cuda::kMinor:
-      *value = 0;
+      *value = settings().capability % 10;
       return Result::success;
     case tandem::cuda::kSharedPerBlock:
       *value = sim_dynamic_limit;
@@ -203,6 +207,14 @@ Result cuCtxSetCurrent(Context context) {
     return Result::success;
   }
   return kInvalidContext;
+}
+
+// No lock: this thread's.
+Result cuCtxGetCurrent(Context* context) {
+  if (context == nullptr) return Result::invalid_value;
+  const int device = current_device();
+  *context = device < 0 ? nullptr : reinterpret_cast<Context>(&primary(device));
+  return Result::success;
 }
 
 Result cuCtxSynchronize() {
@@ -270,7 +282,7 @@ bool pinned(const void* address) {
   return a != nullptr && a->device < 0;
 }
 
-Result copy_checks(Stream stream, const char* function, std::shared_ptr<StreamState>* state) {
+Result copy_checks(StreamHandle stream, const char* function, std::shared_ptr<StreamState>* state) {
   if (ready() != Result::success) return ready();
   const Result found = find_stream(stream, function, state);
   if (found != Result::success) return found;
@@ -293,7 +305,7 @@ bool host_side(const void* address, const char* function) {
 
 }  // namespace
 
-Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, Stream stream) {
+Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, StreamHandle stream) {
   const Lock lock(mutex());
   std::shared_ptr<StreamState> state;
   const Result checked = copy_checks(stream, "cuMemcpyHtoDAsync", &state);
@@ -315,7 +327,7 @@ Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, Stream s
   });
 }
 
-Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, Stream stream) {
+Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, StreamHandle stream) {
   const Lock lock(mutex());
   std::shared_ptr<StreamState> state;
   const Result checked = copy_checks(stream, "cuMemcpyDtoHAsync", &state);
@@ -332,7 +344,7 @@ Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, Stream stream)
   return given;
 }
 
-Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, Stream stream) {
+Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, StreamHandle stream) {
   const Lock lock(mutex());
   std::shared_ptr<StreamState> state;
   const Result checked = copy_checks(stream, "cuMemcpyDtoDAsync", &state);
@@ -350,7 +362,7 @@ Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, Stream strea
   });
 }
 
-Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, Stream stream) {
+Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, StreamHandle stream) {
   const Lock lock(mutex());
   std::shared_ptr<StreamState> state;
   const Result checked = copy_checks(stream, "cuMemsetD8Async", &state);
@@ -407,7 +419,7 @@ Result cuModuleGetFunction(Function* function, Module module, const char* name) 
 }
 
 Result cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                      unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream stream,
+                      unsigned block_y, unsigned block_z, unsigned shared_bytes, StreamHandle stream,
                       void** parameters, void** extra) {
   if (only_counted("launches")) return Result::success;
   const Lock lock(mutex());

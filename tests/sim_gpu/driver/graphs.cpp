@@ -157,7 +157,7 @@ Result cuGraphExecChildGraphNodeSetParams(GraphExec exec, GraphNode node, Graph 
   return Result::success;
 }
 
-Result cuGraphLaunch(GraphExec exec, Stream stream) {
+Result cuGraphLaunch(GraphExec exec, StreamHandle stream) {
   if (only_counted("graph_launches")) return Result::success;
   const Lock lock(mutex());
   if (exec == nullptr || !handle_is(exec, "graph exec", "cuGraphLaunch")) return kInvalidHandle;

@@ -19,7 +19,9 @@ std::shared_ptr<LoadedModule> LoadedModule::load(const void* image, Result* why)
   if (head.magic != ImageHead::kMagic) return nullptr;
   std::memcpy(&head, image, sizeof head);
   *why = Result::no_binary_for_gpu;
-  if (head.architecture != 90) return nullptr;  // machine code for other devices
+  const int here = settings().capability;
+  if (head.ptx != 0 ? head.architecture > here : head.architecture != here)
+    return nullptr;  // of other devices
   *why = Result::unknown;
   // A file of its own: the loader takes a name that it has seen for the same library.
   const char* folder = std::getenv("TMPDIR");

@@ -32,6 +32,8 @@ struct State {
   State() {
     settings.devices = static_cast<int>(from_environment("SIM_GPU_DEVICES", 1));
     settings.orders = static_cast<int>(from_environment("SIM_GPU_ORDERS", 3));
+    settings.capability = static_cast<int>(from_environment("SIM_GPU_CAPABILITY", 90));
+    settings.version = static_cast<int>(from_environment("SIM_GPU_DRIVER_VERSION", 13000));
     mute = settings.orders == 0;
     settings.lazy = from_environment("SIM_GPU_LAZY", 0) != 0;
     settings.device_bytes = static_cast<size_t>(from_environment("SIM_GPU_BYTES", 8L << 30));

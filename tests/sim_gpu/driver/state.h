@@ -12,7 +12,7 @@
 namespace sim_gpu {
 
 using tandem::cuda::Context;
-using tandem::cuda::Event;
+using tandem::cuda::EventHandle;
 using tandem::cuda::Function;
 using tandem::cuda::Graph;
 using tandem::cuda::GraphExec;
@@ -21,7 +21,7 @@ using tandem::cuda::KernelNode;
 using tandem::cuda::Module;
 using tandem::cuda::Pointer;
 using tandem::cuda::Result;
-using tandem::cuda::Stream;
+using tandem::cuda::StreamHandle;
 
 // CUresults that Tandem has no name for.
 constexpr Result kInvalidContext{201}, kInvalidHandle{400}, kCaptureUnsupported{900},
@@ -34,6 +34,7 @@ std::recursive_mutex& mutex();
 struct Settings {
   int devices = 1;
   int orders = 3;
+  int capability = 90, version = 13000;  // of the device, of the driver
   bool lazy = false;
   size_t device_bytes = size_t{8} << 30;
 };

@@ -1,6 +1,7 @@
 #include "tests/sim_gpu/driver/streams.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 
 #include "tests/sim_gpu/driver/memory.h"
@@ -51,7 +52,7 @@ Result capture(StreamState& stream, Step step) {
 
 }  // namespace
 
-Result find_stream(Stream stream, const char* function, std::shared_ptr<StreamState>* state) {
+Result find_stream(StreamHandle stream, const char* function, std::shared_ptr<StreamState>* state) {
   if (current_device() < 0) return kInvalidContext;
   if (stream == nullptr) {
     auto& home = streams().defaults[current_device()];
@@ -163,7 +164,7 @@ void destroy_graph(Graph graph) {
 #include "tandem/core/cuda/driver.def"
 #undef TANDEM_CUDA
 
-Result cuStreamCreate(Stream* stream, unsigned flags) {
+Result cuStreamCreate(StreamHandle* stream, unsigned flags) {
   const Lock lock(mutex());
   if (stream == nullptr || flags > 1) return Result::invalid_value;
   if (current_device() < 0) return kInvalidContext;
@@ -177,7 +178,7 @@ Result cuStreamCreate(Stream* stream, unsigned flags) {
   return Result::success;
 }
 
-Result cuStreamDestroy_v2(Stream stream) {
+Result cuStreamDestroy_v2(StreamHandle stream) {
   const Lock lock(mutex());
   if (stream == nullptr || !handle_is(stream, "stream", "cuStreamDestroy")) return kInvalidHandle;
   run_until(*stream->state, stream->state->given);
@@ -191,7 +192,7 @@ Result cuStreamDestroy_v2(Stream stream) {
 
 namespace {
 
-Result wait_checks(Stream stream, const char* function, std::shared_ptr<StreamState>* state) {
+Result wait_checks(StreamHandle stream, const char* function, std::shared_ptr<StreamState>* state) {
   const Result found = find_stream(stream, function, state);
   if (found != Result::success) return found;
   return (*state)->capture != nullptr ? kCaptureUnsupported : Result::success;
@@ -199,7 +200,7 @@ Result wait_checks(Stream stream, const char* function, std::shared_ptr<StreamSt
 
 }  // namespace
 
-Result cuStreamSynchronize(Stream stream) {
+Result cuStreamSynchronize(StreamHandle stream) {
   const Lock lock(mutex());
   std::shared_ptr<StreamState> state;
   const Result checked = wait_checks(stream, "cuStreamSynchronize", &state);
@@ -210,7 +211,7 @@ Result cuStreamSynchronize(Stream stream) {
   return take_late_error();
 }
 
-Result cuStreamQuery(Stream stream) {
+Result cuStreamQuery(StreamHandle stream) {
   const Lock lock(mutex());
   std::shared_ptr<StreamState> state;
   const Result checked = wait_checks(stream, "cuStreamQuery", &state);
@@ -220,17 +221,18 @@ Result cuStreamQuery(Stream stream) {
   return Result::not_ready;
 }
 
-Result cuEventCreate(Event* event, unsigned flags) {
+Result cuEventCreate(EventHandle* event, unsigned flags) {
   const Lock lock(mutex());
   if (event == nullptr || flags > 7) return Result::invalid_value;
   if (current_device() < 0) return kInvalidContext;
   if (take_failure("cuEventCreate")) return Result::out_of_memory;
   *event = new tandem::cuda::EventOfDriver;
+  (*event)->timing = (flags & tandem::cuda::kEventWithoutTiming) == 0;
   handle_made(*event, "event");
   return Result::success;
 }
 
-Result cuEventDestroy_v2(Event event) {
+Result cuEventDestroy_v2(EventHandle event) {
   const Lock lock(mutex());
   if (event == nullptr || !handle_is(event, "event", "cuEventDestroy")) return kInvalidHandle;
   handle_gone(event, "event");
@@ -238,7 +240,7 @@ Result cuEventDestroy_v2(Event event) {
   return Result::success;
 }
 
-Result cuEventRecord(Event event, Stream stream) {
+Result cuEventRecord(EventHandle event, StreamHandle stream) {
   const Lock lock(mutex());
   if (event == nullptr || !handle_is(event, "event", "cuEventRecord")) return kInvalidHandle;
   std::shared_ptr<StreamState> state;
@@ -249,12 +251,32 @@ Result cuEventRecord(Event event, Stream stream) {
     ++state->given;
     state->pending.push_back(std::move(wait));
   }
+  if (event->timing) {
+    event->time_ms = std::make_shared<double>(0);
+    give(*state, [time = event->time_ms] {
+      *time = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+                  .count();
+      return Result::success;
+    });
+  }
   event->stream = state;
   event->at = state->given;
   return Result::success;
 }
 
-Result cuEventSynchronize(Event event) {
+Result cuEventElapsedTime(float* time_ms, EventHandle begin, EventHandle end) {
+  const Lock lock(mutex());
+  if (time_ms == nullptr) return Result::invalid_value;
+  for (const EventHandle event : {begin, end}) {
+    if (event == nullptr || !handle_is(event, "event", "cuEventElapsedTime")) return kInvalidHandle;
+    if (!event->timing || !event->stream) return kInvalidHandle;
+    if (event->stream->done < event->at) return Result::not_ready;
+  }
+  *time_ms = static_cast<float>(*end->time_ms - *begin->time_ms);
+  return Result::success;
+}
+
+Result cuEventSynchronize(EventHandle event) {
   const Lock lock(mutex());
   if (event == nullptr || !handle_is(event, "event", "cuEventSynchronize")) return kInvalidHandle;
   if (take_failure("cuEventSynchronize")) return Result::launch_failed;
@@ -262,7 +284,7 @@ Result cuEventSynchronize(Event event) {
   return take_late_error();
 }
 
-Result cuEventQuery(Event event) {
+Result cuEventQuery(EventHandle event) {
   const Lock lock(mutex());
   if (event == nullptr || !handle_is(event, "event", "cuEventQuery")) return kInvalidHandle;
   if (!event->stream || event->stream->done >= event->at) return take_late_error();
@@ -270,7 +292,7 @@ Result cuEventQuery(Event event) {
   return Result::not_ready;
 }
 
-Result cuStreamWaitEvent(Stream stream, Event event, unsigned flags) {
+Result cuStreamWaitEvent(StreamHandle stream, EventHandle event, unsigned flags) {
   const Lock lock(mutex());
   if (flags != 0) return Result::invalid_value;
   if (event == nullptr || !handle_is(event, "event", "cuStreamWaitEvent")) return kInvalidHandle;
@@ -287,7 +309,7 @@ Result cuStreamWaitEvent(Stream stream, Event event, unsigned flags) {
 
 // --- capture ---
 
-Result cuStreamBeginCapture_v2(Stream stream, int mode) {
+Result cuStreamBeginCapture_v2(StreamHandle stream, int mode) {
   const Lock lock(mutex());
   if (mode < 0 || mode > 2) return Result::invalid_value;
   if (stream == nullptr) return kCaptureUnsupported;  // the legacy stream cannot be captured
@@ -302,7 +324,7 @@ Result cuStreamBeginCapture_v2(Stream stream, int mode) {
   return Result::success;
 }
 
-Result cuStreamEndCapture(Stream stream, Graph* graph) {
+Result cuStreamEndCapture(StreamHandle stream, Graph* graph) {
   const Lock lock(mutex());
   if (graph == nullptr) return Result::invalid_value;
   std::shared_ptr<StreamState> state;
@@ -329,7 +351,7 @@ int sim_gpu_enqueue(void* stream, const char* name, int (*run)(const void* data)
   if (only_counted("products")) return 0;
   const Lock lock(mutex());
   std::shared_ptr<StreamState> state;
-  const Result found = find_stream(static_cast<Stream>(stream), name, &state);
+  const Result found = find_stream(static_cast<StreamHandle>(stream), name, &state);
   if (found != Result::success) return static_cast<int>(found);
   const char* begin = static_cast<const char*>(data);
   const auto copy = std::make_shared<const std::vector<char>>(begin, begin + bytes);

@@ -44,6 +44,8 @@ struct StreamOfDriver {
 struct EventOfDriver {
   std::shared_ptr<sim_gpu::StreamState> stream;  // where it was recorded last; null: never
   uint64_t at = 0;
+  bool timing = true;
+  std::shared_ptr<double> time_ms;  // when that was reached
 };
 
 struct GraphNodeOfDriver {
@@ -65,7 +67,7 @@ struct GraphExecOfDriver {
 namespace sim_gpu {
 
 /// The state of a stream, null for the default one; an error for one that does not exist.
-Result find_stream(Stream stream, const char* function, std::shared_ptr<StreamState>* state);
+Result find_stream(StreamHandle stream, const char* function, std::shared_ptr<StreamState>* state);
 /// Gives work to a stream: runs it, keeps it for later, or adds it to the graph that captures the stream.
 Result give(StreamState& stream, std::function<Result()> work);
 Result give_launch(StreamState& stream, std::shared_ptr<const Launch> launch);

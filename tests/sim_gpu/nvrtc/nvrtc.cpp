@@ -1,6 +1,8 @@
 // The simulated NVRTC: its C functions over compile.h. A program belongs to its maker; different programs may
 // be compiled by different threads at once.
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,7 @@ namespace tandem::cuda {
 struct ProgramOfNvrtc {
   std::string text, name, log;
   std::string image;  // empty until compiled
+  bool ptx = false;
 };
 
 }  // namespace tandem::cuda
@@ -32,8 +35,11 @@ constexpr int kSuccess = 0, kOutOfMemory = 1, kInvalidInput = 3, kInvalidProgram
 
 namespace {
 
+constexpr int kArchitectures[] = {75, 80, 86, 89, 90};
+
 struct Options {
   int architecture = 75;
+  bool ptx = false;
   std::vector<std::string> macros;
   std::string refused;  // the first that NVRTC would refuse
 };
@@ -63,10 +69,13 @@ Options read_options(int n, const char* const* options) {
     const std::string option = options[i];
     std::string value;
     if (takes(option, "gpu-architecture", &value) || takes(option, "arch", &value)) {
-      if (value.compare(0, 3, "sm_") == 0 && value.size() >= 5)
-        out.architecture = std::atoi(value.c_str() + 3);
-      else
-        out.refused = option + " (the simulated compiler makes no PTX: it takes sm_NN)";
+      out.ptx = value.compare(0, 8, "compute_") == 0;
+      const bool code = value.compare(0, 3, "sm_") == 0;
+      if (out.ptx || code) out.architecture = std::atoi(value.c_str() + (code ? 3 : 8));
+      if (std::find(std::begin(kArchitectures), std::end(kArchitectures), out.architecture) ==
+              std::end(kArchitectures) ||
+          !(out.ptx || code))
+        out.refused = option;
     } else if (takes(option, "std", &value)) {
       if (value != "c++17" && value != "c++20" && value != "c++14" && value != "c++11" && value != "c++03")
         out.refused = option;
@@ -93,8 +102,23 @@ Options read_options(int n, const char* const* options) {
 
 int nvrtcVersion(int* major, int* minor) {
   if (major == nullptr || minor == nullptr) return kInvalidInput;
-  *major = 13;
-  *minor = 0;
+  Dl_info info{};
+  const bool older = dladdr(reinterpret_cast<void*>(&nvrtcVersion), &info) != 0 &&
+                     std::strstr(info.dli_fname, ".so.12") != nullptr;
+  *major = older ? 12 : 13;
+  *minor = older ? 4 : 0;
+  return kSuccess;
+}
+
+int nvrtcGetNumSupportedArchs(int* count) {
+  if (count == nullptr) return kInvalidInput;
+  *count = static_cast<int>(std::size(kArchitectures));
+  return kSuccess;
+}
+
+int nvrtcGetSupportedArchs(int* architectures) {
+  if (architectures == nullptr) return kInvalidInput;
+  std::copy(std::begin(kArchitectures), std::end(kArchitectures), architectures);
   return kSuccess;
 }
 
@@ -152,6 +176,7 @@ int nvrtcCompileProgram(Program program, int n_options, const char* const* optio
   ImageHead head;
   head.bytes = compiled.object.size();
   head.architecture = read.architecture;
+  head.ptx = program->ptx = read.ptx;
   program->image.assign(reinterpret_cast<const char*>(&head), sizeof head);
   program->image += compiled.object;
   return kSuccess;
@@ -172,23 +197,30 @@ int nvrtcGetProgramLog(Program program, char* text) {
 int nvrtcGetCUBINSize(Program program, size_t* bytes) {
   if (program == nullptr || bytes == nullptr) return kInvalidInput;
   if (program->image.empty()) return kInvalidProgram;
-  *bytes = program->image.size();
+  *bytes = program->ptx ? 0 : program->image.size();
   return kSuccess;
 }
 
 int nvrtcGetCUBIN(Program program, char* image) {
   if (program == nullptr || image == nullptr) return kInvalidInput;
-  if (program->image.empty()) return kInvalidProgram;
+  if (program->image.empty() || program->ptx) return kInvalidProgram;
   std::memcpy(image, program->image.data(), program->image.size());
   return kSuccess;
 }
 
+// Only of a virtual architecture, though the real one has it for all.
 int nvrtcGetPTXSize(Program program, size_t* bytes) {
-  return program == nullptr || bytes == nullptr ? kInvalidInput : kInvalidProgram;
+  if (program == nullptr || bytes == nullptr) return kInvalidInput;
+  if (program->image.empty() || !program->ptx) return kInvalidProgram;
+  *bytes = program->image.size();
+  return kSuccess;
 }
 
 int nvrtcGetPTX(Program program, char* text) {
-  return program == nullptr || text == nullptr ? kInvalidInput : kInvalidProgram;
+  if (program == nullptr || text == nullptr) return kInvalidInput;
+  if (program->image.empty() || !program->ptx) return kInvalidProgram;
+  std::memcpy(text, program->image.data(), program->image.size());
+  return kSuccess;
 }
 
 }  // namespace sim_gpu

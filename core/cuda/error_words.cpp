@@ -1,0 +1,180 @@
+// Indices out of range. A kernel that meets one sets a word; who synchronises looks at the words of all
+// launches that are done by then, clears what is set, and throws what the first one stands for. It may be
+// another thread than the one that launched: it may have read what came of it, so it is told, and the one
+// that launched too, when it synchronises next.
+#include <algorithm>
+#include <atomic>
+
+#include "tandem/core/cuda/runtime.h"
+
+namespace tandem::cuda {
+
+namespace {
+
+constexpr size_t kMostOwed = 64;
+
+/// Numbers of threads are not used again.
+uint64_t this_thread_number() {
+  static std::atomic<uint64_t> made{0};
+  static thread_local const uint64_t mine = ++made;
+  return mine;
+}
+
+}  // namespace
+
+void Runtime::add_error_words() {
+  use();
+  constexpr size_t kBytes = kErrorWords * sizeof(int64_t);
+  unused_errors_.reserve(error_words_.size() + kErrorWords);
+  expected_.reserve(error_words_.size() + kErrorWords);
+  error_words_.reserve(error_words_.size() + kErrorWords);
+  error_regions_.reserve(error_regions_.size() + 1);
+  Pointer region = 0;
+  check(api_.allocate(&region, kBytes), "cuMemAlloc");
+  Result result = api_.fill_bytes(region, 0, kBytes, stream_);
+  if (result == Result::success && several()) result = api_.stream_synchronize(stream_);  // words are for all
+  if (result != Result::success) {
+    api_.release(region);
+    check(result, "cuMemsetD8Async");
+  }
+  error_regions_.push_back(region);
+  for (size_t i = kErrorWords; i-- > 0;) unused_errors_.push_back(error_words_.size() + i);
+  error_words_.resize(error_words_.size() + kErrorWords);
+}
+
+size_t Runtime::error_index(Pointer word) const {
+  for (size_t r = 0; r < error_regions_.size(); ++r)
+    if (word - error_regions_[r] < kErrorWords * sizeof(int64_t))
+      return r * kErrorWords + (word - error_regions_[r]) / sizeof(int64_t);
+  internal_error("an address that is no error word");
+}
+
+bool Runtime::take_error_word(ErrorText what, Location where, size_t* index) {
+  if (unused_errors_.empty()) return false;
+  *index = unused_errors_.back();
+  unused_errors_.pop_back();
+  error_words_[*index] = {std::move(what), where, false, false, {}, {}, 0};
+  return true;
+}
+
+Pointer Runtime::error_word(ErrorText what, Location where) {
+  Pointer address = 0;
+  const auto take = [&] {
+    const std::lock_guard lock(mutex_);
+    size_t index = 0;
+    if (!take_error_word(what, where, &index)) return false;
+    expect(index);
+    address = error_address(index);
+    return true;
+  };
+  if (!take()) [[unlikely]] {
+    synchronize();
+    while (!take()) {
+      const std::lock_guard lock(mutex_);
+      add_error_words();
+    }
+  }
+  return address;
+}
+
+Pointer Runtime::keep_error_word(ErrorText what, Location where) {
+  const std::lock_guard lock(mutex_);
+  size_t index = 0;
+  while (!take_error_word(what, where, &index)) add_error_words();
+  error_words_[index].kept = true;
+  return error_address(index);
+}
+
+void Runtime::expect_errors(std::span<const Pointer> kept) {
+  const std::lock_guard lock(mutex_);
+  for (const Pointer word : kept) expect(error_index(word));
+}
+
+bool Runtime::expects_errors() const {
+  const std::lock_guard lock(mutex_);
+  return !expected_.empty();
+}
+
+void Runtime::release_error_word(Pointer kept) noexcept {
+  const std::lock_guard lock(mutex_);
+  const size_t index = error_index(kept);
+  error_words_[index].kept = false;
+  if (!error_words_[index].expected) unused_errors_.push_back(index);  // else once it was looked at
+}
+
+void Runtime::expect(size_t index) {
+  ErrorWord& word = error_words_[index];
+  if (several()) {
+    word.launch = order_.last(current());
+    if (!word.expected) word.first = word.launch;
+  }
+  word.thread = this_thread_number();
+  if (!std::exchange(word.expected, true)) expected_.push_back(index);
+}
+
+void Runtime::check_errors(StreamHandle on) {
+  const uint64_t thread = this_thread_number();
+  Owed told{};
+  {
+    const auto nobody_launches = launching();
+    const std::lock_guard lock(mutex_);
+    const auto mine =
+        std::find_if(owed_.begin(), owed_.end(), [&](const Owed& o) { return o.thread == thread; });
+    if (mine != owed_.end()) {
+      told = std::move(*mine);
+      owed_.erase(mine);
+    }
+    // A word that a later launch may still set is looked at, and told of, but not cleared: it is told of
+    // again.
+    std::vector<size_t> begun, over, set;
+    for (const size_t index : expected_) {
+      const ErrorWord& word = error_words_[index];
+      if (several() && !order_.is_finished(word.first)) continue;
+      begun.push_back(index);
+      if (!several() || order_.is_finished(word.launch)) over.push_back(index);
+    }
+    if (!begun.empty()) {
+      const std::vector<int64_t> words = read_words(begun, on);
+      for (const size_t index : over)
+        if (words[index] != 0) set.push_back(index);
+      clear_words(set, on);
+      const auto tell = [&](const ErrorWord& word) {
+        if (word.thread != thread && owed_.size() < kMostOwed)
+          owed_.push_back({word.thread, word.what, word.where});
+        if (!told.what || (told.thread != thread && word.thread == thread))
+          told = {word.thread, word.what, word.where};
+      };
+      for (const size_t index : begun)
+        if (words[index] != 0) tell(error_words_[index]);
+      for (const size_t index : over) {
+        error_words_[index].expected = false;
+        if (!error_words_[index].kept) unused_errors_.push_back(index);
+      }
+      std::erase_if(expected_, [&](size_t index) { return !error_words_[index].expected; });
+    }
+  }
+  if (told.what) fail(*told.what, told.where);
+}
+
+/// All words up to the last of each region that is among `wanted`.
+std::vector<int64_t> Runtime::read_words(const std::vector<size_t>& wanted, StreamHandle on) {
+  std::vector<int64_t> words(error_words_.size());
+  std::vector<size_t> used(error_regions_.size());  // words of each, from the first
+  for (const size_t index : wanted)
+    used[index / kErrorWords] = std::max(used[index / kErrorWords], index % kErrorWords + 1);
+  for (size_t r = 0; r < used.size(); ++r)
+    if (used[r] > 0)
+      check(
+          api_.copy_to_host(words.data() + r * kErrorWords, error_regions_[r], used[r] * sizeof(int64_t), on),
+          "cuMemcpyDtoHAsync");
+  check(api_.stream_synchronize(on), "cuStreamSynchronize");
+  return words;
+}
+
+void Runtime::clear_words(const std::vector<size_t>& wanted, StreamHandle on) {
+  for (const size_t index : wanted)
+    check(api_.fill_bytes(error_address(index), 0, sizeof(int64_t), on), "cuMemsetD8Async");
+  if (!wanted.empty()) check(api_.stream_synchronize(on), "cuStreamSynchronize");
+}
+
+}  // namespace tandem::cuda

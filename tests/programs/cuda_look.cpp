@@ -1,0 +1,51 @@
+// Says which CUDA libraries a process found, or why none, and whether a step on the device is right. For
+// tests that set the environment: what is found is found once.
+#include <cstdio>
+
+#include "tandem/core/cuda/libraries.h"
+#include "tandem/tandem.h"
+
+namespace td = tandem;
+
+namespace {
+
+bool between_devices() {
+  bool right = true;
+  for (int i = 0; i + 1 < td::cuda::device_count(); ++i) {
+    const td::Device here{td::DeviceType::cuda, static_cast<uint8_t>(i)},
+        there{td::DeviceType::cuda, static_cast<uint8_t>(i + 1)};
+    const td::cuda::Stream a(here), b(there);
+    const td::Tensor x = td::arange(0, 500).to(here);
+    td::Tensor y;
+    {
+      const td::cuda::StreamGuard on_a(a), on_b(b);
+      y = (x * 2.f).to(there) + 1.f;
+      td::cuda::Event e;
+      e.record(a);
+      b.wait(e), b.wait(a);
+    }
+    const td::Tensor z = (y * 2.f).to(td::cpu, true), w = (x + 1.f).to(td::cpu, true);
+    const std::vector<float> found = (z.to(here, true) + w.to(there, true).to(here)).to_vector<float>();
+    for (size_t k = 0; k < found.size(); ++k) right &= found[k] == 5 * float(k) + 3;
+  }
+  return right;
+}
+
+}  // namespace
+
+int main() try {
+  const td::Device cuda{td::DeviceType::cuda, 0};
+  if (!td::cuda::is_available()) {
+    std::printf("missing: %s\n", td::cuda::why_not_available().c_str());
+    return 0;
+  }
+  int major = 0, minor = 0;
+  td::cuda::nvrtc()->version(&major, &minor);
+  std::printf("NVRTC %d.%d, cuBLASLt %zu\n", major, minor, td::cuda::cublaslt()->version());
+  const td::Tensor x = td::arange(0, 4).to(cuda);
+  std::printf("%s\n", td::relu(x - 2.f).sum().item<float>() == 1 && between_devices() ? "right" : "wrong");
+  return 0;
+} catch (const td::Error& e) {
+  std::printf("error: %s\n", e.what());
+  return 1;
+}
