@@ -42,6 +42,7 @@ inline TensorImpl* pop_impl() {
   t->offset = 0;
   t->frame = nullptr;
   t->handle = -1;
+  t->home = 0;
   return t;
 }
 

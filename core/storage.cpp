@@ -29,7 +29,13 @@ Ref<Storage> new_device_storage(int64_t nbytes, Device device) {
 Ref<Storage> make_storage(int64_t nbytes, Device device) { return new_storage(nbytes, device); }
 
 void make_storages(std::span<const int64_t> nbytes, Device device, Ref<Storage>* out) {
-  for (const int64_t n : nbytes) *out++ = new_storage(n, device);
+  for (const int64_t n : nbytes) {
+    if (*out)
+      renew_storage(**out);
+    else
+      *out = new_storage(n, device);
+    ++out;
+  }
 }
 
 Ref<Storage> copy_storage(const Storage& s) {

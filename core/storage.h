@@ -29,7 +29,8 @@ struct Storage {
 
 /// Owned, uninitialised memory.
 Ref<Storage> make_storage(int64_t nbytes, Device device = cpu);
-/// One for each number of bytes, in order. If one throws, those before it are made, the others are null.
+/// One for each number of bytes, in order, where `out` has none; what it has, of that size and held by nobody
+/// else, becomes as if it was made now. If one throws, those before it are made.
 void make_storages(std::span<const int64_t> nbytes, Device device, Ref<Storage>* out);
 /// A copy on the same device.
 Ref<Storage> copy_storage(const Storage& s);

@@ -32,6 +32,15 @@ inline Ref<Storage> new_storage(int64_t nbytes, Device device) {
   return Ref<Storage>::adopt(s);
 }
 
+/// Memory of the allocator's whose values nobody wants, as if it was made now.
+inline void renew_storage(Storage& s) noexcept {
+  s.version = 0;
+  s.changed_at = {};
+  s.exposed = false;
+  if (poison_.load(std::memory_order_relaxed) && s.device.type == DeviceType::cpu) [[unlikely]]
+    fill_poison(s.data, s.nbytes);
+}
+
 inline void drop_storage(Storage* s) noexcept {
   if (s->release != nullptr) [[unlikely]] {
     s->release(s->release_context);

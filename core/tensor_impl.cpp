@@ -118,6 +118,7 @@ void set_layout(TensorImpl& t, const Dims& sizes, const Dims& strides) {
   t.strides = strides;
   t.numel = numel(sizes);
   t.set(kContiguous, is_contiguous(sizes, strides));
+  t.home = 0;
   slot_changed(t);
 }
 
@@ -126,6 +127,7 @@ void set_contiguous_layout(TensorImpl& t, const Dims& sizes) {
   lay_out(t, sizes);
   t.numel = numel(sizes);
   t.set(kContiguous, true);
+  t.home = 0;
   slot_changed(t);
 }
 
@@ -133,6 +135,7 @@ void set_storage(TensorImpl& t, Ref<Storage> storage, int64_t offset) {
   t.storage = std::move(storage);
   t.offset = offset;
   t.data = t.storage ? static_cast<char*>(t.storage->data) + offset * itemsize(t.dtype) : nullptr;
+  t.home = 0;
   slot_changed(t);
 }
 

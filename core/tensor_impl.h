@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -38,29 +39,33 @@ enum TensorFlag : uint16_t {
   kBlindView = 128,   // a view made under NoGrad, which follows no history
 };
 
-struct TensorImpl {
+struct alignas(64) TensorImpl {
+  // One cache line: all that a replayed call looks at.
   RefCount refs;
   DType dtype = DType::float32;
   Device device;
-  uint16_t flags = kContiguous;
   Relaxed<bool> slot = false;  // some trace compares this tensor's address: `slot_event` is told of changes
-  int32_t output_index = 0;    // which result of `grad_fn`
+  uint16_t flags = kContiguous;
   uint32_t history = 0;  // moves when an in-place op changes what grad_fn stands for; a view has its base's
   void* data = nullptr;  // storage->data + offset * itemsize; null while pending
-  int64_t numel = 0;
-  int64_t offset = 0;  // elements
   Ref<Storage> storage;
   Ref<TapeNode> grad_fn;           // null for leaves
-  Ref<TapeNode> view;              // of a real kView: its parent, its base, and the view op
   Relaxed<void*> frame = nullptr;  // the traced call that lends this tensor, and holds it itself (tracer/)
-  int32_t handle = -1;             // its index there
   std::unique_ptr<LeafState> leaf;
+  Ref<TapeNode> view;  // of a real kView: its parent, its base, and the view op
+  // The rest.
+  int32_t handle = -1;       // its index in `frame`
+  int32_t output_index = 0;  // which result of `grad_fn`
+  uint64_t home = 0;         // names the frame that lent it last, while its type is as it was then; 0: none
+  int64_t numel = 0;
+  int64_t offset = 0;  // elements
   Dims sizes, strides;
 
   bool has(TensorFlag f) const { return flags & f; }
   void set(TensorFlag f, bool on) { flags = static_cast<uint16_t>(on ? flags | f : flags & ~f); }
   int64_t nbytes() const { return numel * itemsize(dtype); }
 };
+static_assert(offsetof(TensorImpl, handle) == 64);
 
 /// One of several references.
 bool drop_shared(TensorImpl* t) noexcept;

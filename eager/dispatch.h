@@ -65,16 +65,19 @@ inline core::Storage* memory_of(const TensorImpl* t) {
   return view && interceptor() ? interceptor()->memory(t) : nullptr;
 }
 void bump_pending_version(TensorImpl* t, const Location& where);
+/// Moves the version of memory.
+[[gnu::always_inline]] inline void bump_version(core::Storage& s, const Location& where) {
+  ++s.version;
+  // By member: callers have just written `where` piece by piece, for which one wide load would wait.
+  s.changed_at.file = where.file;
+  s.changed_at.line = where.line;
+}
 /// Moves the version of the memory under `t`.
 [[gnu::always_inline]] inline void bump_version(TensorImpl* t, const Location& where) {
-  if (core::Storage* s = t->storage.get()) [[likely]] {
-    ++s->version;
-    // By member: callers have just written `where` piece by piece, for which one wide load would wait.
-    s->changed_at.file = where.file;
-    s->changed_at.line = where.line;
-  } else {
+  if (core::Storage* s = t->storage.get()) [[likely]]
+    bump_version(*s, where);
+  else
     bump_pending_version(t, where);
-  }
 }
 uint32_t version_of(TensorImpl* t);
 /// Where it moved last; unknown if it never did.

@@ -89,6 +89,9 @@ class Interceptor {
   virtual void end_backward() = 0;
   /// The tape is about to be walked for other purposes than `backward` (autograd::grad).
   virtual void need_tape() = 0;
+  /// The gradients in `held` (none null) are about to be dropped in this order. Takes over those that nobody
+  /// else holds and that it can use again, and leaves null there.
+  virtual void take_back(std::span<core::Ref<core::TensorImpl>* const> /*held*/) {}
   /// A leaf's gradient went from `before` (null: none) to `after` in this walk.
   virtual void leaf_grad(core::TensorImpl* leaf, core::TensorImpl* before, core::TensorImpl* after) = 0;
   /// Host code (a hook, a custom function) is about to run inside a backward.

@@ -124,53 +124,9 @@ void Frame::jump(int32_t branch, int32_t position) {
   return call.n_words == 0 || take_words(e, call);
 }
 
-namespace {
-// Most results that leave a call are gradients of vectors and matrices.
-inline void copy_dims(Dims& to, const Dims& from) {
-  const int rank = from.rank();
-  if (rank > 2) {
-    to = from;
-    return;
-  }
-  to.resize(rank);
-  to[0] = from[0];
-  to[1] = from[1];
-}
-}  // namespace
-
-[[gnu::always_inline]] inline TensorImpl* Frame::settle(TensorImpl* fresh, uint32_t handle) {
-  const HandleInfo& info = r_.infos[handle];
-  fresh->dtype = info.dtype;
-  fresh->device = info.device;
-  copy_dims(fresh->sizes, info.sizes);
-  copy_dims(fresh->strides, info.strides);
-  fresh->numel = info.numel;
-  fresh->offset = info.offset;
-  const int view = !info.view ? 0 : info.follows ? core::kView : core::kBlindView;
-  fresh->flags =
-      static_cast<uint16_t>(kPending | core::kTraceOwned | (info.contiguous ? core::kContiguous : 0) |
-                            (info.requires_grad ? kRequiresGrad : 0) | view);
-  if (!on(Mechanism::result_layout)) core::set_contiguous_layout(*fresh, info.sizes);
-  fresh->frame = this;
-  fresh->handle = static_cast<int32_t>(handle);
-  fresh->refs.set(1);
-  r_.handles[handle] = fresh;
-  return fresh;
-}
-
-[[gnu::noinline]] TensorImpl* Frame::lend_from_system(uint32_t handle) {
-  return settle(core::new_impl(), handle);
-}
-
-// The last one was given away: a fresh one stands for this call's value.
-TensorImpl* Frame::lend_fresh(uint32_t handle) {
-  TensorImpl* fresh = core::try_pop_impl();
-  return fresh ? settle(fresh, handle) : lend_from_system(handle);
-}
-
 [[gnu::noinline]] void Frame::grow_handed_out() {
-  handed_out_.resize(std::max(r_.handles.size(), 2 * handed_out_.size()));
-  handed_room_ = handed_out_.size();
+  handed_room_ = std::max(r_.handles.size(), 2 * handed_room_);
+  handed_out_.resize(handed_room_ + kAhead);
 }
 
 [[gnu::noinline]] void Frame::take_results(const Entry& e, const Call& call, Ref<TensorImpl>* results) {
@@ -212,7 +168,10 @@ bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
   if (!t || handed_ == handed_room_ || results[0]) [[unlikely]]
     return op_other(call, results);
   position_ = at + 1;
-  handed_out_[handed_++] = e.out;
+  uint32_t* const handed = handed_out_.data() + handed_++;
+  __builtin_prefetch(r_.handles[handed[kAhead]]);
+  prefetch_entry(e);
+  *handed = e.out;
   t->refs.set(2);
   std::construct_at(results, Ref<TensorImpl>::adopt(t));
   return tape_live_;
@@ -232,18 +191,40 @@ size_t Frame::op_run(const Call& call, size_t n) {
   if (!call.in_place || first->n_out != 0 || first->outside || first->tape || first->more_to_fit ||
       !first->only_run_time || !same_header(*first, call))
     return 0;
-  const size_t most = std::min(n, static_cast<size_t>(comparable_ - position_)), n_in = call.n_in;
+  constexpr size_t kMost = 32, kWritten = 8;
+  const size_t most = std::min({n, static_cast<size_t>(comparable_ - position_), kMost}), n_in = call.n_in;
+  uint32_t written[kWritten];
+  size_t n_written = 0;
+  for (uint32_t left = first->written; left; left &= left - 1)
+    written[n_written++] = static_cast<uint32_t>(std::countr_zero(left));
+  // The memory whose version moves is on its way while the next calls are compared.
+  core::Storage* memory[kMost * kWritten];
+  core::Storage** end = memory;
+  core::Storage* const* const slots = r_.slot_memory.data();
   size_t same = 0;
-  for (TensorImpl* const* in = call.in; same < most; ++same, in += n_in)
-    if (!first[same].same_kind(*first) || !same_operands(first[same], call, in)) break;
+  bool all_slots = true;
+  for (TensorImpl* const* in = call.in; same < most; ++same, in += n_in) {
+    const Entry& e = first[same];
+    if (!e.same_kind(*first) || !same_operands(e, call, in)) break;
+    prefetch_entry(e);
+    const uint32_t* const more = r_.more.data() + e.more;
+    for (size_t w = 0; w < n_written; ++w) {
+      const uint32_t i = written[w];
+      core::Storage* s = slots[i < 3 ? e.in[i] : more[i - 3]];
+      __builtin_prefetch(s);
+      all_slots &= s != nullptr;
+      *end++ = s;
+    }
+  }
   if (same == 0) return 0;
   store_words({first, same}, call);
-  const Location where = call.where;
-  for (uint32_t left = first->written; left; left &= left - 1) {
-    TensorImpl* const* t = call.in + std::countr_zero(left);
-    for (size_t k = 0; k < same; ++k, t += n_in) eager::bump_version(*t, where);
-  }
   position_ += static_cast<int32_t>(same);
+  if (all_slots) [[likely]] {
+    for (core::Storage* const* s = memory; s != end; ++s) eager::bump_version(**s, call.where);
+    return same;
+  }
+  for (size_t k = 0; k < same; ++k)
+    for (size_t w = 0; w < n_written; ++w) eager::bump_version(call.in[k * n_in + written[w]], call.where);
   return same;
 }
 
@@ -299,6 +280,8 @@ bool Frame::bind_slot(uint32_t handle, TensorImpl* t) {
 
 void Frame::enter_slot(uint32_t handle, TensorImpl* t) {
   r_.slots[t] = handle;
+  r_.slot_memory[handle] = t->storage.get();
+  ++r_.bindings;
   auto& views = r_.view_slots;
   if (t->has(core::kView) && std::find(views.begin(), views.end(), handle) == views.end())
     views.push_back(handle);

@@ -50,7 +50,9 @@ struct Counters {
 
 class Frame final : public eager::Interceptor {
  public:
-  Frame(Record& record, Counters& counters) : r_(record), counters_(counters) { r_.frame = this; }
+  Frame(Record& record, Counters& counters) : r_(record), counters_(counters), home_(next_home()) {
+    r_.frame = this;
+  }
 
   /// The call starts: binds the arguments (of the record's types), which the caller holds until its end.
   void begin(std::span<Tensor> arguments, ArgumentNames names);
@@ -65,6 +67,7 @@ class Frame final : public eager::Interceptor {
   bool backward(const eager::BackwardCall& call) override;
   void end_backward() override;
   void need_tape() override;
+  void take_back(std::span<Ref<TensorImpl>* const> held) override;
   void leaf_grad(TensorImpl* leaf, TensorImpl* before, TensorImpl* after) override;
   void host_code() override;
   void read(TensorImpl* t, Location where) override;
@@ -104,6 +107,8 @@ class Frame final : public eager::Interceptor {
   }
 
  private:
+  static constexpr size_t kAhead = 8;  // events by which what will be looked at is fetched early
+
   // frame.cpp: comparing
   bool matches(const Entry& e, const eager::Call& call);
   bool same_operands(const Entry& e, const eager::Call& call, TensorImpl* const* in) const;
@@ -156,9 +161,14 @@ class Frame final : public eager::Interceptor {
     return Ref<TensorImpl>::adopt(t);
   }
   void grow_handed_out();
+  static uint64_t next_home();
   void set_moved_offset(const eager::Call& call, TensorImpl& view);
   std::span<const uint32_t> handed_out() const { return {handed_out_.data(), handed_}; }
   bool at_end() const { return position_ == static_cast<int32_t>(branch_->entries.size()); }
+  /// The one that comes kAhead later, or what lies there.
+  static void prefetch_entry(const Entry& e) {
+    __builtin_prefetch(reinterpret_cast<const char*>(&e) + kAhead * sizeof(Entry));
+  }
   const Entry& cursor() const { return branch_->entries[static_cast<size_t>(position_)]; }
   void jump(int32_t branch, int32_t position);
   /// So far this call compared, skipped and ran plans, and did nothing else.
@@ -230,6 +240,7 @@ class Frame final : public eager::Interceptor {
   void run_op_by_op(const SegmentEnd& segment);
   void run_plan(const Plan& plan);
   void* input_address(uint32_t handle, const Plan& plan) const;
+  void gather_inputs(const Plan& plan) const;
   std::string name_at(Location at, std::string inner);
   [[noreturn]] void fail_for(const Error& error, uint32_t result);
   const Plan* find_plan(SegmentEnd& segment);
@@ -243,6 +254,8 @@ class Frame final : public eager::Interceptor {
   std::unique_ptr<Plan> build_plan(SegmentEnd& segment, const std::vector<char>& live_cells);
   eager::Call call_of(const Entry& e, Location where, std::vector<TensorImpl*>& operands) const;
   Made made_of(uint32_t handle, int32_t output = -1) const;
+  void give_version(core::Storage& s, uint32_t cell) const;
+  void give_versions(const Plan& plan) const;
   void give_storage(const Made& m, Ref<core::Storage> storage);
   /// Finds the handed-out results that are not home. True if the plan covers those that are held.
   bool sweep(const Plan* plan);
@@ -284,14 +297,22 @@ class Frame final : public eager::Interceptor {
   int32_t backward_ = -1;          // being walked: index of its BackwardRecord
   bool backward_recording_ = false;
   std::vector<uint32_t> ended_;  // segments ended in this call
-  // Results that the body saw, the first `handed_` of them; all there are if `only_replayed()`.
+  // Results that the body saw, the first `handed_` of them; all there are if `only_replayed()`. Behind them
+  // those of earlier calls, which mostly come next, and kAhead more.
   std::vector<uint32_t> handed_out_;
   size_t handed_ = 0, handed_room_ = 0;
   // Of them: held, with memory or with history, as of the latest sweep; the first `n_busy_`.
   std::vector<uint32_t> busy_;
   size_t n_busy_ = 0;
+  // Names this frame in the tensors that it lends; another name once handles stand for other values.
+  uint64_t home_;
+  // Memory of results that came back in this call, by handle, and whose.
+  std::vector<Ref<core::Storage>> spare_;
+  std::vector<uint32_t> taken_back_;
+  size_t n_taken_back_ = 0;
   size_t swept_ = SIZE_MAX;               // `handed_` then; SIZE_MAX: none, or clean_up looks at all
   std::vector<eager::Version> versions_;  // of the memory of pending cells
+  uint64_t versioned_ = 0;                // moves when one of them may have become more than 0
   std::vector<char> used_;                // by handle: used on the path so far (kept up while recording)
   std::vector<Ref<TensorImpl>> kept_;     // slots that died during the call
   // Tensors from outside that this call gave a history, or a requires_grad after their first use.
@@ -302,7 +323,7 @@ class Frame final : public eager::Interceptor {
   std::vector<uint32_t> extra_results_;   // made after the last ended segment, by a call that was broken off
   std::vector<char> consumed_;            // by handle: history that was consumed and let go (while recording)
   struct {
-    std::vector<void*> inputs, outputs;
+    std::vector<void*> outputs;
     std::vector<int64_t> numbers;
     std::vector<Ref<core::Storage>> storages;
   } scratch_;

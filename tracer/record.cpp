@@ -29,9 +29,9 @@ constexpr size_t kWarnBranches = 8, kMostBranches = 64;
 
 int64_t record_bytes(const Record& r) {
   const auto of = [](const auto& v) { return v.capacity() * sizeof(v[0]); };
-  size_t n = sizeof(Record) + sizeof(Frame) + of(r.key) + of(r.handles) + of(r.infos) + of(r.cells) +
-             of(r.arguments) + of(r.view_slots) + of(r.outer_views) + of(r.words) + of(r.more) + of(r.modes) +
-             of(r.branches) + of(r.backwards) + of(r.segments);
+  size_t n = sizeof(Record) + sizeof(Frame) + of(r.key) + of(r.handles) + of(r.infos) + of(r.slot_memory) +
+             of(r.cells) + of(r.arguments) + of(r.view_slots) + of(r.outer_views) + of(r.words) + of(r.more) +
+             of(r.modes) + of(r.branches) + of(r.backwards) + of(r.segments);
   constexpr size_t kHashed = 48;  // a node of a hash map, with its bucket
   n += kHashed * (r.slots.size() + r.slot_cells.size() + r.word_source.size());
   for (size_t h = 0; h < r.infos.size(); ++h) {
@@ -46,8 +46,8 @@ int64_t record_bytes(const Record& r) {
     n += of(s.results) + of(s.open_tape);
     if (!s.plan) continue;
     const Plan& p = *s.plan;
-    n += sizeof(Plan) + of(p.inputs) + of(p.numbers) + of(p.number_runs) + of(p.outputs) + of(p.nbytes) +
-         of(p.covered) + of(p.made) + p.graph.size();
+    n += sizeof(Plan) + of(p.inputs) + of(p.addresses) + of(p.not_slots) + of(p.roots) + of(p.numbers) +
+         of(p.number_runs) + of(p.outputs) + of(p.nbytes) + of(p.covered) + of(p.made) + p.graph.size();
     n += kExecutable + kPlanEntry * static_cast<size_t>(p.executable->stats().entries) +
          kGraphNode * p.executable->graph().nodes.size();
   }
@@ -133,6 +133,10 @@ void Frame::drop_recording() {
     }
   }
   r_.handles.resize(before_.handles);
+  r_.slot_memory.resize(before_.handles);
+  ++r_.bindings;
+  home_ = next_home();  // what was lent may carry a handle that is something else from now on
+  std::fill(handed_out_.begin(), handed_out_.end(), 0);
   std::erase_if(r_.view_slots, [&](uint32_t h) { return h >= before_.handles; });
   std::erase_if(r_.outer_views, [&](uint32_t h) { return h >= before_.handles; });
   r_.infos.resize(before_.handles);
@@ -194,6 +198,7 @@ void Frame::noted(const Call& call, core::TapeNode* node) {
 
 uint32_t Frame::new_handle(HandleInfo info, TensorImpl* t) {
   r_.handles.push_back(t);
+  r_.slot_memory.push_back(nullptr);
   r_.infos.push_back(std::move(info));
   used_.push_back(0);
   return static_cast<uint32_t>(r_.handles.size()) - 1;

@@ -137,7 +137,15 @@ struct Plan {
   std::vector<uint32_t> numbers;                           // words
   std::vector<std::pair<uint32_t, uint32_t>> number_runs;  // the same: first word, how many in a row
   std::vector<uint32_t> outputs;                           // cells
-  std::vector<int64_t> nbytes;                             // of each output
+  std::vector<uint32_t> roots;  // of each output: the handle whose layout is the cell's
+  std::vector<int64_t> nbytes;  // of each output
+  // Of the inputs: their addresses as of `Record::bindings`, and which of them are no slots.
+  mutable std::vector<void*> addresses;
+  mutable uint64_t addresses_of = 0;
+  std::vector<uint32_t> not_slots;
+  // Outputs whose memory has a version of its own, as of Frame::versioned_.
+  mutable std::vector<uint32_t> versioned;
+  mutable uint64_t versioned_of = 0;
   Device device;
   std::vector<char> covered;    // by handle: may be held at the end, with the history it has
   std::vector<Made> made;       // what has memory and is made in the segment, in order
@@ -184,6 +192,8 @@ struct Record {
 
   std::vector<TensorImpl*> handles{nullptr};  // now; results are owned (one count each), the others are not
   std::vector<HandleInfo> infos{HandleInfo{}};
+  std::vector<core::Storage*> slot_memory{nullptr};  // by handle: of the slots bound now; else null
+  uint64_t bindings = 1;                             // moves when a slot is bound or forgotten
   std::vector<Cell> cells{Cell{}};
   std::vector<uint32_t> arguments;                  // handle per argument
   std::unordered_map<TensorImpl*, uint32_t> slots;  // bound now

@@ -28,6 +28,8 @@ void forget(Record& r, TensorImpl* t) {
   const auto slot = r.slots.find(t);
   if (slot == r.slots.end()) return;
   r.handles[slot->second] = nullptr;
+  r.slot_memory[slot->second] = nullptr;
+  ++r.bindings;
   const uint32_t cell = r.infos[slot->second].cell;
   std::erase_if(r.slot_cells, [&](const auto& c) { return c.second == cell && r.cells[cell].members == 1; });
   r.slots.erase(slot);

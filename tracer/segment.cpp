@@ -37,14 +37,8 @@ Made Frame::made_of(uint32_t handle, int32_t output) const {
 }
 
 namespace {
-// Memory of its own. What the tape saved of the pending value was saved with the cell's version.
-[[gnu::always_inline]] inline void give_memory(TensorImpl* t, uint32_t cell,
-                                               std::span<const eager::Version> versions,
-                                               Ref<core::Storage> storage) {
-  if (cell < versions.size() && on(Mechanism::result_versions)) {
-    storage->version = versions[cell].count;
-    storage->changed_at = versions[cell].changed_at;
-  }
+// Memory of its own.
+[[gnu::always_inline]] inline void give_memory(TensorImpl* t, Ref<core::Storage> storage) {
   t->offset = 0;
   t->data = storage->data;
   t->storage = std::move(storage);
@@ -52,9 +46,30 @@ namespace {
 }
 }  // namespace
 
+// What the tape saved of the pending value was saved with the cell's version.
+void Frame::give_version(core::Storage& s, uint32_t cell) const {
+  if (!on(Mechanism::result_versions)) return;
+  s.version = versions_[cell].count;
+  s.changed_at = versions_[cell].changed_at;
+}
+
+void Frame::give_versions(const Plan& plan) const {
+  if (plan.versioned_of != versioned_) {
+    plan.versioned.clear();
+    for (size_t k = 0; k < plan.outputs.size(); ++k)
+      if (plan.outputs[k] < versions_.size() && versions_[plan.outputs[k]].count > 0)
+        plan.versioned.push_back(static_cast<uint32_t>(k));
+    plan.versioned_of = versioned_;
+  }
+  for (const uint32_t k : plan.versioned) give_version(*scratch_.storages[k], plan.outputs[k]);
+}
+
 void Frame::give_storage(const Made& m, Ref<core::Storage> storage) {
   TensorImpl* t = r_.handles[m.handle];
-  if (!m.view) return give_memory(t, m.cell, versions_, std::move(storage));
+  if (!m.view) {
+    if (m.cell < versions_.size()) give_version(*storage, m.cell);
+    return give_memory(t, std::move(storage));
+  }
   if (!on(Mechanism::result_aliasing)) storage = core::copy_storage(*storage);
   if (!m.moves) t->offset = r_.infos[m.handle].offset;
   t->data = static_cast<char*>(storage->data) + t->offset * itemsize(t->dtype);
@@ -136,36 +151,6 @@ void Frame::end_segment(SegmentEnd& segment) {
   if (shadow_) shadow_->compare(segment);
 }
 
-namespace {
-/// A value that nobody holds and that never got memory or history: home already.
-bool untouched(const TensorImpl& t) {
-  const auto bits = [](const auto* p) { return reinterpret_cast<uintptr_t>(p); };
-  return ((t.refs.get() ^ 1) | t.history | bits(t.storage.get()) | bits(t.grad_fn.get()) |
-          bits(t.view.get()) | bits(t.leaf.get())) == 0;
-}
-}  // namespace
-
-// Nobody can take hold of a value that nobody holds, so what is home at the end of the call's last segment is
-// home at the end of the call, but for what the segment's plan makes.
-bool Frame::sweep(const Plan* plan) {
-  if (busy_.size() < handed_) busy_.resize(handed_out_.size());
-  const uint32_t *h = handed_out_.data(), *const end = h + handed_;
-  TensorImpl* const* const handles = r_.handles.data();
-  uint32_t* out = busy_.data();
-  uint32_t flags = 0;
-  bool covered = plan != nullptr;
-  for (; h != end; ++h) {
-    const TensorImpl* t = handles[*h];
-    if (!t || untouched(*t)) continue;
-    flags |= t->flags;
-    *out++ = *h;
-    if (covered && t->has(kPending) && !plan->covered[*h] && t->refs.get() > 1) covered = false;
-  }
-  n_busy_ = static_cast<size_t>(out - busy_.data());
-  swept_ = shadow_ || (flags & core::kView) ? SIZE_MAX : handed_;
-  return covered;
-}
-
 const Plan* Frame::find_plan(SegmentEnd& segment) {
   const auto covers = [&](const Plan& plan) {
     if (!on(Mechanism::live_outputs)) return true;
@@ -243,6 +228,7 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
     if (!made_cells[c] || !live_cells[c]) continue;
     has_memory[c] = 1;
     plan->outputs.push_back(c);
+    plan->roots.push_back(r_.cells[c].root);
     const HandleInfo& root = r_.infos[r_.cells[c].root];
     plan->nbytes.push_back(tandem::numel(root.sizes) * itemsize(root.dtype));
   }
@@ -251,6 +237,10 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
   for (const uint32_t h : segment.results)
     if (has_memory[r_.infos[h].cell]) plan->made.push_back(made_of(h, r_.infos[h].view ? -1 : output++));
   plan->inputs = lowering.inputs();
+  plan->addresses.resize(plan->inputs.size());
+  for (size_t i = 0; i < plan->inputs.size(); ++i)
+    if (r_.infos[plan->inputs[i]].kind != HandleInfo::Kind::slot)
+      plan->not_slots.push_back(static_cast<uint32_t>(i));
   plan->numbers = lowering.numbers();
   for (const uint32_t w : plan->numbers) {
     auto& runs = plan->number_runs;
@@ -293,23 +283,39 @@ void* Frame::input_address(uint32_t handle, const Plan& plan) const {
   return static_cast<char*>(memory->storage->data) + t->offset * itemsize(t->dtype);
 }
 
+// A slot's memory is where it was as long as no slot is bound or forgotten: who moves it tells the record.
+void Frame::gather_inputs(const Plan& plan) const {
+  const auto gather = [&](size_t i) {
+    const uint32_t h = plan.inputs[i];
+    const TensorImpl* t = r_.handles[h];
+    plan.addresses[i] = t && t->data ? t->data : input_address(h, plan);
+  };
+  if (plan.addresses_of == r_.bindings) {
+    for (const uint32_t i : plan.not_slots) gather(i);
+    return;
+  }
+  for (size_t i = 0; i < plan.inputs.size(); ++i) gather(i);
+  plan.addresses_of = r_.bindings;
+}
+
 void Frame::run_plan(const Plan& plan) {
-  scratch_.inputs.resize(plan.inputs.size());
+  gather_inputs(plan);
   scratch_.numbers.resize(plan.numbers.size());
   scratch_.outputs.resize(plan.nbytes.size());
   scratch_.storages.resize(plan.nbytes.size());
   TensorImpl* const* const handles = r_.handles.data();
-  void** input = scratch_.inputs.data();
-  for (const uint32_t h : plan.inputs) {
-    const TensorImpl* t = handles[h];
-    *input++ = t && t->data ? t->data : input_address(h, plan);
-  }
   int64_t* number = scratch_.numbers.data();
   for (const auto& [first, count] : plan.number_runs) {
     std::copy_n(r_.words.data() + first, count, number);
     number += count;
   }
   Ref<core::Storage>* const storages = scratch_.storages.data();
+  for (size_t k = 0; k < plan.roots.size(); ++k) {
+    const uint32_t h = plan.roots[k];
+    const bool back =
+        n_taken_back_ > 0 && h < spare_.size() && spare_[h] && spare_[h]->nbytes == plan.nbytes[k];
+    storages[k] = back ? std::move(spare_[h]) : nullptr;
+  }
   try {
     core::make_storages(plan.nbytes, plan.device, storages);
   } catch (const Error& e) {
@@ -322,7 +328,7 @@ void Frame::run_plan(const Plan& plan) {
   for (const Ref<core::Storage>& s : scratch_.storages) *output++ = s->data;
   int failed = 0;
   try {
-    failed = plan.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
+    failed = plan.executable->run(plan.addresses.data(), scratch_.numbers.data(), scratch_.outputs.data());
   } catch (...) {
     // On the CPU no memory, and nothing ran. A device may have run a part, which must not happen twice.
     failed_ = plan.device.type != DeviceType::cpu;
@@ -335,7 +341,7 @@ void Frame::run_plan(const Plan& plan) {
     const Location at = plan.executable->entry_where(failed - 1);
     fail(name_at(at, plan.executable->entry_name(failed - 1)) + ": index out of range", at);
   }
-  const std::span<const eager::Version> versions(versions_);
+  give_versions(plan);
   for (const Made& m : plan.made) {
     // Also what nobody holds now: a tape made again later in the call may need it.
     if (m.output < 0) {
@@ -343,27 +349,9 @@ void Frame::run_plan(const Plan& plan) {
       give_storage(m, handles[m.root]->storage);
     } else {
       TensorImpl* t = handles[m.handle];
-      give_memory(t ? t : lend_fresh(m.handle), m.cell, versions, std::move(storages[m.output]));
+      give_memory(t ? t : lend_fresh(m.handle), std::move(storages[m.output]));
     }
   }
-}
-
-// A view that leaves the call takes what it shows with it: an in-place change of one must reach the others.
-void Frame::release_view(uint32_t handle) {
-  TensorImpl* t = r_.handles[handle];
-  if (!t || !t->has(core::kView) || t->refs.get() == 1 || t->view || !on(Mechanism::fresh_handles) ||
-      !on(Mechanism::leaving_views))
-    return;
-  eager::ViewOf of;
-  if (!r_.handles[r_.infos[handle].base] || !view(t, of)) return;
-  t->view = eager::view_node(of);
-  // A history that the call has used up: the base has it before the view asks for it.
-  uint32_t root = r_.infos[handle].base;
-  while (r_.infos[root].view) root = r_.infos[root].base;
-  TensorImpl* base = r_.handles[root];
-  if (base && r_.infos[root].kind == HandleInfo::Kind::result && base->has(core::kRequiresGrad) &&
-      !base->grad_fn && has_history(root))
-    base->grad_fn = freed_history(r_.infos[root]);
 }
 
 // A read has run what is pending. An argument that the body gave up (moved in, and let go) is let go too,
@@ -384,115 +372,6 @@ void Frame::release_arguments() {
     if (needed) continue;
     r_.handles[handle] = nullptr;
     arguments_[i] = Tensor();
-  }
-}
-
-const Ref<core::TapeNode>& Frame::freed_history(HandleInfo& info) {
-  if (!info.freed || info.freed->refs.get() > 1 || eager::as_node(info.freed.get())->extras)
-    info.freed = eager::freed_node(info.op, info.where);
-  else
-    eager::refresh_sequence(*eager::as_node(info.freed.get()));
-  return info.freed;
-}
-
-// Somebody holds it: an ordinary tensor from now on.
-[[gnu::always_inline]] inline void Frame::give_away(uint32_t handle, TensorImpl* t) {
-  eager::refresh(t);
-  if (t->has(core::kRequiresGrad) && !t->grad_fn && has_history(handle))
-    t->grad_fn = freed_history(r_.infos[handle]);
-  t->frame = nullptr;
-  t->handle = -1;
-  t->set(core::kTraceOwned, false);
-  r_.handles[handle] = nullptr;
-  if (t->refs.drop()) destroy(t);
-}
-
-// The call is over: what somebody holds becomes an ordinary tensor, the rest goes home empty.
-void Frame::clean_up() {
-  if (only_replayed() && extra_results_.empty()) {
-    const bool swept = swept_ == handed_;
-    const std::span<const uint32_t> results = swept ? busy() : handed_out();
-    for (auto h = results.rbegin(); h != results.rend(); ++h) {
-      TensorImpl* t = r_.handles[*h];
-      if (!t || (!swept && untouched(*t))) continue;
-      if (t->has(core::kView)) release_view(*h);
-      if (t->refs.get() > 1 && on(Mechanism::fresh_handles))
-        give_away(*h, t);
-      else
-        send_home(*h);
-    }
-    for (const uint32_t s : ended_)
-      if (const Plan* plan = r_.segments[s].plan.get())
-        for (const Made& m : plan->made)
-          if (const TensorImpl* t = r_.handles[m.handle]; t && t->storage) send_home(m.handle);
-  } else {
-    send_all_home();
-  }
-  running_ = false;
-  arguments_ = {};
-  for (const uint32_t a : r_.arguments) r_.handles[a] = nullptr;  // they may die unseen from now on
-  for (const Ref<TensorImpl>& t : touched_) {
-    changing_ = nullptr;
-    if (on(Mechanism::touched_slots)) core::slot_changed(*t);
-  }
-  touched_.clear();
-  kept_.clear();
-}
-
-void Frame::send_all_home() {
-  std::vector<std::span<const uint32_t>> all;
-  for (const uint32_t s : ended_) all.emplace_back(r_.segments[s].results);
-  all.emplace_back(extra_results_);
-  const bool tape = recording_ || tape_live_ || passthrough_;
-  if (recording_ && !failed_)
-    for (const uint32_t s : ended_) note_open_tape(r_.segments[s]);
-  if (tape) part_tape();
-  for (auto results = all.rbegin(); results != all.rend(); ++results)
-    for (auto h = results->rbegin(); h != results->rend(); ++h) release_view(*h);
-  if (tape) {
-    // Histories that nobody can reach go first, latest first: they hold results.
-    for (auto results = all.rbegin(); results != all.rend(); ++results)
-      for (auto h = results->rbegin(); h != results->rend(); ++h)
-        if (TensorImpl* t = r_.handles[*h]; t && t->refs.get() == 1) t->grad_fn.reset();
-  }
-  for (const auto& results : all)
-    for (const uint32_t h : results) send_home(h);
-  extra_results_.clear();
-  consumed_.clear();
-}
-
-void Frame::send_home(uint32_t handle) {
-  TensorImpl* t = r_.handles[handle];
-  if (!t) return;
-  if (t->refs.get() > 1 && on(Mechanism::fresh_handles)) {
-    give_away(handle, t);
-    return;
-  }
-  if (t->storage) {
-    t->storage.reset();
-    t->data = nullptr;
-    t->offset = r_.infos[handle].offset;
-    t->set(kPending, true);
-  }
-  t->set(core::kRequiresGrad, r_.infos[handle].requires_grad);
-  t->history = 0;
-  if (t->leaf) t->leaf.reset();
-  if (t->view) t->view.reset();
-  if (t->grad_fn) t->grad_fn.reset();
-}
-
-bool Frame::has_history(uint32_t handle) const {
-  const HandleInfo& info = r_.infos[handle];
-  return info.requires_grad || info.history || (info.follows && has_history(info.base));
-}
-
-void Frame::note_open_tape(SegmentEnd& segment) {
-  segment.open_tape.clear();
-  for (const uint32_t h : segment.results) {
-    const TensorImpl* t = r_.handles[h];
-    const bool consumed = (h < consumed_.size() && consumed_[h]) ||
-                          (t && t->grad_fn && eager::as_node(t->grad_fn.get())->consumed);
-    if (has_history(h) && !consumed) segment.open_tape.push_back(h);
   }
 }
 

@@ -243,6 +243,7 @@ Trace::Found Trace::find(std::span<const Tensor> arguments) {
     }
     r.arguments.push_back(static_cast<uint32_t>(r.handles.size()));
     r.handles.push_back(arguments[i].impl());
+    r.slot_memory.push_back(nullptr);
     r.infos.push_back(info_of(arguments[i].impl(), HandleInfo::Kind::argument, cell));
   }
   entries.push_back(std::move(entry));

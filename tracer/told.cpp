@@ -147,6 +147,7 @@ eager::Version& Frame::version(TensorImpl* t) {
   const uint32_t cell =
       t->frame == this && t->handle >= 0 ? r_.infos[static_cast<size_t>(t->handle)].cell : 0;
   if (versions_.size() < r_.cells.size()) versions_.resize(r_.cells.size());
+  if (versions_[cell].count == 0) ++versioned_;
   return versions_[cell];
 }
 

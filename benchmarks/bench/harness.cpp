@@ -41,4 +41,16 @@ void lose_caches(size_t megabytes) {
   for (size_t i = 0; i < megabytes << 20 >> 3; i += 8) ++memory[i];
 }
 
+double time_without_inner_caches_us(const std::function<void()>& f) {
+  constexpr size_t kInner = 8;  // MB: more than L1 and L2, less than the last cache
+  lose_caches(kInner);  // so that the second time these come from the last cache, and push nothing out
+  for (int i = 0; i < 20; ++i) f();
+  return time_after_us(kInner, f);
+}
+
+double time_after_us(size_t megabytes, const std::function<void()>& f) {
+  lose_caches(megabytes);
+  return time_us(1, f);
+}
+
 }  // namespace bench

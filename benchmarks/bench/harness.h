@@ -28,6 +28,10 @@ double time_us(int calls, const std::function<void()>& f);
 
 /// Replaces what caches of up to so many megabytes hold.
 void lose_caches(size_t megabytes);
+/// Microseconds of one call of `f` when all that it touches is in the last cache alone, whatever ran before.
+double time_without_inner_caches_us(const std::function<void()>& f);
+/// The same when `megabytes` were touched before, wherever these come from.
+double time_after_us(size_t megabytes, const std::function<void()>& f);
 
 struct Workload {
   std::string name;

@@ -94,18 +94,13 @@ std::vector<Row> transformer(bool) {
   std::fprintf(stderr, "bench: the transformer's step has %zu parameters, %lld ops, %lld plan entries\n",
                training.net.parameters().size(), static_cast<long long>(r.ops),
                static_cast<long long>(r.entries));
-  const auto after = [&](size_t megabytes) {
-    return [&call, megabytes] {
-      lose_caches(megabytes);
-      return time_us(1, call);
-    };
-  };
-  std::vector<Row> rows =
-      interleave("transformer",
-                 {{"12-layer step beside its plan, warm", [&] { return time_us(300, call); }},
-                  {"the same, 8 MB touched before", after(8)},
-                  {"the same, all caches lost", after(128)}},
-                 101);
+  std::vector<Row> rows = interleave(
+      "transformer",
+      {{"12-layer step beside its plan, warm", [&] { return time_us(20, call), time_us(100, call); }},
+       {"the same, 8 MB of memory touched", [&] { return time_after_us(8, call); }},
+       {"the same, L1 and L2 lost", [&] { return time_without_inner_caches_us(call); }},
+       {"the same, all caches lost", [&] { return time_after_us(128, call); }}},
+      101);
   const td::TraceReport ran = step.report();
   if (ran.recorded != 1 || ran.plans != 1 || ran.op_by_op || ran.eager_calls)
     std::fprintf(stderr, "bench: the step was not replayed: the host's figures mean nothing\n");

@@ -145,17 +145,13 @@ std::vector<Row> host(bool) {
     const td::jit::WithoutEntries scope;
     for (int i = 0; i < 3; ++i) call();
   }
-  const auto after = [&](size_t megabytes) {
-    return [&call, megabytes] {
-      lose_caches(megabytes);
-      return time_us(1, call);
-    };
-  };
-  std::vector<Row> rows = interleave("host",
-                                     {{"MLP step beside its plan, warm", [&] { return time_us(5000, call); }},
-                                      {"the same, 8 MB touched before", after(8)},
-                                      {"the same, all caches lost", after(128)}},
-                                     101);
+  std::vector<Row> rows =
+      interleave("host",
+                 {{"MLP step beside its plan, warm", [&] { return time_us(5000, call); }},
+                  {"the same, 8 MB of memory touched", [&] { return time_after_us(8, call); }},
+                  {"the same, L1 and L2 lost", [&] { return time_without_inner_caches_us(call); }},
+                  {"the same, all caches lost", [&] { return time_after_us(128, call); }}},
+                 101);
   const td::TraceReport r = step.report();
   if (r.recorded != 1 || r.plans != 1 || r.op_by_op || r.eager_calls)
     std::fprintf(stderr, "bench: the step was not replayed: the host's figures mean nothing\n");
