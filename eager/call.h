@@ -36,13 +36,19 @@ class CallBuilder {
     return *this;
   }
   Tensor run() { return call1(finish()); }
+  /// An op of two results.
+  ValuesIndices run2() {
+    Ref<TensorImpl> out[2];
+    call_into(finish(), out);
+    return {Tensor(std::move(out[0])), Tensor(std::move(out[1]))};
+  }
   void run_in_place() {
     call_.in_place = true;
     call_into(finish(), nullptr);
   }
 
  private:
-  static constexpr uint32_t kOperands = 4, kWords = 24;
+  static constexpr uint32_t kOperands = 5, kWords = 24;
   CallBuilder& push(TensorImpl* t) {
     in_[n_in_++] = t;
     return *this;

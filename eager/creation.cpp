@@ -126,6 +126,90 @@ Tensor arange(double start, double end, double step, TensorOptions options, Loca
                   options, where);
 }
 
+Tensor linspace(double start, double end, int64_t steps, TensorOptions options, Location where) {
+  const OnDevice guard(checked_device(options, "linspace", where));
+  if (steps < 0 || !std::isfinite(start) || !std::isfinite(end))
+    fail("linspace: finite ends and a number of steps of at least 0 are needed, found " +
+             std::to_string(start) + ", " + std::to_string(end) + ", " + std::to_string(steps),
+         where);
+  const auto last = static_cast<double>(steps - 1);
+  return finished(CallBuilder(OpId::linspace, where)
+                      .word(options.dtype)
+                      .word(steps)
+                      .floating(start)
+                      .floating(end)
+                      .floating(steps > 1 ? (end - start) / last : 0)
+                      .floating(steps > 1 ? last : 1)
+                      .run(),
+                  options, where);
+}
+
+Tensor logspace(double start, double end, int64_t steps, double base, TensorOptions options, Location where) {
+  const Tensor powers = linspace(start, end, steps, {.dtype = float64, .device = options.device}, where);
+  return finished(pow(Operand(base, where), Operand(powers, where)).to(options.dtype, where), options, where);
+}
+
+Tensor eye(int64_t n, std::optional<int64_t> m, TensorOptions options, Location where) {
+  if (n < 0 || m.value_or(0) < 0)
+    fail("eye: sizes must not be negative, found " + std::to_string(n) + " and " +
+             std::to_string(m.value_or(n)),
+         where);
+  const TensorOptions integers{.dtype = int64, .device = options.device};
+  const Tensor rows = arange(0, static_cast<double>(n), 1, integers, where).unsqueeze(1, where);
+  const Tensor columns = arange(0, static_cast<double>(m.value_or(n)), 1, integers, where);
+  return finished(eq(Operand(rows, where), Operand(columns, where)).to(options.dtype, where), options, where);
+}
+
+Tensor bernoulli(const Tensor& p, Generator* generator, Location where) {
+  const NoGrad no_grad;
+  const Tensor r =
+      rand(p.sizes(where), {.dtype = drawn_type(p.dtype(), "bernoulli", where), .device = p.device()},
+           generator, where);
+  return lt(Operand(r, where), Operand(p, where)).to(p.dtype(), where);
+}
+
+Tensor normal(const Tensor& mean, const Tensor& std, Generator* generator, Location where) {
+  const Dims sizes = broadcast(mean.sizes(where), std.sizes(where), "normal", where);
+  const Tensor r = randn(sizes, {.dtype = drawn_type(mean.dtype(), "normal", where), .device = mean.device()},
+                         generator, where)
+                       .to(mean.dtype(), where);
+  const Tensor scaled = mul(Operand(r, where), Operand(std, where));
+  return add(Operand(scaled, where), Operand(mean, where));
+}
+Tensor normal(double mean, double std, const Dims& sizes, TensorOptions options, Generator* generator,
+              Location where) {
+  if (!(std >= 0)) fail("normal: a deviation of at least 0 is needed, found " + std::to_string(std), where);
+  const Tensor r = randn(sizes, {.dtype = options.dtype, .device = options.device}, generator, where);
+  const Tensor scaled = mul(Operand(r, where), Operand(std, where));
+  return finished(add(Operand(scaled, where), Operand(mean, where)), options, where);
+}
+
+// Without replacement: the n largest of weight / e with e exponential (P. Efraimidis and P. Spirakis, 2006).
+// With it: where a uniform number falls in the running sum.
+Tensor multinomial(const Tensor& weights, int64_t n, bool replacement, Generator* generator, Location where) {
+  const NoGrad no_grad;
+  const int rank = weights.dim(where);
+  if (rank < 1 || rank > 2)
+    fail("multinomial: weights (C) or (N, C) are needed, found shape " + to_string(weights.sizes()), where);
+  const int64_t classes = weights.size(-1);
+  if (n < 1 || classes < 1 || (!replacement && n > classes))
+    fail("multinomial: cannot draw " + std::to_string(n) + " of " + std::to_string(classes) +
+             (replacement ? "" : " without replacement"),
+         where);
+  const DType type = drawn_type(weights.dtype(), "multinomial", where);
+  Dims sizes = weights.sizes();
+  if (replacement) sizes[rank - 1] = n;
+  const Tensor u = rand(sizes, {.dtype = type, .device = weights.device()}, generator, where);
+  const Tensor w = weights.to(type, where);
+  if (!replacement) {
+    const Tensor waits = neg(log1p(neg(u, where), where), where);
+    return div(Operand(w, where), Operand(waits, where)).topk(n, -1, true, where).indices;
+  }
+  const Tensor sums = w.cumsum(-1, where);
+  const Tensor point = mul(Operand(u, where), Operand(sums.narrow(-1, classes - 1, 1, where), where));
+  return minimum(Operand(searchsorted(sums, point, true, where), where), Operand(classes - 1, where));
+}
+
 Tensor rand(const Dims& sizes, TensorOptions options, Generator* generator, Location where) {
   return random_fill(OpId::rand, sizes, options, generator, where);
 }

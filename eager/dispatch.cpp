@@ -60,18 +60,38 @@ void bump_written(const Call& call) {
 
 }  // namespace
 
+namespace {
+
+/// Whether two elements may share memory: some axis steps less than those that step less than it reach.
+bool overlaps_itself(const TensorImpl& t) {
+  Dims axes;
+  for (int d = 0; d < t.sizes.rank(); ++d)
+    if (t.sizes[d] > 1) axes.push_back(d);
+  std::sort(axes.begin(), axes.end(), [&](int64_t a, int64_t b) {
+    return t.strides[static_cast<int>(a)] < t.strides[static_cast<int>(b)];
+  });
+  int64_t reach = 0;
+  for (const int64_t d : axes) {
+    const int64_t step = t.strides[static_cast<int>(d)];
+    if (step <= reach) return true;
+    reach += (t.sizes[static_cast<int>(d)] - 1) * step;
+  }
+  return false;
+}
+
+}  // namespace
+
 void check_in_place(const Call& call) {
   const ops::OpDef& op = ops::def(call.op);
   for (int j = 0; j < op.n_out; ++j) {
     if (op.writes[j] < 0) continue;
     const TensorImpl* t = call.in[op.writes[j]];
     if (!t) fail_operand(call, static_cast<uint32_t>(op.writes[j]));
-    for (int d = 0; d < t->sizes.rank(); ++d)
-      if (t->strides[d] == 0 && t->sizes[d] > 1)
-        fail(std::string(op.name) +
-                 "_: an expanded tensor, several of whose elements share memory, cannot be changed in place; "
-                 "clone() it first",
-             call.where);
+    if (!t->has(core::kContiguous) && t->numel > 1 && overlaps_itself(*t))
+      fail(std::string(op.name) +
+               "_: an expanded tensor, several of whose elements share memory, cannot be changed in place; "
+               "clone() it first",
+           call.where);
     if (!modes().grad) continue;
     const TensorImpl* base = base_of(call.in[op.writes[j]]);
     const bool unknown = base->frame && interceptor_ && !interceptor_->has_tape();  // was none when recorded

@@ -2,6 +2,7 @@
 // 0) happens here and never later, where eager and traced code both pass.
 #include "tandem/eager/functions.h"
 
+#include <cmath>
 #include <limits>
 
 #include "tandem/core/cuda/pinned.h"
@@ -60,6 +61,17 @@ Operand rewritten(OpId op, const Operand& a, const Operand& b, Tensor& out) {
 #undef TANDEM_POINTWISE1
 #undef TANDEM_POINTWISE2
 #undef TANDEM_POINTWISE3
+#define TANDEM_PARAMETRIC1(name, rule, p, ...)                     \
+  Tensor name(const Tensor& a, double p, Location where) {         \
+    return CallBuilder(OpId::name, where).in(a).floating(p).run(); \
+  }
+#define TANDEM_PARAMETRIC2(name, rule, p, default_p, q, ...)                   \
+  Tensor name(const Tensor& a, double p, double q, Location where) {           \
+    return CallBuilder(OpId::name, where).in(a).floating(p).floating(q).run(); \
+  }
+#include "tandem/ops/parametric.def"
+#undef TANDEM_PARAMETRIC1
+#undef TANDEM_PARAMETRIC2
 
 Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high, Location where) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -67,6 +79,59 @@ Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> h
       .in(a)
       .floating(low.value_or(-kInfinity))
       .floating(high.value_or(kInfinity))
+      .run();
+}
+
+Tensor clamp(const Tensor& a, const Tensor& low, const Tensor& high, Location where) {
+  Tensor out = a;
+  if (low.defined()) out = maximum(Operand(out, where), Operand(low, where));
+  if (high.defined()) out = minimum(Operand(out, where), Operand(high, where));
+  return out;
+}
+
+Tensor rsub(const Operand& a, const Operand& b, double alpha) {
+  if (alpha == 1) return sub(b, a);
+  return sub(b, Operand(mul(a, Operand(alpha, a.where)), a.where));
+}
+
+Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, double value, Location where) {
+  return CallBuilder(OpId::addcmul, where).in(a).in(b).in(c).floating(value).run();
+}
+Tensor addcdiv(const Tensor& a, const Tensor& b, const Tensor& c, double value, Location where) {
+  return CallBuilder(OpId::addcdiv, where).in(a).in(b).in(c).floating(value).run();
+}
+
+Tensor prelu(const Tensor& a, const Tensor& weight, Location where) {
+  const int64_t n = weight.numel(where);
+  if (n == 1) return CallBuilder(OpId::prelu, where).in(a).in(weight.reshape({}, where)).run();
+  if (weight.dim(where) != 1 || a.dim(where) < 2 || a.size(1, where) != n)
+    fail("prelu: one weight or one per channel of (N, C, ...) is needed, found weights " +
+             to_string(weight.sizes()) + " for shape " + to_string(a.sizes()),
+         where);
+  Dims sizes = Dims::filled(a.dim(where) - 1, 1);
+  sizes[0] = n;
+  return CallBuilder(OpId::prelu, where).in(a).in(weight.reshape(sizes, where)).run();
+}
+
+Tensor tanhshrink(const Tensor& a, Location where) {
+  return sub(Operand(a, where), Operand(tanh(a, where), where));
+}
+
+Tensor glu(const Tensor& a, int64_t axis, Location where) {
+  return CallBuilder(OpId::glu, where).in(a).word(axis).run();
+}
+
+Tensor nan_to_num(const Tensor& a, double nan, std::optional<double> posinf, std::optional<double> neginf,
+                  Location where) {
+  double largest = std::numeric_limits<double>::max();
+  if (a.dtype(where) == float32) largest = static_cast<double>(std::numeric_limits<float>::max());
+  if (a.dtype(where) == float16) largest = 65504;
+  if (a.dtype(where) == bfloat16) largest = 0x1.fep127;
+  return CallBuilder(OpId::nan_to_num, where)
+      .in(a)
+      .floating(nan)
+      .floating(posinf.value_or(largest))
+      .floating(neginf.value_or(-largest))
       .run();
 }
 
@@ -95,31 +160,6 @@ Tensor softmax(const Tensor& a, int64_t axis, Location where) {
 }
 Tensor log_softmax(const Tensor& a, int64_t axis, Location where) {
   return CallBuilder(OpId::log_softmax, where).in(a).word(axis).run();
-}
-
-Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, const Tensor& bias, double eps,
-                  Location where) {
-  return CallBuilder(OpId::layer_norm, where)
-      .in(x)
-      .in(weight)
-      .in(bias)
-      .floating(eps)
-      .word(normalized_rank)
-      .run();
-}
-
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index,
-                     Location where) {
-  return CallBuilder(OpId::cross_entropy, where)
-      .in(logits)
-      .in(labels)
-      .word(static_cast<int64_t>(reduction))
-      .word(ignore_index)
-      .run();
-}
-
-Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction, Location where) {
-  return CallBuilder(OpId::mse_loss, where).in(a).in(b).word(static_cast<int64_t>(reduction)).run();
 }
 
 Tensor dropout(const Tensor& x, double p, bool training, Location where) {
@@ -178,6 +218,8 @@ Tensor stack(std::span<const Tensor> tensors, int64_t axis, Location where) {
   }
 TANDEM_REDUCTION(sum)
 TANDEM_REDUCTION(mean)
+TANDEM_REDUCTION(logsumexp)
+TANDEM_REDUCTION(nansum)
 TANDEM_REDUCTION(prod)
 TANDEM_REDUCTION(amax)
 TANDEM_REDUCTION(amin)
@@ -194,6 +236,30 @@ Tensor Tensor::argmin(std::optional<int64_t> axis, bool keepdim, Location where)
 Tensor Tensor::var(const Dims& axes, int64_t correction, bool keepdim, Location where) const {
   return CallBuilder(OpId::var, where).in(*this).word(correction).word(keepdim).list(axes).run();
 }
+Tensor Tensor::std(const Dims& axes, int64_t correction, bool keepdim, Location where) const {
+  return CallBuilder(OpId::std, where).in(*this).word(correction).word(keepdim).list(axes).run();
+}
+// What p says is decided here: 0, 1, 2 and the infinities have ops of their own.
+Tensor Tensor::norm(double p, const Dims& axes, bool keepdim, Location where) const {
+  if (p == 2) return CallBuilder(OpId::norm, where).in(*this).word(keepdim).list(axes).run();
+  if (std::isnan(p)) fail("norm: p is not a number", where);
+  if (p == 0)
+    return tandem::ne(Operand(*this, where), Operand(0.0, where))
+        .to(dtype(where), where)
+        .sum(axes, keepdim, where);
+  if (p != 1 && std::isfinite(p))
+    return CallBuilder(OpId::norm_p, where).in(*this).floating(p).word(keepdim).list(axes).run();
+  const Tensor size = tandem::abs(*this, where);
+  if (p == 1) return size.sum(axes, keepdim, where);
+  return p > 0 ? size.amax(axes, keepdim, where) : size.amin(axes, keepdim, where);
+}
+Tensor Tensor::count_nonzero(const Dims& axes, Location where) const {
+  return CallBuilder(OpId::count_nonzero, where).in(*this).list(axes).run();
+}
+MinMax Tensor::aminmax(const Dims& axes, bool keepdim, Location where) const {
+  const Tensor low = amin(axes, keepdim, where);
+  return {low, amax(axes, keepdim, where)};
+}
 Tensor Tensor::softmax(int64_t axis, Location where) const { return tandem::softmax(*this, axis, where); }
 Tensor Tensor::log_softmax(int64_t axis, Location where) const {
   return tandem::log_softmax(*this, axis, where);
@@ -201,22 +267,30 @@ Tensor Tensor::log_softmax(int64_t axis, Location where) const {
 Tensor Tensor::cumsum(int64_t axis, Location where) const {
   return CallBuilder(OpId::cumsum, where).in(*this).word(axis).word(0).run();
 }
+Tensor Tensor::cumprod(int64_t axis, Location where) const {
+  return CallBuilder(OpId::cumprod, where).in(*this).word(axis).run();
+}
+Tensor Tensor::logcumsumexp(int64_t axis, Location where) const {
+  return CallBuilder(OpId::logcumsumexp, where).in(*this).word(axis).run();
+}
+Tensor Tensor::clamp(std::optional<double> low, std::optional<double> high, Location where) const {
+  return tandem::clamp(*this, low, high, where);
+}
+Tensor Tensor::lerp(const Tensor& end, const Operand& weight) const {
+  return tandem::lerp(Operand(*this, weight.where), Operand(end, weight.where), weight);
+}
+Tensor Tensor::addcmul(const Tensor& b, const Tensor& c, double value, Location where) const {
+  return tandem::addcmul(*this, b, c, value, where);
+}
+Tensor Tensor::addcdiv(const Tensor& b, const Tensor& c, double value, Location where) const {
+  return tandem::addcdiv(*this, b, c, value, where);
+}
 Tensor Tensor::matmul(const Tensor& other, Location where) const {
   return tandem::matmul(*this, other, where);
 }
 Tensor Tensor::masked_fill(const Tensor& mask, const Operand& value) const {
   return tandem::masked_fill(*this, mask, value);
 }
-Tensor Tensor::index_select(int64_t axis, const Tensor& index, Location where) const {
-  return CallBuilder(OpId::index_select, where).in(*this).in(index).word(axis).run();
-}
-Tensor Tensor::gather(int64_t axis, const Tensor& index, Location where) const {
-  return CallBuilder(OpId::gather, where).in(*this).in(index).word(axis).run();
-}
-Tensor Tensor::scatter_add(int64_t axis, const Tensor& index, const Tensor& src, Location where) const {
-  return CallBuilder(OpId::scatter_add, where).in(*this).in(index).in(src).word(axis).run();
-}
-
 Tensor Tensor::to(DType dtype, Location where) const {
   if (checked(where).dtype == dtype) return *this;
   return CallBuilder(OpId::cast, where).in(*this).word(dtype).run();
@@ -279,6 +353,19 @@ const Tensor& Tensor::copy_(const Tensor& src, Location where) const {
 const Tensor& Tensor::fill_(const Operand& value) const {
   if (value.impl) return copy_(as_tensor(value), value.where);
   CallBuilder(OpId::full_like, value.where).in(*this).floating(tandem::value(value)).run_in_place();
+  return *this;
+}
+const Tensor& Tensor::clamp_(std::optional<double> low, std::optional<double> high, Location where) const {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  CallBuilder(OpId::clamp, where)
+      .in(*this)
+      .floating(low.value_or(-kInfinity))
+      .floating(high.value_or(kInfinity))
+      .run_in_place();
+  return *this;
+}
+const Tensor& Tensor::masked_fill_(const Tensor& mask, const Operand& value) const {
+  CallBuilder(OpId::masked_fill, value.where).in(*this).in(mask).in(value).run_in_place();
   return *this;
 }
 const Tensor& Tensor::zero_(Location where) const { return fill_(Operand(0.0, where)); }

@@ -1,9 +1,12 @@
-// The public functions on tensors: creation, pointwise, reductions, shapes, products, losses, and operators.
-// Names, argument order and defaults are PyTorch's. Stateless but for the default generator; any thread.
+// The public functions on tensors: creation, pointwise, joining, products and operators; arrange.h and
+// losses.h have the others. Names, argument order and defaults are PyTorch's. Stateless but for the default
+// generator; any thread.
 #pragma once
 
 #include <initializer_list>
 
+#include "tandem/eager/arrange.h"
+#include "tandem/eager/losses.h"
 #include "tandem/eager/tensor.h"
 
 namespace tandem {
@@ -73,11 +76,41 @@ Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions option
 #undef TANDEM_POINTWISE1
 #undef TANDEM_POINTWISE2
 #undef TANDEM_POINTWISE3
+// Those with parameters, such as softplus(a, beta = 1, threshold = 20) and elu(a, alpha = 1).
+#define TANDEM_PARAMETRIC1(name, rule, p, default_p, ...) \
+  Tensor name(const Tensor& a, double p default_p, Location where = Location::here());
+#define TANDEM_PARAMETRIC2(name, rule, p, default_p, q, default_q, ...) \
+  Tensor name(const Tensor& a, double p default_p, double q default_q, Location where = Location::here());
+#include "tandem/ops/parametric.def"
+#undef TANDEM_PARAMETRIC1
+#undef TANDEM_PARAMETRIC2
 /// min(max(a, low), high); either bound may be left out.
 Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high = {},
              Location where = Location::here());
 /// x * Phi(x), exactly (erf) or by PyTorch's tanh approximation.
 Tensor gelu(const Tensor& a, bool tanh_approximation = false, Location where = Location::here());
+/// min(max(a, low), high) with bounds per element; an undefined one is none.
+Tensor clamp(const Tensor& a, const Tensor& low, const Tensor& high = {}, Location where = Location::here());
+inline Tensor clamp_min(const Operand& a, const Operand& low) { return maximum(a, low); }
+inline Tensor clamp_max(const Operand& a, const Operand& high) { return minimum(a, high); }
+inline Tensor true_divide(const Operand& a, const Operand& b) { return div(a, b); }
+inline Tensor sgn(const Tensor& a, Location where = Location::here()) { return sign(a, where); }
+/// b - alpha * a
+Tensor rsub(const Operand& a, const Operand& b, double alpha = 1);
+/// a + value * b * c and a + value * b / c
+Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, double value = 1,
+               Location where = Location::here());
+Tensor addcdiv(const Tensor& a, const Tensor& b, const Tensor& c, double value = 1,
+               Location where = Location::here());
+/// a where positive, else a times a weight, one or one per channel of a (N, C, ...).
+Tensor prelu(const Tensor& a, const Tensor& weight, Location where = Location::here());
+/// a - tanh(a)
+Tensor tanhshrink(const Tensor& a, Location where = Location::here());
+/// The first half along an axis times sigmoid of the second.
+Tensor glu(const Tensor& a, int64_t axis = -1, Location where = Location::here());
+/// NaN and the infinities replaced; infinities by the type's largest and smallest numbers unless said.
+Tensor nan_to_num(const Tensor& a, double nan = 0, std::optional<double> posinf = {},
+                  std::optional<double> neginf = {}, Location where = Location::here());
 Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value);
 
 // Joining and indexing.
@@ -99,18 +132,9 @@ Tensor matmul(const Tensor& a, const Tensor& b, Location where = Location::here(
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
               Location where = Location::here());
 
-// Normalisation, losses, regularisation.
+// Regularisation.
 Tensor softmax(const Tensor& a, int64_t axis, Location where = Location::here());
 Tensor log_softmax(const Tensor& a, int64_t axis, Location where = Location::here());
-/// Over the last `normalized_rank` axes; weight and bias of those sizes, or undefined.
-Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, const Tensor& bias = {},
-                  double eps = 1e-5, Location where = Location::here());
-enum class Reduction : uint8_t { none, mean, sum };
-/// Of logits (N, C) and labels (N) int64; rows whose label is `ignore_index` count nothing.
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction = Reduction::mean,
-                     int64_t ignore_index = -100, Location where = Location::here());
-Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean,
-                Location where = Location::here());
 /// Zeroes elements with probability p and scales the others by 1 / (1 - p); x itself when not training or p
 /// == 0.
 Tensor dropout(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
@@ -127,6 +151,12 @@ inline Tensor operator<(const Tensor& a, const Operand& b) { return lt(Operand(a
 inline Tensor operator<=(const Tensor& a, const Operand& b) { return le(Operand(a, b.where), b); }
 inline Tensor operator>(const Tensor& a, const Operand& b) { return gt(Operand(a, b.where), b); }
 inline Tensor operator>=(const Tensor& a, const Operand& b) { return ge(Operand(a, b.where), b); }
+inline Tensor operator&(const Tensor& a, const Operand& b) { return bitwise_and(Operand(a, b.where), b); }
+inline Tensor operator|(const Tensor& a, const Operand& b) { return bitwise_or(Operand(a, b.where), b); }
+inline Tensor operator^(const Tensor& a, const Operand& b) { return bitwise_xor(Operand(a, b.where), b); }
+inline Tensor operator~(const Operand& a) {
+  return bitwise_not(Tensor(core::Ref<core::TensorImpl>(a.impl)), a.where);
+}
 template <Number T>
 Tensor operator+(T a, const Operand& b) {
   return add(Operand(a, b.where), b);

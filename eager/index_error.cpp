@@ -29,9 +29,16 @@ bool find_bad(const core::TensorImpl& t, int64_t size, const int64_t* ignored, i
 
 std::string index_error(const Call& call) {
   using ops::OpId;
-  const bool labels = call.op == OpId::cross_entropy;
+  if (call.op == OpId::one_hot) {
+    int64_t bad = 0;
+    if (find_bad(*call.in[0], call.words[0], nullptr, &bad))
+      return "class " + std::to_string(bad) + " is out of range for " + std::to_string(call.words[0]) +
+             " classes";
+  }
+  const bool labels = call.op == OpId::cross_entropy || call.op == OpId::nll_loss;
   const bool along = call.op == OpId::index_select || call.op == OpId::gather || call.op == OpId::index_add ||
-                     call.op == OpId::scatter_add;
+                     call.op == OpId::scatter_add || call.op == OpId::index_copy ||
+                     call.op == OpId::scatter || call.op == OpId::index_fill;
   if (labels || along || call.op == OpId::embedding) {
     const core::TensorImpl &t = *call.in[0], &index = *call.in[1];
     const int axis = labels ? 1

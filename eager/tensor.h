@@ -23,6 +23,8 @@
 namespace tandem {
 
 class Tensor;
+struct ValuesIndices;  // arrange.h
+struct MinMax;
 
 namespace eager {
 void refresh_view(core::TensorImpl* t);  // views.h

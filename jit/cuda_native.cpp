@@ -48,6 +48,11 @@ std::string add_to(DType t, const std::string& x, const std::string& v) {
   return x + " = " + convert(sum, t, "td_add(" + convert(t, sum, x) + ", " + convert(t, sum, v) + ")") + ";";
 }
 
+/// What a scatter does with element `v` of its source at element `x` of the result.
+std::string change(bool adds, DType t, const std::string& v) {
+  return adds ? add_to(t, "x", v) : "x = " + v + ";";
+}
+
 /// Runs of `run` elements, one every `from_step` and `to_step`.
 Launch copy_runs(Word from, DType from_type, int64_t from_step, Word to, DType to_type, int64_t to_step,
                  int64_t outer, int64_t run) {
@@ -81,9 +86,9 @@ Launch copy(Word from, Word to, DType type, int64_t count) {
   return copy_runs(from, type, count, to, type, count, 1, count);
 }
 
-/// The indices are read by each warp, 32 at a time. A warp adds what falls into a segment of the axis, a
-/// residue of the index modulo `segments`, in the order of the index; so each sum is built by one warp, and
-/// long indices cost a walk, not a chain of additions.
+/// The indices are read by each warp, 32 at a time. A warp takes what falls into a segment of the axis, a
+/// residue of the index modulo `segments`, in the order of the index; so each element is made by one warp,
+/// and long indices cost a walk, not a chain of additions.
 std::string scan_text(const std::string& from, const std::string& hit) {
   return "  const td_u32 all = 0xffffffffu, lane = threadIdx.x % 32;\n"
          "  for (td_i64 k = 0; k < a.n; k += 32) {\n"
@@ -109,13 +114,14 @@ int64_t segments_for(int64_t warps, int64_t size, int64_t n) {
   return segments;
 }
 
-/// 32 positions beside the axis for each warp.
-Launch index_add(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
+/// index_add and index_copy: 32 positions beside the axis for each warp.
+Launch along_index(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
   const DType type = c.out_types[0].dtype, index_type = c.in_types[1].dtype;
   const AxisSplit to = split_axis(c.out_types[0].sizes, c.words[0]);
   const int64_t n = c.in_types[1].sizes[0], positions = to.outer * to.inner, warps = (positions + 31) / 32;
   Launch l;
-  l.symbol = std::string("tandem_index_add_") + c_suffix(type) + "_" + c_suffix(index_type);
+  const bool adds = c.op->id == OpId::index_add;
+  l.symbol = std::string("tandem_") + c.op->name + "_" + c_suffix(type) + "_" + c_suffix(index_type);
   l.source =
       head(l.symbol, std::string(c_scalar(type)) + "* to; const " + c_scalar(index_type) + "* index; const " +
                          c_scalar(type) +
@@ -128,19 +134,20 @@ Launch index_add(const NativeCallPlan& c, Word index, Word added, Word out, Word
                 "      if (position >= a.positions) continue;\n"
                 "      " +
                     std::string(c_scalar(type)) + "& x = a.to[(o * a.size + row) * a.inner + i];\n      " +
-                    add_to(type, "x", "a.added[(o * a.n + k + j) * a.inner + i]") + "\n");
+                    change(adds, type, "a.added[(o * a.n + k + j) * a.inner + i]") + "\n");
   const int64_t segments = segments_for(warps, to.size, n);
   l.count = warps * segments * 32;
   l.words = {out, index, added, to.size, to.inner, n, error, positions, segments};
   return l;
 }
 
-/// A line of the index along the axis (all that can meet at one element of the result) for a thread, or,
+/// scatter_add and scatter: a line of the index along the axis (all that can meet at one element of the
+/// result) for a thread, or,
 /// where there are few and long ones, for a warp of each segment.
-Launch scatter_add(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
+Launch at_index(const NativeCallPlan& c, Word index, Word added, Word out, Word error) {
   const DType type = c.out_types[0].dtype, index_type = c.in_types[1].dtype;
   const Dims &sizes = c.out_types[0].sizes, &from = c.in_types[1].sizes;
-  const int rank = from.rank(), axis = normalize_axis(c.words[0], rank, "scatter_add");
+  const int rank = from.rank(), axis = normalize_axis(c.words[0], rank, c.op->name);
   const Dims to_strides = contiguous_strides(sizes), from_strides = contiguous_strides(from);
   int64_t lines = 1;
   for (int d = 0; d < rank; ++d)
@@ -148,7 +155,7 @@ Launch scatter_add(const NativeCallPlan& c, Word index, Word added, Word out, Wo
   const int64_t segments = segments_for(lines, sizes[axis], from[axis]);
   const bool is_long = segments > 1;
   Launch l;
-  l.symbol = std::string("tandem_scatter_add_") + (is_long ? "long_" : "") + c_suffix(type) + "_" +
+  l.symbol = std::string("tandem_") + c.op->name + (is_long ? "_long_" : "_") + c_suffix(type) + "_" +
              c_suffix(index_type) + "_" + std::to_string(rank) + "_" + std::to_string(axis);
   std::string fields = std::string(c_scalar(type)) + "* to; const " + c_scalar(index_type) +
                        "* index; const " + c_scalar(type) +
@@ -168,20 +175,45 @@ Launch scatter_add(const NativeCallPlan& c, Word index, Word added, Word out, Wo
     text += "  to += rest % a.d" + n + " * a.t" + n + "; from += rest % a.d" + n + " * a.f" + n +
             "; rest /= a.d" + n + ";\n";
   }
+  const bool adds = c.op->id == OpId::scatter_add;
   const std::string n = std::to_string(axis), element = std::string(c_scalar(type)) + "& x = a.to[to + ";
   if (is_long) {
     text += scan_text("from + (k + lane) * a.f" + n,
                       "      if (lane == (td_u32)j) {\n        " + element + "at * a.t" + n + "];\n        " +
-                          add_to(type, "x", "a.added[from + (k + j) * a.f" + n + "]") +
+                          change(adds, type, "a.added[from + (k + j) * a.f" + n + "]") +
                           "\n      }\n      __syncwarp();  // the next may add to the same\n");
   } else {
     text += "  for (td_i64 k = 0; k < a.n; ++k, from += a.f" + n +
             ") {\n    const td_i64 at = a.index[from];\n"
             "    if (at < 0 || at >= a.size) { *a.error = 2; return; }\n    " +
-            element + "at * a.t" + n + "];\n    " + add_to(type, "x", "a.added[from]") + "\n  }\n}\n";
+            element + "at * a.t" + n + "];\n    " + change(adds, type, "a.added[from]") + "\n  }\n}\n";
   }
   l.source = head(l.symbol, fields + ";") + text;
   l.count = from[axis] == 0 ? 0 : is_long ? lines * segments * 32 : lines;
+  return l;
+}
+
+/// One thread an element, which counts those before it in the order: all that are below it, and equal ones in
+/// front of it.
+Launch argsort(const NativeCallPlan& c, Word in, Word out) {
+  const DType type = c.in_types[0].dtype, wide = sum_type(type);
+  const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
+  const bool descending = c.words[1] != 0;
+  Launch l;
+  l.symbol = std::string("tandem_argsort_") + c_suffix(type) + (descending ? "_down" : "_up");
+  const std::string less = descending ? "(y > x || (y != y && x == x))" : "(y < x || (y == y && x != x))";
+  l.source =
+      head(l.symbol, std::string("const ") + c_scalar(type) + "* from; td_i64* to; td_i64 size, inner;") +
+      "  const td_i64 line = t / a.size, k = t % a.size, first = line / a.inner * a.size * a.inner + line % "
+      "a.inner;\n"
+      "  const " +
+      c_scalar(wide) + " x = " + convert(type, wide, "a.from[first + k * a.inner]") +
+      ";\n  td_i64 place = 0;\n  for (td_i64 j = 0; j < a.size; ++j) {\n    const " + c_scalar(wide) +
+      " y = " + convert(type, wide, "a.from[first + j * a.inner]") +
+      ";\n    const bool same = x == y || (x != x && y != y);\n    place += " + less +
+      " || (same && j < k);\n  }\n  a.to[first + place * a.inner] = k;\n}\n";
+  l.count = s.outer * s.size * s.inner;
+  l.words = {in, out, s.size, s.inner};
   return l;
 }
 
@@ -271,12 +303,17 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
       return all;
     }
     case OpId::index_add:
+    case OpId::index_copy:
       all.push_back(copy(in(0), out, result.dtype, numel(result.sizes)));
-      all.push_back(index_add(c, in(1), in(2), out, error));
+      all.push_back(along_index(c, in(1), in(2), out, error));
       return all;
     case OpId::scatter_add:
+    case OpId::scatter:
       all.push_back(copy(in(0), out, result.dtype, numel(result.sizes)));
-      all.push_back(scatter_add(c, in(1), in(2), out, error));
+      all.push_back(at_index(c, in(1), in(2), out, error));
+      return all;
+    case OpId::argsort:
+      all.push_back(argsort(c, in(0), out));
       return all;
     case OpId::cumsum:
       all.push_back(cumsum(c, in(0), out));

@@ -23,10 +23,13 @@
 #define __builtin_expm1 expm1
 #define __builtin_log log
 #define __builtin_log1p log1p
+#define __builtin_log2 log2
 #define __builtin_sin sin
 #define __builtin_cos cos
 #define __builtin_tanh tanh
 #define __builtin_erf erf
+#define __builtin_erfc erfc
+#define __builtin_atan2 atan2
 #define __builtin_pow pow
 #define __builtin_inff() __builtin_bit_cast(float, 0x7f800000)
 #define __builtin_inf() __builtin_bit_cast(double, 0x7ff0000000000000l)

@@ -67,13 +67,136 @@ void gradient::cross_entropy(Gradient& r) {
   r.set(0, e.cast(e.mul(delta, scale), r.in_type(0).dtype));
 }
 
-void body::mse_loss(Body& b) {
-  Emitter& e = b.e;
-  const Value a = widen(e, b.in(0));
-  const Value each = e.square(e.sub(a, widen(e, b.in(1))));
+namespace {
+
+/// A loss of one value an element, in the type of operand 0.
+void set_loss(Body& b, Value each) {
   Dims axes;
   for (int i = 0; i < b.type(0).sizes.rank(); ++i) axes.push_back(i);
-  b.set(e.cast(reduce_loss(e, each, b.integer(0), e.count(a, axes)), b.type(0).dtype));
+  Value count;
+  if (b.integer(0) == kMean) count = b.e.count(each, axes);
+  b.set(b.e.cast(reduce_loss(b.e, each, b.integer(0), count), b.type(0).dtype));
+}
+
+/// a - b
+Value distance(Body& b) {
+  const Value x = widen(b.e, b.in(0));
+  return b.e.sub(x, widen(b.e, b.in(1)));
+}
+
+/// max(-x, 0) + log1p(exp(-|x|)) = log(1 + exp(-x))
+Value below_zero(Emitter& e, Value x) {
+  const Value low = e.maximum(e.neg(x), 0.0);
+  return e.add(low, e.log1p(e.exp(e.neg(e.abs(x)))));
+}
+
+}  // namespace
+
+void body::mse_loss(Body& b) { set_loss(b, b.e.square(distance(b))); }
+void body::l1_loss(Body& b) { set_loss(b, b.e.abs(distance(b))); }
+
+void body::smooth_l1_loss(Body& b) {
+  Emitter& e = b.e;
+  const Value d = e.abs(distance(b)), beta = b.number(1), half = e.number(0.5);
+  const Value near = e.div(e.mul(e.square(d), 0.5), beta);
+  const Value far = e.sub(d, e.number_op(ScalarOp::mul, beta, half));
+  set_loss(b, e.where(e.lt(d, beta), near, far));
+}
+
+void body::huber_loss(Body& b) {
+  Emitter& e = b.e;
+  const Value d = e.abs(distance(b)), delta = b.number(1), half = e.number(0.5);
+  const Value near = e.mul(e.square(d), 0.5);
+  const Value far = e.mul(e.sub(d, e.number_op(ScalarOp::mul, delta, half)), delta);
+  set_loss(b, e.where(e.le(d, delta), near, far));
+}
+
+void body::binary_cross_entropy(Body& b) {
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0)), t = widen(e, b.in(1));
+  const Value yes = e.mul(t, e.maximum(e.log(p), -100.0));
+  const Value no = e.maximum(e.log1p(e.neg(p)), -100.0);
+  const Value rest = e.mul(e.sub(1.0, t), no);
+  set_loss(b, e.neg(e.add(yes, rest)));
+}
+
+// (p - t) / (p (1 - p)) for the probability, log(1 - p) - log(p) for the target.
+void gradient::binary_cross_entropy(Gradient& r) {
+  Emitter& e = r.e;
+  Dims axes;
+  for (int i = 0; i < r.in_type(0).sizes.rank(); ++i) axes.push_back(i);
+  const Value p = widen(e, r.in(0));
+  Value g = widen(e, r.grad());
+  if (r.integer(0) == kMean) g = e.div(g, e.count(p, axes));
+  if (r.needs(0)) {
+    const Value spread = e.maximum(e.mul(p, e.sub(1.0, p)), 1e-12);
+    const Value slope = e.div(e.sub(p, widen(e, r.in(1))), spread);
+    r.set(0, e.cast(e.mul(slope, g), r.in_type(0).dtype));
+  }
+  if (r.needs(1)) {
+    const Value no = e.maximum(e.log1p(e.neg(p)), -100.0);
+    const Value slope = e.sub(no, e.maximum(e.log(p), -100.0));
+    r.set(1, e.cast(e.mul(slope, g), r.in_type(1).dtype));
+  }
+}
+
+// (1 - t) x + (1 + (w - 1) t) log(1 + exp(-x))
+void body::binary_cross_entropy_with_logits(Body& b) {
+  Emitter& e = b.e;
+  const Value x = widen(e, b.in(0)), t = widen(e, b.in(1));
+  const Value left = e.mul(e.sub(1.0, t), x);
+  Value bend = below_zero(e, x);
+  if (b.in(2)) {
+    const Value more = e.sub(widen(e, b.in(2)), 1.0);
+    bend = e.mul(e.add(e.mul(more, t), 1.0), bend);
+  }
+  set_loss(b, e.add(left, bend));
+}
+
+void body::kl_div(Body& b) {
+  Emitter& e = b.e;
+  const Value x = widen(e, b.in(0)), t = widen(e, b.in(1));
+  if (b.integer(1)) return set_loss(b, e.mul(e.exp(t), e.sub(t, x)));
+  const Value own = e.xlogy(t, t);
+  set_loss(b, e.sub(own, e.mul(t, x)));
+}
+
+void body::soft_margin_loss(Body& b) {
+  const Value x = widen(b.e, b.in(0));
+  set_loss(b, below_zero(b.e, b.e.mul(x, widen(b.e, b.in(1)))));
+}
+
+// As cross_entropy's second half, with a weight per class.
+void body::nll_loss(Body& b) {
+  Emitter& e = b.e;
+  const int64_t rows = b.type(0).sizes[0];
+  const Value logp = widen(e, b.in(0)), labels = b.in(1);
+  const Value ignored = ignored_rows(e, labels, b.number(1));
+  const Value zero = e.full({}, b.type(1).dtype, 0);
+  const Value known = e.where(ignored, zero, labels);
+  const Value picked = e.reshape(e.call(OpId::gather, {logp, e.reshape(known, {rows, 1})}, {1}), {rows});
+  Value each = e.neg(picked), weights;
+  if (b.in(2)) {
+    weights = e.call(OpId::index_select, {widen(e, b.in(2)), known}, {0});
+    each = e.mul(each, weights);
+  }
+  const Value kept = e.where(ignored, 0.0, each);
+  Value count;
+  if (b.integer(0) == kMean) {
+    count = weights ? e.sum(e.where(ignored, 0.0, weights), {}, false)
+                    : counted_rows(e, ignored, e.type(kept).dtype);
+  }
+  b.set(e.cast(reduce_loss(e, kept, b.integer(0), count), b.type(0).dtype));
+}
+
+void body::cosine_similarity(Body& b) {
+  Emitter& e = b.e;
+  const Value x = widen(e, b.in(0)), y = widen(e, b.in(1));
+  const int64_t axis = normalize_axis(b.integer(0), b.type(0).sizes.rank(), b.op.name, e.location);
+  const auto length = [&](Value v) { return e.maximum(e.call(OpId::norm, {v}, {0, 1, axis}), b.number(1)); };
+  const Value dot = e.sum(e.mul(x, y), {axis}, false);
+  const Value by_x = e.div(dot, length(x));
+  b.set(e.cast(e.div(by_x, length(y)), b.type(0).dtype));
 }
 
 }  // namespace tandem::ops

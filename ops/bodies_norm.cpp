@@ -179,6 +179,67 @@ void gradient::layer_norm(Gradient& r) {
   }
 }
 
+void body::rms_norm(Body& b) {
+  Emitter& e = b.e;
+  const Value x = widen(e, b.in(0));
+  const int rank = b.type(0).sizes.rank();
+  Dims axes;
+  for (auto i = rank - static_cast<int>(b.integer(1)); i < rank; ++i) axes.push_back(i);
+  const Value mean = e.mean(e.square(x), axes, true);
+  Value y = e.mul(x, e.rsqrt(e.add(mean, b.number(0))));
+  if (b.in(1)) y = e.mul(y, widen(e, b.in(1)));
+  b.set(e.cast(y, b.type(0).dtype));
+}
+
+namespace {
+
+/// v (C) shaped so that it broadcasts over x (N, C, ...).
+Value per_channel(Emitter& e, Value v, int rank) {
+  Dims sizes = Dims::filled(rank - 1, 1);
+  sizes[0] = e.type(v).sizes[0];
+  return e.reshape(widen(e, v), sizes);
+}
+
+/// y * weight + bias of operands `first` and `first` + 1, if there.
+void set_scaled(Body& b, Value y, int first) {
+  const int rank = b.type(0).sizes.rank();
+  if (b.in(first)) y = b.e.mul(y, per_channel(b.e, b.in(first), rank));
+  if (b.in(first + 1)) y = b.e.add(y, per_channel(b.e, b.in(first + 1), rank));
+  b.set(b.e.cast(y, b.type(0).dtype));
+}
+
+}  // namespace
+
+// The groups as rows (N, groups, channels and positions), normalised as by layer_norm.
+void body::group_norm(Body& b) {
+  Emitter& e = b.e;
+  const Dims sizes = b.type(0).sizes;
+  const int64_t groups = b.integer(1);
+  int64_t rest = sizes[1] / groups;
+  for (int i = 2; i < sizes.rank(); ++i) rest *= sizes[i];
+  const Value rows = e.reshape(b.in(0), {sizes[0], groups, rest});
+  set_scaled(b, e.reshape(normalise(e, rows, 1, b.number(0)).x, sizes), 1);
+}
+
+void body::batch_norm(Body& b) {
+  Emitter& e = b.e;
+  const int rank = b.type(0).sizes.rank();
+  const Value x = widen(e, b.in(0));
+  const Value centered = e.sub(x, per_channel(e, b.in(1), rank));
+  const Value rstd = e.rsqrt(e.add(per_channel(e, b.in(2), rank), b.number(0)));
+  set_scaled(b, e.mul(centered, rstd), 3);
+}
+
+void body::glu(Body& b) {
+  Emitter& e = b.e;
+  const Value x = widen(e, b.in(0));
+  const int axis = normalize_axis(b.integer(0), b.type(0).sizes.rank(), b.op.name, e.location);
+  const int64_t n = b.type(0).sizes[axis];
+  const Value first = e.slice(x, axis, 0, n / 2);
+  const Value gate = e.sigmoid(e.slice(x, axis, n / 2, n));
+  b.set(e.cast(e.mul(first, gate), b.type(0).dtype));
+}
+
 constexpr double kGeluCubic = 0.044715;
 constexpr double kGeluScale = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;  // sqrt(2 / pi)
 

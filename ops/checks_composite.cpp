@@ -45,8 +45,65 @@ void loss(const InferCall& call, const Dims& sizes, std::vector<TensorType>& out
   out.push_back(result_like(call, 0, operand(call, 0).dtype, reduction == 0 ? sizes : Dims{}));
 }
 
+/// A loss of two floating tensors of one type and size.
+void pair_loss(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  need_floating(call, 1);
+  need_one_type(call);
+  if (operand(call, 0).sizes != operand(call, 1).sizes)
+    fail_call(call, "sizes differ: " + operand_text(call) + "; expand one of them if that is meant");
+  loss(call, operand(call, 0).sizes, out);
+}
+
+/// Operand i, if there, holds a number per channel of x (N, C, ...).
+void need_per_channel(const InferCall& call, int i, const char* what) {
+  if (!call.present[static_cast<size_t>(i)]) return;
+  need_floating(call, i);
+  const Dims expected{operand(call, 0).sizes[1]};
+  if (operand(call, i).sizes != expected)
+    fail_call(call, std::string(what) + " must have sizes " + to_string(expected) + ", found " +
+                        operand_text(call));
+}
+
+void need_channels(const InferCall& call) {
+  need_floating(call, 0);
+  if (operand(call, 0).sizes.rank() < 2)
+    fail_call(call, "x must be (N, C, ...), found " + operand_text(call));
+}
+
+/// Weight and bias (operands 1 on) have the sizes of the last axes of x, as many as attribute 1 says.
+void last_axes_norm(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  const TensorType& x = operand(call, 0);
+  const int64_t rank = call.integer(1);
+  if (rank < 1 || rank > x.sizes.rank())
+    fail_call(call, "normalised rank " + std::to_string(rank) + " does not fit " + to_string(x));
+  Dims expected;
+  for (auto i = x.sizes.rank() - static_cast<int>(rank); i < x.sizes.rank(); ++i)
+    expected.push_back(x.sizes[i]);
+  for (int i = 1; i < call.op.n_in; ++i) {
+    if (!call.present[static_cast<size_t>(i)]) continue;
+    need_floating(call, i);
+    if (operand(call, i).sizes != expected)
+      fail_call(call, std::string(i == 1 ? "weight" : "bias") + " must have sizes " + to_string(expected) +
+                          ", found " + operand_text(call));
+  }
+  out.push_back(x);
+}
+
 }  // namespace
 
+void check::std(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 1, out); }
+void check::norm(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 0, out); }
+void check::norm_p(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 1, out); }
+void check::logsumexp(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 0, out); }
+void check::nansum(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 0, out); }
+void check::count_nonzero(const InferCall& call, std::vector<TensorType>& out) {
+  need_tensor(call, 0);
+  const Dims& sizes = operand(call, 0).sizes;
+  const Dims axes = normalize_axes(call.list(0), sizes.rank(), call.op.name, call.where);
+  out.push_back(result_like(call, 0, DType::int64, reduced_sizes(sizes, axes, false)));
+}
 void check::mean(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 0, out); }
 void check::var(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 1, out); }
 void check::any(const InferCall& call, std::vector<TensorType>& out) { reduced_bool(call, out); }
@@ -107,23 +164,37 @@ void check::log_softmax(const InferCall& call, std::vector<TensorType>& out) { a
 void check::gelu(const InferCall& call, std::vector<TensorType>& out) { same_floating(call, out); }
 void check::dropout(const InferCall& call, std::vector<TensorType>& out) { same_floating(call, out); }
 
-void check::layer_norm(const InferCall& call, std::vector<TensorType>& out) {
+void check::layer_norm(const InferCall& call, std::vector<TensorType>& out) { last_axes_norm(call, out); }
+void check::rms_norm(const InferCall& call, std::vector<TensorType>& out) { last_axes_norm(call, out); }
+
+void check::group_norm(const InferCall& call, std::vector<TensorType>& out) {
+  need_channels(call);
+  const TensorType& x = operand(call, 0);
+  const int64_t groups = call.integer(1);
+  if (groups < 1 || x.sizes[1] % groups != 0)
+    fail_call(call, std::to_string(groups) + " groups do not divide the " + std::to_string(x.sizes[1]) +
+                        " channels of " + to_string(x));
+  need_per_channel(call, 1, "weight");
+  need_per_channel(call, 2, "bias");
+  out.push_back(x);
+}
+
+void check::batch_norm(const InferCall& call, std::vector<TensorType>& out) {
+  need_channels(call);
+  constexpr const char* kNames[] = {"x", "mean", "var", "weight", "bias"};
+  for (int i = 1; i < 5; ++i) need_per_channel(call, i, kNames[i]);
+  out.push_back(operand(call, 0));
+}
+
+void check::glu(const InferCall& call, std::vector<TensorType>& out) {
   need_floating(call, 0);
   const TensorType& x = operand(call, 0);
-  const int64_t rank = call.integer(1);
-  if (rank < 1 || rank > x.sizes.rank())
-    fail_call(call, "normalised rank " + std::to_string(rank) + " does not fit " + to_string(x));
-  Dims expected;
-  for (auto i = x.sizes.rank() - static_cast<int>(rank); i < x.sizes.rank(); ++i)
-    expected.push_back(x.sizes[i]);
-  for (int i = 1; i < 3; ++i) {
-    if (!call.present[static_cast<size_t>(i)]) continue;
-    need_floating(call, i);
-    if (operand(call, i).sizes != expected)
-      fail_call(call, std::string(i == 1 ? "weight" : "bias") + " must have sizes " + to_string(expected) +
-                          ", found " + operand_text(call));
-  }
-  out.push_back(x);
+  if (x.sizes.empty()) fail_call(call, "the operand has rank 0: " + operand_text(call));
+  Dims sizes = x.sizes;
+  int64_t& size = sizes[axis_of(call, 0, sizes.rank())];
+  if (size % 2 != 0) fail_call(call, "the axis must have an even size, found " + operand_text(call));
+  size /= 2;
+  out.push_back(result_like(call, 0, x.dtype, sizes));
 }
 
 void check::cross_entropy(const InferCall& call, std::vector<TensorType>& out) {
@@ -138,13 +209,47 @@ void check::cross_entropy(const InferCall& call, std::vector<TensorType>& out) {
   loss(call, labels, out);
 }
 
-void check::mse_loss(const InferCall& call, std::vector<TensorType>& out) {
+void check::nll_loss(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  need_index(call, 1);
+  const Dims& logp = operand(call, 0).sizes;
+  if (logp.rank() != 2) fail_call(call, "log-probabilities must be (N, C), found " + operand_text(call));
+  if (operand(call, 1).sizes != Dims{logp[0]})
+    fail_call(call, "labels must be (N) for log-probabilities (N, C), found " + operand_text(call));
+  need_per_channel(call, 2, "weight");
+  loss(call, operand(call, 1).sizes, out);
+}
+
+void check::mse_loss(const InferCall& call, std::vector<TensorType>& out) { pair_loss(call, out); }
+void check::l1_loss(const InferCall& call, std::vector<TensorType>& out) { pair_loss(call, out); }
+void check::smooth_l1_loss(const InferCall& call, std::vector<TensorType>& out) { pair_loss(call, out); }
+void check::huber_loss(const InferCall& call, std::vector<TensorType>& out) { pair_loss(call, out); }
+void check::binary_cross_entropy(const InferCall& call, std::vector<TensorType>& out) {
+  pair_loss(call, out);
+}
+void check::kl_div(const InferCall& call, std::vector<TensorType>& out) { pair_loss(call, out); }
+void check::soft_margin_loss(const InferCall& call, std::vector<TensorType>& out) { pair_loss(call, out); }
+
+void check::binary_cross_entropy_with_logits(const InferCall& call, std::vector<TensorType>& out) {
+  const bool weighed = call.present[2];
+  if (weighed) {
+    need_floating(call, 2);
+    const Dims& sizes = operand(call, 0).sizes;
+    if (broadcast(sizes, operand(call, 2).sizes, call.op.name, call.where) != sizes)
+      fail_call(call, "the weight of positive cases does not broadcast to the logits: " + operand_text(call));
+  }
+  pair_loss(call, out);
+}
+
+void check::cosine_similarity(const InferCall& call, std::vector<TensorType>& out) {
   need_floating(call, 0);
   need_floating(call, 1);
   need_one_type(call);
-  if (operand(call, 0).sizes != operand(call, 1).sizes)
-    fail_call(call, "sizes differ: " + operand_text(call) + "; expand one of them if that is meant");
-  loss(call, operand(call, 0).sizes, out);
+  const TensorType& a = operand(call, 0);
+  if (a.sizes != operand(call, 1).sizes || a.sizes.empty())
+    fail_call(call, "two tensors of one size with at least one axis are needed, found " + operand_text(call));
+  const Dims axes{axis_of(call, 0, a.sizes.rank())};
+  out.push_back(result_like(call, 0, a.dtype, reduced_sizes(a.sizes, axes, false)));
 }
 
 void check::copy(const InferCall& call, std::vector<TensorType>& out) {

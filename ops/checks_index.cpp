@@ -46,6 +46,36 @@ void need_index_within(const InferCall& call) {
                           operand_text(call));
 }
 
+/// Positions index (n) along an axis of x are changed by src.
+void along_index(const InferCall& call, std::vector<TensorType>& out) {
+  need_index(call, 1);
+  need_rank(call, 0, "the operand");
+  need_same_type(call, 0, 2);
+  const TensorType& x = operand(call, 0);
+  const TensorType& index = operand(call, 1);
+  Dims expected = x.sizes;
+  if (index.sizes.rank() != 1)
+    fail_call(call, "the index must have rank 1, found " + operand_text(call) + "; use scatter_add");
+  expected[axis_of(call, 0, x.sizes.rank())] = index.sizes[0];
+  if (operand(call, 2).sizes != expected)
+    fail_call(call,
+              "the added tensor must have sizes " + to_string(expected) + ", found " + operand_text(call));
+  out.push_back(result_like(call, 0, x.dtype, x.sizes));
+}
+
+/// Elements of x that index names along an axis are changed by src.
+void at_index(const InferCall& call, std::vector<TensorType>& out) {
+  need_index(call, 1);
+  need_rank(call, 0, "the operand");
+  need_same_type(call, 0, 2);
+  const TensorType& x = operand(call, 0);
+  if (operand(call, 1).sizes != operand(call, 2).sizes)
+    fail_call(call, "index and added tensor must have the same sizes, found " + operand_text(call) +
+                        "; slice the larger");
+  need_index_within(call);
+  out.push_back(result_like(call, 0, x.dtype, x.sizes));
+}
+
 }  // namespace
 
 void check::cat(const InferCall& call, std::vector<TensorType>& out) {
@@ -105,32 +135,20 @@ void check::gather(const InferCall& call, std::vector<TensorType>& out) {
   out.push_back(result_like(call, 0, x.dtype, index.sizes));
 }
 
-void check::index_add(const InferCall& call, std::vector<TensorType>& out) {
-  need_index(call, 1);
-  need_rank(call, 0, "the operand");
-  need_same_type(call, 0, 2);
-  const TensorType& x = operand(call, 0);
-  const TensorType& index = operand(call, 1);
-  Dims expected = x.sizes;
-  if (index.sizes.rank() != 1)
-    fail_call(call, "the index must have rank 1, found " + operand_text(call) + "; use scatter_add");
-  expected[axis_of(call, 0, x.sizes.rank())] = index.sizes[0];
-  if (operand(call, 2).sizes != expected)
-    fail_call(call,
-              "the added tensor must have sizes " + to_string(expected) + ", found " + operand_text(call));
-  out.push_back(result_like(call, 0, x.dtype, x.sizes));
-}
+void check::index_add(const InferCall& call, std::vector<TensorType>& out) { along_index(call, out); }
+void check::index_copy(const InferCall& call, std::vector<TensorType>& out) { along_index(call, out); }
+void check::scatter_add(const InferCall& call, std::vector<TensorType>& out) { at_index(call, out); }
+void check::scatter(const InferCall& call, std::vector<TensorType>& out) { at_index(call, out); }
 
-void check::scatter_add(const InferCall& call, std::vector<TensorType>& out) {
+void check::index_fill(const InferCall& call, std::vector<TensorType>& out) {
+  need_tensor(call, 0);
   need_index(call, 1);
   need_rank(call, 0, "the operand");
-  need_same_type(call, 0, 2);
   const TensorType& x = operand(call, 0);
-  if (operand(call, 1).sizes != operand(call, 2).sizes)
-    fail_call(call, "index and added tensor must have the same sizes, found " + operand_text(call) +
-                        "; slice the larger");
-  need_index_within(call);
-  out.push_back(result_like(call, 0, x.dtype, x.sizes));
+  axis_of(call, 0, x.sizes.rank());
+  if (operand(call, 1).sizes.rank() != 1)
+    fail_call(call, "the index must have rank 1, found " + operand_text(call) + "; use scatter");
+  out.push_back(x);
 }
 
 void check::cumsum(const InferCall& call, std::vector<TensorType>& out) {
@@ -171,6 +189,10 @@ void check::full(const InferCall& call, std::vector<TensorType>& out) {
 }
 
 void check::arange(const InferCall& call, std::vector<TensorType>& out) {
+  infer_fill(call, dtype_attribute(call, 0), {call.integer(1)}, out);
+}
+
+void check::linspace(const InferCall& call, std::vector<TensorType>& out) {
   infer_fill(call, dtype_attribute(call, 0), {call.integer(1)}, out);
 }
 

@@ -1,6 +1,7 @@
 // Gradients of whole calls. A composite without a rule of its own is emitted again through a logging emitter,
 // whose log is walked backwards: each value that depends on a wanted operand collects the sum of its users'
 // contributions.
+#include <algorithm>
 #include <memory>
 #include <unordered_map>
 #include <utility>
@@ -107,6 +108,9 @@ void emit_body(Emitter& e, const OpDef& op, std::span<const Value> operands, Wor
   TANDEM_INTERNAL(op.body, std::string(op.name) + " has no body");
   Body b{e, op, operands, words, results};
   op.body(b);
+  // A result is never the operand itself: the gradients of both would be counted as one value's.
+  for (Value& v : std::span(results, static_cast<size_t>(op.n_out)))
+    if (std::find(operands.begin(), operands.end(), v) != operands.end()) v = e.call(OpId::clone, {v});
 }
 
 }  // namespace tandem::ops

@@ -168,6 +168,15 @@ DType compute_type(const InferCall& call) {
                   "is not defined for bool, found " + operand_text(call) + "; cast, or use logical_xor");
       return t;
     }
+    case TypeRule::bits:
+    case TypeRule::integers: {
+      const DType t = promoted_type(call, 0, n);
+      if (is_floating(t) || (t == DType::bool_ && call.op.types == TypeRule::integers))
+        fail_call(call, std::string("is defined for integers") +
+                            (call.op.types == TypeRule::bits ? " and bool" : "") + ", found " +
+                            operand_text(call) + "; cast with to(int64)");
+      return t;
+    }
     case TypeRule::floating: {
       const DType t = promoted_type(call, 0, n);
       return is_floating(t) ? t : DType::float32;

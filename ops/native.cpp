@@ -1,9 +1,10 @@
 // Native kernels: plain C++ over contiguous operands for ops that are no formula: joining, scatters, running
-// sums. Work is split over positions of the result that no two threads share, so the order of additions never
-// depends on threads. Halves are added in float32 and rounded at each store; running sums of floats are kept
-// in double: a block of kScanBlock elements from 0, added to the sum of the blocks before it.
+// sums, sorting. Work is split over positions of the result that no two threads share, so the order of
+// additions never depends on threads. Halves are added in float32 and rounded at each store; running sums of
+// floats are kept in double: a block of kScanBlock elements from 0, added to the sum of the blocks before it.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
@@ -173,7 +174,12 @@ void native::pad(const NativeCall& c) {
             to.outer, from.size * from.inner);
 }
 
-void native::index_add(const NativeCall& c) {
+namespace {
+
+/// `combine(x, v)` for each element v of src and the element x of the result that index (n) along the axis
+/// means.
+template <class Combine>
+void along_index(const NativeCall& c, Combine combine) {
   const AxisSplit to = split_axis(c.out_types[0].sizes, c.words[0]);
   const int64_t n = c.in_types[1].sizes[0];
   if (!indices_fit(c, n, to.size)) return;
@@ -181,7 +187,8 @@ void native::index_add(const NativeCall& c) {
   if (to.outer == 0 || to.inner == 0 || n == 0) return;
   with_type(c.out_types[0].dtype, [&](auto tag) {
     using T = decltype(tag);
-    // Threads split the positions beside the axis, so each sum is built in the order of the index.
+    // Threads split the positions beside the axis, so that what meets at one element does so in the index's
+    // order.
     core::parallel(to.outer * to.inner, std::max<int64_t>(1, kGrain / n), [&](int64_t begin, int64_t end) {
       while (begin < end) {
         const int64_t o = begin / to.inner, first = begin % to.inner;
@@ -189,7 +196,7 @@ void native::index_add(const NativeCall& c) {
         for (int64_t k = 0; k < n; ++k) {
           T* row = output<T>(c) + (o * to.size + index_at(c, k)) * to.inner;
           const T* added = input<T>(c, 2) + (o * n + k) * to.inner;
-          for (int64_t i = first; i < last; ++i) add_to(row[i], added[i]);
+          for (int64_t i = first; i < last; ++i) combine(row[i], added[i]);
         }
         begin += last - first;
       }
@@ -197,11 +204,13 @@ void native::index_add(const NativeCall& c) {
   });
 }
 
-void native::scatter_add(const NativeCall& c) {
+/// The same where index has the sizes of src.
+template <class Combine>
+void at_index(const NativeCall& c, Combine combine) {
   const Dims& sizes = c.out_types[0].sizes;
   const Dims& from = c.in_types[1].sizes;
   const int64_t n = numel(from);
-  const int axis = normalize_axis(c.words[0], sizes.rank(), "scatter_add");
+  const int axis = normalize_axis(c.words[0], sizes.rank(), "scatter");
   if (!indices_fit(c, n, sizes[axis])) return;
   copy_first(c);
   const Dims strides = contiguous_strides(sizes);
@@ -211,9 +220,45 @@ void native::scatter_add(const NativeCall& c) {
     for (int64_t i = 0; i < n; ++i) {
       int64_t to = 0;
       for (int d = 0; d < from.rank(); ++d) to += (d == axis ? index_at(c, i) : at[d]) * strides[d];
-      add_to(output<T>(c)[to], input<T>(c, 2)[i]);
+      combine(output<T>(c)[to], input<T>(c, 2)[i]);
       for (int d = from.rank() - 1; d >= 0 && ++at[d] == from[d]; --d) at[d] = 0;
     }
+  });
+}
+
+constexpr auto kAdd = [](auto& x, auto v) { add_to(x, v); };
+constexpr auto kReplace = [](auto& x, auto v) { x = v; };
+
+}  // namespace
+
+void native::index_add(const NativeCall& c) { along_index(c, kAdd); }
+void native::index_copy(const NativeCall& c) { along_index(c, kReplace); }
+void native::scatter_add(const NativeCall& c) { at_index(c, kAdd); }
+void native::scatter(const NativeCall& c) { at_index(c, kReplace); }
+
+void native::argsort(const NativeCall& c) {
+  const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
+  const bool descending = c.words[1] != 0;
+  if (s.outer * s.size * s.inner == 0) return;
+  with_type(c.in_types[0].dtype, [&](auto tag) {
+    using T = decltype(tag);
+    core::parallel(
+        s.outer * s.inner, std::max<int64_t>(1, kGrain / (16 * s.size)), [&](int64_t begin, int64_t end) {
+          std::vector<int64_t> order(static_cast<size_t>(s.size));
+          for (int64_t line = begin; line < end; ++line) {
+            const int64_t first = line / s.inner * s.size * s.inner + line % s.inner;
+            const auto at = [&](int64_t k) { return load(input<T>(c, 0)[first + k * s.inner]); };
+            const auto below = [&](int64_t i, int64_t j) {
+              const auto a = at(i), b = at(j);
+              return a < b || (a == a && b != b);  // NaN is above all numbers
+            };
+            std::iota(order.begin(), order.end(), int64_t{0});
+            std::stable_sort(order.begin(), order.end(),
+                             [&](int64_t i, int64_t j) { return descending ? below(j, i) : below(i, j); });
+            for (int64_t k = 0; k < s.size; ++k)
+              output<int64_t>(c)[first + k * s.inner] = order[static_cast<size_t>(k)];
+          }
+        });
   });
 }
 

@@ -105,6 +105,8 @@ struct Gradient;
 enum class TypeRule : uint8_t {
   same,        // promoted type in, the same out
   arithmetic,  // the same, bool refused
+  bits,        // the same, floating types refused
+  integers,    // the same, floating types and bool refused
   floating,    // integers and bool become float32
   compare,     // promoted type in, bool out
   logical,     // operands become bool, bool out

@@ -18,6 +18,7 @@ namespace tandem::ops {
 #include "tandem/ops/composite.def"
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/index.def"
+#include "tandem/ops/loss.def"
 #include "tandem/ops/random.def"
 #include "tandem/ops/reduction.def"
 #include "tandem/ops/special.def"
@@ -36,6 +37,28 @@ S constant(S like, double value);
 S sign(S a);
 S pow(S a, S b);
 S softplus(S a);
+S fmod(S a, S b);
+S hypot(S a, S b);
+S lerp(S a, S b, S weight);
+S logaddexp(S a, S b);
+S xlogy(S a, S b);
+/// sqrt(1 - a^2)
+S other_leg(S a);
+S sinh(S a);
+S cosh(S a);
+S asinh(S a);
+S acosh(S a);
+S atanh(S a);
+S erfinv(S a);
+S hardsigmoid(S a);
+S elu(S a, S alpha);
+S selu(S a);
+S fmax(S a, S b);
+S fmin(S a, S b);
+S heaviside(S a, S at_zero);
+/// +infinity (sign 1), -infinity (-1) or either (0).
+S is_infinite(S a, int sign = 0);
+S signbit(S a);
 }  // namespace formula
 namespace gradient {
 Value pow_base(Emitter& e, Value g, Value a, Value b);
@@ -45,6 +68,26 @@ Value larger(Emitter& e, Value g, Value a, Value b);
 Value silu(Emitter& e, Value g, Value a);
 Value erf(Emitter& e, Value g, Value a);
 Value remainder_divisor(Emitter& e, Value g, Value a, Value b);
+Value fmod_divisor(Emitter& e, Value g, Value a, Value b);
+Value copysign(Emitter& e, Value g, Value a, Value y);
+Value lerp_weight(Emitter& e, Value g, Value a, Value b);
+Value xlogy_factor(Emitter& e, Value g, Value a, Value b);
+Value logit(Emitter& e, Value g, Value a);
+/// Gradient of atan2(a, b) for `a`: g * b / (a^2 + b^2).
+Value atan2(Emitter& e, Value g, Value a, Value b);
+Value erfinv(Emitter& e, Value g, Value y);
+/// g where low < a < high, else 0.
+Value between(Emitter& e, Value g, Value a, Value low, Value high);
+Value between(Emitter& e, Value g, Value a, double low, double high);
+Value leaky_relu(Emitter& e, Value g, Value a, Value slope);
+Value hardswish(Emitter& e, Value g, Value a);
+/// g * alpha * exp(a / width) where a is negative, else g.
+Value elu(Emitter& e, Value g, Value a, Value alpha, Value width);
+Value selu(Emitter& e, Value g, Value a);
+Value mish(Emitter& e, Value g, Value a);
+/// g where `first` holds or b is NaN, else 0; and the rest of it.
+Value chosen(Emitter& e, Value g, Value first, Value b);
+Value not_chosen(Emitter& e, Value g, Value first, Value b);
 }  // namespace gradient
 
 /// The operand in float32 if it is a half: composites round once, at their end.

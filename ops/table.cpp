@@ -1,5 +1,6 @@
 // The op table: every row of the .def files as one constant array, completed and checked at compile time.
 #include <cstring>
+#include <numbers>
 #include <string_view>
 #include <unordered_map>
 
@@ -51,11 +52,38 @@ using enum AttrType;
 #define TANDEM_POINTWISE3(name, rule, expression, grad, samples_, doc_)                                  \
   TANDEM_ROW(name, pointwise, .n_in = 3, .types = TypeRule::rule, TANDEM_FORMULA(3, (expression)), grad, \
              .samples = samples_, .doc = doc_)
+// What the columns of parametric.def stand for: parameters are symbols in the formula and values in the
+// gradient.
+#define TANDEM_PARAMETRIC(name, rule, parameters, symbols, expression, values, reads_, da, samples_, doc_) \
+  TANDEM_ROW(                                                                                              \
+      name, pointwise, .attrs = {parameters}, .types = TypeRule::rule,                                     \
+      .formula =                                                                                           \
+          [](ScalarGraph&, const S* in, S* out) {                                                          \
+            [[maybe_unused]] const S a = in[0], symbols;                                                   \
+            out[0] = expression;                                                                           \
+          },                                                                                               \
+      .gradient =                                                                                          \
+          [](Gradient& r) {                                                                                \
+            TANDEM_SYMBOLS(1)                                                                              \
+            [[maybe_unused]] const Value values;                                                           \
+            if (r.needs(0)) r.set(0, da);                                                                  \
+          },                                                                                               \
+      .reads = {reads_}, .samples = samples_, .doc = doc_)
+#define TANDEM_COMMA ,
+#define TANDEM_PARAMETRIC1(name, rule, p, default_, expression, reads_, da, samples_, doc_)        \
+  TANDEM_PARAMETRIC(name, rule, {#p TANDEM_COMMA floating}, p = cast(in[1] TANDEM_COMMA a.type()), \
+                    (expression), p = r.number(0), reads_, da, samples_, doc_)
+#define TANDEM_PARAMETRIC2(name, rule, p, default_p, q, default_q, expression, reads_, da, samples_, doc_) \
+  TANDEM_PARAMETRIC(                                                                                       \
+      name, rule, {#p TANDEM_COMMA floating} TANDEM_COMMA{#q TANDEM_COMMA floating},                       \
+      p = cast(in[1] TANDEM_COMMA a.type()) TANDEM_COMMA q = cast(in[2] TANDEM_COMMA a.type()),            \
+      (expression), p = r.number(0) TANDEM_COMMA q = r.number(1), reads_, da, samples_, doc_)
 #define TANDEM_ENTRY TANDEM_ROW
 
 constexpr OpDef kRows[] = {
 // clang-format off
 #include "tandem/ops/pointwise.def"
+#include "tandem/ops/parametric.def"
 #include "tandem/ops/special.def"
 #include "tandem/ops/reduction.def"
 #include "tandem/ops/view.def"
@@ -63,6 +91,7 @@ constexpr OpDef kRows[] = {
 #include "tandem/ops/random.def"
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/composite.def"
+#include "tandem/ops/loss.def"
 #include "tandem/ops/update.def"
     // clang-format on
 };

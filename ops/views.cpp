@@ -137,4 +137,45 @@ Layout view::squeeze(const InferCall& call, const Layout& in) {
   return out;
 }
 
+Layout view::diagonal(const InferCall& call, const Layout& in) {
+  const int rank = in.sizes.rank();
+  if (rank < 2) fail_call(call, "needs two axes, found " + to_string(operand(call, 0)));
+  const int a = axis_of(call, 1, rank), b = axis_of(call, 2, rank);
+  if (a == b) fail_call(call, "both axes are " + std::to_string(a));
+  const int64_t offset = call.integer(0);
+  const int64_t rows = in.sizes[a], columns = in.sizes[b];
+  const int64_t down = offset < 0 ? (offset < -rows ? rows : -offset) : 0,
+                right = std::clamp<int64_t>(offset, 0, columns);
+  const int64_t length = std::max<int64_t>(0, std::min(rows - down, columns - right));
+  Layout out{{}, {}, in.offset};
+  if (length > 0) out.offset += down * in.strides[a] + right * in.strides[b];
+  for (int i = 0; i < rank; ++i) {
+    if (i == a || i == b) continue;
+    out.sizes.push_back(in.sizes[i]);
+    out.strides.push_back(in.strides[i]);
+  }
+  out.sizes.push_back(length);
+  out.strides.push_back(in.strides[a] + in.strides[b]);
+  return out;
+}
+
+Layout view::unfold(const InferCall& call, const Layout& in) {
+  const int rank = in.sizes.rank();
+  if (rank == 0 || rank == kMaxRank)
+    fail_call(call, "needs at least one axis, and room for another, found " + to_string(operand(call, 0)));
+  const int axis = axis_of(call, 0, rank);
+  const int64_t size = call.integer(1), step = call.integer(2);
+  if (size < 0 || size > in.sizes[axis])
+    fail_call(call, "windows of " + std::to_string(size) + " positions do not fit axis " +
+                        std::to_string(axis) + " of " + to_string(operand(call, 0)));
+  if (step <= 0) fail_call(call, "the step must be positive, found " + std::to_string(step));
+  Layout out = in;
+  const int64_t windows = (in.sizes[axis] - size) / step + 1;
+  out.sizes[axis] = windows;
+  out.strides[axis] = windows > 1 ? in.strides[axis] * step : in.strides[axis];
+  out.sizes.push_back(size);
+  out.strides.push_back(in.strides[axis]);
+  return out;
+}
+
 }  // namespace tandem::ops

@@ -72,6 +72,13 @@ class Activation : public Module {
 using ReLU = Activation<relu>;
 using Tanh = Activation<tanh>;
 using Sigmoid = Activation<sigmoid>;
+using ReLU6 = Activation<relu6>;
+using SELU = Activation<selu>;
+using Mish = Activation<mish>;
+using LogSigmoid = Activation<logsigmoid>;
+using Softsign = Activation<softsign>;
+using Hardsigmoid = Activation<hardsigmoid>;
+using Hardswish = Activation<hardswish>;
 /// x * sigmoid(x)
 using SiLU = Activation<silu>;
 

@@ -63,9 +63,10 @@ Outcome run(const OpDef& op, const Sample& s, std::vector<Tensor> in, bool gradi
   return o;
 }
 
-void check_op(const OpDef& op, OperandLayout layout, DType type, bool gradients) {
+/// The first `most` good samples.
+void check_op(const OpDef& op, OperandLayout layout, DType type, bool gradients, int most = 1000) {
   for (const Sample& s : tandem::ops::samples(op)) {
-    if (s.must_throw) continue;
+    if (s.must_throw || most-- <= 0) continue;
     const Lists values = values_for(s, layout, rounded(s, type, operand_values(s, 11)));
     const auto expected = expected_results(op, s, type, values);
     if (!expected) continue;
@@ -85,7 +86,14 @@ void check_op(const OpDef& op, OperandLayout layout, DType type, bool gradients)
 
 }  // namespace
 
-TEST_CASE("cuda ops: every sample of every op gives what the CPU gives", "[cuda]") {
+TEST_CASE("cuda ops: two samples of every op give what the CPU gives", "[cuda]") {
+  need_device();
+  for (int i = 0; i < tandem::ops::kOpCount; ++i)
+    check_op(tandem::ops::def(static_cast<tandem::ops::OpId>(i)), OperandLayout::contiguous, DType::float32,
+             false, 2);
+}
+
+TEST_CASE("cuda ops: every sample of every op gives what the CPU gives", "[cuda][simulator]") {
   need_device();
   for (int i = 0; i < tandem::ops::kOpCount; ++i)
     check_op(tandem::ops::def(static_cast<tandem::ops::OpId>(i)), OperandLayout::contiguous, DType::float32,

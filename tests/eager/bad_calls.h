@@ -309,6 +309,77 @@ inline std::vector<BadCall> undefined_rows() {
   };
 }
 
+/// Functions of arrange.h and losses.h, and their methods.
+inline std::vector<BadCall> arrange_rows() {
+  const Tensor none;
+  const auto a = [] { return td::ones({2, 3}); };
+  const auto i = [] { return td::zeros({2, 3}, {.dtype = td::int64}); };
+  return {
+      TANDEM_BAD("unflatten sizes", "unflatten|(2, 2)|(2, 3)", a().unflatten(1, {2, 2})),
+      TANDEM_BAD("movedim axis", "movedim|3", a().movedim(3, 0)),
+      TANDEM_BAD("diagonal axes", "diagonal|both axes are 1", a().diagonal(0, 1, -1)),
+      TANDEM_BAD("unfold size", "unfold|4|(2, 3)", a().unfold(1, 4, 1)),
+      TANDEM_BAD("unfold step", "unfold|step|0", a().unfold(1, 2, 0)),
+      TANDEM_BAD("flip axis", "flip|2", a().flip({2})),
+      TANDEM_BAD("roll axis", "roll|-3", a().roll(1, -3)),
+      TANDEM_BAD("repeat axes", "repeat|(2,)|(2, 3)", a().repeat({2})),
+      TANDEM_BAD("repeat_interleave", "repeat_interleave|-1", a().repeat_interleave(-1)),
+      TANDEM_BAD("tril of a vector", "tril|(3,)", td::ones({3}).tril()),
+      TANDEM_BAD("diag of three axes", "diag|(1, 1, 1)", td::diag(td::ones({1, 1, 1}))),
+      TANDEM_BAD("rot90 axes", "rot90|both axes", td::rot90(a(), 1, 0, -2)),
+      TANDEM_BAD("split sizes", "split|(1, 1)|(2, 3)", td::split(a(), {1, 1}, 1)),
+      TANDEM_BAD("split size", "split|0", td::split(a(), 0)),
+      TANDEM_BAD("chunks", "chunk|0", td::chunk(a(), 0)),
+      TANDEM_BAD("unbind axis", "2", td::unbind(a(), 2)),
+      TANDEM_BAD("sort axis", "argsort|2", a().sort(2)),
+      TANDEM_BAD("topk", "topk|[0, 3]|4", a().topk(4)),
+      TANDEM_BAD("kthvalue", "kthvalue|[1, 3]|0", a().kthvalue(0)),
+      TANDEM_BAD("median of nothing", "median|(0,)", td::ones({0}).median(0)),
+      TANDEM_BAD("quantile share", "quantile|1.5", a().quantile(1.5)),
+      TANDEM_BAD("quantile of integers", "quantile|int64", i().quantile(0.5, 1)),
+      TANDEM_BAD("cummax axis", "cummax|2", a().cummax(2)),
+      TANDEM_BAD("norm p", "norm|p", a().norm(NAN)),
+      TANDEM_BAD("norm of integers", "norm|int64", i().norm()),
+      TANDEM_BAD("std of integers", "std|int64", i().std()),
+      TANDEM_BAD("scatter sizes", "scatter|(2, 3)|(1, 3)", a().scatter(0, i(), td::ones({1, 3}))),
+      TANDEM_BAD("index_copy index", "index_copy|rank 1|(2, 3)", a().index_copy(0, i(), a())),
+      TANDEM_BAD("index_put indices", "index_put|0|(2, 3)", a().index_put({}, a())),
+      TANDEM_BAD("masked_select mask", "masked_select|bool|float32", td::masked_select(a(), a())),
+      TANDEM_BAD("searchsorted axes", "searchsorted|(2, 3)|(4, 1)", td::searchsorted(a(), td::ones({4, 1}))),
+      TANDEM_BAD("one_hot classes", "one_hot|-2", td::one_hot(i(), -2)),
+      TANDEM_BAD("eye size", "eye|-1", td::eye(-1)),
+      TANDEM_BAD("linspace steps", "linspace|-1", td::linspace(0, 1, -1)),
+      TANDEM_BAD("normal deviation", "normal|-1", td::normal(0, -1, {2})),
+      TANDEM_BAD("multinomial", "multinomial|4 of 3|replacement", td::multinomial(a(), 4)),
+      TANDEM_BAD("bmm ranks", "bmm|rank 3|(2, 3)", td::bmm(a(), a())),
+      TANDEM_BAD("dot ranks", "dot|(2, 3)", td::dot(a(), a())),
+      TANDEM_BAD("einsum sizes", "einsum|letter 'j'|3 and 2", td::einsum("ij,jk->ik", {a(), a()})),
+      TANDEM_BAD("einsum letters", "einsum|letter 'z'", td::einsum("ij->z", {a()})),
+      TANDEM_BAD("bits of floats", "bitwise_and|integers and bool|float32", a() & a()),
+      TANDEM_BAD("shift of bools", "bitwise_left_shift|bool", td::bitwise_left_shift(a() > 0, a() > 0)),
+      TANDEM_BAD("prelu weights", "prelu|(4,)|(2, 3)", td::prelu(a(), td::ones({4}))),
+      TANDEM_BAD("glu size", "glu|even|(2, 3)", td::glu(a())),
+      TANDEM_BAD("huber delta", "huber_loss|delta|0", td::huber_loss(a(), a(), td::Reduction::mean, 0)),
+      TANDEM_BAD("smooth_l1 beta", "smooth_l1_loss|beta|-1",
+                 td::smooth_l1_loss(a(), a(), td::Reduction::mean, -1)),
+      TANDEM_BAD("l1 sizes", "l1_loss|(2, 3)|(3,)", td::l1_loss(a(), td::ones({3}))),
+      TANDEM_BAD("batchmean", "mse_loss|reduction", td::mse_loss(a(), a(), td::Reduction::batchmean)),
+      TANDEM_BAD("label smoothing", "cross_entropy|label_smoothing|2",
+                 td::cross_entropy(a(), td::zeros({2}, {.dtype = td::int64}), {.label_smoothing = 2})),
+      TANDEM_BAD("group_norm groups", "group_norm|2 groups|3 channels", td::group_norm(a(), 2)),
+      TANDEM_BAD("batch_norm statistics", "batch_norm|mean|(3,)",
+                 td::batch_norm(a(), td::ones({2}), td::ones({3}))),
+      TANDEM_BAD("instance_norm rank", "instance_norm|(2, 3)", td::instance_norm(a())),
+      TANDEM_BAD("undefined sort", "undefined tensor", none.sort()),
+      TANDEM_BAD("undefined norm", "undefined tensor", none.norm()),
+      TANDEM_BAD("undefined split", "undefined tensor", td::split(none, 2)),
+      TANDEM_BAD("undefined masked_select", "undefined tensor", td::masked_select(none, none)),
+      TANDEM_BAD("undefined in einsum", "undefined tensor", td::einsum("i", {none})),
+      TANDEM_BAD("undefined loss", "undefined tensor", td::l1_loss(none, a())),
+      TANDEM_BAD("undefined index_put", "undefined tensor", none.index_put({}, a())),
+  };
+}
+
 inline std::vector<BadCall> autograd_rows() {
   const auto w = [] { return td::ones({3}).detach().clone().requires_grad_(); };
   const auto grad = [](const Tensor& out, const Tensor& in, td::Location where) {
@@ -334,7 +405,8 @@ inline std::vector<BadCall> autograd_rows() {
 /// All rows that can stand inside of a traced body, too.
 inline std::vector<BadCall> bad_calls() {
   std::vector<BadCall> all;
-  for (const auto& rows : {shape_rows(), type_rows(), range_rows(), undefined_rows(), autograd_rows()})
+  for (const auto& rows :
+       {shape_rows(), type_rows(), range_rows(), undefined_rows(), arrange_rows(), autograd_rows()})
     all.insert(all.end(), rows.begin(), rows.end());
   return all;
 }
@@ -353,6 +425,14 @@ inline std::vector<BadCall> value_rows() {
       TANDEM_BAD("embedding", "embedding|index|out of range", td::embedding(at(5), a()).sum().item<float>()),
       TANDEM_BAD("scatter_add", "scatter_add|index|out of range",
                  a().scatter_add(0, at(7).view({2, 1}), td::ones({2, 1})).sum().item<float>()),
+      TANDEM_BAD("one_hot", "one_hot|out of range", td::one_hot(at(2), 2).sum().item<float>()),
+      TANDEM_BAD("scatter", "scatter|index|out of range",
+                 a().scatter(0, at(7).view({2, 1}), td::ones({2, 1})).sum().item<float>()),
+      TANDEM_BAD("index_fill", "index_fill|index|out of range",
+                 a().index_fill(0, at(2), 1).sum().item<float>()),
+      TANDEM_BAD("index_put", "index_copy|out of range",
+                 a().index_put(std::vector<Tensor>{at(2)}, td::ones({3})).sum().item<float>()),
+      TANDEM_BAD("nll label", "nll_loss|out of range", td::nll_loss(a(), at(3)).item<float>()),
       TANDEM_BAD("label", "cross_entropy|out of range", td::cross_entropy(a(), at(3)).item<float>()),
       TANDEM_BAD("negative label", "cross_entropy|out of range",
                  td::cross_entropy(a(), at(-1)).item<float>()),

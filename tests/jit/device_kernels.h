@@ -115,10 +115,13 @@ inline bool calls_double_functions(const Kernel& k) {
       case ScalarOp::expm1:
       case ScalarOp::log:
       case ScalarOp::log1p:
+      case ScalarOp::log2:
       case ScalarOp::sin:
       case ScalarOp::cos:
       case ScalarOp::tanh:
       case ScalarOp::erf:
+      case ScalarOp::erfc:
+      case ScalarOp::atan2:
       case ScalarOp::pow:
         return n.type == DType::float64;
       default:

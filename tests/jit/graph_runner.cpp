@@ -101,6 +101,8 @@ bool may_jump(const ops::OpDef& d) {
     case ops::TypeRule::same:
     case ops::TypeRule::arithmetic:
     case ops::TypeRule::floating:
+    case ops::TypeRule::bits:
+    case ops::TypeRule::integers:
       return true;
   }
   return false;

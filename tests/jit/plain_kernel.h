@@ -190,6 +190,9 @@ class PlainKernel {
       if (op == ScalarOp::logical_or) return word(a || b);
       if (op == ScalarOp::logical_xor) return word(a != b);
       if (op == ScalarOp::logical_not) return word(!a);
+      if (op == ScalarOp::bit_and) return word(a && b);
+      if (op == ScalarOp::bit_or) return word(a || b);
+      if (op == ScalarOp::bit_xor) return word(a != b);
     } else {
       if (op == ScalarOp::add) return word(td_add(a, b));
       if (op == ScalarOp::sub) return word(td_sub(a, b));
@@ -201,6 +204,11 @@ class PlainKernel {
       if (op == ScalarOp::abs) return word(td_abs(a));
       if constexpr (std::is_integral_v<T>) {
         if (op == ScalarOp::idiv) return word(td_idiv(a, b));
+        if (op == ScalarOp::bit_and) return word(static_cast<T>(a & b));
+        if (op == ScalarOp::bit_or) return word(static_cast<T>(a | b));
+        if (op == ScalarOp::bit_xor) return word(static_cast<T>(a ^ b));
+        if (op == ScalarOp::shl) return word(td_shl(a, b));
+        if (op == ScalarOp::shr) return word(td_shr(a, b));
       } else {
         switch (op) {
           case ScalarOp::div:
@@ -217,6 +225,14 @@ class PlainKernel {
             return word(td_log(a));
           case ScalarOp::log1p:
             return word(td_log1p(a));
+          case ScalarOp::log2:
+            return word(td_log2(a));
+          case ScalarOp::erfc:
+            return word(td_erfc(a));
+          case ScalarOp::atan2:
+            return word(td_atan2(a, b));
+          case ScalarOp::copysign:
+            return word(td_copysign(a, b));
           case ScalarOp::sin:
             return word(td_sin(a));
           case ScalarOp::cos:

@@ -27,7 +27,9 @@ constexpr OpKind kKinds[] = {OpKind::pointwise, OpKind::pointwise, OpKind::point
                              OpKind::reduction, OpKind::reduction, OpKind::view,        OpKind::view,
                              OpKind::piecewise, OpKind::gather,    OpKind::scatter,     OpKind::scan,
                              OpKind::random,    OpKind::fill,      OpKind::contraction, OpKind::composite,
-                             OpKind::composite};
+                             OpKind::composite, OpKind::composite};
+
+constexpr int64_t kClasses = 5;
 
 class Generator : RandomValues {
  public:
@@ -90,7 +92,7 @@ class Generator : RandomValues {
       const size_t inputs = r_.arguments.inputs.size(), words = r_.arguments.numbers.size(),
                    known = pool_.size(), n_numbers = numbers_.size();
       if (draw(c) && small_enough(c) && emit(c)) {
-        if (one_in(6)) twins(c);
+        if (one_in(c.op->kind == OpKind::fill ? 2 : 6)) twins(c);
         if (one_in(3)) sibling(c);
         if (one_in(6)) column_sums();
         if (one_in(3)) temptation();
@@ -208,7 +210,9 @@ class Generator : RandomValues {
       }
       if (twin.op->kind == OpKind::random || twin.op->kind == OpKind::fill)
         for (Value& v : twin.in)
-          if (type(v).number && type(v).dtype == DType::int64) v = run_time_int(between(0, 50));
+          if (type(v).number)
+            v = type(v).dtype == DType::int64 ? run_time_int(between(0, 50))
+                                              : run_time(static_cast<double>(between(1, 15)) / 16);
       if (!emit(twin)) return;
     }
   }
@@ -261,8 +265,11 @@ class Generator : RandomValues {
     return pick();
   }
   void pointwise(Call& c) {
+    const bool whole = c.op->types == ops::TypeRule::bits || c.op->types == ops::TypeRule::integers;
     c.in.push_back(pick());
     const Dims first = type(c.in[0]).sizes;
+    if (whole && is_floating(type(c.in[0]).dtype))
+      c.in[0] = input(one_in(2) ? DType::int64 : DType::int32, first);
     for (int k = 1; k < c.op->n_in; ++k) {
       switch (below(5)) {
         case 0:
@@ -280,6 +287,7 @@ class Generator : RandomValues {
           c.in.push_back(fitted(first));
           break;
       }
+      if (whole && is_floating(type(c.in.back()).dtype)) c.in.back() = input(DType::int32, first);
     }
     if (c.op->n_in > 1 && one_in(4)) std::swap(c.in[0], c.in[1]);
   }
@@ -361,12 +369,20 @@ class Generator : RandomValues {
   }
 
   void composite(Call& c) {
-    const Value x = pick();
+    constexpr uint64_t kPerChannel = 6;
+    const uint64_t family = one_in(5) ? kPerChannel : below(4);  // operands of an op tend to be of one sort
+    Value x = pick();
+    if (c.op->id == OpId::one_hot) {
+      const Dims index = labels(type(x).sizes);
+      x = input(DType::int64, index, 0, kClasses);
+    } else if (family == kPerChannel && type(x).sizes.rank() != 2 && numel(type(x).sizes) > 0 && one_in(2)) {
+      const Dims from = type(x).sizes;
+      x = emitter_.reshape(x, {from.empty() ? 1 : from[0], numel(from) / (from.empty() ? 1 : from[0])});
+    }
     const Dims s = type(x).sizes;
     int64_t least = 5;  // indices below it are good along any axis
     for (const int64_t d : s) least = std::min(least, std::max<int64_t>(1, d));
     const bool optional_left_out = one_in(3);
-    const uint64_t family = below(4);  // operands of an op tend to be of one sort
     c.in = {x};
     for (int k = 1; k < c.op->n_in; ++k) {
       const bool may_miss = k >= c.op->n_in - c.op->n_optional;
@@ -374,7 +390,7 @@ class Generator : RandomValues {
         c.in.push_back({});
         continue;
       }
-      switch (one_in(2) ? below(6) : family) {
+      switch (family == kPerChannel ? (k == 1 && one_in(2) ? 3 : family) : one_in(2) ? below(6) : family) {
         case 0:
         case 1:
           c.in.push_back(like(x, s, least));
@@ -386,7 +402,11 @@ class Generator : RandomValues {
           break;
         }
         case 3:
-          c.in.push_back(input(DType::int64, labels(s), 0, least));
+          c.in.push_back(
+              input(DType::int64, family == kPerChannel && !s.empty() ? Dims{s[0]} : labels(s), 0, least));
+          break;
+        case kPerChannel:
+          c.in.push_back(like(x, {s.rank() > 1 ? s[1] : 1}, least));
           break;
         case 4:
           c.in.push_back(input(DType::bool_, s));
@@ -425,6 +445,10 @@ class Generator : RandomValues {
             c.words.push_back(one_in(3) ? between(-3, 6) : 1 << 20);
           else if (name == "step")
             c.words.push_back(between(1, 3));
+          else if (name == "classes")
+            c.words.push_back(kClasses);
+          else if (name == "axis2")
+            c.words.push_back(between(-1, 1));
           else
             c.words.push_back(between(0, 2));
           break;
@@ -441,6 +465,8 @@ class Generator : RandomValues {
       l = s;
     } else if (name == "sizes") {
       l = c.op->id == OpId::expand ? expanded(s) : reshaped(s);
+    } else if (name == "repeats") {
+      for (int i = 0; i < s.rank(); ++i) l.push_back(between(0, 3));
     } else if (c.op->id == OpId::permute) {
       l = permutation(s.rank());
     } else if (!one_in(4)) {
@@ -449,32 +475,6 @@ class Generator : RandomValues {
     }
     c.words.push_back(l.rank());
     c.words.insert(c.words.end(), l.begin(), l.end());
-  }
-  Dims expanded(const Dims& s) {
-    Dims l = s;
-    for (int i = 0; i < l.rank(); ++i)
-      if (l[i] == 1 && one_in(2)) l[i] = between(1, 5);
-    if (l.rank() < kMaxRank && one_in(2)) l.insert(0, between(1, 3));
-    return l;
-  }
-  Dims reshaped(const Dims& s) {
-    Dims l = s;
-    if (l.rank() > 0 && one_in(3)) {
-      l = {-1};
-    } else if (l.rank() > 1 && one_in(2)) {
-      const int i = static_cast<int>(below(static_cast<uint64_t>(l.rank() - 1)));
-      l[i] *= l[i + 1];
-      l.erase(i + 1);
-    } else if (l.rank() > 0 && l.rank() < kMaxRank) {
-      const int i = static_cast<int>(below(static_cast<uint64_t>(l.rank())));
-      for (const int64_t f : {7, 5, 3, 2, 1})
-        if (l[i] % f == 0) {
-          l.insert(i, f);
-          l[i + 1] /= f;
-          break;
-        }
-    }
-    return l;
   }
 };
 

@@ -17,7 +17,7 @@ using namespace tandem::test;
 namespace {
 
 constexpr uint64_t kFirstSeed = 1;
-constexpr int kGraphs = 300;
+constexpr int kGraphs = 500;
 constexpr int kCompiledEvery = 6;  // the host compiler takes about a second for a dozen kernels
 
 // --- Coverage ---

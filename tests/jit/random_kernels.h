@@ -291,10 +291,10 @@ class Generator {
       case 2: {
         const Item* a = find(floating);
         if (a == nullptr) return convert();
-        const ScalarOp op =
-            choose({ScalarOp::neg, ScalarOp::abs, ScalarOp::sqrt, ScalarOp::exp, ScalarOp::expm1,
-                    ScalarOp::log, ScalarOp::log1p, ScalarOp::sin, ScalarOp::cos, ScalarOp::tanh,
-                    ScalarOp::erf, ScalarOp::floor, ScalarOp::ceil, ScalarOp::round, ScalarOp::trunc});
+        const ScalarOp op = choose(
+            {ScalarOp::neg, ScalarOp::abs, ScalarOp::sqrt, ScalarOp::exp, ScalarOp::expm1, ScalarOp::log,
+             ScalarOp::log1p, ScalarOp::sin, ScalarOp::cos, ScalarOp::tanh, ScalarOp::erf, ScalarOp::erfc,
+             ScalarOp::log2, ScalarOp::floor, ScalarOp::ceil, ScalarOp::round, ScalarOp::trunc});
         return apply(op, {*a}, a->s.type());
       }
       case 3:
@@ -306,9 +306,11 @@ class Generator {
         const ScalarOp op =
             floating(a->s.type())
                 ? choose({ScalarOp::add, ScalarOp::sub, ScalarOp::mul, ScalarOp::div, ScalarOp::mod,
-                          ScalarOp::min, ScalarOp::max, ScalarOp::pow, ScalarOp::fma})
+                          ScalarOp::min, ScalarOp::max, ScalarOp::pow, ScalarOp::fma, ScalarOp::atan2,
+                          ScalarOp::copysign})
                 : choose({ScalarOp::add, ScalarOp::sub, ScalarOp::mul, ScalarOp::idiv, ScalarOp::mod,
-                          ScalarOp::min, ScalarOp::max, ScalarOp::neg, ScalarOp::abs});
+                          ScalarOp::min, ScalarOp::max, ScalarOp::neg, ScalarOp::abs, ScalarOp::bit_and,
+                          ScalarOp::bit_or, ScalarOp::bit_xor, ScalarOp::shl, ScalarOp::shr});
         std::vector<Item> in = {*a, *b, *find([a](DType t) { return t == a->s.type(); })};
         in.resize(static_cast<size_t>(ops::arity(op)));
         return apply(op, in, a->s.type());

@@ -216,4 +216,32 @@ void RandomValues::finish() {
   if (one_in(8)) g.outputs.push_back(g.outputs[0]);
 }
 
+Dims RandomValues::expanded(const Dims& s) {
+  Dims l = s;
+  for (int i = 0; i < l.rank(); ++i)
+    if (l[i] == 1 && one_in(2)) l[i] = between(1, 5);
+  if (l.rank() < kMaxRank && one_in(2)) l.insert(0, between(1, 3));
+  return l;
+}
+
+Dims RandomValues::reshaped(const Dims& s) {
+  Dims l = s;
+  if (l.rank() > 0 && one_in(3)) {
+    l = {-1};
+  } else if (l.rank() > 1 && one_in(2)) {
+    const int i = static_cast<int>(below(static_cast<uint64_t>(l.rank() - 1)));
+    l[i] *= l[i + 1];
+    l.erase(i + 1);
+  } else if (l.rank() > 0 && l.rank() < kMaxRank) {
+    const int i = static_cast<int>(below(static_cast<uint64_t>(l.rank())));
+    for (const int64_t f : {7, 5, 3, 2, 1})
+      if (l[i] % f == 0) {
+        l.insert(i, f);
+        l[i + 1] /= f;
+        break;
+      }
+  }
+  return l;
+}
+
 }  // namespace tandem::test

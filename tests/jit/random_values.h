@@ -23,6 +23,10 @@ class RandomValues {
   Dims sizes(int rank);
   Dims permutation(int rank);
 
+  /// Sizes that `s` can be expanded to, or shown as.
+  Dims expanded(const Dims& s);
+  Dims reshaped(const Dims& s);
+
   // Values that exist.
   const ops::TensorType& type(ops::Value v) { return r_.graph.type(v.id); }
   ops::Value pick();

@@ -34,6 +34,8 @@ class ReferenceEmitter : public ops::Emitter {
   std::deque<ReferenceTensor> tensors_;
 };
 
+/// `v` as an element of type `t` holds it; floating types are not rounded to.
+double to_type(double v, DType t);
 /// One pointwise scalar expression in double arithmetic; floating and integer nodes as scalar.def says.
 /// `load(i)`, `number(i)` and `index` give the leaves.
 struct ScalarLeaves {

@@ -1,0 +1,103 @@
+// Public functions that make, rearrange, look up and order elements. Names, argument order and defaults are
+// PyTorch's. Included by functions.h. Stateless but for the default generator; any thread.
+#pragma once
+
+#include <initializer_list>
+
+#include "tandem/eager/tensor.h"
+
+namespace tandem {
+
+/// Results that are found along an axis, and where (int64).
+struct ValuesIndices {
+  Tensor values, indices;
+};
+struct MinMax {
+  Tensor min, max;
+};
+
+// Creation.
+/// Ones on the diagonal of (n, m), m = n unless said.
+Tensor eye(int64_t n, std::optional<int64_t> m = {}, TensorOptions options = {},
+           Location where = Location::here());
+/// `steps` numbers from start to end, both included.
+Tensor linspace(double start, double end, int64_t steps, TensorOptions options = {},
+                Location where = Location::here());
+/// base to the powers of linspace(start, end, steps).
+Tensor logspace(double start, double end, int64_t steps, double base = 10, TensorOptions options = {},
+                Location where = Location::here());
+/// 0 and 1 with the probabilities p, in p's sizes and type.
+Tensor bernoulli(const Tensor& p, Generator* generator = nullptr, Location where = Location::here());
+/// Normal numbers of the mean and deviation given per element (which broadcast).
+Tensor normal(const Tensor& mean, const Tensor& std, Generator* generator = nullptr,
+              Location where = Location::here());
+Tensor normal(double mean, double std, const Dims& sizes, TensorOptions options = {},
+              Generator* generator = nullptr, Location where = Location::here());
+/// n positions drawn along the last axis with probabilities in proportion to the weights (C) or (N, C), which
+/// must not be negative; int64.
+Tensor multinomial(const Tensor& weights, int64_t n, bool replacement = false, Generator* generator = nullptr,
+                   Location where = Location::here());
+/// 1 at the class that the index names, along a new last axis; int64. Without `classes` as many as the
+/// largest index asks for, which reads it.
+Tensor one_hot(const Tensor& index, std::optional<int64_t> classes = {}, Location where = Location::here());
+
+// Parts. Views where PyTorch gives views.
+/// Parts of `size` positions along an axis, the last one what is left.
+std::vector<Tensor> split(const Tensor& t, int64_t size, int64_t axis = 0, Location where = Location::here());
+/// Parts of the sizes listed.
+std::vector<Tensor> split(const Tensor& t, const Dims& sizes, int64_t axis = 0,
+                          Location where = Location::here());
+/// At most `chunks` parts of equal size but for the last.
+std::vector<Tensor> chunk(const Tensor& t, int64_t chunks, int64_t axis = 0,
+                          Location where = Location::here());
+/// The positions of an axis one by one.
+std::vector<Tensor> unbind(const Tensor& t, int64_t axis = 0, Location where = Location::here());
+/// Grids of coordinates (indexing "ij").
+std::vector<Tensor> meshgrid(std::span<const Tensor> axes, Location where = Location::here());
+/// All combinations of elements of vectors: (n1 * n2 * ..., vectors).
+Tensor cartesian_prod(std::span<const Tensor> vectors, Location where = Location::here());
+/// The diagonal of a matrix, or a matrix with the vector as its diagonal.
+Tensor diag(const Tensor& t, int64_t offset = 0, Location where = Location::here());
+Tensor diag_embed(const Tensor& t, int64_t offset = 0, int64_t axis1 = -2, int64_t axis2 = -1,
+                  Location where = Location::here());
+Tensor broadcast_to(const Tensor& t, const Dims& sizes, Location where = Location::here());
+Tensor rot90(const Tensor& t, int64_t k = 1, int64_t axis0 = 0, int64_t axis1 = 1,
+             Location where = Location::here());
+
+// Looking up.
+/// The elements where the mask holds: their number depends on its values, so this reads it.
+Tensor masked_select(const Tensor& t, const Tensor& mask, Location where = Location::here());
+/// The positions (n, axes) of what is not 0; reads it. int64.
+Tensor nonzero(const Tensor& t, Location where = Location::here());
+/// The different elements, ascending; reads them.
+Tensor unique(const Tensor& t, Location where = Location::here());
+/// How many of the ascending numbers of `sorted` (n), or (..., n) in step with values (..., m), are below
+/// each value (right: below or equal); int64.
+Tensor searchsorted(const Tensor& sorted, const Tensor& values, bool right = false,
+                    Location where = Location::here());
+Tensor bucketize(const Tensor& values, const Tensor& boundaries, bool right = false,
+                 Location where = Location::here());
+
+// Products.
+/// Of matrices, (B, N, K) x (B, K, M), matrix by vector, vectors, and column by row.
+Tensor mm(const Tensor& a, const Tensor& b, Location where = Location::here());
+Tensor bmm(const Tensor& a, const Tensor& b, Location where = Location::here());
+Tensor mv(const Tensor& a, const Tensor& b, Location where = Location::here());
+Tensor dot(const Tensor& a, const Tensor& b, Location where = Location::here());
+Tensor outer(const Tensor& a, const Tensor& b, Location where = Location::here());
+/// beta * c + alpha * a b
+Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta = 1, double alpha = 1,
+             Location where = Location::here());
+Tensor baddbmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta = 1, double alpha = 1,
+               Location where = Location::here());
+/// Products summed over the letters that the result lacks: einsum("bij,bjk->bik", {a, b}). Without "->" the
+/// result has the letters that occur once, in alphabetical order. A letter twice in one operand is its
+/// diagonal.
+Tensor einsum(const std::string& equation, std::span<const Tensor> operands,
+              Location where = Location::here());
+inline Tensor einsum(const std::string& equation, std::initializer_list<Tensor> operands,
+                     Location where = Location::here()) {
+  return einsum(equation, std::span<const Tensor>(operands.begin(), operands.size()), where);
+}
+
+}  // namespace tandem

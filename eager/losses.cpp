@@ -1,0 +1,231 @@
+// Losses and normalisations: one op each, or a few lines over others.
+#include "tandem/eager/losses.h"
+
+#include "tandem/eager/call.h"
+
+namespace tandem {
+
+using eager::CallBuilder;
+using ops::OpId;
+
+namespace {
+
+int64_t word_of(Reduction r) { return static_cast<int64_t>(r); }
+
+Tensor pair(OpId op, const Tensor& a, const Tensor& b, Reduction reduction, Location where) {
+  return CallBuilder(op, where).in(a).in(b).word(word_of(reduction)).run();
+}
+
+/// Of a loss per element.
+Tensor reduced(const Tensor& each, Reduction reduction, const char* op, Location where) {
+  switch (reduction) {
+    case Reduction::none:
+      return each;
+    case Reduction::mean:
+      return each.mean({}, false, where);
+    case Reduction::sum:
+      return each.sum({}, false, where);
+    case Reduction::batchmean:
+      break;
+  }
+  fail(std::string(op) + ": no such reduction: batchmean is kl_div's", where);
+}
+
+/// max(0, a)
+Tensor above_zero(const Tensor& a, Location where) { return relu(a, where); }
+
+}  // namespace
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index,
+                     Location where) {
+  return CallBuilder(OpId::cross_entropy, where)
+      .in(logits)
+      .in(labels)
+      .word(word_of(reduction))
+      .word(ignore_index)
+      .run();
+}
+
+// (1 - s) * nll + s * mean over classes of -weight * logp; a mean over rows divides by the weights of their
+// labels.
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o,
+                     Location where) {
+  if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1))
+    fail("cross_entropy: label_smoothing must lie in [0, 1], found " + std::to_string(o.label_smoothing),
+         where);
+  if (!o.weight.defined() && o.label_smoothing == 0)
+    return cross_entropy(logits, labels, o.reduction, o.ignore_index, where);
+  const Tensor logp = log_softmax(logits, -1, where);
+  const Tensor nll = nll_loss(logp, labels, o.weight, o.reduction, o.ignore_index, where);
+  if (o.label_smoothing == 0) return nll;
+  Tensor spread = neg(logp, where);
+  if (o.weight.defined()) spread = mul(Operand(spread, where), Operand(o.weight, where));
+  const Tensor ignored = eq(Operand(labels, where), Operand(o.ignore_index, where));
+  Tensor rows = spread.mean({1}, false, where).masked_fill(ignored, Operand(0.0, where));
+  if (o.reduction == Reduction::sum) rows = rows.sum({}, false, where);
+  if (o.reduction == Reduction::mean) {
+    Tensor counts = o.weight.defined()
+                        ? o.weight.index_select(0, labels.masked_fill(ignored, Operand(0, where)), where)
+                        : ones_like(rows, where);
+    counts = counts.masked_fill(ignored, Operand(0.0, where)).sum({}, false, where);
+    rows = div(Operand(rows.sum({}, false, where), where), Operand(counts, where));
+  }
+  const Tensor smooth = mul(Operand(rows, where), Operand(o.label_smoothing, where));
+  const Tensor kept = mul(Operand(nll, where), Operand(1 - o.label_smoothing, where));
+  return add(Operand(kept, where), Operand(smooth, where));
+}
+
+Tensor nll_loss(const Tensor& logp, const Tensor& labels, const Tensor& weight, Reduction reduction,
+                int64_t ignore_index, Location where) {
+  return CallBuilder(OpId::nll_loss, where)
+      .in(logp)
+      .in(labels)
+      .in(weight)
+      .word(word_of(reduction))
+      .word(ignore_index)
+      .run();
+}
+
+Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction, Location where) {
+  return pair(OpId::mse_loss, a, b, reduction, where);
+}
+Tensor l1_loss(const Tensor& a, const Tensor& b, Reduction reduction, Location where) {
+  return pair(OpId::l1_loss, a, b, reduction, where);
+}
+Tensor smooth_l1_loss(const Tensor& a, const Tensor& b, Reduction reduction, double beta, Location where) {
+  if (!(beta >= 0)) fail("smooth_l1_loss: beta must not be negative, found " + std::to_string(beta), where);
+  if (beta == 0) return l1_loss(a, b, reduction, where);
+  return CallBuilder(OpId::smooth_l1_loss, where).in(a).in(b).word(word_of(reduction)).floating(beta).run();
+}
+Tensor huber_loss(const Tensor& a, const Tensor& b, Reduction reduction, double delta, Location where) {
+  if (!(delta > 0)) fail("huber_loss: delta must be positive, found " + std::to_string(delta), where);
+  return CallBuilder(OpId::huber_loss, where).in(a).in(b).word(word_of(reduction)).floating(delta).run();
+}
+
+Tensor binary_cross_entropy(const Tensor& p, const Tensor& target, const Tensor& weight, Reduction reduction,
+                            Location where) {
+  if (!weight.defined()) return pair(OpId::binary_cross_entropy, p, target, reduction, where);
+  const Tensor each = pair(OpId::binary_cross_entropy, p, target, Reduction::none, where);
+  return reduced(mul(Operand(each, where), Operand(weight, where)), reduction, "binary_cross_entropy", where);
+}
+
+Tensor binary_cross_entropy_with_logits(const Tensor& logits, const Tensor& target, const Tensor& weight,
+                                        Reduction reduction, const Tensor& pos_weight, Location where) {
+  const Tensor each = CallBuilder(OpId::binary_cross_entropy_with_logits, where)
+                          .in(logits)
+                          .in(target)
+                          .in(pos_weight)
+                          .word(word_of(weight.defined() ? Reduction::none : reduction))
+                          .run();
+  if (!weight.defined()) return each;
+  return reduced(mul(Operand(each, where), Operand(weight, where)), reduction,
+                 "binary_cross_entropy_with_logits", where);
+}
+
+Tensor kl_div(const Tensor& logp, const Tensor& target, Reduction reduction, bool log_target,
+              Location where) {
+  const bool batch = reduction == Reduction::batchmean;
+  if (batch && logp.dim(where) == 0) fail("kl_div: batchmean needs a first axis, found shape ()", where);
+  const Tensor loss = CallBuilder(OpId::kl_div, where)
+                          .in(logp)
+                          .in(target)
+                          .word(word_of(batch ? Reduction::none : reduction))
+                          .word(log_target)
+                          .run();
+  if (!batch) return loss;
+  Dims rest;
+  for (int i = 1; i < loss.dim(where); ++i) rest.push_back(i);
+  return (rest.empty() ? loss : loss.sum(rest, false, where)).mean({}, false, where);
+}
+
+Tensor soft_margin_loss(const Tensor& a, const Tensor& target, Reduction reduction, Location where) {
+  return pair(OpId::soft_margin_loss, a, target, reduction, where);
+}
+
+Tensor hinge_embedding_loss(const Tensor& a, const Tensor& target, double margin, Reduction reduction,
+                            Location where) {
+  const Tensor missing = above_zero(sub(Operand(margin, where), Operand(a, where)), where);
+  const Tensor alike = eq(Operand(target, where), Operand(1, where));
+  return reduced(tandem::where(Operand(alike, where), Operand(a, where), Operand(missing, where)), reduction,
+                 "hinge_embedding_loss", where);
+}
+
+Tensor margin_ranking_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin,
+                           Reduction reduction, Location where) {
+  const Tensor ahead = sub(Operand(b, where), Operand(a, where));
+  const Tensor wrong = mul(Operand(ahead, where), Operand(target, where));
+  return reduced(above_zero(add(Operand(wrong, where), Operand(margin, where)), where), reduction,
+                 "margin_ranking_loss", where);
+}
+
+Tensor cosine_similarity(const Tensor& a, const Tensor& b, int64_t axis, double eps, Location where) {
+  return CallBuilder(OpId::cosine_similarity, where).in(a).in(b).word(axis).floating(eps).run();
+}
+
+Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin,
+                             Reduction reduction, Location where) {
+  const Tensor cosine = cosine_similarity(a, b, -1, 1e-8, where);
+  const Tensor apart = sub(Operand(1.0, where), Operand(cosine, where));
+  const Tensor close = above_zero(sub(Operand(cosine, where), Operand(margin, where)), where);
+  const Tensor alike = eq(Operand(target, where), Operand(1, where));
+  return reduced(tandem::where(Operand(alike, where), Operand(apart, where), Operand(close, where)),
+                 reduction, "cosine_embedding_loss", where);
+}
+
+Tensor triplet_margin_loss(const Tensor& anchor, const Tensor& positive, const Tensor& negative,
+                           double margin, double p, double eps, Reduction reduction, Location where) {
+  const auto distance = [&](const Tensor& other) {
+    const Tensor way = sub(Operand(anchor, where), Operand(other, where));
+    return add(Operand(way, where), Operand(eps, where)).norm(p, {-1}, false, where);
+  };
+  const Tensor near = distance(positive);
+  const Tensor far = distance(negative);
+  const Tensor ahead = sub(Operand(near, where), Operand(far, where));
+  return reduced(above_zero(add(Operand(ahead, where), Operand(margin, where)), where), reduction,
+                 "triplet_margin_loss", where);
+}
+
+Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, const Tensor& bias, double eps,
+                  Location where) {
+  return CallBuilder(OpId::layer_norm, where)
+      .in(x)
+      .in(weight)
+      .in(bias)
+      .floating(eps)
+      .word(normalized_rank)
+      .run();
+}
+
+Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight, double eps, Location where) {
+  return CallBuilder(OpId::rms_norm, where).in(x).in(weight).floating(eps).word(normalized_rank).run();
+}
+
+Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps,
+                  Location where) {
+  return CallBuilder(OpId::group_norm, where).in(x).in(weight).in(bias).floating(eps).word(groups).run();
+}
+
+Tensor instance_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, Location where) {
+  if (x.dim(where) < 3)
+    fail("instance_norm: x must be (N, C, L, ...), found shape " + to_string(x.sizes()), where);
+  return group_norm(x, x.size(1, where), weight, bias, eps, where);
+}
+
+Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                  const Tensor& weight, const Tensor& bias, double eps, Location where) {
+  return CallBuilder(OpId::batch_norm, where)
+      .in(x)
+      .in(running_mean)
+      .in(running_var)
+      .in(weight)
+      .in(bias)
+      .floating(eps)
+      .run();
+}
+
+Tensor normalize(const Tensor& x, double p, int64_t axis, double eps, Location where) {
+  const Tensor length = x.norm(p, {axis}, true, where);
+  return div(Operand(x, where), Operand(maximum(Operand(length, where), Operand(eps, where)), where));
+}
+
+}  // namespace tandem

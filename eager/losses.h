@@ -1,0 +1,90 @@
+// Public losses and normalisations. Names and defaults are PyTorch's; the reduction comes behind the
+// operands. Included by functions.h. Stateless; any thread.
+#pragma once
+
+#include "tandem/eager/tensor.h"
+
+namespace tandem {
+
+/// What becomes of a loss per element or row; batchmean divides the sum by the first axis and is kl_div's
+/// alone.
+enum class Reduction : uint8_t { none, mean, sum, batchmean };
+
+/// Of logits (N, C) and labels (N) int64; rows whose label is `ignore_index` count nothing.
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction = Reduction::mean,
+                     int64_t ignore_index = -100, Location where = Location::here());
+struct CrossEntropyOptions {
+  Tensor weight = {};  // (C), one per class
+  Reduction reduction = Reduction::mean;
+  int64_t ignore_index = -100;
+  double label_smoothing = 0;  // in [0, 1]: how much of each target is spread over all classes
+};
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options,
+                     Location where = Location::here());
+/// Of log-probabilities (N, C) and labels (N), weighted by `weight` (C); the mean divides by the sum of the
+/// weights.
+Tensor nll_loss(const Tensor& logp, const Tensor& labels, const Tensor& weight = {},
+                Reduction reduction = Reduction::mean, int64_t ignore_index = -100,
+                Location where = Location::here());
+/// Losses of two floating tensors of one size.
+Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean,
+                Location where = Location::here());
+Tensor l1_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean,
+               Location where = Location::here());
+/// Quadratic where |a - b| is below beta (0: l1_loss).
+Tensor smooth_l1_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean,
+                      double beta = 1, Location where = Location::here());
+/// Quadratic where |a - b| is at most delta.
+Tensor huber_loss(const Tensor& a, const Tensor& b, Reduction reduction = Reduction::mean, double delta = 1,
+                  Location where = Location::here());
+/// Of probabilities and targets in [0, 1]; each element times `weight`, if given.
+Tensor binary_cross_entropy(const Tensor& p, const Tensor& target, const Tensor& weight = {},
+                            Reduction reduction = Reduction::mean, Location where = Location::here());
+/// Of logits and targets in [0, 1]; `pos_weight` weighs the cases of target 1.
+Tensor binary_cross_entropy_with_logits(const Tensor& logits, const Tensor& target, const Tensor& weight = {},
+                                        Reduction reduction = Reduction::mean, const Tensor& pos_weight = {},
+                                        Location where = Location::here());
+/// Of log-probabilities and probabilities (log_target: their logarithms).
+Tensor kl_div(const Tensor& logp, const Tensor& target, Reduction reduction = Reduction::mean,
+              bool log_target = false, Location where = Location::here());
+/// log(1 + exp(-target * a)), targets -1 and 1.
+Tensor soft_margin_loss(const Tensor& a, const Tensor& target, Reduction reduction = Reduction::mean,
+                        Location where = Location::here());
+/// a where the target is 1, max(0, margin - a) where it is -1.
+Tensor hinge_embedding_loss(const Tensor& a, const Tensor& target, double margin = 1,
+                            Reduction reduction = Reduction::mean, Location where = Location::here());
+/// max(0, -target * (a - b) + margin)
+Tensor margin_ranking_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin = 0,
+                           Reduction reduction = Reduction::mean, Location where = Location::here());
+Tensor cosine_similarity(const Tensor& a, const Tensor& b, int64_t axis = 1, double eps = 1e-8,
+                         Location where = Location::here());
+/// Of rows (N, D): 1 - cosine where the target (N) is 1, max(0, cosine - margin) where it is -1.
+Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin = 0,
+                             Reduction reduction = Reduction::mean, Location where = Location::here());
+/// max(0, |anchor - positive| - |anchor - negative| + margin) of rows (..., D), distances by the p-norm of a
+/// - b + eps.
+Tensor triplet_margin_loss(const Tensor& anchor, const Tensor& positive, const Tensor& negative,
+                           double margin = 1, double p = 2, double eps = 1e-6,
+                           Reduction reduction = Reduction::mean, Location where = Location::here());
+
+/// Over the last `normalized_rank` axes; weight and bias of those sizes, or undefined.
+Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, const Tensor& bias = {},
+                  double eps = 1e-5, Location where = Location::here());
+/// x / sqrt(mean(x^2) + eps) over the last `normalized_rank` axes, times weight.
+Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, double eps = 1e-6,
+                Location where = Location::here());
+/// Of x (N, C, ...), over each of `groups` groups of channels; weight and bias (C), or undefined.
+Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
+                  double eps = 1e-5, Location where = Location::here());
+/// Of x (N, C, L, ...), over each channel of each example.
+Tensor instance_norm(const Tensor& x, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5,
+                     Location where = Location::here());
+/// Of x (N, C, ...) with the statistics given, each (C).
+Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                  const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5,
+                  Location where = Location::here());
+/// x over its p-norm along an axis, which counts as eps if it is less.
+Tensor normalize(const Tensor& x, double p = 2, int64_t axis = 1, double eps = 1e-12,
+                 Location where = Location::here());
+
+}  // namespace tandem

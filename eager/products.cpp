@@ -1,0 +1,210 @@
+// Products of fixed ranks, and einsum: each pair of operands becomes one batched product of (batch, rows,
+// inner) and (batch, inner, columns), whatever its letters.
+#include <algorithm>
+#include <map>
+
+#include "tandem/eager/arrange.h"
+#include "tandem/eager/call.h"
+
+namespace tandem {
+
+namespace {
+
+void need_ranks(const char* op, const Tensor& a, int rank_a, const Tensor& b, int rank_b, Location where) {
+  if (a.dim(where) != rank_a || b.dim(where) != rank_b)
+    fail(std::string(op) + ": operands of rank " + std::to_string(rank_a) + " and " + std::to_string(rank_b) +
+             " are needed, found " + to_string(a.sizes()) + " and " + to_string(b.sizes()) +
+             "; matmul takes any",
+         where);
+}
+
+Tensor weighed_sum(const Tensor& c, const Tensor& product, double beta, double alpha, Location where) {
+  const Tensor scaled = alpha == 1 ? product : mul(Operand(product, where), Operand(alpha, where));
+  if (beta == 0) return scaled;  // what c holds does not count, as in PyTorch
+  const Tensor kept = beta == 1 ? c : mul(Operand(c, where), Operand(beta, where));
+  return add(Operand(kept, where), Operand(scaled, where));
+}
+
+}  // namespace
+
+Tensor mm(const Tensor& a, const Tensor& b, Location where) {
+  need_ranks("mm", a, 2, b, 2, where);
+  return matmul(a, b, where);
+}
+Tensor bmm(const Tensor& a, const Tensor& b, Location where) {
+  need_ranks("bmm", a, 3, b, 3, where);
+  if (a.size(0) != b.size(0))
+    fail("bmm: batch sizes differ: " + to_string(a.sizes()) + " x " + to_string(b.sizes()), where);
+  return matmul(a, b, where);
+}
+Tensor mv(const Tensor& a, const Tensor& b, Location where) {
+  need_ranks("mv", a, 2, b, 1, where);
+  return matmul(a, b, where);
+}
+Tensor dot(const Tensor& a, const Tensor& b, Location where) {
+  need_ranks("dot", a, 1, b, 1, where);
+  return matmul(a, b, where);
+}
+Tensor outer(const Tensor& a, const Tensor& b, Location where) {
+  need_ranks("outer", a, 1, b, 1, where);
+  return mul(Operand(a.unsqueeze(1, where), where), Operand(b, where));
+}
+Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta, double alpha, Location where) {
+  need_ranks("addmm", a, 2, b, 2, where);
+  return weighed_sum(c, matmul(a, b, where), beta, alpha, where);
+}
+Tensor baddbmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta, double alpha, Location where) {
+  return weighed_sum(c, bmm(a, b, where), beta, alpha, where);
+}
+
+namespace {
+
+/// A tensor with a letter for each axis, all different.
+struct Term {
+  Tensor t;
+  std::string letters;
+};
+
+class Einsum {
+ public:
+  Einsum(const std::string& equation, std::span<const Tensor> operands, Location where)
+      : equation_(equation), where_(where) {
+    std::string left;
+    for (const char c : equation)
+      if (c != ' ') left += c;
+    const size_t arrow = left.find("->");
+    const bool explicit_result = arrow != std::string::npos;
+    if (explicit_result) result_ = left.substr(arrow + 2), left.resize(arrow);
+    std::vector<std::string> terms(1);
+    for (const char c : left)
+      if (c == ',')
+        terms.emplace_back();
+      else
+        terms.back() += letter(c);
+    for (const char c : result_) letter(c);
+    if (terms.size() != operands.size())
+      refuse("has " + std::to_string(terms.size()) + " terms for " + std::to_string(operands.size()) +
+             " operands");
+    std::map<char, int> uses;
+    for (size_t i = 0; i < terms.size(); ++i) {
+      for (const char c : terms[i]) ++uses[c];
+      add(operands[i], terms[i], i);
+    }
+    if (!explicit_result)
+      for (const auto& [c, n] : uses)
+        if (n == 1) result_ += c;
+    for (size_t i = 0; i < result_.size(); ++i) {
+      if (!uses.contains(result_[i])) refuse(quoted(result_[i]) + " of the result is in no operand");
+      if (result_.find(result_[i]) != i) refuse(quoted(result_[i]) + " is twice in the result");
+    }
+  }
+
+  Tensor run() {
+    Term sum = terms_[0];
+    for (size_t i = 1; i < terms_.size(); ++i) {
+      std::string needed = result_;
+      for (size_t k = i + 1; k < terms_.size(); ++k) needed += terms_[k].letters;
+      sum = product(sum, terms_[i], needed);
+    }
+    return ordered(without(sum, [&](char c) { return has(result_, c); }), result_);
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& what) const {
+    fail("einsum: \"" + equation_ + "\" " + what, where_);
+  }
+  static std::string quoted(char c) { return std::string("letter '") + c + "'"; }
+  static bool has(const std::string& letters, char c) { return letters.find(c) != std::string::npos; }
+
+  char letter(char c) const {
+    if ((c < 'a' || c > 'z') && (c < 'A' || c > 'Z'))
+      refuse(std::string("holds '") + c + "', which is no letter");
+    return c;
+  }
+
+  void add(Tensor t, std::string letters, size_t i) {
+    if (t.dim(where_) != static_cast<int>(letters.size()))
+      refuse("has " + std::to_string(letters.size()) + " letters for operand " + std::to_string(i) +
+             " of shape " + to_string(t.sizes()));
+    for (size_t k = 0; k < letters.size(); ++k) {
+      const int64_t size = t.sizes()[static_cast<int>(k)];
+      const auto [known, fresh] = sizes_.try_emplace(letters[k], size);
+      if (!fresh && known->second != size)
+        refuse("gives " + quoted(letters[k]) + " sizes " + std::to_string(known->second) + " and " +
+               std::to_string(size) + ", in operand " + std::to_string(i) + " of shape " +
+               to_string(t.sizes()));
+    }
+    for (size_t k = 0; k < letters.size();) {
+      const size_t again = letters.find(letters[k], k + 1);
+      if (again == std::string::npos) {
+        ++k;
+        continue;
+      }
+      t = t.diagonal(0, static_cast<int64_t>(k), static_cast<int64_t>(again), where_);
+      letters += letters[k];
+      letters.erase(again, 1);
+      letters.erase(k, 1);
+      k = 0;
+    }
+    terms_.push_back({std::move(t), std::move(letters)});
+  }
+
+  /// Summed over the letters for which `kept` does not hold.
+  template <class Kept>
+  Term without(const Term& x, Kept kept) const {
+    Dims axes;
+    Term out = x;
+    out.letters.clear();
+    for (size_t i = 0; i < x.letters.size(); ++i)
+      if (kept(x.letters[i]))
+        out.letters += x.letters[i];
+      else
+        axes.push_back(static_cast<int64_t>(i));
+    if (!axes.empty()) out.t = x.t.sum(axes, false, where_);
+    return out;
+  }
+
+  Tensor ordered(const Term& x, const std::string& letters) const {
+    if (x.letters == letters) return x.t;
+    Dims axes;
+    for (const char c : letters) axes.push_back(static_cast<int64_t>(x.letters.find(c)));
+    return x.t.permute(axes, where_);
+  }
+
+  int64_t extent(const std::string& letters) const {
+    int64_t n = 1;
+    for (const char c : letters) n = checked_mul(n, sizes_.at(c), "einsum: size", where_);
+    return n;
+  }
+
+  Term product(const Term& left, const Term& right, const std::string& needed) const {
+    const Term a = without(left, [&](char c) { return has(right.letters, c) || has(needed, c); });
+    const Term b = without(right, [&](char c) { return has(left.letters, c) || has(needed, c); });
+    std::string batch, inner, rows, columns;
+    for (const char c : a.letters) (!has(b.letters, c) ? rows : has(needed, c) ? batch : inner) += c;
+    for (const char c : b.letters)
+      if (!has(a.letters, c)) columns += c;
+    const int64_t n = extent(batch), k = extent(inner);
+    const Tensor x = ordered(a, batch + rows + inner).reshape({n, extent(rows), k}, where_);
+    const Tensor y = ordered(b, batch + inner + columns).reshape({n, k, extent(columns)}, where_);
+    Term out{matmul(x, y, where_), batch + rows + columns};
+    Dims sizes;
+    for (const char c : out.letters) sizes.push_back(sizes_.at(c));
+    out.t = out.t.reshape(sizes, where_);
+    return out;
+  }
+
+  std::string equation_, result_;
+  Location where_;
+  std::vector<Term> terms_;
+  std::map<char, int64_t> sizes_;
+};
+
+}  // namespace
+
+Tensor einsum(const std::string& equation, std::span<const Tensor> operands, Location where) {
+  if (operands.empty()) fail("einsum: at least one operand is needed", where);
+  return Einsum(equation, operands, where).run();
+}
+
+}  // namespace tandem
