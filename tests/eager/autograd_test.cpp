@@ -4,6 +4,7 @@
 
 #include "tandem/eager/functions.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 
 namespace td = tandem;
 using td::Tensor;
@@ -13,14 +14,7 @@ namespace {
 std::vector<float> values(const Tensor& t) { return t.to_vector<float>(); }
 Tensor leaf(std::initializer_list<float> v) { return td::tensor(v).requires_grad_(); }
 
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const td::Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;

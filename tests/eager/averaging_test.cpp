@@ -3,21 +3,11 @@
 
 #include "tandem/eager/functions.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
-namespace {
-
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-}  // namespace
+using tandem::test::message;
 
 TEST_CASE("an average follows its parameter by 1 - decay a step", "[optim]") {
   const Tensor p = tensor(std::vector<double>{1, -2}).requires_grad_();

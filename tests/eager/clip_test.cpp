@@ -7,6 +7,7 @@
 #include "tandem/eager/autograd.h"
 #include "tandem/eager/functions.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
@@ -32,14 +33,7 @@ std::vector<double> all_gradients(const std::vector<Tensor>& p) {
   return out;
 }
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 }  // namespace
 

@@ -10,19 +10,13 @@
 
 #include "tests/catch.h"
 #include "tests/core/scratch_folder.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
 namespace {
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 std::string gzipped(const std::string& bytes) {
   z_stream z{};

@@ -6,6 +6,7 @@
 #include "tests/catch.h"
 #include "tests/core/scratch_folder.h"
 #include "tests/eager/numpy_files.h"
+#include "tests/error_message.h"
 
 #if TANDEM_HAVE_PNG
 #include <png.h>
@@ -21,14 +22,7 @@ using numpy_files::bytes;
 
 namespace {
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 /// A version 1 file with this header and these elements.
 std::string npy(const std::string& header, const std::string& elements) {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "tests/catch.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
@@ -39,14 +40,7 @@ std::vector<std::string> names(const std::vector<NamedTensor>& list) {
 
 std::vector<float> values(const Tensor& t) { return t.to_vector<float>(); }
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 //
 // Tolerances: results as sample_tolerance says; gradients are taken in float64.
 #include "tests/catch.h"
+#include "tests/error_message.h"
 #include "tests/op_calls.h"
 
 using namespace tandem::test;
@@ -21,14 +22,7 @@ namespace {
 constexpr OperandLayout kLayouts[] = {OperandLayout::contiguous, OperandLayout::transposed,
                                       OperandLayout::stepped, OperandLayout::expanded};
 
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 bool unchanged(const std::vector<Tensor>& in, const Lists& values, int except = -1) {
   for (size_t i = 0; i < in.size(); ++i)

@@ -5,6 +5,7 @@
 
 #include "tandem/eager/functions.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
@@ -13,14 +14,7 @@ namespace {
 std::vector<double> values(const Tensor& t) { return t.to_vector<double>(); }
 Tensor leaf(const std::vector<double>& v) { return tensor(v).requires_grad_(); }
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 /// The gradients of step t: something that changes sign and size.
 std::vector<double> gradient(int t) { return {std::sin(t + 1.0), 0.1 * t - 0.25, -2.0 / (t + 1)}; }

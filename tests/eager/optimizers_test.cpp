@@ -7,6 +7,7 @@
 #include "tandem/eager/functions.h"
 #include "tandem/eager/optim/optim.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
@@ -46,14 +47,7 @@ void compare(const typename O::Options& options, const Formula& formula, double 
   }
 }
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include "tandem/eager/optim/optim.h"
 #include "tests/catch.h"
 #include "tests/core/scratch_folder.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
@@ -25,14 +26,7 @@ struct Mlp : nn::Module {
 
 std::vector<float> values(const Tensor& t) { return t.to_vector<float>(); }
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 std::string bytes_of_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);

@@ -8,6 +8,7 @@
 #include "tandem/eager/functions.h"
 #include "tandem/eager/optim/optimizers.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 
 using namespace tandem;
 
@@ -40,14 +41,7 @@ void near(const std::vector<double>& found, const std::vector<double>& expected)
   }
 }
 
-std::string message(auto f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 
 #include "tests/catch.h"
 #include "tests/eager/bad_calls.h"
+#include "tests/error_message.h"
 #include "tests/tracer/programs.h"
 
 using namespace bad_input;
@@ -65,18 +66,7 @@ TEST_CASE("bad input: what only the run finds inside of a traced body", "[tracer
       }
 }
 
-namespace {
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const td::Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-}  // namespace
+using tandem::test::message;
 
 TEST_CASE("bad input: undefined arguments are seen by the body, as in eager mode", "[tracer]") {
   CHECK(programs::same([](bool traced) {
@@ -87,7 +77,7 @@ TEST_CASE("bad input: undefined arguments are seen by the body, as in eager mode
       const Tensor x = programs::range(3, float(i)), bias = i % 3 == 1 ? Tensor() : programs::range(3);
       programs::append(out, traced ? f(x, bias) : body(x, bias));
       if (i % 3 == 2) {
-        const std::string text = error_of([&] { traced ? f(Tensor(), bias) : body(Tensor(), bias); });
+        const std::string text = message([&] { traced ? f(Tensor(), bias) : body(Tensor(), bias); });
         out.push_back(text.find("undefined tensor") != std::string::npos);
         out.push_back(text.find("bad_input_test.cpp") != std::string::npos);
       }
@@ -107,7 +97,7 @@ TEST_CASE("bad input: a captured tensor that becomes undefined", "[tracer]") {
       if (w.defined())
         programs::append(out, f(programs::range(3)));
       else
-        out.push_back(error_of([&] { f(programs::range(3)); }).find("undefined tensor") != std::string::npos);
+        out.push_back(message([&] { f(programs::range(3)); }).find("undefined tensor") != std::string::npos);
     }
     return out;
   }));
@@ -152,8 +142,8 @@ TEST_CASE("bad input: after an index out of range a kept tensor is refused, neve
   for (int i = 0; i < 6; ++i) {
     const Tensor index = td::tensor<int64_t>({0, i % 2 ? 7 : 1});
     if (i % 2) {
-      CHECK(error_of([&] { f(index); }).find("index_select: index out of range") == 0);
-      CHECK(error_of([&] { kept.to_vector<float>(); }).find("pending tensor") != std::string::npos);
+      CHECK(message([&] { f(index); }).find("index_select: index out of range") == 0);
+      CHECK(message([&] { kept.to_vector<float>(); }).find("pending tensor") != std::string::npos);
     } else {
       CHECK(f(index).to_vector<float>() == programs::Values{3, 6});
       CHECK(kept.to_vector<float>() == programs::Values{3, 6, 9});

@@ -2,6 +2,7 @@
 // require_full_capture.
 #include "tandem/core/log.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 #include "tests/tracer/programs.h"
 
 using namespace programs;
@@ -53,14 +54,7 @@ class Log {
   std::vector<std::string> lines_;
 };
 
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const td::Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using tandem::test::message;
 
 std::string here(int line) { return "misses_test.cpp:" + std::to_string(line); }
 
@@ -193,12 +187,12 @@ TEST_CASE("misses: max_traces refuses one more signature or branch, and says wha
                      {.name = "step", .compile = false, .max_traces = 2});
   f(range(3));
   f(range(4));
-  const std::string signature = error_of([&] { f(range(5)); });
+  const std::string signature = message([&] { f(range(5)); });
   CHECK_THAT(signature, Contains("step: max_traces = 2 allows no new signature of arguments: "
                                  "arg0: sizes (3,) before, (5,) now"));
   CHECK_THAT(signature, Contains(here(made)));
   other = true;
-  const std::string branch = error_of([&] { f(range(3)); });
+  const std::string branch = message([&] { f(range(3)); });
   CHECK_THAT(branch, Contains("step: max_traces = 2 allows no new branch: event 0: expected exp at "));
   CHECK_THAT(branch, Contains("found tanh at "));
   other = false;
@@ -357,7 +351,7 @@ TEST_CASE("misses: require_full_capture refuses what would run op by op", "[trac
   std::string refused;
   for (rows = 1; rows <= 64 * 2520 && refused.empty(); ++rows) {
     if (64 * 2520 % rows) continue;
-    const std::string e = error_of([&] { many(range(1)); });
+    const std::string e = message([&] { many(range(1)); });
     if (e == "no error")
       ++divisors;
     else

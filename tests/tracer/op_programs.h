@@ -10,6 +10,7 @@
 
 #include "tandem/tracer/trace.h"
 #include "tests/catch.h"
+#include "tests/error_message.h"
 #include "tests/op_calls.h"
 
 namespace tandem::test {
@@ -90,15 +91,6 @@ class Function {
   Body body_;
   std::optional<TracedFunction<Body>> traced_;
 };
-
-inline std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 /// The sample with other run-time numbers, which no trace may notice.
 inline Sample varied(const OpDef& op, Sample s, int call) {
