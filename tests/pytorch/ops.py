@@ -1,0 +1,212 @@
+"""Tandem's ops in PyTorch: by name, or by a function here where names, arguments or results differ.
+
+Each function takes the operands in order and the attributes by name. `None`: PyTorch has no counterpart.
+"""
+import torch
+import torch.nn.functional as F
+from reference import DTYPES, NoAnswer
+
+REDUCTIONS = ("none", "mean", "sum")
+OTHER_DRAWS = "draws of another generator"
+BY_TRAINING = "compared as a step of its optimizer"
+
+
+def like(a, number):
+    """Numbers of attributes take the tensor's type."""
+    return number if a.is_floating_point() else int(number)
+
+
+def axes_of(a, axes):
+    return axes if axes else list(range(a.dim()))
+
+
+def over(function):
+    """A reduction over several axes, all of them if none is listed."""
+    return lambda a, keepdim, axes: function(a, axes_of(a, axes), keepdim) if a.dim() else function(a, (), keepdim)
+
+
+def one_by_one(function):
+    """The same for functions of one axis."""
+    def run(a, keepdim, axes):
+        for axis in sorted((x % a.dim() for x in axes_of(a, axes)), reverse=True):
+            a = function(a, axis, keepdim)
+        return a
+    return run
+
+
+def arg(function):
+    def run(a, keepdim, axes):
+        if axes:
+            return function(a, axes[0], keepdim)
+        found = function(a)
+        return found.reshape([1] * a.dim()) if keepdim else found
+    return run
+
+
+def loss(function, **names):
+    """A loss whose attribute `reduction` is a number; `names`: attributes by PyTorch's names."""
+    def run(*operands, reduction, **attributes):
+        attributes = {names.get(k, k): v for k, v in attributes.items()}
+        return function(*operands, reduction=REDUCTIONS[reduction], **attributes)
+    return run
+
+
+def slice_axis(a, axis, start, end, step):
+    at = [slice(None)] * a.dim()
+    at[axis] = slice(start, end, step)
+    return a[tuple(at)]
+
+
+def pad_axis(a, axis, before, after):
+    behind = a.dim() - 1 - axis % a.dim()
+    return F.pad(a, [0, 0] * behind + [before, after])
+
+
+def index_add(x, index, src, axis):
+    return x.index_add(axis, index, src)
+
+
+def copy(a, b):
+    return torch.as_tensor(b).to(a.dtype).expand(a.shape) + 0 * a
+
+
+def squeeze(a, axes):
+    for axis in sorted((x % a.dim() for x in axes_of(a, axes)), reverse=True):
+        a = a.squeeze(axis)
+    return a
+
+
+def flip(a, axes):
+    return torch.flip(a, axes_of(a, axes))
+
+
+def last_axes(x, rank):
+    return list(x.shape[x.dim() - rank:])
+
+
+def rms_norm(x, weight, eps, rank):
+    y = x * torch.rsqrt(x.pow(2).mean(list(range(x.dim() - rank, x.dim())), keepdim=True) + eps)
+    return y if weight is None else y * weight
+
+
+def masked_fill(x, mask, value):
+    return x.masked_fill(mask, value)
+
+
+def norm(a, axes, keepdim, p=2):
+    return torch.linalg.vector_norm(a, p, axes or None, keepdim)
+
+
+def bce_with_logits(a, b, pos_weight, reduction):
+    return F.binary_cross_entropy_with_logits(a, b, pos_weight=pos_weight, reduction=REDUCTIONS[reduction])
+
+
+def prelu(a, weight):
+    return torch.where(a > 0, a, weight * a)
+
+
+def cumsum(a, axis, reverse):
+    return a.flip(axis).cumsum(axis).flip(axis) if reverse else a.cumsum(axis)
+
+
+def linspace(dtype, size, start, end, gap, last):
+    return torch.linspace(start, end, size, dtype=DTYPES[dtype])
+
+
+TABLE = {
+    "cast": lambda a, dtype: a.to(DTYPES[dtype]),
+    "clamp": lambda a, low, high: torch.clamp(a, like(a, low), like(a, high)),
+    "hardsigmoid": lambda a: F.relu6(a + 3) / 6,  # PyTorch's own gradient in float64 is rounded to float32
+    "prelu": prelu,
+    "sum": over(torch.sum), "prod": one_by_one(torch.prod), "amax": over(torch.amax), "amin": over(torch.amin),
+    "mean": over(torch.mean), "logsumexp": over(torch.logsumexp), "nansum": over(torch.nansum),
+    "argmax": arg(torch.argmax), "argmin": arg(torch.argmin),
+    "any": one_by_one(torch.any), "all": one_by_one(torch.all),
+    "var": lambda a, correction, keepdim, axes: torch.var(a, axes_of(a, axes), correction=correction, keepdim=keepdim),
+    "std": lambda a, correction, keepdim, axes: torch.std(a, axes_of(a, axes), correction=correction, keepdim=keepdim),
+    "norm": lambda a, keepdim, axes: norm(a, axes, keepdim),
+    "norm_p": lambda a, p, keepdim, axes: norm(a, axes, keepdim, p),
+    "count_nonzero": lambda a, axes: torch.count_nonzero(a, axes_of(a, axes)),
+    "reshape": lambda a, sizes: a.reshape(sizes), "permute": lambda a, axes: a.permute(axes),
+    "expand": lambda a, sizes: a.expand(sizes), "slice": slice_axis, "squeeze": squeeze,
+    "select": lambda a, axis, index: a.select(axis, index), "unsqueeze": lambda a, axis: a.unsqueeze(axis),
+    "diagonal": lambda a, offset, axis, axis2: torch.diagonal(a, offset, axis, axis2),
+    "unfold": lambda a, axis, size, step: a.unfold(axis, size, step),
+    "cat": lambda *a, axis: torch.cat(a, axis), "pad": pad_axis,
+    "index_select": lambda x, index, axis: x.index_select(axis, index),
+    "gather": lambda x, index, axis: x.gather(axis, index),
+    "index_add": index_add, "scatter_add": lambda x, index, src, axis: x.scatter_add(axis, index, src),
+    "scatter": lambda x, index, src, axis: x.scatter(axis, index, src),
+    "index_copy": lambda x, index, src, axis: x.index_copy(axis, index, src),
+    "index_fill": lambda x, index, axis, value: x.index_fill(axis, index, value),
+    "cumsum": cumsum, "cumprod": lambda a, axis: a.cumprod(axis),
+    "cummax": lambda a, axis: tuple(a.cummax(axis)), "cummin": lambda a, axis: tuple(a.cummin(axis)),
+    "logcumsumexp": lambda a, axis: a.logcumsumexp(axis),
+    "argsort": lambda a, axis, descending: torch.sort(a, dim=axis, descending=bool(descending), stable=True)[1],
+    "embedding": lambda weight, index: F.embedding(index, weight),
+    "masked_fill": masked_fill, "one_hot": lambda a, classes: F.one_hot(a, classes), "flip": flip,
+    "roll": lambda a, shift, axis: a.roll(shift, axis), "repeat": lambda a, repeats: a.repeat(repeats),
+    "tril": lambda a, diagonal: a.tril(diagonal), "triu": lambda a, diagonal: a.triu(diagonal),
+    "diag_embed": lambda a, offset, axis, axis2: torch.diag_embed(a, offset, axis, axis2),
+    "full": lambda dtype, value, sizes: torch.full(sizes, value, dtype=DTYPES[dtype]),
+    "arange": lambda dtype, size, start, step: (start + step * torch.arange(size)).to(DTYPES[dtype]),
+    "linspace": linspace, "full_like": lambda a, value: 0 * a + like(a, value), "copy": copy,
+    "matmul": lambda a, b, tf32: torch.matmul(a, b), "linear": lambda a, b, c, tf32: F.linear(a, b, c),
+    "softmax": lambda a, axis: F.softmax(a, axis), "log_softmax": lambda a, axis: F.log_softmax(a, axis),
+    "layer_norm": lambda x, w, b, eps, rank: F.layer_norm(x, last_axes(x, rank), w, b, eps),
+    "rms_norm": rms_norm,
+    "group_norm": lambda x, w, b, eps, groups: F.group_norm(x, groups, w, b, eps),
+    "batch_norm": lambda x, m, v, w, b, eps: F.batch_norm(x, m.detach(), v.detach(), w, b, False, 0, eps),
+    "glu": lambda a, axis: F.glu(a, axis), "gelu": lambda a, tanh: F.gelu(a, approximate="tanh" if tanh else "none"),
+    "leaky_relu": lambda a, slope: F.leaky_relu(a, slope), "softplus": lambda a, beta, threshold: F.softplus(a, beta, threshold),
+    "hardtanh": lambda a, low, high: F.hardtanh(a, low, high), "softshrink": lambda a, **p: F.softshrink(a, p["lambda"]),
+    "hardshrink": lambda a, **p: F.hardshrink(a, p["lambda"]),
+    "nll_loss": lambda x, i, w, reduction, ignore_index: F.nll_loss(
+        x, i, w, ignore_index=ignore_index, reduction=REDUCTIONS[reduction]),
+    "cross_entropy": loss(F.cross_entropy), "mse_loss": loss(F.mse_loss), "l1_loss": loss(F.l1_loss),
+    "smooth_l1_loss": loss(F.smooth_l1_loss), "huber_loss": loss(F.huber_loss),
+    "binary_cross_entropy": loss(F.binary_cross_entropy), "binary_cross_entropy_with_logits": bce_with_logits,
+    "kl_div": loss(F.kl_div), "soft_margin_loss": loss(F.soft_margin_loss),
+    "cosine_similarity": lambda a, b, axis, eps: F.cosine_similarity(a, b, axis, eps),
+    "rand": OTHER_DRAWS, "randn": OTHER_DRAWS, "bernoulli_mask": OTHER_DRAWS, "dropout": OTHER_DRAWS,
+}
+# Operands by which PyTorch has no derivative.
+NOT_DIFFERENTIABLE = {"batch_norm": (1, 2), "heaviside": (0, 1), "floor_divide": (0, 1), "nll_loss": (2,),
+                      "binary_cross_entropy_with_logits": (2,), "soft_margin_loss": (1,)}
+
+
+def find(name):
+    if name in TABLE:
+        return TABLE[name]
+    if name.endswith("_update"):
+        return BY_TRAINING
+    for place in (torch, F, torch.special):
+        if hasattr(place, name):
+            return getattr(place, name)
+    raise KeyError(f"the op '{name}' has no counterpart in tests/pytorch/ops.py")
+
+
+def run(case, tensors):
+    function = find(case["op"])
+    if isinstance(function, str):
+        raise NoAnswer(function)
+    operands = []
+    for i, operand in enumerate(case["operands"]):
+        operands.append(tensors[f"in{i}"] if operand == "tensor" else operand)
+    numbers = [i for i, x in enumerate(operands) if isinstance(x, (bool, int, float))]
+    if numbers and case["op"] not in ("copy", "masked_fill", "lerp"):
+        for i in numbers:  # of rank 0, which is a number in promotion, too
+            exact = torch.float64 if isinstance(operands[i], float) else None
+            operands[i] = torch.tensor(operands[i], dtype=exact)
+    leaves = [i for i, x in enumerate(operands) if case["operands"][i] == "tensor" and x.is_floating_point()
+              and i not in NOT_DIFFERENTIABLE.get(case["op"], ())]
+    for i in leaves:
+        operands[i].requires_grad_()
+    results = function(*operands, **case["attributes"])
+    results = results if isinstance(results, tuple) else (results,)
+    answers = {f"out{j}": y for j, y in enumerate(results)}
+    loss = sum((y * tensors[f"weight{j}"]).sum() for j, y in enumerate(results) if f"weight{j}" in tensors)
+    if torch.is_tensor(loss) and case["gradients"]:
+        found = torch.autograd.grad(loss, [operands[i] for i in leaves], allow_unused=True) if leaves else []
+        answers.update((f"grad{i}", g) for i, g in zip(leaves, found) if g is not None)
+    return answers
