@@ -74,7 +74,7 @@ struct Probe {
   bool differs(const Lists& gradients) const {
     for (size_t i = 0; i < right.size(); ++i)
       for (size_t k = 0; k < right[i].size(); ++k)
-        if (!(std::fabs(gradients[i][k] - right[i][k]) <= 1e-7 * (1 + std::fabs(right[i][k])))) return true;
+        if (!(std::fabs(gradients[i][k] - right[i][k]) <= 1e-6 * (1 + std::fabs(wanted)))) return true;
     return false;
   }
 
