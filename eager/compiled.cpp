@@ -81,12 +81,17 @@ std::unique_ptr<Compiled> finish(jit::Graph graph, std::unique_ptr<Compiled> c) 
 }
 
 template <class Build>
-const Compiled& find_or_build(Cache& local, Build&& build) {
+const Compiled& find_or_build(Cache& local, ops::OpId op, Location where, Build&& build) {
   const auto it = local.map.find(local.key);
   if (it != local.map.end()) [[likely]]
     return *it->second;
   std::vector<int64_t> key = local.key;  // building may run other ops
-  std::unique_ptr<Compiled> c = build();
+  std::unique_ptr<Compiled> c;
+  try {
+    c = build();
+  } catch (const Error& e) {
+    fail_again(e, ops::def(op).name, where);  // values between operands and results too large to count
+  }
   if (local.map.size() >= Cache::kLimit) local.map.clear();
   return *local.map.emplace(std::move(key), std::move(c)).first->second;
 }
@@ -177,7 +182,7 @@ const Compiled& compiled_call(const Call& call) {
   local.key.push_back(key_head(call.op, call.in_place, device_of(call), call.numbers));
   push_words(local.key, ops::def(call.op), call.numbers, {call.words, call.n_words});
   for (uint32_t i = 0; i < call.n_in; ++i) push_type(local.key, call.in[i]);
-  return find_or_build(local, [&] { return build_call(call); });
+  return find_or_build(local, call.op, call.where, [&] { return build_call(call); });
 }
 
 const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>> grads) {
@@ -198,7 +203,7 @@ const Compiled& compiled_gradient(const Node& n, std::span<const Ref<TensorImpl>
   local.key.push_back(needed);
   for (const Node::Out& o : n.out) push_type(local.key, o.saved.value.get());
   for (const Ref<TensorImpl>& g : grads) push_type(local.key, g.get());
-  return find_or_build(local, [&] { return build_gradient(n, grads); });
+  return find_or_build(local, n.op, n.where, [&] { return build_gradient(n, grads); });
 }
 
 void run_compiled(const Compiled& c, const char* op_name, Location where, void* const* inputs,

@@ -134,7 +134,7 @@ void check::matmul(const InferCall& call, std::vector<TensorType>& out) {
   }
   if (a.rank() >= 2) sizes.push_back(a[a.rank() - 2]);
   if (b.rank() >= 2) sizes.push_back(b.back());
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, operand(call, 0).dtype, sizes));
 }
 
@@ -155,7 +155,7 @@ void check::linear(const InferCall& call, std::vector<TensorType>& out) {
               "the bias must have sizes " + to_string(Dims{w.sizes[0]}) + ", found " + operand_text(call));
   Dims sizes = x.sizes;
   sizes[sizes.rank() - 1] = w.sizes[0];
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, x.dtype, sizes));
 }
 

@@ -11,7 +11,7 @@ namespace {
 void infer_fill(const InferCall& call, DType dtype, const Dims& sizes, std::vector<TensorType>& out) {
   for (const int64_t size : sizes)
     if (size < 0) fail_call(call, "negative size in " + to_string(sizes));
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back({dtype, cpu, false, sizes});
 }
 
@@ -94,7 +94,7 @@ void check::cat(const InferCall& call, std::vector<TensorType>& out) {
                           to_string(first) + "; they may differ along axis " + std::to_string(axis) +
                           " alone");
   }
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, promoted_type(call, 0, static_cast<int>(call.in.size())), sizes));
 }
 
@@ -109,7 +109,7 @@ void check::pad(const InferCall& call, std::vector<TensorType>& out) {
   Dims sizes = x.sizes;
   sizes[axis] =
       checked_add(checked_add(sizes[axis], before, "pad: size", call.where), after, "pad: size", call.where);
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, x.dtype, sizes));
 }
 
@@ -122,7 +122,7 @@ void check::index_select(const InferCall& call, std::vector<TensorType>& out) {
     fail_call(call, "the index must have rank 1, found " + operand_text(call) + "; use embedding or gather");
   Dims sizes = x.sizes;
   sizes[axis_of(call, 0, x.sizes.rank())] = index.sizes[0];
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, x.dtype, sizes));
 }
 
@@ -164,7 +164,7 @@ void check::embedding(const InferCall& call, std::vector<TensorType>& out) {
   if (weight.sizes.rank() != 2) fail_call(call, "the weight must be (V, D), found " + operand_text(call));
   Dims sizes = operand(call, 1).sizes;
   sizes.push_back(weight.sizes[1]);
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, weight.dtype, sizes));
 }
 

@@ -47,7 +47,7 @@ void check::one_hot(const InferCall& call, std::vector<TensorType>& out) {
   Dims sizes = operand(call, 0).sizes;
   if (sizes.rank() == kMaxRank) fail_call(call, "no room for another axis in " + operand_text(call));
   sizes.push_back(classes);
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, DType::int64, sizes));
 }
 
@@ -77,7 +77,7 @@ void check::repeat(const InferCall& call, std::vector<TensorType>& out) {
     if (sizes[i] < 0) fail_call(call, "a negative number of repeats in " + to_string(sizes));
     if (i >= fresh) sizes[i] = checked_mul(sizes[i], x.sizes[i - fresh], "repeat: size", call.where);
   }
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, x.dtype, sizes));
 }
 
@@ -98,7 +98,7 @@ void check::diag_embed(const InferCall& call, std::vector<TensorType>& out) {
       checked_add(x.sizes.back(), offset < 0 ? -offset : offset, "diag_embed: size", call.where);
   Dims sizes;
   for (int i = 0, next = 0; i < rank; ++i) sizes.push_back(i == a || i == b ? n : x.sizes[next++]);
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, x.dtype, sizes));
 }
 

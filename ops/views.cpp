@@ -11,7 +11,7 @@ namespace {
 /// Resolves a -1 among `wanted` and checks the number of elements.
 Dims resolve_sizes(const InferCall& call, const Dims& from) {
   Dims wanted = call.list(0);
-  const int64_t total = checked_numel(from, call.where);
+  const int64_t total = checked_numel(from);
   int open = -1;
   int64_t product = 1;
   for (int i = 0; i < wanted.rank(); ++i) {
@@ -82,7 +82,7 @@ Layout view::expand(const InferCall& call, const Layout& in) {
                           "; only axes of size 1 repeat");
     }
   }
-  checked_numel(out.sizes, call.where);
+  checked_numel(out.sizes);
   return out;
 }
 

@@ -117,7 +117,7 @@ inline std::vector<Tensor> call_sample(const ops::OpDef& op, const ops::Sample& 
                                        bool in_place = false) {
   eager::Call call{.op = op.id, .in_place = in_place, .where = kUserLine};
   // Tensor::reshape: a view where the strides allow it, else a view of a copy.
-  if (op.id == ops::OpId::reshape && !in_place && !s.must_throw &&
+  if (op.id == ops::OpId::reshape && !in_place && !s.must_throw && in[0].defined() &&
       !eager::viewable(*in[0].impl(), Dims(s.words.data() + 1, s.words[0])))
     in[0] = in[0].clone();
   std::vector<core::TensorImpl*> operands;
