@@ -10,11 +10,14 @@
 
 namespace tandem::test {
 
-/// How PyTorch makes and calls the layer: arguments as a JSON list, options and those of the call by name.
+/// How PyTorch makes and calls the layer: arguments as a JSON list, options and those of the call by name; also
+/// tensors ("made_with.weight", "call.attn_mask"). Gradients are taken of the first `leaves` inputs.
 struct LayerArguments {
   std::string arguments = "[]";
-  Fields options, call;
+  Fields options = {}, call = {};
   bool training = true;
+  std::vector<NamedTensor> tensors = {};
+  size_t leaves = 9;
 };
 
 class LayerSuite {
@@ -32,9 +35,11 @@ class LayerSuite {
       for (const NamedTensor& t : module->state()) exchange_.give(name, "state." + t.name, t.tensor.clone());
       Case c{name, type, {}};
       std::vector<Tensor> in = inputs(type);
+      for (const NamedTensor& t : how.tensors)
+        exchange_.give(name, t.name, is_floating(t.tensor.dtype()) ? t.tensor.to(type) : t.tensor);
       for (size_t i = 0; i < in.size(); ++i) {
         exchange_.give(name, "in" + std::to_string(i), in[i].clone());
-        if (is_floating(in[i].dtype())) in[i].requires_grad_();
+        if (i < how.leaves && is_floating(in[i].dtype())) in[i].requires_grad_();
       }
       const std::vector<Tensor> out = forward(*module, in);
       std::vector<Tensor> roots, weights;
@@ -55,6 +60,7 @@ class LayerSuite {
       Fields f;
       f.text("layer", layer).raw("arguments", how.arguments).raw("options", how.options.object());
       f.raw("call", how.call.object()).flag("training", how.training).flag("double", type == DType::float64);
+      f.integer("leaves", static_cast<int64_t>(how.leaves));
       exchange_.ask(name, "layer", f);
       cases_.push_back(std::move(c));
     }

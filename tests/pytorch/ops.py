@@ -113,6 +113,103 @@ def linspace(dtype, size, start, end, gap, last):
     return torch.linspace(start, end, size, dtype=DTYPES[dtype])
 
 
+def convolution(x, weight, bias, groups, tf32, stride, padding, dilation):
+    function = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
+    return function(x, weight, bias, stride, padding, dilation, groups)
+
+
+def convolution_input(y, weight, bias, groups, tf32, stride, padding, dilation, output_padding):
+    sizes = [(o - 1) * s - 2 * p + d * (k - 1) + 1 + e for o, s, p, d, k, e in zip(
+        y.shape[2:], stride, padding, dilation, weight.shape[2:], output_padding)]
+    x = y.new_empty([y.shape[0], weight.shape[1] * groups] + sizes)
+    found = torch.ops.aten.convolution_backward(
+        y, x, weight, None, stride, padding, dilation, False, [0] * len(stride), groups, (True, False, False))[0]
+    return found if bias is None else found + bias.reshape([-1] + [1] * len(stride))
+
+
+def convolution_weight(x, y, groups, tf32, stride, padding, dilation, kernel):
+    weight = x.new_empty([y.shape[1], x.shape[1] // groups] + kernel)
+    return torch.ops.aten.convolution_backward(
+        y, x, weight, None, stride, padding, dilation, False, [0] * len(stride), groups, (False, True, False))[1]
+
+
+def per_axis(windows, numbers):
+    """windows holds so many numbers for each axis: those of all axes, one list each."""
+    return [windows[i::numbers] for i in range(numbers)]
+
+
+def max_pool_positions(x, ceil, adaptive, windows):
+    x = x.double()  # also for integers
+    if adaptive:
+        function = (F.adaptive_max_pool1d, F.adaptive_max_pool2d)[len(windows) - 1]
+        return function(x, windows, return_indices=True)[1]
+    kernel, stride, padding, dilation = per_axis(windows, 4)
+    function = (F.max_pool1d, F.max_pool2d)[len(kernel) - 1]
+    return function(x, kernel, stride, padding, dilation, ceil, return_indices=True)[1]
+
+
+def avg_pool(x, ceil, adaptive, count_include_pad, divisor, windows):
+    if adaptive:
+        return (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)[len(windows) - 1](x, windows)
+    kernel, stride, padding = per_axis(windows, 3)
+    if len(kernel) == 1:
+        return F.avg_pool1d(x, kernel, stride, padding, ceil, count_include_pad)
+    return F.avg_pool2d(x, kernel, stride, padding, ceil, count_include_pad, divisor or None)
+
+
+def avg_pool_backward(g, ceil, adaptive, count_include_pad, divisor, windows):
+    axes = len(windows) // (2 if adaptive else 4)
+    windows, sizes = windows[:-axes], windows[-axes:]
+    x = g.new_zeros(list(g.shape[:-axes]) + sizes, requires_grad=True)
+    y = avg_pool(x, ceil, adaptive, count_include_pad, divisor, windows)
+    return torch.autograd.grad(y, x, g, create_graph=True)[0]
+
+
+def interpolate(x, linear, align_corners, scaled, scale, scale2, scale3, sizes):
+    axes = x.dim() - 2
+    mode = ("linear", "bilinear", "trilinear")[axes - 1] if linear else "nearest"
+    how = {"mode": mode, "align_corners": align_corners if linear else None}
+    if scaled:
+        return F.interpolate(x, scale_factor=(scale, scale2, scale3)[:axes], recompute_scale_factor=False, **how)
+    return F.interpolate(x, sizes, **how)
+
+
+def batch_norm_train(x, weight, bias, eps):
+    axes = [i for i in range(x.dim()) if i != 1]
+    y = F.batch_norm(x, None, None, weight, bias, True, 0, eps)
+    return y, x.mean(axes), x.var(axes, unbiased=False), x.var(axes)
+
+
+def attention(q, k, v, mask, causal, dropout, scaled, tf32, dropout_p, scale, seed, offset):
+    if dropout:
+        raise NoAnswer(OTHER_DRAWS)
+    if q.dim() > 2 and q.shape[-3] != k.shape[-3]:
+        k, v = (t.repeat_interleave(q.shape[-3] // k.shape[-3], -3) for t in (k, v))
+    scores = q @ k.transpose(-2, -1) * (scale if scaled else q.shape[-1] ** -0.5)
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril() == 0, -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    p = scores.softmax(-1)
+    return p @ v, p
+
+
+def lstm_gates(a, b, c):
+    i, f, g, o = (a + b).chunk(4, -1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def gru_gates(a, b, h):
+    (ar, az, an), (br, bz, bn) = a.chunk(3, -1), b.chunk(3, -1)
+    n, z = torch.tanh(an + (ar + br).sigmoid() * bn), (az + bz).sigmoid()
+    return (1 - z) * n + z * h
+
+
+def split(a, axis, sizes):
+    return tuple(a.split(sizes, axis))
+
+
 TABLE = {
     "cast": lambda a, dtype: a.to(DTYPES[dtype]),
     "clamp": lambda a, low, high: torch.clamp(a, like(a, low), like(a, high)),
@@ -168,6 +265,10 @@ TABLE = {
     "binary_cross_entropy": loss(F.binary_cross_entropy), "binary_cross_entropy_with_logits": bce_with_logits,
     "kl_div": loss(F.kl_div), "soft_margin_loss": loss(F.soft_margin_loss),
     "cosine_similarity": lambda a, b, axis, eps: F.cosine_similarity(a, b, axis, eps),
+    "convolution": convolution, "convolution_input": convolution_input, "convolution_weight": convolution_weight,
+    "max_pool_positions": max_pool_positions, "avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward,
+    "interpolate": interpolate, "batch_norm_train": batch_norm_train, "scaled_dot_product_attention": attention,
+    "lstm_gates": lstm_gates, "gru_gates": gru_gates, "split2": split, "split3": split, "split4": split,
     "rand": OTHER_DRAWS, "randn": OTHER_DRAWS, "bernoulli_mask": OTHER_DRAWS, "dropout": OTHER_DRAWS,
 }
 # Operands by which PyTorch has no derivative.

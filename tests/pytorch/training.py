@@ -8,16 +8,21 @@ def run_layer(case, tensors):
     """Results of a layer made with the case's arguments, and the gradients of their weighted sum."""
     if not hasattr(torch.nn, case["layer"]):
         raise NoAnswer(f"PyTorch {torch.__version__} has no {case['layer']}")
+    def named(prefix):
+        return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+
     inputs = [tensors[k] for k in sorted(t for t in tensors if t.startswith("in"))]
-    layer = getattr(torch.nn, case["layer"])(*case["arguments"], **case["options"])
+    layer = getattr(torch.nn, case["layer"])(*case["arguments"], **case["options"], **named("made_with."))
     layer = layer.to(torch.float64 if case["double"] else torch.float32)
-    state = {k[6:]: v for k, v in tensors.items() if k.startswith("state.")}
-    layer.load_state_dict({k: v.clone() for k, v in state.items()})
+    layer.load_state_dict({k: v.clone() for k, v in named("state.").items()})
     layer.train(case["training"])
-    for x in inputs:
+    for x in inputs[:case["leaves"]]:
         if x.is_floating_point():
             x.requires_grad_()
-    results = flatten(layer(*inputs, **case["call"]))
+    call = {**case["call"], **named("call.")}
+    lengths = call.pop("lengths", None)
+    results = layer(*inputs, **call) if lengths is None else padded(layer, inputs[0], lengths)
+    results = flatten(results)
     answers = {f"out{j}": y for j, y in enumerate(results)}
     loss = sum((y * tensors[f"weight{j}"]).sum() for j, y in enumerate(results) if f"weight{j}" in tensors)
     if torch.is_tensor(loss) and loss.requires_grad:
@@ -26,6 +31,14 @@ def run_layer(case, tensors):
     answers.update(("grad." + k, p.grad) for k, p in layer.named_parameters() if p.grad is not None)
     answers.update(("after." + k, b) for k, b in layer.named_buffers())
     return answers
+
+
+def padded(layer, x, lengths):
+    """A recurrent layer over sequences of several lengths."""
+    steps = x.shape[1 if layer.batch_first else 0]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, layer.batch_first, enforce_sorted=False)
+    output, state = layer(packed)
+    return torch.nn.utils.rnn.pad_packed_sequence(output, layer.batch_first, total_length=steps)[0], state
 
 
 def flatten(results):
