@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "tandem/jit/cuda_native_text.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/type_names.h"
 #include "tandem/ops/axis_split.h"
@@ -15,18 +16,7 @@ using ops::OpId;
 using ops::split_axis;
 using ops::TensorType;
 
-namespace {
-
-using Word = NativeWord;
-
-/// One launch over `count` threads; `words` are the parameters, all of 8 bytes, but for the count at the end.
-struct Launch {
-  std::string symbol, source;
-  std::vector<Word> words;
-  int64_t count = 0;
-};
-
-std::string head(const std::string& symbol, const std::string& fields) {
+std::string native_head(const std::string& symbol, const std::string& fields) {
   return "struct td_args_" + symbol + " { " + fields + " td_i64 count; };\nextern \"C\" __global__ void " +
          symbol + "(td_args_" + symbol +
          " a) {\n"
@@ -34,18 +24,25 @@ std::string head(const std::string& symbol, const std::string& fields) {
          "  if (t >= a.count) return;\n";
 }
 
-std::string convert(DType from, DType to, const std::string& value) {
+std::string native_convert(DType from, DType to, const std::string& value) {
   return from == to ? value : std::string("td_") + c_suffix(from) + "_to_" + c_suffix(to) + "(" + value + ")";
 }
 
-/// What a sum of elements of this type is built in.
-DType sum_type(DType t) { return t == DType::float16 || t == DType::bfloat16 ? DType::float32 : t; }
+DType native_sum_type(DType t) { return t == DType::float16 || t == DType::bfloat16 ? DType::float32 : t; }
+
+namespace {
+
+using Word = NativeWord;
+using Launch = NativeText;
 
 /// "x = x + v" for elements in memory.
 std::string add_to(DType t, const std::string& x, const std::string& v) {
-  const DType sum = sum_type(t);
+  const DType sum = native_sum_type(t);
   if (t == DType::bool_) return x + " = " + x + " || " + v + ";";
-  return x + " = " + convert(sum, t, "td_add(" + convert(t, sum, x) + ", " + convert(t, sum, v) + ")") + ";";
+  return x + " = " +
+         native_convert(sum, t,
+                        "td_add(" + native_convert(t, sum, x) + ", " + native_convert(t, sum, v) + ")") +
+         ";";
 }
 
 /// What a scatter does with element `v` of its source at element `x` of the result.
@@ -58,10 +55,10 @@ Launch copy_runs(Word from, DType from_type, int64_t from_step, Word to, DType t
                  int64_t outer, int64_t run) {
   Launch l;
   l.symbol = std::string("tandem_runs_") + c_suffix(from_type) + "_" + c_suffix(to_type);
-  l.source = head(l.symbol, std::string("const ") + c_scalar(from_type) + "* from; " + c_scalar(to_type) +
-                                "* to; td_i64 from_step, to_step, run;") +
+  l.source = native_head(l.symbol, std::string("const ") + c_scalar(from_type) + "* from; " +
+                                       c_scalar(to_type) + "* to; td_i64 from_step, to_step, run;") +
              "  const td_i64 o = t / a.run, r = t % a.run;\n  a.to[o * a.to_step + r] = " +
-             convert(from_type, to_type, "a.from[o * a.from_step + r]") + ";\n}\n";
+             native_convert(from_type, to_type, "a.from[o * a.from_step + r]") + ";\n}\n";
   l.count = outer * run;
   l.words = {from, to, from_step, to_step, run};
   return l;
@@ -76,7 +73,7 @@ Word element(Word base, int64_t index, DType type) {
 Launch fill(Word to, const TensorType& type) {
   Launch l;
   l.symbol = std::string("tandem_fill_") + c_suffix(type.dtype);
-  l.source = head(l.symbol, std::string(c_scalar(type.dtype)) + "* to;") + "  a.to[t] = {};\n}\n";
+  l.source = native_head(l.symbol, std::string(c_scalar(type.dtype)) + "* to;") + "  a.to[t] = {};\n}\n";
   l.count = numel(type.sizes);
   l.words = {to};
   return l;
@@ -123,9 +120,10 @@ Launch along_index(const NativeCallPlan& c, Word index, Word added, Word out, Wo
   const bool adds = c.op->id == OpId::index_add;
   l.symbol = std::string("tandem_") + c.op->name + "_" + c_suffix(type) + "_" + c_suffix(index_type);
   l.source =
-      head(l.symbol, std::string(c_scalar(type)) + "* to; const " + c_scalar(index_type) + "* index; const " +
-                         c_scalar(type) +
-                         "* added; td_i64 size, inner, n; td_i64* error; td_i64 positions, segments;") +
+      native_head(l.symbol,
+                  std::string(c_scalar(type)) + "* to; const " + c_scalar(index_type) + "* index; const " +
+                      c_scalar(type) +
+                      "* added; td_i64 size, inner, n; td_i64* error; td_i64 positions, segments;") +
       "  const td_i64 warp = t / 32, segment = warp & (a.segments - 1);\n"
       "  const td_i64 position = warp / a.segments * 32 + threadIdx.x % 32;\n"
       "  const td_i64 o = position / a.inner, i = position % a.inner;\n" +
@@ -188,7 +186,7 @@ Launch at_index(const NativeCallPlan& c, Word index, Word added, Word out, Word 
             "    if (at < 0 || at >= a.size) { *a.error = 2; return; }\n    " +
             element + "at * a.t" + n + "];\n    " + change(adds, type, "a.added[from]") + "\n  }\n}\n";
   }
-  l.source = head(l.symbol, fields + ";") + text;
+  l.source = native_head(l.symbol, fields + ";") + text;
   l.count = from[axis] == 0 ? 0 : is_long ? lines * segments * 32 : lines;
   return l;
 }
@@ -196,20 +194,21 @@ Launch at_index(const NativeCallPlan& c, Word index, Word added, Word out, Word 
 /// One thread an element, which counts those before it in the order: all that are below it, and equal ones in
 /// front of it.
 Launch argsort(const NativeCallPlan& c, Word in, Word out) {
-  const DType type = c.in_types[0].dtype, wide = sum_type(type);
+  const DType type = c.in_types[0].dtype, wide = native_sum_type(type);
   const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
   const bool descending = c.words[1] != 0;
   Launch l;
   l.symbol = std::string("tandem_argsort_") + c_suffix(type) + (descending ? "_down" : "_up");
   const std::string less = descending ? "(y > x || (y != y && x == x))" : "(y < x || (y == y && x != x))";
   l.source =
-      head(l.symbol, std::string("const ") + c_scalar(type) + "* from; td_i64* to; td_i64 size, inner;") +
+      native_head(l.symbol,
+                  std::string("const ") + c_scalar(type) + "* from; td_i64* to; td_i64 size, inner;") +
       "  const td_i64 line = t / a.size, k = t % a.size, first = line / a.inner * a.size * a.inner + line % "
       "a.inner;\n"
       "  const " +
-      c_scalar(wide) + " x = " + convert(type, wide, "a.from[first + k * a.inner]") +
+      c_scalar(wide) + " x = " + native_convert(type, wide, "a.from[first + k * a.inner]") +
       ";\n  td_i64 place = 0;\n  for (td_i64 j = 0; j < a.size; ++j) {\n    const " + c_scalar(wide) +
-      " y = " + convert(type, wide, "a.from[first + j * a.inner]") +
+      " y = " + native_convert(type, wide, "a.from[first + j * a.inner]") +
       ";\n    const bool same = x == y || (x != x && y != y);\n    place += " + less +
       " || (same && j < k);\n  }\n  a.to[first + place * a.inner] = k;\n}\n";
   l.count = s.outer * s.size * s.inner;
@@ -230,14 +229,14 @@ Launch cumsum(const NativeCallPlan& c, Word in, Word out) {
   const std::string place =
       "const td_i64 i = first + (a.reverse ? a.size - 1 - k : k) * a.inner;\n"
       "    sum = td_add(sum, " +
-      convert(from, is_floating(from) ? DType::float64 : DType::int64, "a.from[i]") + ");\n";
+      native_convert(from, is_floating(from) ? DType::float64 : DType::int64, "a.from[i]") + ");\n";
   const std::string store =
       "    a.to[i] = " +
-      convert(is_floating(from) ? DType::float64 : DType::int64, to, "td_add(before, sum)") + ";\n";
+      native_convert(is_floating(from) ? DType::float64 : DType::int64, to, "td_add(before, sum)") + ";\n";
   Launch l;
   l.symbol = std::string("tandem_cumsum_") + (is_long ? "long_" : "") + c_suffix(from) + "_" + c_suffix(to);
-  l.source = head(l.symbol, std::string("const ") + c_scalar(from) + "* from; " + c_scalar(to) +
-                                "* to; td_i64 size, inner, reverse;") +
+  l.source = native_head(l.symbol, std::string("const ") + c_scalar(from) + "* from; " + c_scalar(to) +
+                                       "* to; td_i64 size, inner, reverse;") +
              "  const td_i64 line = " + (is_long ? "blockIdx.x" : "t") +
              ", first = line / a.inner * a.size * a.inner + line % a.inner;\n";
   if (is_long) {
@@ -317,6 +316,11 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
       return all;
     case OpId::cumsum:
       all.push_back(cumsum(c, in(0), out));
+      return all;
+    case OpId::convolution:
+    case OpId::convolution_input:
+    case OpId::convolution_weight:
+      all.push_back(convolution_text(c));
       return all;
     default:
       internal_error(std::string("no CUDA kernel for the native op ") + c.op->name);

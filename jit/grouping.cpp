@@ -73,6 +73,7 @@ class Grouper {
       case OpKind::piecewise:
       case OpKind::scatter:
       case OpKind::scan:
+      case OpKind::convolution:
         home = fresh(GroupKind::native);
         break;
       default:

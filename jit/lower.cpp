@@ -246,6 +246,7 @@ class Lowering {
       case OpKind::scatter:
       case OpKind::scan:
       case OpKind::contraction:
+      case OpKind::convolution:
       case OpKind::composite:
         break;
     }

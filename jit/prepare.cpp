@@ -147,6 +147,7 @@ class Preparer {
         case OpKind::piecewise:
         case OpKind::scatter:
         case OpKind::scan:
+        case OpKind::convolution:
           for (int32_t& v : node.in)
             if (v >= 0 && !p_.g.type(v).number && !contiguous(v)) v = copy(v, node.where);
           break;

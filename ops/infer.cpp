@@ -239,6 +239,7 @@ void infer_checked(const InferCall& call, std::vector<TensorType>& out) {
     case OpKind::random:
     case OpKind::fill:
     case OpKind::contraction:
+    case OpKind::convolution:
     case OpKind::composite:
       break;  // the table holds a check for each of these
   }

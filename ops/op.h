@@ -4,8 +4,8 @@
 //
 // An op is called with operands and attribute words. Operands are tensors, or numbers where a pointwise op or
 // a run-time attribute takes one. Attributes are 8-byte words in declared order; a list is a count and its
-// values, and comes last. `floating` and `dynamic` attributes are run-time: no pass and no key looks at their
-// values (rule R8).
+// values, and lists come last. `floating` and `dynamic` attributes are run-time: no pass and no key looks at
+// their values (rule R8).
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,7 @@ enum class OpKind : uint8_t {
   random,     // a pointwise formula over Philox counters
   fill,       // a formula of the index alone: full, arange
   contraction,  // matrix products
+  convolution,  // convolutions and their transposes: plain C++ on contiguous operands, or a library
   composite,    // an ordinary function over ops
 };
 
@@ -133,7 +134,7 @@ struct OpDef {
   Layout (*view)(const InferCall&, const Layout& in) = nullptr;             // view
   void (*body)(Body&) = nullptr;                                            // composite
   void (*native)(const struct NativeCall&) =
-      nullptr;                            // scatter, scan, piecewise: plain C++ on contiguous operands
+      nullptr;  // scatter, scan, piecewise, convolution: plain C++ on contiguous operands
   void (*gradient)(Gradient&) = nullptr;  // null in a composite: the gradients of its body
   const char* reads[4] = {};  // per operand, what its gradient reads: "ab" operands 0 and 1, "y" the result
   bool differentiable = true;
@@ -145,7 +146,8 @@ struct OpDef {
 
   /// Run-time attributes, in declared order, follow the operands of a node as numbers.
   int n_numbers() const;
-  /// Position of attribute k among the structural words (lists are found by walking), or among the numbers.
+  /// Position of attribute k among the structural words (of a list: if it is the first one), or among the
+  /// numbers.
   int structural_index(int attr) const;
   int number_index(int attr) const;
 };

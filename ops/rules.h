@@ -17,6 +17,7 @@ namespace tandem::ops {
 // clang-format on
 #include "tandem/ops/composite.def"
 #include "tandem/ops/contraction.def"
+#include "tandem/ops/convolution.def"
 #include "tandem/ops/index.def"
 #include "tandem/ops/loss.def"
 #include "tandem/ops/random.def"

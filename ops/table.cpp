@@ -90,6 +90,7 @@ constexpr OpDef kRows[] = {
 #include "tandem/ops/index.def"
 #include "tandem/ops/random.def"
 #include "tandem/ops/contraction.def"
+#include "tandem/ops/convolution.def"
 #include "tandem/ops/composite.def"
 #include "tandem/ops/loss.def"
 #include "tandem/ops/update.def"
@@ -163,6 +164,7 @@ static_assert(every_row([](const OpDef& op) {
                   case OpKind::piecewise:
                   case OpKind::scatter:
                   case OpKind::scan:
+                  case OpKind::convolution:
                     return op.native && op.infer;
                   case OpKind::gather:
                   case OpKind::contraction:
@@ -173,10 +175,10 @@ static_assert(every_row([](const OpDef& op) {
               "an op lacks what its kind needs");
 static_assert(every_row([](const OpDef& op) {
                 for (int k = 0; k + 1 < op.n_attrs; ++k)
-                  if (op.attrs[k].type == list) return false;
+                  if (op.attrs[k].type == list && op.attrs[k + 1].type != list) return false;
                 return true;
               }),
-              "a list must be the last attribute");
+              "lists must be the last attributes");
 
 }  // namespace
 

@@ -1,5 +1,5 @@
 // Attribute words: where an attribute stands among structural words or numbers, and how a call's words split.
-// A list is the last attribute of its op, so every other attribute stands at a fixed place.
+// Lists are the last attributes of their op, so every other attribute stands at a fixed place.
 #include "tandem/core/error.h"
 #include "tandem/ops/emitter.h"
 
@@ -15,12 +15,17 @@ int64_t integer_word(const OpDef& op, Words words, int attr) {
 }
 
 Dims list_words(const OpDef& op, Words words, int attr) {
-  const int64_t n = integer_word(op, words, attr);
-  const auto at = static_cast<size_t>(op.structural_index(attr)) + 1;
-  TANDEM_INTERNAL(
-      n >= 0 && at + static_cast<size_t>(n) <= words.size(),
-      std::string(op.name) + ": the list " + op.attrs[attr].name + " is longer than the words given");
-  return Dims(words.data() + at, n);
+  int first = attr;
+  while (first > 0 && op.attrs[first - 1].type == AttrType::list) --first;
+  auto at = static_cast<size_t>(op.structural_index(first));
+  for (int k = first;; ++k) {
+    const bool counted = at < words.size() && words[at] >= 0;
+    TANDEM_INTERNAL(
+        counted && at + 1 + static_cast<size_t>(words[at]) <= words.size(),
+        std::string(op.name) + ": the list " + op.attrs[k].name + " is longer than the words given");
+    if (k == attr) return Dims(words.data() + at + 1, words[at]);
+    at += 1 + static_cast<size_t>(words[at]);
+  }
 }
 
 Value number_operand(const OpDef& op, std::span<const Value> operands, int attr) {
@@ -87,7 +92,7 @@ uint64_t run_time_mask(const OpDef& op, int n_number_operands) {
   uint64_t mask = 0;
   for (int i = 0; i < n_number_operands; ++i) mask |= uint64_t{1} << (2 * i + 1);
   const int first = 2 * n_number_operands;
-  for (int k = 0; k < op.n_attrs; ++k)  // a list is last, so attribute k is word first + k
+  for (int k = 0; k < op.n_attrs; ++k)  // lists are last, so attribute k is word first + k
     if (op.attrs[k].run_time()) mask |= uint64_t{1} << (first + k);
   return mask;
 }

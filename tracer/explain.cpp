@@ -1,5 +1,6 @@
 #include "tandem/tracer/explain.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "tandem/core/log.h"
@@ -75,13 +76,17 @@ std::string word_text(ops::AttrType type, int64_t word) {
   return std::to_string(word);
 }
 
+/// The count and the values of the list that begins `words`.
+std::span<const int64_t> list_words(std::span<const int64_t> words) {
+  return words.first(std::min(words.size(), 1 + static_cast<size_t>(words[0])));
+}
 std::string list_text(std::span<const int64_t> words) {
   std::string out = "(";
   for (size_t i = 1; i < words.size(); ++i) out += (i > 1 ? ", " : "") + std::to_string(words[i]);
   return out + ")";
 }
 
-// Words are number operands' (kind, value), then attributes in declared order, a list last.
+// Words are number operands' (kind, value), then attributes in declared order, lists last.
 void compare_attributes(const ops::OpDef& op, uint32_t numbers, std::span<const int64_t> before,
                         std::span<const int64_t> now, std::vector<std::string>& out) {
   const auto first = static_cast<size_t>(2 * __builtin_popcount(numbers));
@@ -89,17 +94,20 @@ void compare_attributes(const ops::OpDef& op, uint32_t numbers, std::span<const 
   for (size_t w = 0; w < first && w < before.size() && w < now.size(); w += 2)
     if (before[w] != now[w])
       out.push_back(change("number " + std::to_string(w / 2) + ": kind", kKinds[before[w]], kKinds[now[w]]));
-  for (size_t a = 0; a < static_cast<size_t>(op.n_attrs); ++a) {
-    const size_t w = first + a;
+  for (size_t a = 0, b = first, n = first; a < static_cast<size_t>(op.n_attrs); ++a) {
     const ops::Attr& attr = op.attrs[a];
-    if (w >= before.size() || w >= now.size() || attr.run_time()) continue;
+    if (b >= before.size() || n >= now.size()) return;
     const std::string who = std::string("attribute ") + attr.name;
     if (attr.type == ops::AttrType::list) {
-      const std::string b = list_text(before.subspan(w)), n = list_text(now.subspan(w));
-      if (b != n) out.push_back(change(who, b, n));
-    } else if (before[w] != now[w]) {
-      out.push_back(change(who, word_text(attr.type, before[w]), word_text(attr.type, now[w])));
+      const auto old_list = list_words(before.subspan(b)), new_list = list_words(now.subspan(n));
+      if (!std::ranges::equal(old_list, new_list))
+        out.push_back(change(who, list_text(old_list), list_text(new_list)));
+      b += old_list.size(), n += new_list.size();
+      continue;
     }
+    if (!attr.run_time() && before[b] != now[n])
+      out.push_back(change(who, word_text(attr.type, before[b]), word_text(attr.type, now[n])));
+    ++b, ++n;
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "tandem/eager/nn/clip.h"
 #include "tandem/eager/nn/containers.h"
+#include "tandem/eager/nn/convolution.h"
 #include "tandem/eager/nn/init.h"
 #include "tandem/eager/nn/layers.h"
 #include "tandem/eager/nn/module.h"

@@ -81,6 +81,11 @@ double terms(const Graph& g, const Node& n) {
       return x.sizes.empty() ? 1 : static_cast<double>(*std::max_element(x.sizes.begin(), x.sizes.end()));
     case OpKind::scatter:
       return static_cast<double>(numel(g.type(n.in[2]).sizes)) + 1;
+    case OpKind::convolution: {  // per element of the result: those that stand beside it in the operands
+      const auto w = static_cast<double>(numel(g.type(n.in[1]).sizes));
+      return 1 + std::max(in, 1.0) * std::max(w, 1.0) /
+                     static_cast<double>(std::max<int64_t>(1, numel(g.type(n.out[0]).sizes)));
+    }
     case OpKind::contraction:
       return x.sizes.empty() ? 1 : static_cast<double>(x.sizes.back()) + 1;
     default:

@@ -157,7 +157,7 @@ TEST_CASE("every op of the table has a text that parses back", "[graph]") {
   const TensorType kinds[] = {tensor(DType::float32, {3, 3}), tensor(DType::float32, {3}),
                               tensor(DType::int64, {3}),      tensor(DType::bool_, {3, 3}),
                               tensor(DType::int64, {3, 3}),   tensor(DType::float32, {1}),
-                              tensor(DType::float32, {2})};
+                              tensor(DType::float32, {2}),    tensor(DType::float32, {3, 3, 3})};
   const std::set<std::string> one = {"step", "rank", "axis2", "groups"};
   int found = 0;
   for (int id = 0; id < ops::kOpCount; ++id) {
@@ -168,7 +168,8 @@ TEST_CASE("every op of the table has a text that parses back", "[graph]") {
       if (op.attrs[k].run_time()) continue;
       if (op.attrs[k].type == ops::AttrType::list) {
         const bool axes = std::string(op.attrs[k].name) == "axes" && op.kind != ops::OpKind::view;
-        words.insert(words.end(), axes                     ? std::initializer_list<int64_t>{1, 1}
+        const bool single = axes || op.kind == ops::OpKind::convolution;
+        words.insert(words.end(), single                   ? std::initializer_list<int64_t>{1, 1}
                                   : op.id == OpId::permute ? std::initializer_list<int64_t>{2, 1, 0}
                                   : op.id == OpId::squeeze ? std::initializer_list<int64_t>{0}
                                                            : std::initializer_list<int64_t>{2, 3, 3});

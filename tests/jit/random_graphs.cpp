@@ -26,8 +26,8 @@ constexpr int64_t kSizes[] = {0, 1, 2, 3, 3, 4, 5, 7, 7, 31, 32, 33, 64, 65, 127
 constexpr OpKind kKinds[] = {OpKind::pointwise, OpKind::pointwise, OpKind::pointwise,   OpKind::pointwise,
                              OpKind::reduction, OpKind::reduction, OpKind::view,        OpKind::view,
                              OpKind::piecewise, OpKind::gather,    OpKind::scatter,     OpKind::scan,
-                             OpKind::random,    OpKind::fill,      OpKind::contraction, OpKind::composite,
-                             OpKind::composite, OpKind::composite};
+                             OpKind::random,    OpKind::fill,      OpKind::contraction, OpKind::convolution,
+                             OpKind::composite, OpKind::composite, OpKind::composite};
 
 constexpr int64_t kClasses = 5;
 
@@ -248,6 +248,8 @@ class Generator : RandomValues {
       case OpKind::contraction:
         contraction(c);
         break;
+      case OpKind::convolution:
+        return convolution(*c.op, c.in, c.words) && accepted(c);
       case OpKind::composite:
         composite(c);
         break;

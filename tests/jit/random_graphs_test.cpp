@@ -22,10 +22,11 @@ constexpr int kCompiledEvery = 6;  // the host compiler takes about a second for
 
 // --- Coverage ---
 
-constexpr const char* kKindNames[] = {"pointwise", "reduction", "view", "piecewise",   "gather",   "scatter",
-                                      "scan",      "random",    "fill", "contraction", "composite"};
+constexpr const char* kKindNames[] = {"pointwise", "reduction",   "view",        "piecewise",
+                                      "gather",    "scatter",     "scan",        "random",
+                                      "fill",      "contraction", "convolution", "composite"};
 constexpr const char* kGroupNames[] = {"pointwise", "row", "column", "product", "native", "horizontal"};
-constexpr int kKinds = 11, kGroupKinds = 6, kHorizontal = 5;
+constexpr int kKinds = 12, kGroupKinds = 6, kHorizontal = 5;
 using Coverage = std::array<std::array<int, kGroupKinds>, kKinds>;
 
 void cover(const Graph& graph, Coverage& c) {
@@ -79,6 +80,7 @@ bool possible(ops::OpKind kind, int group_kind) {
     case OpKind::piecewise:
     case OpKind::scatter:
     case OpKind::scan:
+    case OpKind::convolution:
       return group_kind != kHorizontal && g == GroupKind::native;
   }
   return false;

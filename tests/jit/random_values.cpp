@@ -244,4 +244,47 @@ Dims RandomValues::reshaped(const Dims& s) {
   return l;
 }
 
+bool RandomValues::convolution(const ops::OpDef& op, std::vector<ops::Value>& in,
+                               std::vector<int64_t>& words) {
+  ops::Value x = pick();
+  Dims s = type(x).sizes;
+  if (type(x).dtype == DType::bool_ || numel(s) > 2000) return false;
+  while (s.rank() < 3) s.insert(0, 1);
+  while (s.rank() > 4) {
+    s[1] *= s[0];
+    s.erase(0);
+  }
+  if (s != type(x).sizes) x = emitter_.reshape(x, s);
+  const int axes = s.rank() - 2;
+  const int64_t groups = one_in(3) ? s[1] : 1;
+  Dims stride, padding, dilation, last, other{s[0], groups * between(1, 3)};
+  const bool forward = op.id == ops::OpId::convolution, weight = op.id == ops::OpId::convolution_weight;
+  for (int i = 0; i < axes; ++i) {
+    stride.push_back(between(1, 3));
+    padding.push_back(between(0, 2));
+    dilation.push_back(between(1, 2));
+    const int64_t kernel = between(1, 3);
+    last.push_back(weight ? kernel : between(0, 2));
+    const int64_t room = s[i + 2] + 2 * padding[i] - dilation[i] * (kernel - 1) - 1;
+    other.push_back(weight ? room / stride[i] + 1 : kernel);
+  }
+  if (!weight) {
+    other[0] = forward ? groups * between(1, 3) : s[1];
+    other[1] = forward ? s[1] / std::max<int64_t>(1, groups) : between(1, 3);
+  }
+  for (const int64_t d : other)
+    if (d < 0) return false;
+  if (numel(other) > 2000) return false;
+  const DType t = type(x).dtype;
+  in = {x, input(t, other)};
+  if (!weight) in.push_back(one_in(2) ? input(t, {forward ? other[0] : other[1] * groups}) : ops::Value{});
+  words = {groups, static_cast<int64_t>(below(2))};
+  for (const Dims* l : {&stride, &padding, &dilation, &last}) {
+    if (forward && l == &last) break;
+    words.push_back(axes);
+    words.insert(words.end(), l->begin(), l->end());
+  }
+  return true;
+}
+
 }  // namespace tandem::test

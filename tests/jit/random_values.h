@@ -46,6 +46,9 @@ class RandomValues {
   ops::Value number(bool integral = false);
   ops::Value run_time(double v);
   ops::Value run_time_int(int64_t v);
+  /// Operands and words for a convolution of a value whose elements are arranged as (N, C, positions) or (N,
+  /// C, rows, columns); false if it has too many or the window does not fit.
+  bool convolution(const ops::OpDef& op, std::vector<ops::Value>& in, std::vector<int64_t>& words);
   double some_double() { return static_cast<double>(between(-40, 40)) / 16; }  // exact in every floating type
 
   /// Chooses outputs, and inputs that are overwritten.

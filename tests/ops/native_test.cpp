@@ -90,7 +90,8 @@ struct NativeRun {
             const std::vector<std::vector<double>>& values, Words words, const TensorType& result) {
     std::vector<const void*> addresses;
     for (size_t i = 0; i < types.size(); ++i) in.push_back(encode(values[i], types[i].dtype));
-    for (const auto& bytes : in) addresses.push_back(bytes.data());
+    for (size_t i = 0; i < in.size(); ++i)
+      addresses.push_back(values[i].empty() && types[i].sizes.empty() ? nullptr : in[i].data());  // absent
     out.assign(static_cast<size_t>(numel(result.sizes) * itemsize(result.dtype)) + 1, '\x7f');
     void* to = out.data();
     op.native({addresses, {&to, 1}, types, {&result, 1}, words, &error});
@@ -118,9 +119,14 @@ TEST_CASE("native kernels equal the reference in every type", "[ops]") {
         ReferenceEmitter e;
         const SampleCall call = make_call(e, op, s, dtype, values);
         Value expected;
-        e.emit(op.id, call.in, call.words, &expected);
+        try {
+          e.emit(op.id, call.in, call.words, &expected);
+        } catch (const Error&) {  // some are for floating types alone
+          CHECK_FALSE(is_floating(dtype));
+          continue;
+        }
         std::vector<TensorType> types;
-        for (const Value v : call.in) types.push_back(e.type(v));
+        for (const Value v : call.in) types.push_back(v ? e.type(v) : TensorType{});
         const TensorType result = e.type(expected);
         const NativeRun run(op, types, values, call.words, result);
         CHECK(run.error == 0);

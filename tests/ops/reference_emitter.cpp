@@ -263,6 +263,39 @@ Values run_contraction(const Call& c) {
   return result;
 }
 
+/// Adds up x * w * y over all places where a tap of the kernel meets x, into the one that is the result.
+Values run_convolution(const Call& c, const ops::InferCall& infer) {
+  const bool input = c.op.id == OpId::convolution_input, weight = c.op.id == OpId::convolution_weight;
+  const Dims &xs = input ? c.out.sizes : c.sizes(0), &ws = weight ? c.out.sizes : c.sizes(1),
+             &ys = input    ? c.sizes(0)
+                   : weight ? c.sizes(1)
+                            : c.out.sizes;
+  const Dims stride = infer.list(2), padding = infer.list(3), dilation = infer.list(4);
+  Values result(at(numel(c.out.sizes)));
+  const Dims taps(ws.data() + 1, ws.rank() - 1);  // of one output: channels and kernel
+  for_each_index(ys, [&](const Dims& y, int64_t iy) {
+    for_each_index(taps, [&](const Dims& w, int64_t tap) {
+      Dims x{y[0], y[1] / (ys[1] / infer.integer(0)) * ws[1] + w[0]};
+      for (int d = 0; d < stride.rank(); ++d) {
+        x.push_back(y[d + 2] * stride[d] + w[d + 1] * dilation[d] - padding[d]);
+        if (x.back() < 0 || x.back() >= xs[d + 2]) return;
+      }
+      const int64_t iw = y[1] * numel(taps) + tap;
+      const int64_t ix = linear(x, xs);
+      if (input)
+        result[at(ix)] += c.in[0]->values[at(iy)] * c.in[1]->values[at(iw)];
+      else if (weight)
+        result[at(iw)] += c.in[0]->values[at(ix)] * c.in[1]->values[at(iy)];
+      else
+        result[at(iy)] += c.in[0]->values[at(ix)] * c.in[1]->values[at(iw)];
+    });
+  });
+  if (c.in.size() > 2 && c.in[2])
+    for_each_index(c.out.sizes,
+                   [&](const Dims& index, int64_t i) { result[at(i)] += c.in[2]->values[at(index[1])]; });
+  return result;
+}
+
 Values run(const Call& c, const ops::InferCall& infer) {
   switch (c.op.kind) {
     case OpKind::pointwise:
@@ -285,6 +318,8 @@ Values run(const Call& c, const ops::InferCall& infer) {
       return run_scan(c);
     case OpKind::contraction:
       return run_contraction(c);
+    case OpKind::convolution:
+      return run_convolution(c, infer);
     case OpKind::composite:
       break;
   }

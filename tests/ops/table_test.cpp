@@ -85,6 +85,24 @@ TEST_CASE("split_words keeps declared order", "[ops]") {
   CHECK_THROWS_AS(split_words(add, std::vector<int64_t>{2, 99, 5}, 1), InternalError);
 }
 
+TEST_CASE("several lists stand one after another", "[ops]") {
+  const OpDef& op = def(OpId::convolution_input);  // groups, tf32, stride, padding, dilation, output_padding
+  const std::vector<int64_t> words = {3, 1, 2, 5, 6, 1, 7, 0, 3, 8, 9, 10};
+  const InferCall call{op, {}, {}, words, {}};
+  CHECK(call.integer(0) == 3);
+  CHECK(call.integer(1) == 1);
+  CHECK(call.list(2) == Dims{5, 6});
+  CHECK(call.list(3) == Dims{7});
+  CHECK(call.list(4) == Dims{});
+  CHECK(call.list(5) == Dims{8, 9, 10});
+  CHECK(split_words(op, words, 0).structural == words);
+  const std::vector<int64_t> short_words = {3, 1, 2, 5, 6, 2, 7};
+  const InferCall shorter{op, {}, {}, short_words, {}};
+  CHECK(shorter.list(2) == Dims{5, 6});
+  CHECK_THROWS_AS(shorter.list(3), InternalError);
+  CHECK_THROWS_AS(shorter.list(4), InternalError);
+}
+
 TEST_CASE("saves are the union of what the wanted gradients read", "[ops]") {
   CHECK(def(OpId::add).saves_in == 0);
   CHECK(def(OpId::add).saves_out == 0);

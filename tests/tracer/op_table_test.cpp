@@ -193,7 +193,7 @@ TEST_CASE("one op of each kind in a compiled trace is bit-equal to eager mode", 
       if (!s.must_throw && (op.differentiable || op.n_in == 0) && kinds.insert(op.kind).second)
         chosen.push_back({&op, s});
   });
-  CHECK(kinds.size() == 11);
+  CHECK(kinds.size() == 12);
   const auto program = [&](bool traced) {
     Ran r{Notes(false), {}};
     Weights known;

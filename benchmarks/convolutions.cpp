@@ -1,0 +1,103 @@
+// Convolutions by every provider in three directions: convolutions. Prints the least microseconds of
+// processor time on one thread and GFLOP/s per shape; providers take turns, so that none is favoured by warm
+// caches.
+#include "tandem/ops/convolutions/convolutions.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <exception>
+#include <vector>
+
+#include "tandem/core/thread_pool.h"
+
+namespace {
+
+using namespace tandem;
+using ops::ConvolutionDirection;
+using ops::ConvolutionProvider;
+
+struct Shape {
+  const char* name;
+  int64_t batch, channels, outputs, groups, size, kernel, stride, padding;
+};
+
+constexpr Shape kShapes[] = {
+    {"cnn 1", 64, 1, 32, 1, 28, 3, 1, 1},  {"cnn 2", 64, 32, 64, 1, 14, 3, 1, 1},
+    {"3x3", 8, 64, 64, 1, 56, 3, 1, 1},    {"3x3 stride 2", 8, 64, 128, 1, 56, 3, 2, 1},
+    {"1x1", 8, 256, 64, 1, 56, 1, 1, 0},   {"depthwise", 8, 64, 64, 64, 56, 3, 1, 1},
+    {"first", 8, 3, 64, 1, 112, 7, 2, 3},  {"groups", 8, 64, 64, 4, 28, 3, 1, 1},
+    {"few in", 16, 4, 32, 1, 32, 3, 1, 1}, {"few out", 16, 32, 4, 1, 32, 3, 1, 1},
+    {"small", 1, 8, 8, 1, 8, 3, 1, 1},     {"tiny", 1, 2, 4, 1, 6, 3, 1, 1}};
+constexpr ConvolutionProvider kProviders[] = {ConvolutionProvider::onednn, ConvolutionProvider::tiles,
+                                              ConvolutionProvider::loops};
+constexpr ConvolutionDirection kDirections[] = {ConvolutionDirection::forward, ConvolutionDirection::input,
+                                                ConvolutionDirection::weight};
+constexpr const char* kNames[] = {"y", "x", "w"};
+
+/// Processor time of the calling thread.
+double thread_us() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
+}
+
+double time_us(const ops::ConvolutionCall& call, ConvolutionProvider provider, int times) {
+  const double start = thread_us();
+  for (int i = 0; i < times; ++i) ops::convolve(call, provider);
+  return (thread_us() - start) / times;
+}
+
+void measure(const Shape& shape, const std::vector<float>& values, std::vector<float>& result) {
+  ops::ConvolutionShape s;
+  s.batch = shape.batch, s.channels = shape.channels, s.outputs = shape.outputs, s.groups = shape.groups;
+  for (int d = 1; d < ops::kConvolutionAxes; ++d) {
+    s.in[d] = shape.size, s.kernel[d] = shape.kernel, s.stride[d] = shape.stride,
+    s.padding[d] = shape.padding;
+    s.out[d] = (shape.size + 2 * shape.padding - shape.kernel) / shape.stride + 1;
+  }
+  for (size_t d = 0; d < std::size(kDirections); ++d) {
+    s.direction = kDirections[d];
+    ops::ConvolutionCall call{s};
+    if (s.direction != ConvolutionDirection::input) call.x = values.data();
+    if (s.direction != ConvolutionDirection::weight) call.w = values.data() + 7;
+    if (s.direction != ConvolutionDirection::forward) call.y = values.data() + 16;
+    call.result = result.data();
+    std::printf("%-13s %s %8.1f MFLOP  %-6s", shape.name, kNames[d], s.flops() * 1e-6,
+                ops::name(ops::choose_provider(s)));
+    constexpr size_t kCount = std::size(kProviders);
+    double least[kCount];
+    std::fill_n(least, kCount, 1e300);
+    for (size_t round = 0; round < 9; ++round)
+      for (size_t i = 0; i < kCount; ++i) {
+        const size_t which = (i + round) % kCount;
+        const bool slow = kProviders[which] == ConvolutionProvider::loops && s.flops() > 1e7;
+        if (slow || !ops::provider_takes(kProviders[which], s)) continue;
+        const int times = std::clamp(static_cast<int>(2e7 / s.flops()), 1, 5000);
+        least[which] = std::min(least[which], time_us(call, kProviders[which], times));
+      }
+    for (const double us : least)
+      if (us < 1e300)
+        std::printf(" %10.2f us %6.1f", us, s.flops() / us * 1e-3);
+      else
+        std::printf(" %20s", "-");
+    std::printf("\n");
+  }
+}
+
+}  // namespace
+
+int main() try {
+  set_num_threads(1);
+  std::vector<float> values(1 << 23), result(1 << 23);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 251) / 251.0f - 0.5f;
+  std::printf("%-13s   %14s  %-6s", "convolution", "", "chosen");
+  for (const ConvolutionProvider p : kProviders) std::printf(" %20s", ops::name(p));
+  std::printf("\n");
+  for (const Shape& s : kShapes) measure(s, values, result);
+  return 0;
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "convolutions: %s\n", e.what());
+  return 1;
+}

@@ -1,0 +1,73 @@
+#include "tandem/eager/nn/convolution.h"
+
+#include <cmath>
+
+#include "tandem/eager/nn/init.h"
+
+namespace tandem::nn {
+
+namespace {
+
+Dims per_axis(const char* name, const char* what, const Dims& given, int axes, int64_t least,
+              Location where) {
+  const Dims d = given.rank() == 1 ? Dims::filled(axes, given[0]) : given;
+  bool fits = d.rank() == axes;
+  for (const int64_t v : d) fits = fits && v >= least;
+  if (!fits)
+    fail(std::string(name) + ": " + what + " must be one number of at least " + std::to_string(least) +
+             (axes == 1 ? "" : " or " + std::to_string(axes) + " of them") + ", found " + to_string(given),
+         where);
+  return d;
+}
+
+int64_t checked_groups(const char* name, int64_t in, int64_t out, int64_t groups, Location where) {
+  if (groups < 1)
+    fail(std::string(name) + ": groups must be at least 1, found " + std::to_string(groups), where);
+  if (in < 0 || out < 0 || in % groups != 0 || out % groups != 0)
+    fail(std::string(name) + ": " + std::to_string(in) + " input and " + std::to_string(out) +
+             " output channels do not divide into " + std::to_string(groups) + " groups",
+         where);
+  return groups;
+}
+
+Tensor drawn(const Dims& sizes, double bound, TensorOptions options, Location where) {
+  options.requires_grad = false;
+  Tensor t = empty(sizes, options, where);
+  init::uniform_(t, -bound, bound, nullptr, where);
+  return t;
+}
+
+/// (to, from / groups, *kernel), "to" and "from" being the other way round where the convolution is
+/// transposed.
+Dims weight_sizes(bool transposed, int64_t in, int64_t out, int64_t groups, const Dims& kernel) {
+  Dims d{transposed ? in : out, (transposed ? out : in) / groups};
+  for (const int64_t k : kernel) d.push_back(k);
+  return d;
+}
+
+/// 1 / sqrt(fan in), which is kaiming_uniform_ with a = sqrt(5).
+double bound(const Dims& weight) {
+  double fan = static_cast<double>(weight[1]);
+  for (int i = 2; i < weight.rank(); ++i) fan *= static_cast<double>(weight[i]);
+  return fan > 0 ? 1 / std::sqrt(fan) : 0;
+}
+
+}  // namespace
+
+Convolution::Convolution(const char* name, const Sizes& s, const TensorOptions& options, Location where)
+    : in_channels(s.in_channels),
+      out_channels(s.out_channels),
+      groups(checked_groups(name, s.in_channels, s.out_channels, s.groups, made_at(where))),
+      kernel_size(per_axis(name, "kernel_size", s.kernel_size, s.axes, 1, made_at(where))),
+      stride(per_axis(name, "stride", s.stride, s.axes, 1, made_at(where))),
+      dilation(per_axis(name, "dilation", s.dilation, s.axes, 1, made_at(where))),
+      weight([&] {
+        const Dims sizes = weight_sizes(s.transposed, in_channels, out_channels, groups, kernel_size);
+        return parameter("weight", drawn(sizes, bound(sizes), options, made_at(where)), made_at(where));
+      }()),
+      bias(s.with_bias
+               ? parameter("bias", drawn({out_channels}, bound(weight.sizes()), options, made_at(where)),
+                           made_at(where))
+               : Tensor()) {}
+
+}  // namespace tandem::nn

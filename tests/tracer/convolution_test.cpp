@@ -1,0 +1,70 @@
+// A convolutional net, traced and eagerly: equal bit for bit, recorded once, replayed; other batch sizes;
+// other attributes are another branch.
+#include "tandem/tandem.h"
+#include "tests/catch.h"
+
+namespace td = tandem;
+
+namespace {
+
+struct Net : td::nn::Module {
+  td::nn::Conv2d first = child<td::nn::Conv2d>("first", 1, 8, 3, 1, 1);
+  td::nn::Conv2d second = child<td::nn::Conv2d>("second", 8, 8, 3, 2, 0, 1, 4);
+  td::nn::ConvTranspose2d up = child<td::nn::ConvTranspose2d>("up", 8, 4, 2, 2);
+  td::nn::Linear out = child<td::nn::Linear>("out", 4 * 10 * 10, 3);
+  td::Tensor forward(const td::Tensor& x) {
+    const td::Tensor y = td::relu(up(td::relu(second(td::relu(first(x))))));
+    return out(y.reshape({x.size(0), -1}));
+  }
+};
+
+std::vector<float> train(bool traced, td::TraceReport* report = nullptr) {
+  td::manual_seed(3);
+  Net net;
+  td::optim::AdamW opt(net.parameters(), {.lr = 1e-2});
+  const auto body = [&](const td::Tensor& x, const td::Tensor& y) {
+    td::Tensor loss = td::cross_entropy(net.forward(x), y);
+    opt.zero_grad();
+    loss.backward();
+    opt.step();
+    return loss;
+  };
+  auto step = td::trace(body);
+  std::vector<float> numbers;
+  for (int i = 0; i < 8; ++i) {
+    const int64_t batch = i % 4 == 3 ? 5 : 12;  // another size now and then
+    const td::Tensor x = td::randn({batch, 1, 12, 12}), y = td::randint(0, 3, {batch});
+    numbers.push_back((traced ? step(x, y) : body(x, y)).item<float>());
+  }
+  for (const td::Tensor& p : net.parameters())
+    for (const float v : p.to_vector<float>()) numbers.push_back(v);
+  if (report) *report = step.report();
+  return numbers;
+}
+
+}  // namespace
+
+TEST_CASE("a convolutional net trains to the same bits traced and eagerly", "[convolution]") {
+  td::TraceReport report;
+  const std::vector<float> traced = train(true, &report);
+  CHECK(traced == train(false));
+  CHECK(traced[7] < traced[0] + 1);
+  CHECK(report.recorded == 2);  // once a batch size
+  CHECK(report.natives > 0);
+}
+
+TEST_CASE("a stride that changes between calls is followed", "[convolution]") {
+  td::manual_seed(4);
+  const td::Tensor w = td::randn({4, 3, 3, 3});
+  int64_t stride = 1;
+  auto f = td::trace([&](const td::Tensor& x) { return td::conv2d(x, w, {}, {stride, 2}, {0, 1}) * 2; });
+  for (const int64_t s : {1, 1, 2, 2, 1, 3}) {
+    stride = s;
+    const td::Tensor x = td::randn({2, 3, 9, 8});
+    CHECK(f(x).to_vector<float>() == (td::conv2d(x, w, {}, {s, 2}, {0, 1}) * 2).to_vector<float>());
+  }
+  REQUIRE_FALSE(f.report().misses.empty());
+  const std::string why = to_string(f.report());
+  CAPTURE(why);
+  CHECK_THAT(why, Contains("stride") && Contains("(1, 2)") && Contains("(2, 2)"));
+}
