@@ -118,19 +118,25 @@ def convolution(x, weight, bias, groups, tf32, stride, padding, dilation):
     return function(x, weight, bias, stride, padding, dilation, groups)
 
 
+def padded(x, before, sizes):
+    """x with zeros in front and behind its last axes, or cut behind, so that these have the sizes given."""
+    both = [(p, n - p - x.shape[d - len(sizes)]) for d, (p, n) in enumerate(zip(before, sizes))]
+    return F.pad(x, [n for pair in reversed(both) for n in pair])
+
+
 def convolution_input(y, weight, bias, groups, tf32, stride, padding, dilation, output_padding):
-    sizes = [(o - 1) * s - 2 * p + d * (k - 1) + 1 + e for o, s, p, d, k, e in zip(
-        y.shape[2:], stride, padding, dilation, weight.shape[2:], output_padding)]
-    x = y.new_empty([y.shape[0], weight.shape[1] * groups] + sizes)
-    found = torch.ops.aten.convolution_backward(
-        y, x, weight, None, stride, padding, dilation, False, [0] * len(stride), groups, (True, False, False))[0]
-    return found if bias is None else found + bias.reshape([-1] + [1] * len(stride))
+    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(stride) - 1]
+    whole = function(y, weight, None, stride, 0, 0, groups, dilation)  # PyTorch wants output_padding below the stride
+    x = padded(whole, [-p for p in padding], [n - 2 * p + e for n, p, e in zip(whole.shape[2:], padding, output_padding)])
+    return x if bias is None else x + bias.reshape([-1] + [1] * len(stride))
 
 
 def convolution_weight(x, y, groups, tf32, stride, padding, dilation, kernel):
-    weight = x.new_empty([y.shape[1], x.shape[1] // groups] + kernel)
-    return torch.ops.aten.convolution_backward(
-        y, x, weight, None, stride, padding, dilation, False, [0] * len(stride), groups, (False, True, False))[1]
+    used = [(o - 1) * s + d * (k - 1) + 1 for o, s, d, k in zip(y.shape[2:], stride, dilation, kernel)]
+    weight = x.new_zeros([y.shape[1], x.shape[1] // groups] + kernel, requires_grad=True)
+    function = (F.conv1d, F.conv2d, F.conv3d)[len(stride) - 1]
+    found = function(padded(x, padding, used), weight, None, stride, 0, dilation, groups)
+    return torch.autograd.grad(found, weight, y, create_graph=True)[0]
 
 
 def per_axis(windows, numbers):
