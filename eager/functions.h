@@ -1,11 +1,12 @@
 // The public functions on tensors: creation, pointwise, joining, products and operators; arrange.h,
-// convolutions.h and losses.h have the others. Names, argument order and defaults are PyTorch's. Stateless
-// but for the default generator; any thread.
+// attention.h, convolutions.h and losses.h have the others. Names, argument order and defaults are PyTorch's.
+// Stateless but for the default generator; any thread.
 #pragma once
 
 #include <initializer_list>
 
 #include "tandem/eager/arrange.h"
+#include "tandem/eager/attention.h"
 #include "tandem/eager/convolutions.h"
 #include "tandem/eager/losses.h"
 #include "tandem/eager/tensor.h"

@@ -24,15 +24,6 @@ Value dropout_scale(Emitter& e, Value p) {
   return e.number_op(ScalarOp::div, one, kept);
 }
 
-Value dropped(Emitter& e, Value x, Value p, Value seed, Value offset) {
-  const Dims sizes = e.type(x).sizes;
-  std::vector<int64_t> words = {sizes.size()};
-  words.insert(words.end(), sizes.begin(), sizes.end());
-  const Value mask = e.call(OpId::bernoulli_mask, {p, seed, offset}, words);
-  const Value scaled = e.mul(x, dropout_scale(e, p));
-  return e.where(mask, scaled, 0.0);
-}
-
 Value variance(Emitter& e, Value centered, const Dims& axes, bool keepdim, Value divisor) {
   const Value squares = e.sum(e.square(centered), axes, keepdim);
   return e.div(squares, divisor);
@@ -58,6 +49,15 @@ Normalised normalise(Emitter& e, Value x, int64_t rank, Value eps) {
 }
 
 }  // namespace
+
+Value dropped(Emitter& e, Value x, Value p, Value seed, Value offset) {
+  const Dims sizes = e.type(x).sizes;
+  std::vector<int64_t> words = {sizes.size()};
+  words.insert(words.end(), sizes.begin(), sizes.end());
+  const Value mask = e.call(OpId::bernoulli_mask, {p, seed, offset}, words);
+  const Value scaled = e.mul(x, dropout_scale(e, p));
+  return e.where(mask, scaled, 0.0);
+}
 
 Value widen(Emitter& e, Value a) {
   const DType t = e.type(a).dtype;
@@ -243,20 +243,46 @@ void body::glu(Body& b) {
 constexpr double kGeluCubic = 0.044715;
 constexpr double kGeluScale = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;  // sqrt(2 / pi)
 
-// x * (1 + erf(x / sqrt 2)) / 2, or x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2
+namespace {
+
+/// erf(x / sqrt 2), or tanh(sqrt(2 / pi) * (x + 0.044715 x^3))
+Value gelu_bend(Emitter& e, Value x, bool tanh) {
+  if (!tanh) return e.erf(e.mul(x, 1 / std::numbers::sqrt2));
+  const Value cube = e.mul(e.square(x), x);
+  const Value inner = e.add(x, e.mul(cube, kGeluCubic));
+  return e.tanh(e.mul(inner, kGeluScale));
+}
+
+}  // namespace
+
+// x * (1 + bend) / 2
 void body::gelu(Body& b) {
   Emitter& e = b.e;
   const Value x = widen(e, b.in(0));
-  Value bend;
-  if (b.integer(0)) {
-    const Value cube = e.mul(e.square(x), x);
-    const Value inner = e.add(x, e.mul(cube, kGeluCubic));
-    bend = e.tanh(e.mul(inner, kGeluScale));
-  } else {
-    bend = e.erf(e.mul(x, 1 / std::numbers::sqrt2));
-  }
+  const Value bend = gelu_bend(e, x, b.integer(0) != 0);
   const Value half = e.mul(x, 0.5);
   b.set(e.cast(e.mul(half, e.add(bend, 1.0)), b.type(0).dtype));
+}
+
+// (1 + bend + x * bend') / 2. Terms that cost nothing are written otherwise than in the body: a graph of both
+// computes equal terms once, and would carry each of them through memory from one to the other.
+void gradient::gelu(Gradient& r) {
+  Emitter& e = r.e;
+  const Value x = widen(e, r.in(0));
+  const Value g = widen(e, r.grad());
+  const Value bend = gelu_bend(e, x, r.integer(0) != 0);
+  const Value squared = e.mul(x, x);
+  Value bent;
+  if (r.integer(0)) {
+    const Value inner = e.add(e.mul(squared, 3 * kGeluCubic * kGeluScale), kGeluScale);
+    const Value slope = e.mul(x, inner);
+    bent = e.mul(slope, e.sub(1.0, e.mul(bend, bend)));
+  } else {
+    const Value density = e.exp(e.mul(squared, -0.5));
+    bent = e.mul(density, e.mul(x, kGeluScale));
+  }
+  const Value slope = e.add(bent, e.sub(bend, -1.0));  // exact where bend is near -1
+  r.set(0, e.cast(e.mul(slope, e.mul(g, 0.5)), r.in_type(0).dtype));
 }
 
 void body::dropout(Body& b) { b.set(dropped(b.e, b.in(0), b.number(0), b.number(1), b.number(2))); }

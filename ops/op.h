@@ -136,7 +136,8 @@ struct OpDef {
   void (*native)(const struct NativeCall&) =
       nullptr;  // scatter, scan, piecewise, convolution: plain C++ on contiguous operands
   void (*gradient)(Gradient&) = nullptr;  // null in a composite: the gradients of its body
-  const char* reads[4] = {};  // per operand, what its gradient reads: "ab" operands 0 and 1, "y" the result
+  const char* reads[4] =
+      {};  // per operand, what its gradient reads: "ab" operands 0 and 1, "yz" results 0 and 1
   bool differentiable = true;
   bool update = false;                        // an optimizer's step of operand 0
   uint32_t saves_in = 0, saves_out = 0;       // the union of `reads` as bits, filled in by the table

@@ -15,12 +15,14 @@ namespace tandem::ops {
   namespace native { void name(const NativeCall&); }                         \
   namespace gradient { void name(Gradient&); }
 // clang-format on
+#include "tandem/ops/attention.def"
 #include "tandem/ops/composite.def"
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/convolution.def"
 #include "tandem/ops/index.def"
 #include "tandem/ops/loss.def"
 #include "tandem/ops/random.def"
+#include "tandem/ops/recurrent.def"
 #include "tandem/ops/reduction.def"
 #include "tandem/ops/special.def"
 #include "tandem/ops/update.def"
@@ -29,7 +31,19 @@ namespace tandem::ops {
 namespace check {
 /// Of all optimizers' updates.
 void update(const InferCall&, std::vector<TensorType>&);
+/// Of split2 to split4.
+void parts(const InferCall&, std::vector<TensorType>&);
+/// Of attention, with and without dropout.
+void attention(const InferCall&, std::vector<TensorType>&);
 }  // namespace check
+namespace body {
+void parts(Body&);
+void attention(Body&);
+}  // namespace body
+namespace gradient {
+void parts(Gradient&);
+void attention(Gradient&);
+}  // namespace gradient
 
 // Formulas and gradients of pointwise ops that take more than an expression.
 namespace formula {
@@ -95,6 +109,8 @@ Value not_chosen(Emitter& e, Value g, Value first, Value b);
 Value widen(Emitter& e, Value a);
 /// What the squares of a variance along `axes` are divided by: the count less `correction`, at least 0.
 Value variance_divisor(Emitter& e, Value x, const Dims& axes, int64_t correction);
+/// x / (1 - p) where bernoulli_mask keeps it, else 0.
+Value dropped(Emitter& e, Value x, Value p, Value seed, Value offset);
 /// x minus its largest value along `axes`, so that exp does not overflow; x itself where there is nothing to
 /// choose from.
 Value below_max(Emitter& e, Value x, const Dims& axes);

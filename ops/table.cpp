@@ -92,6 +92,8 @@ constexpr OpDef kRows[] = {
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/convolution.def"
 #include "tandem/ops/composite.def"
+#include "tandem/ops/attention.def"
+#include "tandem/ops/recurrent.def"
 #include "tandem/ops/loss.def"
 #include "tandem/ops/update.def"
     // clang-format on
@@ -100,7 +102,10 @@ static_assert(std::size(kRows) == static_cast<size_t>(kOpCount));
 
 constexpr Saves read_bits(const char* reads) {
   Saves s;
-  for (; *reads; ++reads) (*reads == 'y' ? s.out : s.in) |= *reads == 'y' ? 1u : 1u << (*reads - 'a');
+  for (; *reads; ++reads) {
+    const bool result = *reads == 'y' || *reads == 'z';
+    (result ? s.out : s.in) |= 1u << (*reads - (result ? 'y' : 'a'));
+  }
   return s;
 }
 

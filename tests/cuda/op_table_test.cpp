@@ -15,7 +15,8 @@ namespace {
 bool has_product(const OpDef& op) {
   const std::string name = op.name;
   return op.kind == OpKind::contraction || op.kind == OpKind::convolution ||
-         name.find("matmul") != std::string::npos || name.find("linear") != std::string::npos;
+         name.find("matmul") != std::string::npos || name.find("linear") != std::string::npos ||
+         name.find("attention") != std::string::npos;
 }
 
 std::vector<Tensor> moved(const std::vector<Tensor>& in) {

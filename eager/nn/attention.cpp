@@ -1,0 +1,191 @@
+#include "tandem/eager/nn/attention.h"
+
+#include <limits>
+
+#include "tandem/eager/nn/init.h"
+
+namespace tandem::nn {
+
+namespace {
+
+Tensor xavier(const Dims& sizes, const TensorOptions& options, Location where) {
+  Tensor w = empty(sizes, options, where);
+  init::xavier_uniform_(w, 1, nullptr, where);
+  return w;
+}
+
+/// Added to scores: -infinity where a bool mask holds.
+Tensor added(const Tensor& mask, Location where) {
+  if (mask.dtype() != bool_) return mask;
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  return tandem::where(Operand(mask, where), Operand(-kInfinity, where), Operand(0.0, where));
+}
+
+/// Two masks, either of which may be undefined, as scaled_dot_product_attention takes one.
+Tensor merged(const Tensor& a, const Tensor& b, Location where) {
+  const auto is_bool = [](const Tensor& t) { return !t.defined() || t.dtype() == bool_; };
+  if (a.defined() && b.defined()) {
+    if (is_bool(a) && is_bool(b)) return logical_not(logical_or(Operand(a, where), Operand(b, where)), where);
+    const Tensor first = added(a, where);
+    return add(Operand(first, where), Operand(added(b, where), where));
+  }
+  const Tensor& one = a.defined() ? a : b;
+  return one.defined() && is_bool(one) ? logical_not(one, where) : one;
+}
+
+void need_sizes(const Tensor& t, const Dims& sizes, const char* what, Location where) {
+  if (t.sizes(where) != sizes)
+    fail(std::string("MultiheadAttention: ") + what + " must have shape " + to_string(sizes) + ", found " +
+             to_string(t.sizes()),
+         where);
+}
+
+}  // namespace
+
+MultiheadAttention::MultiheadAttention(int64_t embed_dim, int64_t num_heads, MultiheadAttentionOptions o,
+                                       TensorOptions tensors, Location where)
+    : embed_dim(embed_dim),
+      num_heads(num_heads),
+      options([&] {
+        if (embed_dim < 1 || num_heads < 1 || embed_dim % num_heads != 0)
+          fail("MultiheadAttention: " + std::to_string(num_heads) + " heads do not divide a width of " +
+                   std::to_string(embed_dim),
+               made_at(where));
+        if (!(o.dropout >= 0 && o.dropout <= 1))
+          fail("MultiheadAttention: dropout must lie in [0, 1], found " + std::to_string(o.dropout),
+               made_at(where));
+        tensors.requires_grad = false;  // parameter() asks for gradients
+        if (o.kdim == 0) o.kdim = embed_dim;
+        if (o.vdim == 0) o.vdim = embed_dim;
+        return o;
+      }()),
+      in_proj_weight(options.kdim == embed_dim && options.vdim == embed_dim
+                         ? parameter("in_proj_weight",
+                                     xavier({3 * embed_dim, embed_dim}, tensors, made_at(where)),
+                                     made_at(where))
+                         : Tensor()),
+      q_proj_weight(in_proj_weight.defined()
+                        ? Tensor()
+                        : parameter("q_proj_weight", xavier({embed_dim, embed_dim}, tensors, made_at(where)),
+                                    made_at(where))),
+      k_proj_weight(in_proj_weight.defined()
+                        ? Tensor()
+                        : parameter("k_proj_weight",
+                                    xavier({embed_dim, options.kdim}, tensors, made_at(where)),
+                                    made_at(where))),
+      v_proj_weight(in_proj_weight.defined()
+                        ? Tensor()
+                        : parameter("v_proj_weight",
+                                    xavier({embed_dim, options.vdim}, tensors, made_at(where)),
+                                    made_at(where))),
+      in_proj_bias(options.bias ? parameter("in_proj_bias", zeros({3 * embed_dim}, tensors, made_at(where)),
+                                            made_at(where))
+                                : Tensor()),
+      out_proj(child<Linear>(Name("out_proj", made_at(where)), embed_dim, embed_dim, options.bias, tensors)) {
+  if (options.bias) init::zeros_(out_proj.bias, made_at(where));
+}
+
+std::vector<Tensor> MultiheadAttention::projected(const Tensor& query, const Tensor& key, const Tensor& value,
+                                                  Location where) const {
+  const int64_t e = embed_dim, thirds[] = {e, e, e};
+  const bool self = query.impl() == key.impl() && key.impl() == value.impl();
+  if (in_proj_weight.defined() && self)
+    return eager::parts(linear(query, in_proj_weight, in_proj_bias, where), thirds, -1, where);
+  std::vector<Tensor> weights = {q_proj_weight, k_proj_weight, v_proj_weight}, biases(3);
+  if (in_proj_weight.defined()) weights = eager::parts(in_proj_weight, thirds, 0, where);
+  if (options.bias) biases = eager::parts(in_proj_bias, thirds, 0, where);
+  const Tensor q = linear(query, weights[0], biases[0], where);
+  const Tensor k = linear(key, weights[1], biases[1], where);
+  return {q, k, linear(value, weights[2], biases[2], where)};
+}
+
+AttentionOutput MultiheadAttention::forward(const Tensor& query, const Tensor& key, const Tensor& value,
+                                            const AttentionMasks& masks, Location where) const {
+  const int rank = query.dim(where);
+  if ((rank != 2 && rank != 3) || key.dim(where) != rank || value.dim(where) != rank)
+    fail("MultiheadAttention: query, key and value must all have rank 3, or 2 without a batch, found " +
+             to_string(query.sizes()) + ", " + to_string(key.sizes()) + " and " + to_string(value.sizes()),
+         where);
+  const int batch_axis = options.batch_first ? 0 : 1, length_axis = 1 - batch_axis;
+  std::vector<Tensor> qkv = projected(query, key, value, where);
+  for (Tensor& t : qkv) {  // (N, heads, length, width of a head)
+    if (rank == 2) t = t.unsqueeze(batch_axis, where);
+    const Dims s = t.sizes();
+    t = t.reshape({s[0], s[1], num_heads, embed_dim / num_heads}, where)
+            .permute({batch_axis, 2, length_axis, 3}, where);
+  }
+  const int64_t n = qkv[0].size(0), l = qkv[0].size(2), s = qkv[1].size(2);
+  Tensor padding = masks.key_padding_mask, mask = masks.attn_mask;
+  if (padding.defined()) {
+    if (rank == 2) padding = padding.unsqueeze(0, where);
+    need_sizes(padding, {n, s}, "key_padding_mask", where);
+    padding = padding.reshape({n, 1, 1, s}, where);
+  }
+  if (mask.defined() && mask.dim(where) == 3) {
+    need_sizes(mask, {n * num_heads, l, s}, "attn_mask", where);
+    mask = mask.reshape({n, num_heads, l, s}, where);
+  } else if (mask.defined()) {
+    need_sizes(mask, {l, s}, "attn_mask", where);
+  }
+  eager::AttentionResult r =
+      eager::attention(qkv[0], qkv[1], qkv[2], merged(padding, mask, where),
+                       is_training() ? options.dropout : 0, masks.is_causal, {}, where);
+  const Tensor heads =
+      options.batch_first ? r.output.permute({0, 2, 1, 3}, where) : r.output.permute({2, 0, 1, 3}, where);
+  Tensor joined = heads.reshape({heads.size(0), heads.size(1), embed_dim}, where);
+  if (rank == 2) joined = joined.squeeze(batch_axis, where);
+  AttentionOutput out{out_proj(joined, where), {}};
+  if (!masks.need_weights) return out;
+  out.weights = masks.average_attn_weights ? r.weights.mean({1}, false, where) : r.weights;
+  if (rank == 2) out.weights = out.weights.squeeze(0, where);
+  return out;
+}
+
+TransformerEncoderLayer::TransformerEncoderLayer(int64_t d_model, int64_t nhead,
+                                                 TransformerEncoderLayerOptions o, TensorOptions tensors,
+                                                 Location where)
+    : options(std::move(o)),
+      self_attn(child<MultiheadAttention>(
+          Name("self_attn", made_at(where)), d_model, nhead,
+          MultiheadAttentionOptions{
+              .dropout = options.dropout, .bias = options.bias, .batch_first = options.batch_first},
+          tensors)),
+      linear1(child<Linear>(Name("linear1", made_at(where)), d_model, options.dim_feedforward, options.bias,
+                            tensors)),
+      dropout(child<Dropout>(Name("dropout", made_at(where)), options.dropout)),
+      linear2(child<Linear>(Name("linear2", made_at(where)), options.dim_feedforward, d_model, options.bias,
+                            tensors)),
+      norm1(child<LayerNorm>(Name("norm1", made_at(where)), Dims{d_model}, options.layer_norm_eps, true,
+                             options.bias, tensors)),
+      norm2(child<LayerNorm>(Name("norm2", made_at(where)), Dims{d_model}, options.layer_norm_eps, true,
+                             options.bias, tensors)),
+      dropout1(child<Dropout>(Name("dropout1", made_at(where)), options.dropout)),
+      dropout2(child<Dropout>(Name("dropout2", made_at(where)), options.dropout)) {}
+
+Tensor TransformerEncoderLayer::forward(const Tensor& src, const Tensor& src_mask,
+                                        const Tensor& src_key_padding_mask, bool is_causal,
+                                        Location where) const {
+  const auto attend = [&](const Tensor& x) {
+    const AttentionMasks masks{.key_padding_mask = src_key_padding_mask,
+                               .need_weights = false,
+                               .attn_mask = src_mask,
+                               .is_causal = is_causal};
+    return dropout1(self_attn(x, x, x, masks, where).output, where);
+  };
+  const auto feed = [&](const Tensor& x) {
+    const Tensor h = linear1(x, where);
+    const Tensor a = options.activation ? options.activation(h) : relu(h, where);
+    return dropout2(linear2(dropout(a, where), where), where);
+  };
+  const auto sum = [&](const Tensor& a, const Tensor& b) {
+    return add(Operand(a, where), Operand(b, where));
+  };
+  if (options.norm_first) {
+    const Tensor x = sum(src, attend(norm1(src, where)));
+    return sum(x, feed(norm2(x, where)));
+  }
+  const Tensor x = norm1(sum(src, attend(src)), where);
+  return norm2(sum(x, feed(x)), where);
+}
+
+}  // namespace tandem::nn

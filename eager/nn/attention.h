@@ -1,0 +1,88 @@
+// MultiheadAttention and TransformerEncoderLayer, with PyTorch's parameter names, initialisation and meaning
+// of masks (true: not seen, the opposite of scaled_dot_product_attention). Ownership and threads as in
+// module.h.
+#pragma once
+
+#include <functional>
+
+#include "tandem/eager/nn/layers.h"
+
+namespace tandem::nn {
+
+struct MultiheadAttentionOptions {
+  double dropout = 0;  // of the attention weights, while training
+  bool bias = true;
+  int64_t kdim = 0, vdim = 0;  // widths of key and value; 0: embed_dim
+  bool batch_first = false;
+};
+
+/// What forward takes beside query, key and value.
+struct AttentionMasks {
+  Tensor key_padding_mask = {};  // (N, S), or (S): bool, true where a key is not seen, or floating, added
+  bool need_weights = true;
+  Tensor attn_mask = {};  // (L, S) or (N * num_heads, L, S), likewise
+  bool average_attn_weights = true;
+  bool is_causal = false;  // position i sees keys 0 to i, whether or not a mask says so as well
+};
+
+struct AttentionOutput {
+  Tensor output;   // as the query, of width embed_dim
+  Tensor weights;  // before dropout: (N, L, S), one more axis of heads before L unless averaged; undefined
+                   // unless asked for
+};
+
+/// Attention in `num_heads` heads of projections of query (L, N, E), key (S, N, kdim) and value (S, N, vdim),
+/// or (N, L, E), ... with batch_first, or without N. Parameters: in_proj_weight (3E, E), or q_proj_weight,
+/// k_proj_weight and v_proj_weight where the widths differ; in_proj_bias (3E); out_proj.
+class MultiheadAttention : public Module {
+ public:
+  MultiheadAttention(int64_t embed_dim, int64_t num_heads, MultiheadAttentionOptions options = {},
+                     TensorOptions tensors = {}, Location where = Location::here());
+  AttentionOutput forward(const Tensor& query, const Tensor& key, const Tensor& value,
+                          const AttentionMasks& masks = {}, Location where = Location::here()) const;
+  AttentionOutput operator()(const Tensor& query, const Tensor& key, const Tensor& value,
+                             const AttentionMasks& masks = {}, Location where = Location::here()) const {
+    return forward(query, key, value, masks, where);
+  }
+
+  const int64_t embed_dim, num_heads;
+  const MultiheadAttentionOptions options;
+  const Tensor in_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight, in_proj_bias;  // undefined: none
+  Linear out_proj;
+
+ private:
+  std::vector<Tensor> projected(const Tensor& query, const Tensor& key, const Tensor& value,
+                                Location where) const;
+};
+
+struct TransformerEncoderLayerOptions {
+  int64_t dim_feedforward = 2048;
+  double dropout = 0.1;
+  std::function<Tensor(const Tensor&)> activation = {};  // relu unless given
+  double layer_norm_eps = 1e-5;
+  bool batch_first = false, norm_first = false, bias = true;
+};
+
+/// Self-attention and a two-layer network, each added to its input and normalised (after the sum, or with
+/// norm_first its input). src is (S, N, d_model), or (N, S, d_model) with batch_first.
+class TransformerEncoderLayer : public Module {
+ public:
+  TransformerEncoderLayer(int64_t d_model, int64_t nhead, TransformerEncoderLayerOptions options = {},
+                          TensorOptions tensors = {}, Location where = Location::here());
+  Tensor forward(const Tensor& src, const Tensor& src_mask = {}, const Tensor& src_key_padding_mask = {},
+                 bool is_causal = false, Location where = Location::here()) const;
+  Tensor operator()(const Tensor& src, const Tensor& src_mask = {}, const Tensor& src_key_padding_mask = {},
+                    bool is_causal = false, Location where = Location::here()) const {
+    return forward(src, src_mask, src_key_padding_mask, is_causal, where);
+  }
+
+  const TransformerEncoderLayerOptions options;
+  MultiheadAttention self_attn;
+  Linear linear1;
+  Dropout dropout;
+  Linear linear2;
+  LayerNorm norm1, norm2;
+  Dropout dropout1, dropout2;
+};
+
+}  // namespace tandem::nn
