@@ -186,9 +186,7 @@ def batch_norm_train(x, weight, bias, eps):
     return y, x.mean(axes), x.var(axes, unbiased=False), x.var(axes)
 
 
-def attention(q, k, v, mask, causal, dropout, scaled, tf32, dropout_p, scale, seed, offset):
-    if dropout:
-        raise NoAnswer(OTHER_DRAWS)
+def attention(q, k, v, mask, causal, scaled, tf32, scale):
     if q.dim() > 2 and q.shape[-3] != k.shape[-3]:
         k, v = (t.repeat_interleave(q.shape[-3] // k.shape[-3], -3) for t in (k, v))
     scores = q @ k.transpose(-2, -1) * (scale if scaled else q.shape[-1] ** -0.5)
@@ -274,6 +272,7 @@ TABLE = {
     "convolution": convolution, "convolution_input": convolution_input, "convolution_weight": convolution_weight,
     "max_pool_positions": max_pool_positions, "avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward,
     "interpolate": interpolate, "batch_norm_train": batch_norm_train, "scaled_dot_product_attention": attention,
+    "scaled_dot_product_attention_dropout": OTHER_DRAWS,
     "lstm_gates": lstm_gates, "gru_gates": gru_gates, "split2": split, "split3": split, "split4": split,
     "rand": OTHER_DRAWS, "randn": OTHER_DRAWS, "bernoulli_mask": OTHER_DRAWS, "dropout": OTHER_DRAWS,
 }
