@@ -53,6 +53,8 @@ template <bool timed>
 bool run_direct(const Call& call, Ref<TensorImpl>* results) {
   if (call.in_place || call.n_words || call.n_in > 2 || call.n_in == 0 || !plain<timed>(call.in[0]))
     return false;
+  if (ops::is_user(call.op)) [[unlikely]]
+    return false;
   if (core::host_copies.load(std::memory_order_relaxed) != 0) [[unlikely]]
     return false;  // an operand may be one that has to be waited for
   const TensorImpl* a = call.in[0];

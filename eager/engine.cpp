@@ -255,6 +255,19 @@ class Walk {
     fail(message + "; the op was called", n.where);
   }
 
+  // Kept without history; a value of a running traced call cannot be given one itself.
+  static Tensor saved_result(const Tensor& t, const Edge& edge, Location where) {
+    if (!modes().grad || !t.impl()->frame) return Tensor(with_history({Ref<TensorImpl>(t.impl()), 0}, edge));
+    const Tensor shown = [&] {
+      const NoGrad no_grad;
+      return t.detach(where);
+    }();
+    shown.impl()->grad_fn = edge.node;
+    shown.impl()->output_index = edge.index;
+    shown.impl()->set(core::kRequiresGrad, true);
+    return shown;
+  }
+
   void custom_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out,
                        std::vector<char>& fresh) {
     out.assign(n.in.size(), {});
@@ -267,9 +280,8 @@ class Walk {
     TensorList incoming, saved = f.context.saved();
     for (const Ref<TensorImpl>& g : grads) incoming.emplace_back(g);
     for (size_t i = 0; i < saved.size(); ++i)
-      if (f.result[i] >= 0)
-        saved[i] = Tensor(with_history({Ref<TensorImpl>(saved[i].impl()), 0}, edge_into(n, f.result[i])));
-    autograd::Context context;
+      if (f.result[i] >= 0) saved[i] = saved_result(saved[i], edge_into(n, f.result[i]), n.where);
+    autograd::Context context = f.context;
     context.save_for_backward(std::move(saved));
     const TensorList result = f.backward(context, incoming);
     if (result.size() != n.in.size())

@@ -178,7 +178,7 @@ Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
 }
 
 void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,
-                 Location where) {
+                 const TensorList& constant, Location where) {
   Ref<core::TapeNode> ref =
       new_node(static_cast<uint32_t>(inputs.size()), static_cast<uint32_t>(results.size()), 0);
   Node& n = *as_node(ref.get());
@@ -192,12 +192,16 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
     n.in[i].edge = edge_of(t);
   }
   n.sequence = next_sequence(n);
+  std::vector<Ref<TensorImpl>> made(results.size());  // fresh results as forward knew and may have saved them
   for (size_t j = 0; j < results.size(); ++j) {
     TensorImpl* t = results[j].impl();
     if (!t || !is_floating(t->dtype)) continue;
-    // An input returned as it is would take the node as its own history: give the caller a second handle
-    // instead.
+    if (std::any_of(constant.begin(), constant.end(), [&](const Tensor& c) { return c.impl() == t; }))
+      continue;
+    // An input returned as it is would take the node as its own history, and a result that was saved would
+    // own itself: give the caller a second handle instead.
     if (t->grad_fn || t->has(core::kRequiresGrad) || t->refs.get() > 1) {
+      if (!t->grad_fn && !t->has(core::kRequiresGrad)) made[j] = Ref<TensorImpl>(t);
       const NoGrad no_grad;
       results[j] = results[j].detach(where);
       t = results[j].impl();
@@ -210,9 +214,9 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
   CustomFunction& f = *n.extras->custom;
   TensorList saved = f.context.saved();
   for (Tensor& s : saved) {
-    const auto r =
-        std::find_if(results.begin(), results.end(), [&](const Tensor& t) { return t.impl() == s.impl(); });
-    f.result.push_back(s.defined() && r != results.end() ? static_cast<int>(r - results.begin()) : -1);
+    f.result.push_back(-1);
+    for (size_t j = 0; j < results.size() && s.defined(); ++j)
+      if (results[j].impl() == s.impl() || made[j].get() == s.impl()) f.result.back() = static_cast<int>(j);
     if (f.result.back() < 0 || s.impl()->grad_fn != ref) continue;
     materialize(s.impl(), where);
     s = Tensor(twin_of(s.impl()));

@@ -28,7 +28,7 @@ struct Saved {
 
 struct CustomFunction {
   autograd::Context context;
-  std::function<TensorList(const autograd::Context&, const TensorList&)> backward;
+  std::function<TensorList(autograd::Context&, const TensorList&)> backward;
   std::vector<uint32_t> versions;  // per saved tensor
   std::vector<int> result;         // per saved tensor: which result it is, kept without history; -1: none
 };
@@ -109,9 +109,10 @@ uint64_t next_sequence(const Node& n);
 Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge);
 /// True if note() would make a node.
 bool wants_gradient(const Call& call);
-/// Notes a custom function: `results` (fresh tensors of its forward) get the node.
+/// Notes a custom function: `results` (fresh tensors of its forward) get the node, but for those in
+/// `constant`.
 void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,
-                 Location where);
+                 const TensorList& constant, Location where);
 /// A node with empty operands and results.
 Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words);
 

@@ -236,22 +236,27 @@ TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
 }
 
 TensorList apply(const std::function<TensorList(Context&, const TensorList&)>& forward,
-                 const std::function<TensorList(const Context&, const TensorList&)>& backward,
+                 const std::function<TensorList(Context&, const TensorList&)>& backward,
                  const TensorList& inputs, Location where) {
   auto custom = std::make_unique<eager::CustomFunction>();
   custom->backward = backward;
+  Context& context = custom->context;
+  bool wanted = false;
+  for (const Tensor& t : inputs) {
+    context.needs_.push_back(t.requires_grad() && modes().grad);
+    wanted |= context.needs_.back();
+  }
   TensorList results;
   {
     const NoGrad no_grad;
-    results = forward(custom->context, inputs);
+    results = forward(context, inputs);
   }
-  bool wanted = false;
-  for (const Tensor& t : inputs) wanted |= t.requires_grad();
-  if (!wanted || !modes().grad) return results;
+  const TensorList constant = std::exchange(context.non_differentiable_, {});
+  if (!wanted) return results;
   if (eager::interceptor()) eager::interceptor()->need_tape();
   for (const Tensor& t : custom->context.saved())
     custom->versions.push_back(t.defined() ? eager::version_of(t.impl()) : 0);
-  eager::note_custom(std::move(custom), inputs, results, where);
+  eager::note_custom(std::move(custom), inputs, results, constant, where);
   return results;
 }
 

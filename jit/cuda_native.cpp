@@ -5,6 +5,7 @@
 
 #include "tandem/jit/cuda_native_text.h"
 #include "tandem/jit/cuda_program.h"
+#include "tandem/jit/own_kernel.h"
 #include "tandem/jit/type_names.h"
 #include "tandem/ops/axis_split.h"
 
@@ -331,17 +332,24 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
 
 NativeLaunch cuda_copy(Runtime& device, DType dtype, int64_t count) {
   const Launch l = copy({NativeWord::kInput, 0}, {NativeWord::kOut, 0}, dtype, count);
-  NativeLaunch out{cuda_function(device, l.symbol, l.source), l.words, l.count};
+  NativeLaunch out{cuda_function(device, l.symbol, l.source), l.words, l.count, {}};
   out.words.push_back(l.count);
   return out;
 }
 
 std::vector<NativeLaunch> cuda_native(Runtime& device, const NativeCallPlan& call) {
+  if (const ops::KernelDef* own = ops::user_kernel(call.op->id)) {
+    OwnKernel k = own_kernel(call, *own);
+    if (k.count == 0) return {};
+    NativeLaunch l{cuda_function(device, k.symbol, k.source, "the kernel \"" + own->name + "\""),
+                   std::move(k.words), k.count, k.chosen};
+    return {std::move(l)};
+  }
   std::vector<NativeLaunch> out;
   for (Launch& l : launches_of(call)) {
     if (l.count == 0) continue;
     l.words.push_back(l.count);
-    out.push_back({cuda_function(device, l.symbol, l.source), std::move(l.words), l.count});
+    out.push_back({cuda_function(device, l.symbol, l.source), std::move(l.words), l.count, {}});
   }
   return out;
 }

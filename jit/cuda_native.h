@@ -1,5 +1,6 @@
 // Native ops (ops/native.cpp) on a CUDA device: hand-written kernels in the dialect of the printed ones. Each
-// sum is built in the order of the CPU's, so results are the same bit for bit. Any thread.
+// sum is built in the order of the CPU's, so results are the same bit for bit. A program's own kernels
+// (ops/user_ops.h) get their parameters from here. Any thread.
 #pragma once
 
 #include <vector>
@@ -12,7 +13,8 @@ namespace tandem::jit {
 
 /// A word of a launch: `value`, from the address of an operand if there is one.
 struct NativeWord {
-  static constexpr int32_t kNone = -1, kOut = 0, kError = 1, kInput = 2;  // kInput + i: input i
+  // kInput + i: input i; kOutputs - j: result j
+  static constexpr int32_t kNone = -1, kOut = 0, kError = 1, kInput = 2, kOutputs = -2;
   int32_t operand = kNone;
   int64_t value = 0;
   NativeWord(int64_t word) : value(word) {}
@@ -24,7 +26,9 @@ struct NativeLaunch {
   cuda::Function function = nullptr;
   std::vector<NativeWord> words;
   int64_t count = 0;
+  LaunchShape chosen = {};  // of a program's own kernel that says so itself
   LaunchShape shape() const {
+    if (chosen.grid > 0) return chosen;
     constexpr unsigned kBlock = 256;
     return {static_cast<unsigned>((count + kBlock - 1) / kBlock), kBlock, 0};
   }

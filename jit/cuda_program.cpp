@@ -58,13 +58,13 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  std::string compile(const CudaTarget& target) {
+  std::string compile(const CudaTarget& target, const std::string& whose) {
     const std::vector<std::string> options = target.options();
     std::vector<const char*> words;
     for (const std::string& o : options) words.push_back(o.c_str());
     const int failed = api_.compile(program_, static_cast<int>(words.size()), words.data());
     if (failed != 0)
-      fail("NVRTC did not compile a generated kernel (please report): " +
+      fail("NVRTC did not compile " + (whose.empty() ? "a generated kernel (please report)" : whose) + ": " +
            std::string(api_.error_string(failed)) + ": " + log());
     size_t bytes = 0;
     check((target.ptx ? api_.ptx_size : api_.cubin_size)(program_, &bytes),
@@ -95,7 +95,7 @@ DiskCache& disk() {
   return *cache;
 }
 
-std::string cubin_of(const std::string& source, int capability) {
+std::string cubin_of(const std::string& source, int capability, const std::string& whose) {
   const CudaTarget target = cuda_target(capability);
   const std::string key = compiler_key(target), name = hex(sha256(key + '\n' + source));
   if (std::optional<std::string> known = disk().load(name, key, source)) {
@@ -104,7 +104,7 @@ std::string cubin_of(const std::string& source, int capability) {
     return *known;
   }
   const auto start = std::chrono::steady_clock::now();
-  const std::string code = Program(source).compile(target);
+  const std::string code = Program(source).compile(target, whose);
   disk().store(name, key, source, code);
   const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
   const std::lock_guard lock(table().mutex);
@@ -118,7 +118,7 @@ struct Wanted {
 };
 
 /// Compiles and loads the functions, and enters them into the table.
-void make(Runtime& device, const std::vector<Wanted>& wanted) {
+void make(Runtime& device, const std::vector<Wanted>& wanted, const std::string& whose = {}) {
   struct Compiled {
     size_t begin, end;
     std::string cubin;
@@ -128,7 +128,7 @@ void make(Runtime& device, const std::vector<Wanted>& wanted) {
   for_programs(wanted.size(), [&](size_t begin, size_t end) {
     std::string source = cuda_prelude() + kKernelMark;
     for (size_t i = begin; i < end; ++i) source += wanted[i].text;
-    std::string cubin = cubin_of(source, device.capability());
+    std::string cubin = cubin_of(source, device.capability(), whose);
     const std::lock_guard lock(mutex);
     programs.push_back({begin, end, std::move(cubin)});
   });
@@ -196,9 +196,10 @@ std::vector<Function> cuda_kernels(Runtime& device, const std::vector<CudaKernel
   return out;
 }
 
-Function cuda_function(Runtime& device, const std::string& symbol, const std::string& source) {
+Function cuda_function(Runtime& device, const std::string& symbol, const std::string& source,
+                       const std::string& whose) {
   if (const Function known = find(device, symbol)) return known;
-  make(device, {{symbol, source}});
+  make(device, {{symbol, source}}, whose);
   return find(device, symbol);
 }
 

@@ -30,8 +30,10 @@ struct CudaTarget {
 /// An Error if the device is older than all that NVRTC knows.
 CudaTarget cuda_target(int capability);
 
-/// The function `symbol` that `source` (without prelude) defines.
-cuda::Function cuda_function(cuda::Runtime& device, const std::string& symbol, const std::string& source);
+/// The function `symbol` that `source` (without prelude) defines. `whose` names it where it does not compile,
+/// if that can be the program's own mistake.
+cuda::Function cuda_function(cuda::Runtime& device, const std::string& symbol, const std::string& source,
+                             const std::string& whose = {});
 
 struct CudaCompileStats {
   int64_t compiles = 0, disk_hits = 0;

@@ -253,7 +253,7 @@ class Builder {
       words[1].offset += b;
       words[3].offset += to;
       for (const int64_t w : more) words.push_back({-1, w});
-      threads({function, {}, more.back()}, words);
+      threads({function, {}, more.back(), {}}, words);
     });
   }
 
@@ -265,6 +265,8 @@ class Builder {
         CudaValue v{-1, 0};
         if (w.operand == NativeWord::kError)
           v = error(e);
+        else if (w.operand <= NativeWord::kOutputs)
+          v = at(c.out[static_cast<size_t>(NativeWord::kOutputs - w.operand)]);
         else if (w.operand != NativeWord::kNone)
           v = at(w.operand == NativeWord::kOut ? c.out[0]
                                                : c.in[static_cast<size_t>(w.operand - NativeWord::kInput)]);

@@ -77,7 +77,10 @@ ops::Value GraphEmitter::number_op(ops::ScalarOp op, ops::Value a, ops::Value b)
 
 void GraphEmitter::emit(OpId op, std::span<const ops::Value> in, ops::Words words, ops::Value* out) {
   const ops::OpDef& d = ops::def(op);
-  if (expand_ && d.kind == ops::OpKind::composite) return ops::emit_body(*this, d, in, words, out);
+  // A user's formula is known by its parts: graphs, and the files made of them, do without the program's own
+  // ops.
+  if (d.kind == ops::OpKind::composite && (expand_ || ops::is_user(op)))
+    return ops::emit_body(*this, d, in, words, out);
   const auto n_in = static_cast<int>(in.size()) - d.n_numbers();
   TANDEM_INTERNAL(n_in >= 0, std::string("too few operands of ") + d.name);
 

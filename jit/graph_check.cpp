@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "tandem/core/error.h"
+#include "tandem/ops/user_ops.h"
 
 namespace tandem::jit {
 
@@ -38,7 +39,7 @@ Defect words_defect(const ops::OpDef& op, const std::vector<int64_t>& words) {
 }
 
 Defect op_defect(const Graph& g, const Node& n) {
-  if (n.op >= OpId::count_) return expected("an op of the table");
+  if (!ops::is_op(n.op)) return expected("an op of the table");
   const ops::OpDef& op = ops::def(n.op);
   const auto numbers = static_cast<size_t>(op.n_numbers());
   const size_t n_in = n.in.size() < numbers ? 0 : n.in.size() - numbers;

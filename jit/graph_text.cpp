@@ -7,6 +7,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/jit/graph.h"
+#include "tandem/ops/user_ops.h"
 
 namespace tandem::jit {
 
@@ -91,11 +92,11 @@ class Printer {
         break;
       }
       case Leaf::op: {
-        if (n.op >= OpId::count_) {
+        if (!ops::is_op(n.op)) {
           out_ += "?";
           break;
         }
-        out_ += std::string(ops::def(n.op).name) + "(" + list(n.in) + attributes(n) + ") : ";
+        out_ += op_text(n.op) + "(" + list(n.in) + attributes(n) + ") : ";
         for (size_t i = 0; i < n.out.size(); ++i) out_ += (i ? ", " : "") + type(n, i);
         if (n.where.known()) out_ += "  # " + to_string(n.where);
         break;
@@ -117,6 +118,12 @@ class Printer {
       out_ += c == '\n' ? std::string("\\n") : std::string(1, c);
     }
     out_ += '"';
+  }
+
+  /// A program's own kernel has a name of any kind, and none that the parser knows.
+  static std::string op_text(OpId op) {
+    const std::string name = ops::def(op).name;
+    return ops::is_user(op) ? "kernel \"" + name + "\"" : name;
   }
 
   static std::string attributes(const Node& n) {

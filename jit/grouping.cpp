@@ -74,6 +74,7 @@ class Grouper {
       case OpKind::scatter:
       case OpKind::scan:
       case OpKind::convolution:
+      case OpKind::kernel:
         home = fresh(GroupKind::native);
         break;
       default:

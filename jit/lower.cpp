@@ -245,6 +245,7 @@ class Lowering {
       case OpKind::piecewise:
       case OpKind::scatter:
       case OpKind::scan:
+      case OpKind::kernel:
       case OpKind::contraction:
       case OpKind::convolution:
       case OpKind::composite:

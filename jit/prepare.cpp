@@ -148,6 +148,7 @@ class Preparer {
         case OpKind::scatter:
         case OpKind::scan:
         case OpKind::convolution:
+        case OpKind::kernel:
           for (int32_t& v : node.in)
             if (v >= 0 && !p_.g.type(v).number && !contiguous(v)) v = copy(v, node.where);
           break;

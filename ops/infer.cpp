@@ -241,6 +241,7 @@ void infer_checked(const InferCall& call, std::vector<TensorType>& out) {
     case OpKind::contraction:
     case OpKind::convolution:
     case OpKind::composite:
+    case OpKind::kernel:
       break;  // the table holds a check for each of these
   }
   internal_error(std::string("no inference for ") + op.name);

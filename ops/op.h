@@ -1,5 +1,5 @@
 // What an op is: one `OpDef`, pure data and stateless functions, written once in a table file (ops/*.def) and
-// looked up by `OpId`. Eager execution, inference, gradients, printing, code generation and the generated
+// looked up by `OpId`; a program's own ops (user_ops.h) join it while it runs. Eager execution, inference, gradients, printing, code generation and the generated
 // tests follow from it. The table is constant from start to end; any thread.
 //
 // An op is called with operands and attribute words. Operands are tensors, or numbers where a pointwise op or
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "tandem/core/device.h"
@@ -43,6 +44,7 @@ enum class OpKind : uint8_t {
   contraction,  // matrix products
   convolution,  // convolutions and their transposes: plain C++ on contiguous operands, or a library
   composite,    // an ordinary function over ops
+  kernel,       // text of the user's own with a plain C++ twin (user_ops.h); none stands in the table
 };
 
 enum class AttrType : uint8_t { integer, boolean, dtype, list, floating, dynamic };
@@ -166,9 +168,11 @@ inline std::span<const int> written(const OpDef& op) {
   while (n < static_cast<size_t>(op.n_out) && op.writes[n] >= 0) ++n;
   return {op.writes, n};
 }
-/// By name; null if there is none.
+/// By name, of the table's; null if there is none.
 const OpDef* find_op(const char* name);
 inline constexpr int kOpCount = static_cast<int>(OpId::count_);
+/// True for ops that the program made itself (user_ops.h): their ids lie behind those of the table.
+constexpr bool is_user(OpId id) { return id > OpId::count_; }
 
 /// The type that a pointwise op computes in; `in` may hold numbers. Throws Error on impossible combinations.
 DType compute_type(const InferCall& call);
@@ -198,6 +202,30 @@ struct NativeCall {
   std::span<const TensorType> in_types, out_types;
   Words words;     // structural
   int64_t* error;  // set to 1 + operand index when an index is out of range; nothing else is promised then
+
+  /// Elements of operand i, and of result j; an Error naming both types if T is not the element type (halves
+  /// are uint16_t).
+  template <class T>
+  const T* input(int i = 0) const {
+    return static_cast<const T*>(in[checked(in_types, i, kind_of<T>(), "operand ")]);
+  }
+  template <class T>
+  T* output(int j = 0) const {
+    return static_cast<T*>(out[checked(out_types, j, kind_of<T>(), "result ")]);
+  }
+  const Dims& in_sizes(int i = 0) const { return in_types[static_cast<size_t>(i)].sizes; }
+  const Dims& out_sizes(int j = 0) const { return out_types[static_cast<size_t>(j)].sizes; }
+
+ private:
+  static constexpr int kHalf = kDTypeCount;  // stands for both of them
+  template <class T>
+  static constexpr int kind_of() {
+    if constexpr (std::is_same_v<T, uint16_t>)
+      return kHalf;
+    else
+      return static_cast<int>(dtype_of<T>);
+  }
+  static size_t checked(std::span<const TensorType> types, int i, int kind, const char* what);
 };
 
 }  // namespace tandem::ops

@@ -6,6 +6,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/ops/rules.h"
+#include "tandem/ops/user_ops.h"
 
 namespace tandem::ops {
 
@@ -174,6 +175,8 @@ static_assert(every_row([](const OpDef& op) {
                   case OpKind::gather:
                   case OpKind::contraction:
                     return op.infer != nullptr;
+                  case OpKind::kernel:
+                    break;
                 }
                 return false;
               }),
@@ -188,8 +191,11 @@ static_assert(every_row([](const OpDef& op) {
 }  // namespace
 
 const OpDef& def(OpId id) {
-  TANDEM_INTERNAL(static_cast<int>(id) < kOpCount, "no such op: " + std::to_string(static_cast<int>(id)));
-  return kTable.rows[static_cast<size_t>(id)];
+  if (static_cast<int>(id) < kOpCount) [[likely]]
+    return kTable.rows[static_cast<size_t>(id)];
+  const OpDef* own = user_op(id);
+  TANDEM_INTERNAL(own, "no such op: " + std::to_string(static_cast<int>(id)));
+  return *own;
 }
 
 const OpDef* find_op(const char* name) {

@@ -8,6 +8,7 @@
 #include "tandem/core/io/safetensors.h"
 #include "tandem/eager/functions.h"
 #include "tandem/jit/sha256.h"
+#include "tandem/ops/user_ops.h"
 #include "tandem/tracer/description.h"
 
 namespace tandem {
@@ -241,7 +242,16 @@ void FrozenFunction::save(const std::string& path, const SaveOptions& options, L
 
   Writer writer;
   std::vector<FrozenSignature> signatures;
-  for (const auto& s : core.signatures) signatures.push_back(*s);
+  for (const auto& s : core.signatures) {
+    for (const auto& [line, op] : s->calls)
+      if (ops::user_kernel(op))
+        refuse("\"" + std::string(ops::def(op).name) + "\" is a kernel of this program's own, called at " +
+               to_string(line) + ", which another program does not have");
+    signatures.push_back(*s);
+    // What other programs cannot name; of a used-up history only messages ask.
+    for (MadeTensor& m : signatures.back().made)
+      if (ops::is_user(m.op)) m.op = ops::OpId::clone;
+  }
   uint64_t counters = steps.size();
   std::swap(core.slots, slots);
   describe(writer, core, signatures, counters);

@@ -253,6 +253,8 @@ class Generator : RandomValues {
       case OpKind::composite:
         composite(c);
         break;
+      case OpKind::kernel:
+        return false;
     }
     attributes(c);
     return true;

@@ -81,6 +81,7 @@ bool possible(ops::OpKind kind, int group_kind) {
     case OpKind::scatter:
     case OpKind::scan:
     case OpKind::convolution:
+    case OpKind::kernel:
       return group_kind != kHorizontal && g == GroupKind::native;
   }
   return false;

@@ -321,6 +321,7 @@ Values run(const Call& c, const ops::InferCall& infer) {
     case OpKind::convolution:
       return run_convolution(c, infer);
     case OpKind::composite:
+    case OpKind::kernel:
       break;
   }
   internal_error(std::string("no reference for ") + c.op.name);

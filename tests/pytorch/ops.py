@@ -194,7 +194,8 @@ def attention(q, k, v, mask, causal, scaled, tf32, scale):
         scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril() == 0, -torch.inf)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    p = scores.softmax(-1)
+    unseeing = (scores == -torch.inf).all(-1, keepdim=True)  # such rows are zeros, as in PyTorch 2.5
+    p = scores.masked_fill(unseeing, 0).softmax(-1).masked_fill(unseeing, 0)
     return p @ v, p
 
 
