@@ -42,6 +42,8 @@ class CallBuilder {
     call_into(finish(), out);
     return {Tensor(std::move(out[0])), Tensor(std::move(out[1]))};
   }
+  /// An op of several results.
+  void run_into(Ref<TensorImpl>* out) { call_into(finish(), out); }
   void run_in_place() {
     call_.in_place = true;
     call_into(finish(), nullptr);

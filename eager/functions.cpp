@@ -151,8 +151,17 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Locatio
   return CallBuilder(OpId::linear, where).in(x).in(weight).in(bias).word(modes().tf32).run();
 }
 
-Tensor embedding(const Tensor& index, const Tensor& weight, Location where) {
-  return CallBuilder(OpId::embedding, where).in(weight).in(index).run();
+Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_t> padding_idx,
+                 Location where) {
+  const Tensor rows = CallBuilder(OpId::embedding, where).in(weight).in(index).run();
+  if (!padding_idx) return rows;
+  const int64_t n = weight.size(0), at = *padding_idx < 0 ? *padding_idx + n : *padding_idx;
+  if (at < 0 || at >= n)
+    fail("embedding: padding_idx " + std::to_string(*padding_idx) + " is no row of weight " +
+             to_string(weight.sizes()),
+         where);
+  const Tensor padded = eq(Operand(index, where), Operand(at, where)).unsqueeze(-1, where);
+  return tandem::where(Operand(padded, where), Operand(rows.detach(where), where), Operand(rows, where));
 }
 
 Tensor softmax(const Tensor& a, int64_t axis, Location where) {

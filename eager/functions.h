@@ -1,5 +1,6 @@
 // The public functions on tensors: creation, pointwise, joining, products and operators; arrange.h,
-// attention.h, convolutions.h and losses.h have the others. Names, argument order and defaults are PyTorch's.
+// attention.h, channels.h, convolutions.h, losses.h and pooling.h have the others. Names, argument order and
+// defaults are PyTorch's.
 // Stateless but for the default generator; any thread.
 #pragma once
 
@@ -7,8 +8,10 @@
 
 #include "tandem/eager/arrange.h"
 #include "tandem/eager/attention.h"
+#include "tandem/eager/channels.h"
 #include "tandem/eager/convolutions.h"
 #include "tandem/eager/losses.h"
+#include "tandem/eager/pooling.h"
 #include "tandem/eager/tensor.h"
 
 namespace tandem {
@@ -124,8 +127,10 @@ inline Tensor cat(std::initializer_list<Tensor> t, int64_t axis = 0, Location wh
 inline Tensor stack(std::initializer_list<Tensor> t, int64_t axis = 0, Location where = Location::here()) {
   return stack(std::span<const Tensor>(t.begin(), t.size()), axis, where);
 }
-/// Rows of `weight` (V, D) at `index` (any shape, int64 or int32) -> (..., D).
-Tensor embedding(const Tensor& index, const Tensor& weight, Location where = Location::here());
+/// Rows of `weight` (V, D) at `index` (any shape, int64 or int32) -> (..., D). The row `padding_idx`
+/// (negative: from the end) gets no gradient.
+Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_t> padding_idx = {},
+                 Location where = Location::here());
 
 // Products.
 /// PyTorch's matmul: vectors, matrices, broadcast batches.

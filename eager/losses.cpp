@@ -205,24 +205,6 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const T
   return CallBuilder(OpId::group_norm, where).in(x).in(weight).in(bias).floating(eps).word(groups).run();
 }
 
-Tensor instance_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, Location where) {
-  if (x.dim(where) < 3)
-    fail("instance_norm: x must be (N, C, L, ...), found shape " + to_string(x.sizes()), where);
-  return group_norm(x, x.size(1, where), weight, bias, eps, where);
-}
-
-Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
-                  const Tensor& weight, const Tensor& bias, double eps, Location where) {
-  return CallBuilder(OpId::batch_norm, where)
-      .in(x)
-      .in(running_mean)
-      .in(running_var)
-      .in(weight)
-      .in(bias)
-      .floating(eps)
-      .run();
-}
-
 Tensor normalize(const Tensor& x, double p, int64_t axis, double eps, Location where) {
   const Tensor length = x.norm(p, {axis}, true, where);
   return div(Operand(x, where), Operand(maximum(Operand(length, where), Operand(eps, where)), where));

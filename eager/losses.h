@@ -76,13 +76,6 @@ Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {},
 /// Of x (N, C, ...), over each of `groups` groups of channels; weight and bias (C), or undefined.
 Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
                   double eps = 1e-5, Location where = Location::here());
-/// Of x (N, C, L, ...), over each channel of each example.
-Tensor instance_norm(const Tensor& x, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5,
-                     Location where = Location::here());
-/// Of x (N, C, ...) with the statistics given, each (C).
-Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
-                  const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5,
-                  Location where = Location::here());
 /// x over its p-norm along an axis, which counts as eps if it is less.
 Tensor normalize(const Tensor& x, double p = 2, int64_t axis = 1, double eps = 1e-12,
                  Location where = Location::here());

@@ -323,6 +323,13 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
     case OpId::convolution_weight:
       all.push_back(convolution_text(c));
       return all;
+    case OpId::max_pool_positions:
+      all.push_back(max_pool_text(c));
+      return all;
+    case OpId::avg_pool:
+    case OpId::avg_pool_backward:
+      all.push_back(avg_pool_text(c));
+      return all;
     default:
       internal_error(std::string("no CUDA kernel for the native op ") + c.op->name);
   }

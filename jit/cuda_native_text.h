@@ -1,5 +1,5 @@
-// The text of hand-written kernels of native ops (cuda_native.cpp, cuda_convolution.cpp), in the dialect of
-// the printed ones. Values only, any thread.
+// The text of hand-written kernels of native ops (cuda_native.cpp, cuda_convolution.cpp, cuda_pool.cpp), in
+// the dialect of the printed ones. Values only, any thread.
 #pragma once
 
 #include <string>
@@ -26,5 +26,8 @@ DType native_sum_type(DType t);
 /// A convolution in any direction (cuda_convolution.cpp): a thread an element of the result, in the order of
 /// the CPU's plain loops. Where a library takes the call, it does so before.
 NativeText convolution_text(const NativeCallPlan& c);
+/// Pooling (cuda_pool.cpp): a thread an element of the result; the CPU's order of additions.
+NativeText max_pool_text(const NativeCallPlan& c);
+NativeText avg_pool_text(const NativeCallPlan& c);
 
 }  // namespace tandem::jit

@@ -48,6 +48,17 @@ Normalised normalise(Emitter& e, Value x, int64_t rank, Value eps) {
   return n;
 }
 
+/// The gradient of rows from h, that of their normalised form xhat: rstd * (h - mean(h) - xhat * mean(h *
+/// xhat)).
+Value pulled_back(Emitter& e, const Normalised& n, Value h) {
+  const Value mean = e.mean(h, n.axes, true);
+  const Value along = e.mean(e.mul(h, n.x), n.axes, true);
+  const Value projected = e.mul(n.x, along);
+  const Value centered = e.sub(h, mean);
+  const Value rest = e.sub(centered, projected);
+  return e.mul(rest, n.rstd);
+}
+
 }  // namespace
 
 Value dropped(Emitter& e, Value x, Value p, Value seed, Value offset) {
@@ -154,7 +165,6 @@ void body::layer_norm(Body& b) {
   b.set(e.cast(y, b.type(0).dtype));
 }
 
-// With h = g * weight: rstd * (h - mean(h) - xhat * mean(h * xhat)).
 void gradient::layer_norm(Gradient& r) {
   Emitter& e = r.e;
   const Value g = widen(e, r.grad());
@@ -162,12 +172,7 @@ void gradient::layer_norm(Gradient& r) {
   if (r.needs(0) || r.needs(1)) n = normalise(e, r.in(0), r.integer(1), r.number(0));
   if (r.needs(0)) {
     const Value h = r.in(1) ? e.mul(g, widen(e, r.in(1))) : g;
-    const Value mean = e.mean(h, n.axes, true);
-    const Value along = e.mean(e.mul(h, n.x), n.axes, true);
-    const Value projected = e.mul(n.x, along);
-    const Value centered = e.sub(h, mean);
-    const Value rest = e.sub(centered, projected);
-    r.set(0, e.cast(e.mul(rest, n.rstd), r.in_type(0).dtype));
+    r.set(0, e.cast(pulled_back(e, n, h), r.in_type(0).dtype));
   }
   if (r.needs(1)) {
     const Value total = e.sum_to(e.mul(g, n.x), r.in_type(1).sizes);
@@ -191,14 +196,13 @@ void body::rms_norm(Body& b) {
   b.set(e.cast(y, b.type(0).dtype));
 }
 
-namespace {
-
-/// v (C) shaped so that it broadcasts over x (N, C, ...).
 Value per_channel(Emitter& e, Value v, int rank) {
   Dims sizes = Dims::filled(rank - 1, 1);
   sizes[0] = e.type(v).sizes[0];
   return e.reshape(widen(e, v), sizes);
 }
+
+namespace {
 
 /// y * weight + bias of operands `first` and `first` + 1, if there.
 void set_scaled(Body& b, Value y, int first) {
@@ -208,17 +212,38 @@ void set_scaled(Body& b, Value y, int first) {
   b.set(b.e.cast(y, b.type(0).dtype));
 }
 
+Dims group_rows(const Dims& sizes, int64_t groups) {
+  int64_t rest = sizes[1] / groups;
+  for (int i = 2; i < sizes.rank(); ++i) rest *= sizes[i];
+  return {sizes[0], groups, rest};
+}
+
 }  // namespace
 
 // The groups as rows (N, groups, channels and positions), normalised as by layer_norm.
 void body::group_norm(Body& b) {
   Emitter& e = b.e;
   const Dims sizes = b.type(0).sizes;
-  const int64_t groups = b.integer(1);
-  int64_t rest = sizes[1] / groups;
-  for (int i = 2; i < sizes.rank(); ++i) rest *= sizes[i];
-  const Value rows = e.reshape(b.in(0), {sizes[0], groups, rest});
+  const Value rows = e.reshape(b.in(0), group_rows(sizes, b.integer(1)));
   set_scaled(b, e.reshape(normalise(e, rows, 1, b.number(0)).x, sizes), 1);
+}
+
+void gradient::group_norm(Gradient& r) {
+  Emitter& e = r.e;
+  const Dims sizes = r.in_type(0).sizes;
+  const Value g = widen(e, r.grad());
+  if (r.needs(2)) r.set(2, e.cast(channel_sum(e, g), r.in_type(2).dtype));
+  if (!r.needs(0) && !r.needs(1)) return;
+  const Dims rows = group_rows(sizes, r.integer(1));
+  const Normalised n = normalise(e, e.reshape(r.in(0), rows), 1, r.number(0));
+  if (r.needs(0)) {
+    const Value h = r.in(1) ? e.mul(g, per_channel(e, r.in(1), sizes.rank())) : g;
+    r.set(0, e.cast(e.reshape(pulled_back(e, n, e.reshape(h, rows)), sizes), r.in_type(0).dtype));
+  }
+  if (r.needs(1)) {
+    const Value along = e.mul(g, e.reshape(n.x, sizes));
+    r.set(1, e.cast(channel_sum(e, along), r.in_type(1).dtype));
+  }
 }
 
 void body::batch_norm(Body& b) {

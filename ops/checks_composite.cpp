@@ -186,6 +186,18 @@ void check::batch_norm(const InferCall& call, std::vector<TensorType>& out) {
   out.push_back(operand(call, 0));
 }
 
+void check::batch_norm_train(const InferCall& call, std::vector<TensorType>& out) {
+  need_channels(call);
+  need_per_channel(call, 1, "weight");
+  need_per_channel(call, 2, "bias");
+  const TensorType& x = operand(call, 0);
+  if (x.sizes[1] > 0 && numel(x.sizes) / x.sizes[1] == 1)
+    fail_call(call, "more than one value per channel is needed in training, found " + operand_text(call));
+  const DType wide = x.dtype == DType::float64 ? DType::float64 : DType::float32;
+  const TensorType statistics = result_like(call, 0, wide, {x.sizes[1]});
+  out.insert(out.end(), {x, statistics, statistics, statistics});
+}
+
 void check::glu(const InferCall& call, std::vector<TensorType>& out) {
   need_floating(call, 0);
   const TensorType& x = operand(call, 0);

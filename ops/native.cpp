@@ -3,70 +3,19 @@
 // additions never depends on threads. Halves are added in float32 and rounded at each store; running sums of
 // floats are kept in double: a block of kScanBlock elements from 0, added to the sum of the blocks before it.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <numeric>
 
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/ops/axis_split.h"
+#include "tandem/ops/native_elements.h"
 #include "tandem/ops/rules.h"
 
 namespace tandem::ops {
 
 namespace {
-
-constexpr int64_t kGrain = 32768;  // elements worth a thread
-
-struct Half {
-  uint16_t bits;
-};
-struct BFloat {
-  uint16_t bits;
-};
-
-template <class T>
-T load(const T& v) {
-  return v;
-}
-float load(Half v) { return half_to_float(v.bits); }
-float load(BFloat v) { return bfloat_to_float(v.bits); }
-
-/// Stores a value computed in any arithmetic type; integers wrap, bool is "not zero".
-template <class T, class V>
-void store(T& to, V v) {
-  if constexpr (std::is_same_v<T, Half>) {
-    to.bits = float_to_half(static_cast<float>(v));
-  } else if constexpr (std::is_same_v<T, BFloat>) {
-    to.bits = float_to_bfloat(static_cast<float>(v));
-  } else if constexpr (std::is_same_v<T, bool>) {
-    to = v != V{};
-  } else {
-    to = static_cast<T>(v);
-  }
-}
-
-template <class F>
-void with_type(DType t, F&& f) {
-  switch (t) {
-    case DType::bool_:
-      return f(bool{});
-    case DType::uint8:
-      return f(uint8_t{});
-    case DType::int32:
-      return f(int32_t{});
-    case DType::int64:
-      return f(int64_t{});
-    case DType::float16:
-      return f(Half{});
-    case DType::bfloat16:
-      return f(BFloat{});
-    case DType::float32:
-      return f(float{});
-    case DType::float64:
-      return f(double{});
-  }
-  internal_error("no such type");
-}
 
 template <class T>
 const T* input(const NativeCall& c, size_t i) {
@@ -93,19 +42,23 @@ int64_t index_at(const NativeCall& c, int64_t i) {
 
 /// False, and the error word set, if an index lies outside [0, size).
 bool indices_fit(const NativeCall& c, int64_t count, int64_t size) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = index_at(c, i);
-    if (at < 0 || at >= size) {
-      *c.error = 2;
-      return false;
+  std::atomic<bool> fit{true};
+  core::parallel(count, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = index_at(c, i);
+      if (at < 0 || at >= size) fit.store(false, std::memory_order_relaxed);
     }
-  }
-  return true;
+  });
+  if (!fit) *c.error = 2;
+  return fit;
 }
 
 void copy_first(const NativeCall& c) {
-  const size_t nbytes = static_cast<size_t>(numel(c.out_types[0].sizes) * itemsize(c.out_types[0].dtype));
-  if (nbytes > 0) std::memcpy(c.out[0], c.in[0], nbytes);
+  const int64_t nbytes = numel(c.out_types[0].sizes) * itemsize(c.out_types[0].dtype);
+  core::parallel(nbytes, 8 * kGrain, [&](int64_t begin, int64_t end) {
+    std::memcpy(static_cast<char*>(c.out[0]) + begin, static_cast<const char*>(c.in[0]) + begin,
+                static_cast<size_t>(end - begin));
+  });
 }
 
 /// Copies `outer` runs of `run` elements, converting; a run starts every `from_step` and `to_step` elements.
@@ -204,25 +157,46 @@ void along_index(const NativeCall& c, Combine combine) {
   });
 }
 
-/// The same where index has the sizes of src.
+/// The same where index has the sizes of src. Threads split the positions beside the axis, too.
 template <class Combine>
 void at_index(const NativeCall& c, Combine combine) {
   const Dims& sizes = c.out_types[0].sizes;
   const Dims& from = c.in_types[1].sizes;
-  const int64_t n = numel(from);
   const int axis = normalize_axis(c.words[0], sizes.rank(), "scatter");
-  if (!indices_fit(c, n, sizes[axis])) return;
+  if (!indices_fit(c, numel(from), sizes[axis])) return;
   copy_first(c);
+  const AxisSplit s = split_axis(from, axis);
+  if (numel(from) == 0) return;
   const Dims strides = contiguous_strides(sizes);
+  // Where a position beside the axis, counted in the index's sizes, lies in the result.
+  const auto place = [&](int64_t position) {
+    int64_t to = 0;
+    for (int d = from.rank() - 1; d >= 0; --d) {
+      if (d == axis) continue;
+      to += position % from[d] * strides[d];
+      position /= from[d];
+    }
+    return to;
+  };
   with_type(c.out_types[0].dtype, [&](auto tag) {
     using T = decltype(tag);
-    Dims at = Dims::filled(from.rank(), 0);
-    for (int64_t i = 0; i < n; ++i) {
-      int64_t to = 0;
-      for (int d = 0; d < from.rank(); ++d) to += (d == axis ? index_at(c, i) : at[d]) * strides[d];
-      combine(output<T>(c)[to], input<T>(c, 2)[i]);
-      for (int d = from.rank() - 1; d >= 0 && ++at[d] == from[d]; --d) at[d] = 0;
-    }
+    core::parallel(s.outer * s.inner, std::max<int64_t>(1, kGrain / s.size), [&](int64_t begin, int64_t end) {
+      std::vector<int64_t> places;
+      while (begin < end) {
+        const int64_t o = begin / s.inner, first = begin % s.inner;
+        const int64_t last = std::min(s.inner, first + end - begin);
+        places.clear();
+        for (int64_t i = first; i < last; ++i) places.push_back(place(o * s.inner + i));
+        for (int64_t k = 0; k < s.size; ++k) {
+          const int64_t row = (o * s.size + k) * s.inner;
+          for (int64_t i = first; i < last; ++i) {
+            const int64_t to = places[static_cast<size_t>(i - first)] + index_at(c, row + i) * strides[axis];
+            combine(output<T>(c)[to], input<T>(c, 2)[row + i]);
+          }
+        }
+        begin += last - first;
+      }
+    });
   });
 }
 

@@ -38,7 +38,7 @@ enum class OpKind : uint8_t {
   gather,     // operand 1 holds the coordinate along `axis` of operand 0: index_select (rank 1, it runs along
               // the axis of the result), gather (it has the result's sizes)
   scatter,    // the transposes, sums on collision: index_add, scatter_add
-  scan,       // a running combine along an axis: cumsum
+  scan,       // a running combine along an axis: cumsum; over windows: pooling
   random,     // a pointwise formula over Philox counters
   fill,       // a formula of the index alone: full, arange
   contraction,  // matrix products
@@ -138,8 +138,8 @@ struct OpDef {
   void (*native)(const struct NativeCall&) =
       nullptr;  // scatter, scan, piecewise, convolution: plain C++ on contiguous operands
   void (*gradient)(Gradient&) = nullptr;  // null in a composite: the gradients of its body
-  const char* reads[4] =
-      {};  // per operand, what its gradient reads: "ab" operands 0 and 1, "yz" results 0 and 1
+  const char* reads[4] = {};  // per operand, what its gradient reads: "ab" operands 0 and 1, "y" the result,
+                              // "1" to "3" further ones
   bool differentiable = true;
   bool update = false;                        // an optimizer's step of operand 0
   uint32_t saves_in = 0, saves_out = 0;       // the union of `reads` as bits, filled in by the table

@@ -21,6 +21,8 @@ namespace tandem::ops {
 #include "tandem/ops/convolution.def"
 #include "tandem/ops/index.def"
 #include "tandem/ops/loss.def"
+#include "tandem/ops/norm.def"
+#include "tandem/ops/pooling.def"
 #include "tandem/ops/random.def"
 #include "tandem/ops/recurrent.def"
 #include "tandem/ops/reduction.def"
@@ -109,6 +111,10 @@ Value not_chosen(Emitter& e, Value g, Value first, Value b);
 Value widen(Emitter& e, Value a);
 /// What the squares of a variance along `axes` are divided by: the count less `correction`, at least 0.
 Value variance_divisor(Emitter& e, Value x, const Dims& axes, int64_t correction);
+/// v (C) shaped so that it broadcasts over x (N, C, ...) of `rank` axes; halves become float32.
+Value per_channel(Emitter& e, Value v, int rank);
+/// The sum over all axes of x (N, C, ...) but that of the channels: (C).
+Value channel_sum(Emitter& e, Value x);
 /// x / (1 - p) where bernoulli_mask keeps it, else 0.
 Value dropped(Emitter& e, Value x, Value p, Value seed, Value offset);
 /// x minus its largest value along `axes`, so that exp does not overflow; x itself where there is nothing to

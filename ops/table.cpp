@@ -96,6 +96,8 @@ constexpr OpDef kRows[] = {
 #include "tandem/ops/attention.def"
 #include "tandem/ops/recurrent.def"
 #include "tandem/ops/loss.def"
+#include "tandem/ops/norm.def"
+#include "tandem/ops/pooling.def"
 #include "tandem/ops/update.def"
     // clang-format on
 };
@@ -104,8 +106,10 @@ static_assert(std::size(kRows) == static_cast<size_t>(kOpCount));
 constexpr Saves read_bits(const char* reads) {
   Saves s;
   for (; *reads; ++reads) {
-    const bool result = *reads == 'y' || *reads == 'z';
-    (result ? s.out : s.in) |= 1u << (*reads - (result ? 'y' : 'a'));
+    if (*reads >= '1' && *reads < '0' + kMaxOutputs)
+      s.out |= 1u << (*reads - '0');
+    else
+      (*reads == 'y' ? s.out : s.in) |= *reads == 'y' ? 1u : 1u << (*reads - 'a');
   }
   return s;
 }

@@ -42,9 +42,19 @@ Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias, Tensor
                                  made_at(where))
                      : Tensor()) {}
 
-Embedding::Embedding(int64_t num_embeddings, int64_t embedding_dim, TensorOptions options, Location where)
-    : weight(parameter("weight", initial_normal({num_embeddings, embedding_dim}, options, made_at(where)),
-                       made_at(where))) {}
+Embedding::Embedding(int64_t num_embeddings, int64_t embedding_dim, std::optional<int64_t> padding_idx,
+                     TensorOptions options, Location where)
+    : padding_idx(padding_idx),
+      weight(parameter("weight", initial_normal({num_embeddings, embedding_dim}, options, made_at(where)),
+                       made_at(where))) {
+  if (!padding_idx) return;
+  if (*padding_idx < -num_embeddings || *padding_idx >= num_embeddings)
+    fail("Embedding: padding_idx " + std::to_string(*padding_idx) + " is no row of " +
+             std::to_string(num_embeddings),
+         made_at(where));
+  const NoGrad no_grad;
+  weight.select(0, *padding_idx, made_at(where)).zero_(made_at(where));
+}
 
 LayerNorm::LayerNorm(const Dims& normalized_shape, double eps, bool elementwise_affine, bool with_bias,
                      TensorOptions options, Location where)
@@ -62,16 +72,20 @@ LayerNorm::LayerNorm(const Dims& normalized_shape, double eps, bool elementwise_
     fail("LayerNorm: at least one axis to normalise over is needed", made_at(where));
 }
 
-Tensor LayerNorm::forward(const Tensor& x, Location where) const {
+void check_last_axes(const char* layer, const Tensor& x, const Dims& expected, Location where) {
   const Dims& d = x.sizes(where);
-  const int rank = normalized_shape.rank();
+  const int rank = expected.rank();
   bool fits = d.rank() >= rank;
-  for (int i = 0; fits && i < rank; ++i) fits = d[d.rank() - rank + i] == normalized_shape[i];
+  for (int i = 0; fits && i < rank; ++i) fits = d[d.rank() - rank + i] == expected[i];
   if (!fits)
-    fail("LayerNorm: the last axes must have sizes " + to_string(normalized_shape) + ", found shape " +
+    fail(std::string(layer) + ": the last axes must have sizes " + to_string(expected) + ", found shape " +
              to_string(d),
          where);
-  return layer_norm(x, rank, weight, bias, eps, where);
+}
+
+Tensor LayerNorm::forward(const Tensor& x, Location where) const {
+  check_last_axes("LayerNorm", x, normalized_shape, where);
+  return layer_norm(x, normalized_shape.rank(), weight, bias, eps, where);
 }
 
 Dropout::Dropout(double p, Location where) : p(p) {

@@ -1,6 +1,6 @@
-// Layers: Linear, Embedding, LayerNorm, Dropout and activations, with PyTorch's argument order, defaults,
-// parameter names and initialisation. Each is called like a function or through forward(). Ownership and
-// threads as in module.h.
+// Layers: Linear, Embedding, LayerNorm and Dropout (others stand in files beside it), with PyTorch's argument
+// order, defaults, parameter names and initialisation. Each is called like a function or through forward().
+// Ownership and threads as in module.h.
 #pragma once
 
 #include "tandem/eager/nn/module.h"
@@ -21,20 +21,25 @@ class Linear : public Module {
   const Tensor weight, bias;  // bias undefined: none
 };
 
-/// Rows of weight (num_embeddings, embedding_dim), drawn normally, at indices of any shape.
+/// Rows of weight (num_embeddings, embedding_dim), drawn normally, at indices of any shape. The row
+/// `padding_idx` starts as zeros and gets no gradient; negative positions count from the end.
 class Embedding : public Module {
  public:
-  Embedding(int64_t num_embeddings, int64_t embedding_dim, TensorOptions options = {},
-            Location where = Location::here());
+  Embedding(int64_t num_embeddings, int64_t embedding_dim, std::optional<int64_t> padding_idx = {},
+            TensorOptions options = {}, Location where = Location::here());
   Tensor forward(const Tensor& index, Location where = Location::here()) const {
-    return embedding(index, weight, where);
+    return embedding(index, weight, padding_idx, where);
   }
   Tensor operator()(const Tensor& index, Location where = Location::here()) const {
     return forward(index, where);
   }
 
+  const std::optional<int64_t> padding_idx;
   const Tensor weight;
 };
+
+/// Refuses x unless its last axes have the sizes that a layer was made for.
+void check_last_axes(const char* layer, const Tensor& x, const Dims& expected, Location where);
 
 /// Normalises over the last axes, which have sizes `normalized_shape`; weight starts as ones and bias as
 /// zeros.
@@ -60,37 +65,6 @@ class Dropout : public Module {
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 
   const double p;
-};
-
-/// A function of one tensor as a layer.
-template <Tensor (*kFunction)(const Tensor&, Location)>
-class Activation : public Module {
- public:
-  Tensor forward(const Tensor& x, Location where = Location::here()) const { return kFunction(x, where); }
-  Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
-};
-using ReLU = Activation<relu>;
-using Tanh = Activation<tanh>;
-using Sigmoid = Activation<sigmoid>;
-using ReLU6 = Activation<relu6>;
-using SELU = Activation<selu>;
-using Mish = Activation<mish>;
-using LogSigmoid = Activation<logsigmoid>;
-using Softsign = Activation<softsign>;
-using Hardsigmoid = Activation<hardsigmoid>;
-using Hardswish = Activation<hardswish>;
-/// x * sigmoid(x)
-using SiLU = Activation<silu>;
-
-class GELU : public Module {
- public:
-  explicit GELU(bool tanh_approximation = false) : tanh_approximation(tanh_approximation) {}
-  Tensor forward(const Tensor& x, Location where = Location::here()) const {
-    return gelu(x, tanh_approximation, where);
-  }
-  Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
-
-  const bool tanh_approximation;
 };
 
 }  // namespace tandem::nn

@@ -252,7 +252,7 @@ TEST_CASE("arrange: normalisations", "[eager]") {
   CHECK((td::instance_norm(x) - td::layer_norm(x, 1)).abs().amax().item<double>() < 1e-12);
   const Tensor mean = x.mean({0, 2}), var = x.var({0, 2}, 0);
   const Tensor y = td::batch_norm(x, mean, var, td::full({4}, 2.0, {.dtype = td::float64}),
-                                  td::ones({4}, {.dtype = td::float64}), 0);
+                                  td::ones({4}, {.dtype = td::float64}), false, 0.1, 0);
   CHECK((y.mean({0, 2}) - 1.0).abs().amax().item<double>() < 1e-12);
   CHECK((y.var({0, 2}, 0) - 4.0).abs().amax().item<double>() < 1e-9);
   CHECK(values(td::rms_norm(td::tensor<double>({3, 4}), 1, {}, 0))[0] == Approx(3 / std::sqrt(12.5)));

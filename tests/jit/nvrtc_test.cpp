@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <set>
 
+#include "tandem/jit/cuda_native_text.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/plan.h"
@@ -235,6 +236,31 @@ TEST_CASE("NVRTC compiles the op table and random graphs for three generations o
   add_random_graphs(programs, 3);
   std::printf("%zu kernels of the op table and of random graphs\n", programs.size());
   for (const int capability : {80, 90, 120}) programs.compile(capability, 1);
+}
+
+TEST_CASE("NVRTC compiles poolings without warning or spill", "[jit]") {
+  if (!samples::has_nvrtc()) return;
+  std::string text;
+  const auto add = [&](ops::OpId op, DType type, const Dims& sizes, const std::vector<int64_t>& words) {
+    NativeCallPlan c;
+    c.op = &ops::def(op);
+    c.words = words;
+    c.in_types = {{type, cpu, false, sizes}};
+    const bool present = true;
+    ops::infer({*c.op, c.in_types, {&present, 1}, c.words, {}}, c.out_types);
+    text += (op == ops::OpId::max_pool_positions ? max_pool_text(c) : avg_pool_text(c)).source;
+  };
+  for (const DType type : {DType::float32, DType::float16, DType::bfloat16, DType::float64}) {
+    add(ops::OpId::max_pool_positions, type, {2, 3, 9, 9}, {0, 0, 8, 3, 2, 1, 1, 2, 3, 0, 2});
+    add(ops::OpId::max_pool_positions, type, {2, 3, 9, 9}, {0, 1, 2, 4, 7});
+    add(ops::OpId::avg_pool, type, {2, 3, 9, 9}, {0, 0, 1, 0, 6, 3, 2, 1, 3, 1, 1});
+    add(ops::OpId::avg_pool, type, {2, 3, 9, 9}, {0, 1, 0, 0, 2, 4, 7});
+    add(ops::OpId::avg_pool_backward, type, {2, 3, 5, 9}, {0, 0, 1, 0, 8, 3, 2, 1, 3, 1, 1, 9, 9});
+    add(ops::OpId::avg_pool_backward, type, {2, 3, 4, 7}, {0, 1, 0, 0, 4, 4, 7, 9, 9});
+  }
+  add(ops::OpId::max_pool_positions, DType::int64, {2, 9}, {0, 0, 4, 3, 2, 1, 1});
+  add(ops::OpId::max_pool_positions, DType::bool_, {2, 9}, {0, 0, 4, 3, 2, 1, 1});
+  check_clean(samples::nvrtc_compile(text));
 }
 
 TEST_CASE("nvrtc: for a card that it does not know yet it makes PTX of the newest that it knows", "[nvrtc]") {

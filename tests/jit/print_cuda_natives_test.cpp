@@ -70,6 +70,14 @@ void check_cumsum(DType type, const Dims& sizes, int64_t axis) {
   }
 }
 
+void check_pool(OpId op, DType type, const Dims& sizes, const std::vector<int64_t>& words) {
+  CAPTURE(ops::def(op).name, type, sizes, words);
+  Graph g;
+  GraphEmitter e(g, false);
+  g.outputs.push_back(e.call(op, {input(g, type, sizes)}, words).id);
+  check(g);
+}
+
 }  // namespace
 
 TEST_CASE("index_add in segments gives the CPU's bits", "[jit]") {
@@ -100,4 +108,22 @@ TEST_CASE("running sums by blocks give the CPU's bits", "[jit]") {
   check_cumsum(DType::float32, {2, 1100, 3}, 1);
   check_cumsum(DType::float32, {16384}, 0);
   check_cumsum(DType::float32, {2100, 65}, 1);
+}
+
+TEST_CASE("poolings give the CPU's bits", "[jit]") {
+  for (const DType type : {DType::float32, DType::float16, DType::bfloat16, DType::float64}) {
+    // ceil, adaptive, then kernel, stride, padding (and dilation) of each axis
+    check_pool(OpId::max_pool_positions, type, {2, 3, 13, 17}, {1, 0, 8, 3, 2, 1, 1, 2, 3, 0, 2});
+    check_pool(OpId::max_pool_positions, type, {2, 3, 13, 17}, {0, 1, 2, 4, 7});
+    for (const int64_t counted : {0, 1}) {
+      check_pool(OpId::avg_pool, type, {2, 3, 13, 17}, {1, 0, counted, 0, 6, 3, 2, 1, 3, 1, 1});
+      check_pool(OpId::avg_pool_backward, type, {2, 3, 7, 17},
+                 {1, 0, counted, 0, 8, 3, 2, 1, 3, 1, 1, 13, 17});
+    }
+    check_pool(OpId::avg_pool, type, {2, 3, 13, 17}, {0, 1, 0, 0, 2, 4, 7});
+    check_pool(OpId::avg_pool_backward, type, {2, 3, 4, 7}, {0, 1, 0, 0, 4, 4, 7, 13, 17});
+    check_pool(OpId::avg_pool, type, {5, 300}, {0, 0, 1, 5, 3, 7, 3, 2});
+  }
+  check_pool(OpId::max_pool_positions, DType::int64, {5, 300}, {0, 0, 4, 7, 3, 2, 1});
+  check_pool(OpId::max_pool_positions, DType::bool_, {5, 30}, {0, 0, 4, 7, 3, 2, 1});
 }

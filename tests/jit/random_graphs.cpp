@@ -469,6 +469,9 @@ class Generator : RandomValues {
       l = s;
     } else if (name == "sizes") {
       l = c.op->id == OpId::expand ? expanded(s) : reshaped(s);
+      if (c.op->id == OpId::interpolate) l = Dims::filled(std::max(s.rank() - 2, 1), between(1, 5));
+    } else if (name == "windows") {
+      l = windows(*c.op, c.words[1] != 0, s);
     } else if (name == "repeats") {
       for (int i = 0; i < s.rank(); ++i) l.push_back(between(0, 3));
     } else if (c.op->id == OpId::permute) {

@@ -287,4 +287,25 @@ bool RandomValues::convolution(const ops::OpDef& op, std::vector<ops::Value>& in
   return true;
 }
 
+Dims RandomValues::windows(const ops::OpDef& op, bool adaptive, const Dims& s) {
+  const int rank = s.rank() > 2 && one_in(2) ? 2 : 1;
+  const bool backward = op.id == ops::OpId::avg_pool_backward;
+  Dims list, in;
+  for (int i = 0; i < rank; ++i) {
+    const int64_t n = s.rank() >= rank ? s[s.rank() - rank + i] : 1, kernel = between(1, 3);
+    if (adaptive) {
+      list.push_back(backward ? n : between(1, 4));
+      in.push_back(between(1, 9));
+      continue;
+    }
+    const int64_t stride = backward ? kernel : between(1, 3),
+                  padding = backward || kernel == 1 ? 0 : between(0, 1);
+    for (const int64_t v : {kernel, stride, padding}) list.push_back(v);
+    if (op.id == ops::OpId::max_pool_positions) list.push_back(between(1, 2));
+    in.push_back(n * kernel);
+  }
+  for (int i = 0; backward && i < rank; ++i) list.push_back(in[i]);
+  return list;
+}
+
 }  // namespace tandem::test

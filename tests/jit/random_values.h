@@ -26,6 +26,8 @@ class RandomValues {
   /// Sizes that `s` can be expanded to, or shown as.
   Dims expanded(const Dims& s);
   Dims reshaped(const Dims& s);
+  /// The list of a pooling of sizes `s`.
+  Dims windows(const ops::OpDef& op, bool adaptive, const Dims& s);
 
   // Values that exist.
   const ops::TensorType& type(ops::Value v) { return r_.graph.type(v.id); }

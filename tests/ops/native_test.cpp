@@ -166,6 +166,34 @@ TEST_CASE("large scatters do not depend on how threads split them", "[ops]") {
   CHECK(decode(run.out, expected.size(), DType::float32) == expected);
 }
 
+TEST_CASE("large scatters along any axis are shared by positions beside it", "[ops]") {
+  const Dims sizes{7, 40, 5};
+  for (const int axis : {0, 1, 2}) {
+    Dims from{7, 37, 4};
+    from[axis] = 3000 / 7 * (axis + 1);
+    const auto n = static_cast<size_t>(numel(from));
+    std::vector<double> index, added, expected(static_cast<size_t>(numel(sizes)), 1);
+    for (size_t i = 0; i < n; ++i)
+      index.push_back(static_cast<double>((i * i + i / 3) % static_cast<size_t>(sizes[axis])));
+    for (size_t i = 0; i < n; ++i) added.push_back(static_cast<double>(i % 5));
+    for (size_t i = 0; i < n; ++i) {
+      auto rest = static_cast<int64_t>(i);
+      int64_t at[3];
+      for (int d = 2; d >= 0; --d) at[d] = rest % from[d], rest /= from[d];
+      at[axis] = static_cast<int64_t>(index[i]);
+      expected[static_cast<size_t>((at[0] * 40 + at[1]) * 5 + at[2])] += added[i];
+    }
+    const TensorType x{DType::float32, cpu, false, sizes}, at{DType::int64, cpu, false, from},
+        src{DType::float32, cpu, false, from};
+    const std::vector<int64_t> words = {axis};
+    const NativeRun run(def(OpId::scatter_add), {x, at, src},
+                        {std::vector<double>(expected.size(), 1), index, added}, words, x);
+    CAPTURE(axis);
+    CHECK(run.error == 0);
+    CHECK(decode(run.out, expected.size(), DType::float32) == expected);
+  }
+}
+
 TEST_CASE("long running sums go on from block to block", "[ops]") {
   const int64_t n = 1000;
   for (const int64_t reverse : {0, 1}) {

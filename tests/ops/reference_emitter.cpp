@@ -8,6 +8,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/core/generator.h"
+#include "tests/ops/reference_windows.h"
 
 namespace tandem::test {
 
@@ -238,6 +239,8 @@ Values run_argsort(const Call& c) {
 
 Values run_scan(const Call& c) {
   if (c.op.id == OpId::argsort) return run_argsort(c);
+  if (c.op.id == OpId::max_pool_positions || c.op.id == OpId::avg_pool || c.op.id == OpId::avg_pool_backward)
+    return reference_pool(c.op, c.in[0]->values, c.sizes(0), c.words, c.out.sizes);
   if (c.out.sizes.empty()) return c.in[0]->values;
   Values result(at(numel(c.out.sizes)));
   const int64_t size = c.out.sizes[c.axis()];

@@ -1,0 +1,100 @@
+#include "tandem/eager/channels.h"
+
+#include "tandem/eager/call.h"
+
+namespace tandem {
+
+using eager::CallBuilder;
+using ops::OpId;
+
+namespace {
+
+/// running = (1 - momentum) * running + momentum * found, without history.
+void follow(const Tensor& running, const Tensor& found, const Operand& momentum, Location where) {
+  const NoGrad no_grad;
+  const Tensor same = found.to(running.dtype(where), where);
+  CallBuilder(OpId::lerp, where).in(running).in(same).in(momentum).run_in_place();
+}
+
+void need_both(const char* op, const Tensor& running_mean, const Tensor& running_var, Location where) {
+  if (running_mean.defined() != running_var.defined())
+    fail(std::string(op) + ": give both of running_mean and running_var or neither", where);
+}
+
+Tensor channel_dropout(const char* op, const Tensor& x, int spatial, double p, bool training,
+                       Location where) {
+  const int rank = x.dim(where);
+  if (rank != spatial + 1 && rank != spatial + 2)
+    fail(std::string(op) + ": x must have " + std::to_string(spatial) +
+             " axes behind (N, C) or (C), found shape " + to_string(x.sizes()),
+         where);
+  if (!(p >= 0 && p <= 1))
+    fail(std::string(op) + ": p must lie in [0, 1], found " + std::to_string(p), where);
+  if (!training || p == 0) return x;
+  Dims sizes = x.sizes();
+  for (int i = 0; i < spatial; ++i) sizes[rank - 1 - i] = 1;
+  const Tensor all = ones(sizes, {.dtype = x.dtype(), .device = x.device()}, where);
+  const Tensor kept = dropout(all, p, true, where);
+  return mul(Operand(x, where), Operand(kept, where));
+}
+
+}  // namespace
+
+Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                  const Tensor& weight, const Tensor& bias, bool training, const Operand& momentum,
+                  double eps, Location where) {
+  need_both("batch_norm", running_mean, running_var, where);
+  if (!training) {
+    if (!running_mean.defined()) fail("batch_norm: running statistics are needed outside of training", where);
+    return CallBuilder(OpId::batch_norm, where)
+        .in(x)
+        .in(running_mean)
+        .in(running_var)
+        .in(weight)
+        .in(bias)
+        .floating(eps)
+        .run();
+  }
+  core::Ref<core::TensorImpl> out[4];
+  CallBuilder(OpId::batch_norm_train, where).in(x).in(weight).in(bias).floating(eps).run_into(out);
+  if (running_mean.defined()) {
+    follow(running_mean, Tensor(std::move(out[1])), momentum, where);
+    follow(running_var, Tensor(std::move(out[3])), momentum, where);
+  }
+  return Tensor(std::move(out[0]));
+}
+
+Tensor instance_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                     const Tensor& weight, const Tensor& bias, bool use_input_stats, const Operand& momentum,
+                     double eps, Location where) {
+  if (x.dim(where) < 3)
+    fail("instance_norm: x must be (N, C, L, ...), found shape " + to_string(x.sizes()), where);
+  need_both("instance_norm", running_mean, running_var, where);
+  if (!use_input_stats)
+    return batch_norm(x, running_mean, running_var, weight, bias, false, momentum, eps, where);
+  const int64_t rows = x.size(0) * x.size(1);
+  if (rows > 0 && x.numel() == rows)
+    fail("instance_norm: more than one value per channel is needed in training, found shape " +
+             to_string(x.sizes()),
+         where);
+  const Tensor y = group_norm(x, x.size(1), weight, bias, eps, where);
+  if (running_mean.defined()) {
+    const NoGrad no_grad;
+    const Tensor flat = x.flatten(2, -1, where);
+    const Tensor wide = is_floating(x.dtype()) && itemsize(x.dtype()) < 4 ? flat.to(float32, where) : flat;
+    const Tensor mean = wide.mean({2}, false, where);
+    const Tensor variance = wide.var({2}, 1, false, where);
+    follow(running_mean, mean.mean({0}, false, where), momentum, where);
+    follow(running_var, variance.mean({0}, false, where), momentum, where);
+  }
+  return y;
+}
+
+Tensor dropout1d(const Tensor& x, double p, bool training, Location where) {
+  return channel_dropout("dropout1d", x, 1, p, training, where);
+}
+Tensor dropout2d(const Tensor& x, double p, bool training, Location where) {
+  return channel_dropout("dropout2d", x, 2, p, training, where);
+}
+
+}  // namespace tandem

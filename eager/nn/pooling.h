@@ -1,0 +1,106 @@
+// Pooling, resizing and rearranging layers, with PyTorch's names, arguments and defaults. They have no
+// parameters. Ownership and threads as in module.h.
+#pragma once
+
+#include "tandem/eager/nn/layers.h"
+
+namespace tandem::nn {
+
+#include "tandem/eager/nn/layer.inc"
+
+// The functions of eager/pooling.h, whose comments say what the settings mean.
+#define TANDEM_MAX_POOL(Name, function)                                                      \
+  class Name : public Module {                                                               \
+   public:                                                                                   \
+    explicit Name(const Dims& kernel_size, const Dims& stride = {}, const Dims& padding = 0, \
+                  const Dims& dilation = 1, bool ceil_mode = false)                          \
+        : kernel_size(kernel_size),                                                          \
+          stride(stride),                                                                    \
+          padding(padding),                                                                  \
+          dilation(dilation),                                                                \
+          ceil_mode(ceil_mode) {}                                                            \
+    TANDEM_FORWARD(function(x, kernel_size, stride, padding, dilation, ceil_mode, where))    \
+                                                                                             \
+    const Dims kernel_size, stride, padding, dilation;                                       \
+    const bool ceil_mode;                                                                    \
+  };
+TANDEM_MAX_POOL(MaxPool1d, max_pool1d)
+TANDEM_MAX_POOL(MaxPool2d, max_pool2d)
+#undef TANDEM_MAX_POOL
+
+class AvgPool1d : public Module {
+ public:
+  explicit AvgPool1d(const Dims& kernel_size, const Dims& stride = {}, const Dims& padding = 0,
+                     bool ceil_mode = false, bool count_include_pad = true)
+      : kernel_size(kernel_size),
+        stride(stride),
+        padding(padding),
+        ceil_mode(ceil_mode),
+        count_include_pad(count_include_pad) {}
+  TANDEM_FORWARD(avg_pool1d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, where))
+
+  const Dims kernel_size, stride, padding;
+  const bool ceil_mode, count_include_pad;
+};
+
+class AvgPool2d : public Module {
+ public:
+  explicit AvgPool2d(const Dims& kernel_size, const Dims& stride = {}, const Dims& padding = 0,
+                     bool ceil_mode = false, bool count_include_pad = true,
+                     std::optional<int64_t> divisor_override = {})
+      : kernel_size(kernel_size),
+        stride(stride),
+        padding(padding),
+        ceil_mode(ceil_mode),
+        count_include_pad(count_include_pad),
+        divisor_override(divisor_override) {}
+  TANDEM_FORWARD(avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override,
+                            where))
+
+  const Dims kernel_size, stride, padding;
+  const bool ceil_mode, count_include_pad;
+  const std::optional<int64_t> divisor_override;
+};
+
+TANDEM_LAYER1(AdaptiveAvgPool1d, Dims, output_size, , adaptive_avg_pool1d(x, output_size, where))
+TANDEM_LAYER1(AdaptiveAvgPool2d, Dims, output_size, , adaptive_avg_pool2d(x, output_size, where))
+TANDEM_LAYER1(AdaptiveMaxPool1d, Dims, output_size, , adaptive_max_pool1d(x, output_size, where))
+TANDEM_LAYER1(AdaptiveMaxPool2d, Dims, output_size, , adaptive_max_pool2d(x, output_size, where))
+
+/// interpolate() as a layer: `Upsample({.scale_factor = {2}, .mode = Interpolation::bilinear})`.
+TANDEM_LAYER1(Upsample, InterpolateOptions, options, , interpolate(x, options, where))
+
+/// Axes start_dim to end_dim as one.
+TANDEM_LAYER2(Flatten, int64_t, start_dim, = 1, end_dim, = -1, x.flatten(start_dim, end_dim, where))
+
+/// Axis dim as several of the sizes given, one of which may be -1.
+class Unflatten : public Module {
+ public:
+  Unflatten(int64_t dim, const Dims& unflattened_size) : dim(dim), unflattened_size(unflattened_size) {}
+  TANDEM_FORWARD(x.unflatten(dim, unflattened_size, where))
+
+  const int64_t dim;
+  const Dims unflattened_size;
+};
+
+/// x itself.
+class Identity : public Module {
+ public:
+  Tensor forward(const Tensor& x, Location = Location::here()) const { return x; }
+  Tensor operator()(const Tensor& x, Location = Location::here()) const { return x; }
+};
+
+// Zeroes whole channels while training, each with probability p, and scales the others by 1 / (1 - p).
+#define TANDEM_CHANNEL_DROPOUT(Name, function)                                              \
+  class Name : public Dropout {                                                             \
+   public:                                                                                  \
+    explicit Name(double p = 0.5, Location where = Location::here()) : Dropout(p, where) {} \
+    TANDEM_FORWARD(function(x, p, is_training(), where))                                    \
+  };
+TANDEM_CHANNEL_DROPOUT(Dropout1d, dropout1d)
+TANDEM_CHANNEL_DROPOUT(Dropout2d, dropout2d)
+#undef TANDEM_CHANNEL_DROPOUT
+
+#include "tandem/eager/nn/layer_end.inc"
+
+}  // namespace tandem::nn

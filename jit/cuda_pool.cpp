@@ -1,0 +1,126 @@
+// Kernels of pooling: the windows of ops/windows.h as text.
+#include "tandem/jit/cuda_native_text.h"
+#include "tandem/jit/type_names.h"
+#include "tandem/ops/windows.h"
+
+namespace tandem::jit {
+
+using ops::OpId;
+using ops::WindowAxis;
+using ops::Windows;
+
+namespace {
+
+std::string fields_of(const std::string& axis) {
+  std::string text;
+  for (const char* f : {"in", "out", "kernel", "stride", "padding", "dilation"})
+    text += std::string(text.empty() ? "" : ", ") + axis + "_" + f;
+  return text;
+}
+
+/// WindowAxis::positions of window `at`, as name_first, name_end and name_size.
+std::string positions(const std::string& name, const std::string& axis, const std::string& at,
+                      bool adaptive) {
+  const std::string a = "a." + axis + "_", n = "const td_i64 " + name + "_";
+  if (adaptive)
+    return n + "first = " + at + " * " + a + "in / " + a + "out;\n" + n + "end = ((" + at + " + 1) * " + a +
+           "in + " + a + "out - 1) / " + a + "out;\n" + n + "size = " + name + "_end - " + name + "_first;\n";
+  return n + "start = " + at + " * " + a + "stride - " + a + "padding;\n" + n + "past = " + name +
+         "_start + (" + a + "kernel - 1) * " + a + "dilation + 1;\n" + n + "first = " + name +
+         "_start < 0 ? " + name + "_start + (" + a + "dilation - 1 - " + name + "_start) / " + a +
+         "dilation * " + a + "dilation : " + name + "_start;\n" + n + "end = td_least(" + name + "_past, " +
+         a + "in);\n" + n + "size = td_least(" + name + "_past, " + a + "in + " + a + "padding) - " + name +
+         "_start;\n";
+}
+
+/// WindowAxis::windows of position `at`.
+std::string windows(const std::string& name, const std::string& axis, const std::string& at, bool adaptive) {
+  const std::string a = "a." + axis + "_", n = "const td_i64 " + name + "_";
+  if (adaptive)
+    return n + "first = " + at + " * " + a + "out / " + a + "in;\n" + n + "end = ((" + at + " + 1) * " + a +
+           "out + " + a + "in - 1) / " + a + "in;\n";
+  return n + "at = " + at + " + " + a + "padding;\n" + n + "first = " + name + "_at < " + a +
+         "kernel ? 0 : (" + name + "_at - " + a + "kernel + " + a + "stride) / " + a + "stride;\n" + n +
+         "end = td_least(" + name + "_at / " + a + "stride + 1, " + a + "out);\n";
+}
+
+NativeText begin(const NativeCallPlan& c, const Windows& w, const std::string& fields) {
+  const DType type = c.in_types[0].dtype;
+  NativeText l;
+  l.symbol = std::string("tandem_") + c.op->name + (w.axis[1].adaptive ? "_adaptive_" : "_") + c_suffix(type);
+  l.source = native_head(l.symbol, std::string("const ") + c_scalar(type) + "* from; " +
+                                       c_scalar(c.out_types[0].dtype) + "* to; td_i64 " + fields_of("y") +
+                                       ", " + fields_of("x") + fields + ";");
+  l.words = {{NativeWord::kInput, 0}, {NativeWord::kOut, 0}};
+  for (const WindowAxis& a : w.axis)
+    l.words.insert(l.words.end(), {a.in, a.out, a.kernel, a.stride, a.padding, a.dilation});
+  l.count = numel(c.out_types[0].sizes);
+  return l;
+}
+
+/// The place of thread t in a plane of `rows` and `columns`, as y and x; `plane` as the offset of the
+/// operand.
+std::string place(const char* size, const char* operand) {
+  const std::string rows = std::string("a.y_") + size, columns = std::string("a.x_") + size;
+  return "  const td_i64 x = t % " + columns + ", y = t / " + columns + " % " + rows +
+         ";\n  const td_i64 plane = t / " + columns + " / " + rows + " * a.y_" + operand + " * a.x_" +
+         operand + ";\n";
+}
+
+}  // namespace
+
+NativeText max_pool_text(const NativeCallPlan& c) {
+  const Windows w = ops::windows_of(*c.op, c.in_types[0].sizes, c.words);
+  const bool adaptive = w.axis[1].adaptive;
+  const DType type = c.in_types[0].dtype, wide = native_sum_type(type);
+  const auto load = [&](const char* at) {
+    return native_convert(type, wide, std::string("a.from[plane + ") + at + "]");
+  };
+  NativeText l = begin(c, w, "");
+  l.source +=
+      place("out", "in") + positions("rows", "y", "y", adaptive) + positions("columns", "x", "x", adaptive) +
+      "  td_i64 at = rows_first * a.x_in + columns_first;\n  " + c_scalar(wide) + " best = " + load("at") +
+      ";\n"
+      "  for (td_i64 i = rows_first; i < rows_end; i += a.y_dilation)\n"
+      "    for (td_i64 j = columns_first; j < columns_end; j += a.x_dilation) {\n"
+      "      const " +
+      c_scalar(wide) + " v = " + load("i * a.x_in + j") +
+      ";\n      if (v > best || v != v) best = v, at = i * a.x_in + j;\n    }\n  a.to[t] = at;\n}\n";
+  return l;
+}
+
+NativeText avg_pool_text(const NativeCallPlan& c) {
+  const Windows w = ops::windows_of(*c.op, c.in_types[0].sizes, c.words);
+  const bool adaptive = w.axis[1].adaptive, backward = c.op->id == OpId::avg_pool_backward;
+  const DType type = c.in_types[0].dtype, wide = native_sum_type(type);
+  const std::string sum = c_scalar(wide);
+  const auto element = [&](const char* at) {
+    return native_convert(type, wide, std::string("a.from[plane + ") + at + "]");
+  };
+  const std::string divisor = "(" + sum +
+                              ")(a.divisor != 0 ? a.divisor : a.counted ? rows_size * columns_size : "
+                              "(rows_end - rows_first) * (columns_end - "
+                              "columns_first))";
+  NativeText l = begin(c, w, ", divisor, counted");
+  l.words.insert(l.words.end(), {c.words[3], c.words[2]});
+  if (backward) {
+    l.source +=
+        place("in", "out") + windows("above", "y", "y", adaptive) + windows("left", "x", "x", adaptive) +
+        "  " + sum + " sum = 0;\n  for (td_i64 i = above_first; i < above_end; ++i) {\n" +
+        positions("rows", "y", "i", adaptive) + "    for (td_i64 j = left_first; j < left_end; ++j) {\n" +
+        positions("columns", "x", "j", adaptive) + "      sum = td_add(sum, td_div(" +
+        element("i * a.x_out + j") + ", " + divisor +
+        "));\n    }\n  }\n  a.to[t] = " + native_convert(wide, type, "sum") + ";\n}\n";
+    return l;
+  }
+  l.source += place("out", "in") + positions("rows", "y", "y", adaptive) +
+              positions("columns", "x", "x", adaptive) + "  " + sum +
+              " sum = 0;\n  for (td_i64 i = rows_first; i < rows_end; ++i)\n"
+              "    for (td_i64 j = columns_first; j < columns_end; ++j) sum = td_add(sum, " +
+              element("i * a.x_in + j") +
+              ");\n  const bool any = rows_first < rows_end && columns_first < columns_end;\n  a.to[t] = " +
+              native_convert(wide, type, "any ? td_div(sum, " + divisor + ") : (" + sum + ")0") + ";\n}\n";
+  return l;
+}
+
+}  // namespace tandem::jit

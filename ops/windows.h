@@ -1,0 +1,53 @@
+// The windows of a pooling along one or two spatial axes: where each begins and ends, and which of them hold
+// a position. The formulas are PyTorch's. Shared by checks and kernels. Values only, any thread.
+#pragma once
+
+#include "tandem/core/dims.h"
+#include "tandem/ops/op.h"
+
+namespace tandem::ops {
+
+inline constexpr int kMaxSpatial = 2;
+
+/// One axis: `out` windows over `in` positions. An adaptive one has windows [o * in / out, (o + 1) * in /
+/// out), widened to whole positions; the others begin `stride` apart, at -padding first.
+struct WindowAxis {
+  int64_t in = 1, out = 1, kernel = 1, stride = 1, padding = 0, dilation = 1;
+  bool adaptive = false;
+
+  /// Positions first, first + dilation, ... below `end`; `size` with the padding that is counted.
+  struct Range {
+    int64_t first = 0, end = 0, size = 0;
+  };
+  Range positions(int64_t o) const {
+    if (adaptive) {
+      const int64_t first = o * in / out, end = ((o + 1) * in + out - 1) / out;
+      return {first, end, end - first};
+    }
+    const int64_t start = o * stride - padding, past = start + (kernel - 1) * dilation + 1;
+    const int64_t first = start < 0 ? start + (-start + dilation - 1) / dilation * dilation : start;
+    return {first, past < in ? past : in, (past < in + padding ? past : in + padding) - start};
+  }
+  /// The windows [first, end) that hold position i; dilation 1.
+  Range windows(int64_t i) const {
+    if (adaptive) return {i * out / in, ((i + 1) * out + in - 1) / in, 0};
+    const int64_t at = i + padding, before = at - kernel + 1;
+    const int64_t first = before <= 0 ? 0 : (before + stride - 1) / stride, end = at / stride + 1;
+    return {first, end < out ? end : out, 0};
+  }
+};
+
+/// A pooling's axes, as its words say them; axes that are not there have one position and one window.
+struct Windows {
+  int rank = 0;                  // spatial axes
+  WindowAxis axis[kMaxSpatial];  // the last of them are used
+  int64_t in_plane() const { return axis[0].in * axis[1].in; }
+  int64_t out_plane() const { return axis[0].out * axis[1].out; }
+};
+
+/// Of the pooling ops. `words` are structural; their list holds kernel, stride and padding of each axis (and
+/// dilation: max_pool_positions), or its number of windows if adaptive; that of avg_pool_backward goes on
+/// with the spatial sizes of avg_pool's operand. `x`: the sizes of operand 0.
+Windows windows_of(const OpDef& op, const Dims& x, Words words);
+
+}  // namespace tandem::ops
