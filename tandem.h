@@ -3,7 +3,9 @@
 
 #include "tandem/core/cuda/cuda.h"
 #include "tandem/core/cuda/streams.h"
+#include "tandem/eager/autograd.h"
 #include "tandem/eager/autograd_function.h"
+#include "tandem/eager/checkpoint.h"
 #include "tandem/eager/data/data.h"
 #include "tandem/eager/dlpack.h"
 #include "tandem/eager/functions.h"

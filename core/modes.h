@@ -6,6 +6,8 @@
 #include <cstdint>
 
 #include "tandem/core/device.h"
+#include "tandem/core/dtype.h"
+#include "tandem/core/location.h"
 
 namespace tandem {
 
@@ -88,6 +90,40 @@ class AllowTf32 : public ModeGuard {
     return m;
   }
 };
+
+/// Ops in this scope run in mixed precision (PyTorch's torch.autocast): products in `type` (bfloat16 or
+/// float16), what would overflow or lose digits there in float32, everything else in the types that it is
+/// given; ops/autocast.def lists them. Operands are cast by ops, so that gradients come back in the types of
+/// the tensors that were cast: weights of float32 get gradients of float32. With `enabled` false the scope
+/// runs without. Only the thread's own ops; backward() is not touched by it, wherever it is called. Gradients
+/// of float16 underflow without a optim::GradScaler. Errors: another type.
+class Autocast : public ModeGuard {
+ public:
+  explicit Autocast(DType type, bool enabled = true, Location where = Location::here())
+      : ModeGuard(with(type, enabled, where)) {}
+
+ private:
+  static Modes with(DType type, bool enabled, Location where);
+};
+using autocast = Autocast;  // PyTorch's name
+
+/// Whether ops in this scope must give the same bits on every run (PyTorch's
+/// torch.use_deterministic_algorithms), as they do without it: on one device, with one build of Tandem and of
+/// the libraries, the same values, layouts and alignments give the same results, whatever the threads do and
+/// however often a program runs. No op has a faster form that breaks this, so `false` changes nothing yet and
+/// `true` refuses nothing; a traced function compares the mode like the others.
+class Deterministic : public ModeGuard {
+ public:
+  explicit Deterministic(bool on = true) : ModeGuard(with(on)) {}
+
+ private:
+  static Modes with(bool on) {
+    Modes m = modes();
+    m.deterministic = on;
+    return m;
+  }
+};
+using deterministic = Deterministic;
 
 Device default_device();
 /// Of this thread. That the device is there is checked when a tensor is made.

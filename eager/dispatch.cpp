@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "tandem/core/profile.h"
+#include "tandem/eager/autocast.h"
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/direct.h"
+#include "tandem/eager/recompute.h"
 #include "tandem/eager/tape.h"
 #include "tandem/eager/views.h"
 
@@ -276,7 +278,10 @@ void run_op(const Call& call, Ref<TensorImpl>* results) {
 namespace {
 
 [[gnu::noinline]] void note_taken_over(const Call& call, Ref<TensorImpl>* results) {
-  if (wants_gradient(call)) interceptor_->noted(call, note(call, results).get());
+  if (!wants_gradient(call)) return;
+  const Ref<core::TapeNode> node = note(call, results);
+  interceptor_->noted(call, as_node(node.get()));
+  node_noted(node);
 }
 
 [[gnu::noinline]] void call_now(const Call& call, Ref<TensorImpl>* results) {
@@ -286,12 +291,14 @@ namespace {
     run_op(call, results);
     if (call.in_place) bump_written(call);
   }
-  if (wants_gradient(call)) note(call, results);
+  if (wants_gradient(call)) node_noted(note(call, results));
 }
 
 }  // namespace
 
-void call_into(const Call& call, Ref<TensorImpl>* results) {
+namespace {
+
+void dispatch(const Call& call, Ref<TensorImpl>* results) {
   if (Interceptor* i = interceptor_) [[unlikely]] {
     // Without gradients the check is about layouts alone, and the interceptor knows those that it has seen.
     if (call.in_place && modes().grad) check_in_place(call);
@@ -302,9 +309,24 @@ void call_into(const Call& call, Ref<TensorImpl>* results) {
   call_now(call, results);
 }
 
+[[gnu::noinline]] void dispatch_cast(const Call& call, Ref<TensorImpl>* results) {
+  const AutocastCall cast(call);
+  dispatch(cast.call(), results);
+}
+
+}  // namespace
+
+void call_into(const Call& call, Ref<TensorImpl>* results) {
+  if (modes().autocast) [[unlikely]]
+    return dispatch_cast(call, results);
+  dispatch(call, results);
+}
+
 Tensor call1(const Call& call) {
   Ref<TensorImpl> result;
-  if (Interceptor* i = interceptor_) [[unlikely]] {
+  if (modes().autocast) [[unlikely]] {
+    dispatch_cast(call, &result);
+  } else if (Interceptor* i = interceptor_) [[unlikely]] {
     if (i->op(call, &result)) [[unlikely]]
       note_taken_over(call, &result);
   } else {

@@ -7,6 +7,7 @@
 #include "tandem/core/profile.h"
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/emitter.h"
+#include "tandem/eager/recompute.h"
 #include "tandem/eager/tape.h"
 #include "tandem/eager/views.h"
 
@@ -235,6 +236,14 @@ class Walk {
       fail(std::string("backward: the tape of this ") + name +
                " was freed by an earlier backward; pass retain_graph the first time",
            n.where.known() ? n.where : request_.where);
+    while (n.extras && n.extras->recomputed) [[unlikely]] {  // more than once where checkpoints nest
+        if (interceptor_ && request_.retain_graph)
+          fail(
+              "backward: retain_graph inside a traced call cannot keep what a checkpoint from before it "
+              "computes again; do without one of them",
+              request_.where);
+        recompute(n, request_.where);
+      }
     for (const Node::In& in : n.in) check_version(n, in.saved, name);
     for (const Node::Out& o : n.out) check_version(n, o.saved, name);
     if (n.extras && n.extras->custom) return custom_gradient(n, grads, out, fresh);
@@ -316,6 +325,7 @@ class Walk {
 std::vector<Ref<TensorImpl>> walk(const WalkRequest& request) {
   Modes m = modes();
   m.grad = request.create_graph;
+  m.autocast = 0;  // gradients have the types of the operands, which the casts of the forward have made
   const ModeGuard guard(m);
   return Walk(request).run();
 }

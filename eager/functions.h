@@ -1,7 +1,6 @@
 // The public functions on tensors: creation, pointwise, joining, products and operators; arrange.h,
 // attention.h, channels.h, convolutions.h, losses.h and pooling.h have the others. Names, argument order and
-// defaults are PyTorch's.
-// Stateless but for the default generator; any thread.
+// defaults are PyTorch's. Stateless but for the default generator; any thread.
 #pragma once
 
 #include <initializer_list>

@@ -16,7 +16,7 @@ namespace {
 constexpr std::string_view kReserved = "tandem.";
 constexpr const char *kVersionKey = "tandem.version", *kKindKey = "tandem.kind", *kVersion = "1";
 constexpr std::string_view kModel = "model.", kOptimizer = "optimizer.", kScheduler = "scheduler.",
-                           kGenerator = "generator.";
+                           kScaler = "scaler.", kGenerator = "generator.";
 
 void write(const std::string& path, const char* kind, const std::vector<NamedTensor>& tensors,
            const Metadata& metadata, Location where) {
@@ -112,6 +112,7 @@ void check_parts(const LoadedFile& file, const Checkpoint& c) {
   } parts[] = {{kModel, c.module != nullptr},
                {kOptimizer, c.optimizer != nullptr},
                {kScheduler, c.scheduler != nullptr},
+               {kScaler, c.scaler != nullptr},
                {kGenerator, !c.generators.empty()}};
   for (const NamedTensor& n : file.tensors) {
     bool wanted = false;
@@ -168,6 +169,7 @@ void save_checkpoint(const std::string& path, const Checkpoint& c, Location wher
   if (c.module) append(all, kModel, c.module->state());
   if (c.optimizer) append(all, kOptimizer, c.optimizer->state());
   if (c.scheduler) append(all, kScheduler, c.scheduler->state());
+  if (c.scaler) append(all, kScaler, c.scaler->state());
   append(all, kGenerator, generators_state(c, where));
   write(path, "checkpoint", all, c.metadata, where);
 }
@@ -177,6 +179,7 @@ Metadata load_checkpoint(const std::string& path, const Checkpoint& c, Location 
   const std::vector<NamedTensor> model = part_of(file.tensors, kModel),
                                  optimizer = part_of(file.tensors, kOptimizer),
                                  scheduler = part_of(file.tensors, kScheduler),
+                                 scaler = part_of(file.tensors, kScaler),
                                  generators = part_of(file.tensors, kGenerator);
   std::vector<int64_t> found;
   naming(path, where, [&] {
@@ -184,11 +187,13 @@ Metadata load_checkpoint(const std::string& path, const Checkpoint& c, Location 
     if (c.module) c.module->check_state(model, true, where);
     if (c.optimizer) c.optimizer->check_state(optimizer, where);
     if (c.scheduler) c.scheduler->check_state(scheduler, where);
+    if (c.scaler) c.scaler->check_state(scaler, where);
     found = eager::match_names(generators_state(c, where), generators, true, "checkpoint: generators", where);
   });
   if (c.module) c.module->load_state(model, true, where);
   if (c.optimizer) c.optimizer->load_state(optimizer, where);
   if (c.scheduler) c.scheduler->load_state(scheduler, where);
+  if (c.scaler) c.scaler->load_state(scaler, where);
   for (size_t i = 0; i < found.size(); ++i)
     load_generator(*c.generators[i].second, generators[static_cast<size_t>(found[i])].tensor);
   return std::move(file.metadata);

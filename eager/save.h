@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tandem/eager/nn/module.h"
+#include "tandem/eager/optim/grad_scaler.h"
 #include "tandem/eager/optim/schedulers.h"
 
 namespace tandem {
@@ -48,6 +49,7 @@ struct Checkpoint {
   nn::Module* module = nullptr;
   optim::Optimizer* optimizer = nullptr;
   optim::Scheduler* scheduler = nullptr;
+  optim::GradScaler* scaler = nullptr;
   std::vector<std::pair<std::string, Generator*>> generators = {};
   Metadata metadata = {};  // saved; a load returns the file's
 };

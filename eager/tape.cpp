@@ -5,6 +5,7 @@
 #include <new>
 
 #include "tandem/core/allocator.h"
+#include "tandem/eager/recompute.h"
 #include "tandem/eager/views.h"
 
 namespace tandem::eager {
@@ -44,6 +45,9 @@ void destroy_node(core::TapeNode* node) {
 }
 
 }  // namespace
+
+Node::Extras::Extras() = default;
+Node::Extras::~Extras() = default;
 
 AutogradState& new_autograd_state(TensorImpl* t) {
   t->leaf = std::make_unique<AutogradState>();
@@ -114,6 +118,8 @@ Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge) {
   out->set(core::kRequiresGrad, true);
   return out;
 }
+
+uint64_t coming_sequence() { return next_sequence_; }
 
 bool wants_gradient(const Call& call) {
   if (!modes().grad) return false;
@@ -222,6 +228,7 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
     s = Tensor(twin_of(s.impl()));
   }
   f.context.save_for_backward(std::move(saved));
+  node_noted(ref);
 }
 
 }  // namespace tandem::eager

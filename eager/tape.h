@@ -73,6 +73,9 @@ struct Node : core::TapeNode {
   struct Extras {  // of few nodes
     std::unique_ptr<CustomFunction> custom;
     std::vector<std::vector<std::pair<int, Hook>>> hooks;  // per result
+    std::unique_ptr<struct Recomputed> recomputed;         // what it saved was dropped (recompute.h)
+    Extras();
+    ~Extras();
   };
   std::unique_ptr<Extras> extras;
   void* walk = nullptr;        // the engine's, during a walk
@@ -105,6 +108,8 @@ Ref<TensorImpl> twin_of(const TensorImpl* t);
 Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results);
 /// Larger than those of all that `n` depends on, and than all before.
 uint64_t next_sequence(const Node& n);
+/// What the next node without history would get.
+uint64_t coming_sequence();
 /// The saved value as an operand whose gradient flows where `edge` says, when gradients are noted.
 Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge);
 /// True if note() would make a node.

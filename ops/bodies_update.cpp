@@ -7,13 +7,41 @@ namespace tandem::ops {
 
 namespace {
 
-/// Result j in the type of the operand that it replaces.
-void set_result(Body& b, int j, Value v) { b.set(b.e.cast(v, b.type(b.op.writes[j]).dtype), j); }
+Value guard(const Body& b) { return b.in(b.op.n_in - 1); }
+
+/// Element i of the guard in the type that the update computes in.
+Value guard_element(Body& b, int i) {
+  const Value one = b.e.slice(guard(b), 0, i, i + 1);
+  return widen(b.e, b.e.cast(b.e.reshape(one, {}), b.type(0).dtype));
+}
+
+/// Result j in the type of the operand that it replaces; that operand itself where the guard says so.
+void set_result(Body& b, int j, Value v) {
+  const Value before = b.in(b.op.writes[j]);
+  v = b.e.cast(v, b.e.type(before).dtype);
+  if (guard(b)) {
+    const Value skipped = b.e.ge(guard_element(b, 0), 1.0);
+    v = b.e.where(skipped, before, v);
+  }
+  b.set(v, j);
+}
+
+/// The k-th number that depends on the step count: an attribute, or of the guard.
+Value step_number(Body& b, int k, int attr) { return guard(b) ? guard_element(b, 1 + k) : b.number(attr); }
+
+/// Of two numbers by the host, else by the device.
+Value arithmetic(Emitter& e, ScalarOp number_op, OpId op, Value x, Value y) {
+  if (e.type(x).number && e.type(y).number) return e.number_op(number_op, x, y);
+  return e.call(op, {x, y});
+}
+Value negative(Emitter& e, Value x) { return e.type(x).number ? e.number_op(ScalarOp::neg, x) : e.neg(x); }
+Value root_of(Emitter& e, Value x) { return e.type(x).number ? e.number_op(ScalarOp::sqrt, x) : e.sqrt(x); }
+Value quotient(Emitter& e, Value x, Value y) { return arithmetic(e, ScalarOp::div, OpId::div, x, y); }
 
 /// 1 - x
 Value complement(Emitter& e, Value x) {
   const Value one = e.number(1);
-  return e.number_op(ScalarOp::sub, one, x);
+  return arithmetic(e, ScalarOp::sub, OpId::sub, one, x);
 }
 
 /// g + weight_decay * p
@@ -21,7 +49,7 @@ Value decayed(Emitter& e, Value g, Value p, Value weight_decay) { return e.add(g
 
 /// p - lr * d
 Value stepped(Emitter& e, Value p, Value d, Value lr) {
-  const Value down = e.number_op(ScalarOp::neg, lr);
+  const Value down = negative(e, lr);
   return e.add(p, e.mul(d, down));
 }
 
@@ -38,6 +66,27 @@ Value squares(Emitter& e, Value v, Value g, Value beta) {
   return e.add(kept, e.mul(scaled, g));
 }
 
+}  // namespace
+
+int step_numbers(OpId update) {
+  switch (update) {
+    case OpId::sgd_momentum_update:  // dampening
+    case OpId::adamax_update:        // bias1
+    case OpId::adagrad_update:       // lr
+      return 1;
+    case OpId::adam_update:  // bias1, bias2
+    case OpId::adamw_update:
+    case OpId::radam_update:  // rate, rectified (1 or 0)
+      return 2;
+    case OpId::nadam_update:  // gradient_rate, moment_rate, bias2
+      return 3;
+    default:
+      return 0;
+  }
+}
+
+namespace {
+
 // Attributes of Adam, AdamW and, as far as it has them, Adamax, as declared.
 enum { kLr, kBeta1, kBeta2, kEps, kWeightDecay, kBias1, kBias2 };
 
@@ -49,9 +98,8 @@ void adam_step(Body& b, Value p, Value g) {
   const Value old_v = widen(e, b.in(3));
   const Value m = moved_towards(e, old_m, g, b.number(kBeta1));
   const Value v = squares(e, old_v, g, b.number(kBeta2));
-  const Value step = e.number_op(ScalarOp::div, b.number(kLr), b.number(kBias1));
-  const Value down = e.number_op(ScalarOp::neg, step);
-  const Value root = e.number_op(ScalarOp::sqrt, b.number(kBias2));
+  const Value down = negative(e, quotient(e, b.number(kLr), step_number(b, 0, kBias1)));
+  const Value root = root_of(e, step_number(b, 1, kBias2));
   const Value denominator = e.add(e.div(e.sqrt(v), root), b.number(kEps));
   const Value moved = e.mul(m, down);
   set_result(b, 0, e.add(p, e.div(moved, denominator)));
@@ -75,7 +123,7 @@ void body::sgd_momentum_update(Body& b) {
   Value buffer = d;
   if (!b.integer(kFirst)) {
     const Value kept = e.mul(widen(e, b.in(2)), b.number(kMomentum));
-    const Value fresh = e.mul(d, complement(e, b.number(kDampening)));
+    const Value fresh = e.mul(d, complement(e, step_number(b, 0, kDampening)));
     buffer = e.add(kept, fresh);
   }
   d = b.integer(kNesterov) ? e.add(d, e.mul(buffer, b.number(kMomentum))) : buffer;
@@ -104,7 +152,7 @@ void body::adamax_update(Body& b) {
   const Value kept = e.mul(widen(e, b.in(3)), b.number(kBeta2));
   const Value size = e.add(e.abs(g), b.number(kEps));
   const Value largest = e.maximum(kept, size);
-  const Value rate = e.number_op(ScalarOp::div, b.number(kLr), b.number(kBias1));
+  const Value rate = quotient(e, b.number(kLr), step_number(b, 0, kBias1));
   set_result(b, 0, stepped(e, p, e.div(m, largest), rate));
   set_result(b, 1, m);
   set_result(b, 2, largest);
@@ -117,9 +165,12 @@ void body::nadam_update(Body& b) {
   const Value g = decayed(e, widen(e, b.in(1)), p, b.number(kDecay));
   const Value m = moved_towards(e, widen(e, b.in(2)), g, b.number(kFirst));
   const Value v = squares(e, widen(e, b.in(3)), g, b.number(kSecond));
-  const Value denominator = e.add(e.sqrt(e.div(v, b.number(kCorrection))), b.number(kSmall));
-  const Value by_gradient = stepped(e, p, e.div(g, denominator), b.number(kGradientRate));
-  set_result(b, 0, stepped(e, by_gradient, e.div(m, denominator), b.number(kMomentRate)));
+  const Value correction = step_number(b, 2, kCorrection);
+  const Value denominator = e.add(e.sqrt(e.div(v, correction)), b.number(kSmall));
+  const Value gradient_rate = step_number(b, 0, kGradientRate);
+  const Value by_gradient = stepped(e, p, e.div(g, denominator), gradient_rate);
+  const Value moment_rate = step_number(b, 1, kMomentRate);
+  set_result(b, 0, stepped(e, by_gradient, e.div(m, denominator), moment_rate));
   set_result(b, 1, m);
   set_result(b, 2, v);
 }
@@ -132,8 +183,10 @@ void body::radam_update(Body& b) {
   const Value m = moved_towards(e, widen(e, b.in(2)), g, b.number(kFirst));
   const Value v = squares(e, widen(e, b.in(3)), g, b.number(kSecond));
   Value way = m;
-  if (b.integer(kRectified)) way = e.div(m, e.add(e.sqrt(v), b.number(kSmall)));
-  set_result(b, 0, stepped(e, p, way, b.number(kRate)));
+  if (guard(b) || b.integer(kRectified)) way = e.div(m, e.add(e.sqrt(v), b.number(kSmall)));
+  if (guard(b)) way = e.where(e.ge(guard_element(b, 2), 1.0), way, m);
+  const Value rate = step_number(b, 0, kRate);
+  set_result(b, 0, stepped(e, p, way, rate));
   set_result(b, 1, m);
   set_result(b, 2, v);
 }
@@ -144,7 +197,8 @@ void body::adagrad_update(Body& b) {
   const Value p = widen(e, b.in(0));
   const Value g = decayed(e, widen(e, b.in(1)), p, b.number(kDecay));
   const Value sum = e.add(widen(e, b.in(2)), e.mul(g, g));
-  set_result(b, 0, stepped(e, p, e.div(g, e.add(e.sqrt(sum), b.number(kSmall))), b.number(kRate)));
+  const Value rate = step_number(b, 0, kRate);
+  set_result(b, 0, stepped(e, p, e.div(g, e.add(e.sqrt(sum), b.number(kSmall))), rate));
   set_result(b, 1, sum);
 }
 

@@ -279,10 +279,17 @@ void check::full_like(const InferCall& call, std::vector<TensorType>& out) {
 }
 
 void check::update(const InferCall& call, std::vector<TensorType>& out) {
-  for (int i = 0; i < call.op.n_in; ++i) {
+  const int guard = call.op.n_in - 1;
+  for (int i = 0; i < guard; ++i) {
     need_floating(call, i);
     if (operand(call, i).sizes != operand(call, 0).sizes)
       fail_call(call, "parameter, gradient and state must have the same sizes, found " + operand_text(call));
+  }
+  if (call.present[static_cast<size_t>(guard)]) {
+    need_floating(call, guard);
+    if (const Dims wanted{1 + step_numbers(call.op.id)}; operand(call, guard).sizes != wanted)
+      fail_call(call, "the guard must have the sizes " + to_string(wanted) + ", found " +
+                          to_string(operand(call, guard).sizes));
   }
   for (int j = 0; j < call.op.n_out; ++j) out.push_back(operand(call, call.op.writes[j]));
 }

@@ -46,6 +46,8 @@ namespace gradient {
 void parts(Gradient&);
 void attention(Gradient&);
 }  // namespace gradient
+/// How many attributes of an optimizer's update depend on the step count: its guard has one number more.
+int step_numbers(OpId update);
 
 // Formulas and gradients of pointwise ops that take more than an expression.
 namespace formula {

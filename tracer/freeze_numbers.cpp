@@ -13,6 +13,7 @@ void Freezer::count_steps() {
   for (size_t i = 0; i < b.entries.size(); ++i) {
     const Entry& e = b.entries[i];
     if (e.kind != EventKind::op || !def(e).update) continue;
+    if (r_.operand(e, e.n_in - 1u)) continue;  // guarded: the device counts
     const auto step = std::find_if(seen().steps.begin(), seen().steps.end(),
                                    [&](const auto& s) { return s.position > static_cast<int32_t>(i); });
     if (step == seen().steps.end()) continue;

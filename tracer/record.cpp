@@ -153,9 +153,9 @@ void Frame::drop_recording() {
 
 uint32_t Frame::modes_index() {
   const uint64_t word = modes_word(modes());
-  const auto it = std::find(r_.modes.begin(), r_.modes.end(), word);
-  if (it == r_.modes.end()) r_.modes.push_back(word);
-  return static_cast<uint32_t>(it - r_.modes.begin());
+  const auto index = std::find(r_.modes.begin(), r_.modes.end(), word) - r_.modes.begin();
+  if (index == std::ssize(r_.modes)) r_.modes.push_back(word);
+  return static_cast<uint32_t>(index);
 }
 
 Entry& Frame::append(EventKind kind, Location where) {

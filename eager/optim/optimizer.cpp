@@ -50,6 +50,7 @@ void Optimizer::add_group(const std::vector<Tensor>& parameters, const Numbers& 
       steps_->of.push_back(p.impl());
       steps_->count.push_back(0);
     }
+    device_counts_.add_group(parameters.size(), parameters.empty() ? cpu : parameters[0].device());
   } catch (...) {
     slots_.resize(first);
     steps_->of.resize(first);
@@ -85,8 +86,41 @@ Optimizer::Optimizer(const Names& names) : steps_(std::make_shared<eager::StepCo
 
 void Optimizer::step(Location where) {
   const NoGrad no_grad;
+  if (device_counts_.any()) {
+    steps_->count = device_counts_.read(steps_->count, where);
+    count_on_host();
+  }
   update(where);
   if (eager::Interceptor* i = eager::interceptor()) i->stepped(steps_);
+}
+
+void Optimizer::step_unless(const Tensor& skip, Location where) {
+  const core::TensorImpl& s = skip.checked(where);
+  if (s.numel != 1) refuse("step_unless: skip must be a scalar, found " + to_string(s.sizes), where);
+  for (const Slot& slot : slots_)
+    if (!(slot.parameter.device() == s.device))
+      refuse("step_unless: skip is on " + to_string(s.device) + ", a parameter on " +
+                 to_string(slot.parameter.device()),
+             where);
+  const NoGrad no_grad;
+  update_unless(skip.reshape({1}, where), where);
+}
+
+std::vector<Tensor> Optimizer::parameters() const {
+  std::vector<Tensor> out;
+  for (const Slot& s : slots_) out.push_back(s.parameter);
+  return out;
+}
+
+std::vector<size_t> Optimizer::group_of() const {
+  std::vector<size_t> out;
+  for (const Slot& s : slots_) out.push_back(s.group);
+  return out;
+}
+
+void Optimizer::count_on_host() {
+  device_counts_.give_back(group_of(), steps_->count,
+                           [this](size_t group, int64_t steps) { return product(groups_[group], steps); });
 }
 
 // In stages, since each address lies behind the one before: with cold caches the misses of a stage overlap.
@@ -112,13 +146,14 @@ void Optimizer::zero_grad() {
 }
 
 std::vector<NamedTensor> Optimizer::state() const {
+  const std::vector<int64_t> steps = device_counts_.read(steps_->count, {});
   std::vector<NamedTensor> out;
   for (size_t g = 0; g < groups_.size(); ++g)
     for (size_t k = 0; k < names_.numbers.size(); ++k)
       out.push_back({"group." + std::to_string(g) + '.' + names_.numbers[k], scalar_tensor(groups_[g][k])});
   for (size_t i = 0; i < slots_.size(); ++i) {
     const std::string prefix = std::to_string(i) + '.';
-    out.push_back({prefix + "step", scalar_tensor(steps_->count[i])});
+    out.push_back({prefix + "step", scalar_tensor(steps[i])});
     for (size_t k = 0; k < names_.moments.size(); ++k)
       if (slots_[i].moments[k].defined()) out.push_back({prefix + names_.moments[k], slots_[i].moments[k]});
   }
@@ -164,6 +199,7 @@ void Optimizer::load_state(const std::vector<NamedTensor>& state, Location where
   for (const auto& [mine, given] : loaded.moments) mine.copy_(given, where);
   steps_->count = std::move(loaded.steps);
   groups_ = std::move(loaded.groups);
+  count_on_host();
 }
 
 }  // namespace tandem::optim

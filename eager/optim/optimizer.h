@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "tandem/eager/named_tensor.h"
+#include "tandem/eager/optim/device_counts.h"
 
 namespace tandem::eager {
 struct StepCounts;
@@ -24,6 +25,13 @@ class Optimizer {
 
   /// Updates every parameter that has a gradient, in order of registration.
   void step(Location where = Location::here());
+  /// step() where `skip`, a scalar on the parameters' device, is 0; else parameters, moments and step counts
+  /// stay as they are, bit for bit. The device decides, the host reads nothing, so a traced function has one
+  /// path for both. From then on the device keeps the step counts, until state() or step() reads them.
+  /// Errors: another `skip`, parameters on another device.
+  void step_unless(const Tensor& skip, Location where = Location::here());
+  /// In order of registration.
+  std::vector<Tensor> parameters() const;
   /// Drops the gradients of all parameters.
   void zero_grad();
 
@@ -63,22 +71,29 @@ class Optimizer {
   void set_numbers(const Numbers& numbers, size_t group, Location where);
 
   virtual void update(Location where) = 0;
+  virtual void update_unless(const Tensor& skip, Location where) = 0;
   /// Throws if a number is impossible.
   virtual void check(const Numbers& numbers, Location where) const = 0;
   /// Which moments a parameter of such a group has, as bits.
   virtual uint32_t moments(const Numbers& numbers) const = 0;
+  /// Of NAdam's momenta up to a step; 1 for the others.
+  virtual double product(const Numbers& numbers, int64_t steps) const = 0;
   /// What their elements are at first.
   virtual double initial_moment(const Numbers& numbers) const = 0;
+  std::vector<size_t> group_of() const;
   [[noreturn]] void refuse(const std::string& message, Location where) const;
 
   std::vector<Slot> slots_;
   const std::shared_ptr<eager::StepCounts> steps_;  // by slot
   std::vector<Numbers> groups_;
+  DeviceCounts device_counts_;  // for step_unless
 
  private:
   struct Loaded;
   Loaded read_state(const std::vector<NamedTensor>& state, Location where) const;
   void make_moments(Slot& slot) const;
+  /// From now on, from the counts in steps_.
+  void count_on_host();
 
   const Names names_;
 };

@@ -82,9 +82,68 @@ void OptimizerOf<O>::update(Location where) {
       run.start(s.group, steps);
       Rules<O>::update(run, groups_[s.group], steps, corrections_);
     }
-    run.add(s, gradient, steps);
+    run.add(s, gradient, &steps);
   }
   run.flush();
+}
+
+template <class O>
+double OptimizerOf<O>::product(const Numbers& numbers, int64_t steps) const {
+  return Rules<O>::product(numbers, steps);
+}
+
+// Per count of the device: the numbers of this step, computed there, make a guard; then the updates with it;
+// then the count moves.
+template <class O>
+void OptimizerOf<O>::update_unless(const Tensor& skip, Location where) {
+  std::vector<size_t> taking_part;
+  for (size_t i = 0; i < slots_.size(); ++i)
+    if (slots_[i].parameter.grad().defined()) taking_part.push_back(i);
+  device_counts_.take_over(taking_part, group_of(), steps_->count,
+                           [this](size_t g, int64_t steps) { return product(groups_[g], steps); });
+  struct Guards {
+    Tensor narrow, wide;  // float32, float64
+    Tensor product;       // after this step; undefined: it does not move
+  };
+  std::vector<Guards> guards(device_counts_.size());
+  const Tensor skipped = ne(Operand(skip, where), Operand(0, where)).to(float64, where);
+  const auto guard_of = [&](int c, DType type) -> const Tensor& {
+    Guards& g = guards[static_cast<size_t>(c)];
+    if (!g.wide.defined()) {
+      DeviceCounts::Count& count = device_counts_[c];
+      std::vector<Tensor> numbers{skipped};
+      const Tensor now = add(Operand(count.steps, where), Operand(1.0, where));
+      g.product = Rules<O>::step_numbers(groups_[count.group], {now, count.product, where}, numbers);
+      g.wide = numbers.size() == 1 ? skipped : cat(numbers, 0, where);
+    }
+    if (type == float64) return g.wide;
+    if (!g.narrow.defined()) g.narrow = g.wide.to(float32, where);
+    return g.narrow;
+  };
+  UpdateRun run(UpdateRun::kMost, where);
+  for (const size_t i : taking_part) {
+    const Slot& s = slots_[i];
+    const int c = device_counts_.of(i);
+    const Tensor& guard = guard_of(c, s.parameter.dtype());
+    if (!run.goes_on(s.group, c)) {
+      run.flush();
+      run.start(s.group, c);
+      Corrections unused;  // the guard has them
+      Rules<O>::update(run, groups_[s.group], 1, unused);
+    }
+    run.add(s, s.parameter.grad().impl(), nullptr, guard.impl());
+  }
+  run.flush();
+  const Tensor moved = sub(Operand(1.0, where), Operand(skipped.reshape({}, where), where));
+  for (size_t c = 0; c < guards.size(); ++c) {
+    if (!guards[c].wide.defined()) continue;
+    DeviceCounts::Count& count = device_counts_[static_cast<int>(c)];
+    count.steps.add_(Operand(moved, where));
+    if (guards[c].product.defined())
+      count.product.copy_(tandem::where(Operand(moved, where), Operand(guards[c].product, where),
+                                        Operand(count.product, where)),
+                          where);
+  }
 }
 
 template class OptimizerOf<SGDOptions>;

@@ -122,6 +122,8 @@ class OptimizerOf final : public Optimizer {
 
  private:
   void update(Location where) override;
+  void update_unless(const Tensor& skip, Location where) override;
+  double product(const Numbers& numbers, int64_t steps) const override;
   void check(const Numbers& numbers, Location where) const override;
   uint32_t moments(const Numbers& numbers) const override;
   double initial_moment(const Numbers& numbers) const override;

@@ -1,10 +1,12 @@
 // What differs between the optimizers: names, options as numbers and back, what is wrong with numbers, which
-// moments they keep, and the op of an update with its words, in the order of ops/update.def. Stateless.
+// moments they keep, and the op of an update with its words, in the order of ops/update.def: from the host's
+// step count, or, as the numbers of a guard, from the device's. Stateless.
 #pragma once
 
 #include <cmath>
 #include <string>
 
+#include "tandem/eager/functions.h"
 #include "tandem/eager/optim/optimizers.h"
 #include "tandem/eager/optim/update_run.h"
 
@@ -33,8 +35,49 @@ inline std::string unless_parts(const Numbers& n, const char* const* names,
   return text;
 }
 
+/// Arithmetic on float64 scalars of the device, at the line of a step.
+struct OnDeviceNumber {
+  Tensor value;
+  Location where;
+  OnDeviceNumber(const Tensor& value, Location where) : value(value), where(where) {}
+  // clang-format off
+#define TANDEM_NUMBERS(sign, function)                                                                        \
+  friend OnDeviceNumber operator sign(const OnDeviceNumber& a, const OnDeviceNumber& b) {                     \
+    return {function(Operand(a.value, a.where), Operand(b.value, a.where)), a.where}; }                       \
+  friend OnDeviceNumber operator sign(const OnDeviceNumber& a, double b) {                                    \
+    return {function(Operand(a.value, a.where), Operand(b, a.where)), a.where}; }                             \
+  friend OnDeviceNumber operator sign(double a, const OnDeviceNumber& b) {                                    \
+    return {function(Operand(a, b.where), Operand(b.value, b.where)), b.where}; }
+  TANDEM_NUMBERS(+, add)
+  TANDEM_NUMBERS(-, sub)
+  TANDEM_NUMBERS(*, mul)
+  TANDEM_NUMBERS(/, div)
+#undef TANDEM_NUMBERS
+  // clang-format on
+  OnDeviceNumber root() const { return {sqrt(value, where), where}; }
+  /// `base` to its power.
+  OnDeviceNumber power_of(double base) const {
+    return {pow(Operand(base, where), Operand(value, where)), where};
+  }
+  /// 1 - base to its power, as Adam corrects a moment.
+  OnDeviceNumber correction(double beta) const { return 1.0 - power_of(beta); }
+};
+
+/// A step of the device: its number, from 1 on, and the product of NAdam's momenta before it.
+struct DeviceStep {
+  Tensor now, product;
+  Location where;
+  OnDeviceNumber number() const { return {now, where}; }
+};
+
 struct AnyRules {
   static double initial_moment(const Numbers&) { return 0; }
+  static double product(const Numbers&, int64_t) { return 1; }
+  /// Appends the numbers of a guard behind the first, each (1). Gives the product after this step, or none.
+  static Tensor step_numbers(const Numbers&, const DeviceStep&, std::vector<Tensor>&) { return {}; }
+  static void append(std::vector<Tensor>& out, std::initializer_list<OnDeviceNumber> numbers) {
+    for (const OnDeviceNumber& n : numbers) out.push_back(n.value.reshape({1}, n.where));
+  }
 };
 template <class Options>
 struct Rules;
@@ -79,6 +122,12 @@ struct Rules<SGDOptions> : AnyRules {
     // the same, and the first step is an op like the later ones.
     run.flag(steps == 0 && n[kDampening] != 0);
   }
+  static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
+    if (n[kMomentum] == 0) return {};
+    const Tensor later = gt(Operand(step.now, step.where), Operand(1.0, step.where)).to(float64, step.where);
+    append(out, {OnDeviceNumber(later, step.where) * n[kDampening]});
+    return {};
+  }
 };
 
 /// Adam's relatives: two moments, and numbers that begin with lr, beta1, beta2, eps, weight_decay.
@@ -102,6 +151,12 @@ struct AdamRules : AnyRules {
     run.words({n[kLr], n[kBeta1], n[kBeta2], n[kEps], n[kDecay], c.bias[0].at(n[kBeta1], steps + 1),
                c.bias[1].at(n[kBeta2], steps + 1)});
   }
+  static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
+    const OnDeviceNumber first = step.number().correction(n[kBeta1]);
+    const OnDeviceNumber second = step.number().correction(n[kBeta2]);
+    append(out, {first, second});
+    return {};
+  }
 };
 template <>
 struct Rules<AdamOptions> : AdamRules<AdamOptions> {
@@ -124,6 +179,10 @@ struct Rules<AdamaxOptions> : AdamRules<AdamaxOptions> {
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     run.op(OpId::adamax_update, {0, 1});
     run.words({n[kLr], n[kBeta1], n[kBeta2], n[kEps], n[kDecay], c.bias[0].at(n[kBeta1], steps + 1)});
+  }
+  static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
+    append(out, {step.number().correction(n[kBeta1])});
+    return {};
   }
 };
 
@@ -154,6 +213,22 @@ struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
     run.words({n[kLr] * (1 - now) / (1 - product), n[kLr] * next / (1 - product * next), beta, n[kBeta2],
                n[kEps], n[kDecay], c.bias[1].at(n[kBeta2], steps + 1)});
   }
+  static double product(const Numbers& n, int64_t steps) {
+    return MomentumProduct().at(n[kBeta1], n[kMomentumDecay], steps);
+  }
+  static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
+    const double beta = n[kBeta1], base = std::pow(0.96, n[kMomentumDecay]);
+    const OnDeviceNumber decayed = step.number().power_of(base);
+    const OnDeviceNumber now = beta * (1.0 - 0.5 * decayed);
+    const OnDeviceNumber next = beta * (1.0 - 0.5 * base * decayed);
+    const OnDeviceNumber product = now * OnDeviceNumber(step.product, step.where);
+    const OnDeviceNumber left = 1.0 - product, left_next = 1.0 - product * next;
+    const OnDeviceNumber gradient_rate = n[kLr] * (1.0 - now) / left;
+    const OnDeviceNumber moment_rate = n[kLr] * next / left_next;
+    const OnDeviceNumber second = step.number().correction(n[kBeta2]);
+    append(out, {gradient_rate, moment_rate, second});
+    return product.value;
+  }
 };
 
 template <>
@@ -172,10 +247,27 @@ struct Rules<RAdamOptions> : AdamRules<RAdamOptions> {
     run.words({n[kLr] / first * factor, n[kBeta1], n[kBeta2], n[kEps], n[kDecay]});
     run.flag(rectified);
   }
+  static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
+    const double most = 2 / (1 - n[kBeta2]) - 1;
+    const OnDeviceNumber first = step.number().correction(n[kBeta1]);
+    const OnDeviceNumber second = step.number().correction(n[kBeta2]);
+    const OnDeviceNumber left = 1.0 - second;
+    const OnDeviceNumber length = most - 2.0 * step.number() * left / second;
+    const Tensor rectified = gt(Operand(length.value, step.where), Operand(5.0, step.where));
+    const OnDeviceNumber less_4 = length - 4.0, less_2 = length - 2.0;
+    const OnDeviceNumber over = less_4 * less_2 * most;
+    const OnDeviceNumber under = (most - 4) * (most - 2) * length;
+    const OnDeviceNumber factor = (over / under * second).root();
+    const Tensor chosen =
+        where(Operand(rectified, step.where), Operand(factor.value, step.where), Operand(1.0, step.where));
+    append(out, {n[kLr] / first * OnDeviceNumber(chosen, step.where),
+                 {rectified.to(float64, step.where), step.where}});
+    return {};
+  }
 };
 
 template <>
-struct Rules<AdagradOptions> {
+struct Rules<AdagradOptions> : AnyRules {
   static constexpr const char* kNumbers[] = {"lr", "lr_decay", "weight_decay", "initial_accumulator_value",
                                              "eps"};
   static constexpr const char* kMoments[] = {"sum"};
@@ -199,6 +291,10 @@ struct Rules<AdagradOptions> {
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections&) {
     run.op(OpId::adagrad_update, {0});
     run.words({n[kLr] / (1 + static_cast<double>(steps) * n[kLrDecay]), n[kEps], n[kDecay]});
+  }
+  static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
+    append(out, {n[kLr] / (1.0 + (step.number() - 1.0) * n[kLrDecay])});
+    return {};
   }
 };
 

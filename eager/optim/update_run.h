@@ -15,31 +15,34 @@ namespace tandem::optim {
 using core::TensorImpl;
 
 /// Updates of parameters in a row that share group and step count, as nearly all do: their calls differ in
-/// the operands alone. An interceptor that compares calls takes many at once.
+/// the operands alone. An interceptor that compares calls takes many at once. The step count is the host's,
+/// or the device's, and then updates have a guard (ops/update.def).
 class UpdateRun {
  public:
-  static constexpr size_t kMost = 32, kOperands = 5, kWords = 8;
+  static constexpr size_t kMost = 32, kOperands = 6, kWords = 8;
 
   /// `most`: so many are gathered before they are called.
   UpdateRun(size_t most, Location where) : most_(most) { call_.in_place = true, call_.where = where; }
   bool goes_on(size_t group, int64_t steps_before) const { return group == group_ && steps_before == steps_; }
   void start(size_t group, int64_t steps_before) { group_ = group, steps_ = steps_before, n_ = 0; }
-  /// The op of the updates to come, whose operands are parameter, gradient and these moments; its words
-  /// follow.
+  /// The op of the updates to come, whose operands are parameter, gradient, these moments and a guard or
+  /// none; its words follow.
   void op(ops::OpId op, std::initializer_list<uint8_t> moments) {
-    call_.op = op, call_.n_in = static_cast<uint32_t>(2 + moments.size()), call_.n_words = 0;
+    call_.op = op, call_.n_in = static_cast<uint32_t>(3 + moments.size()), call_.n_words = 0;
     std::copy(moments.begin(), moments.end(), moments_);
   }
   void words(std::initializer_list<double> values) {
     for (const double v : values) words_[call_.n_words++] = std::bit_cast<int64_t>(v);
   }
   void flag(bool v) { words_[call_.n_words++] = v; }
-  void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t& count) {
+  /// `count` moves; null: the device counts.
+  void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t* count, TensorImpl* guard = nullptr) {
     TensorImpl** in = in_ + n_ * call_.n_in;
     in[0] = s.parameter.impl(), in[1] = gradient;
     for (size_t k = 0; k < Optimizer::kMoments; ++k)  // in the next update's place, where they are not used
       in[2 + k] = s.moments[moments_[k]].impl();
-    counts_[n_++] = &count;
+    in[call_.n_in - 1] = guard;
+    counts_[n_++] = count;
     if (n_ == most_) flush();
   }
   /// Calls what was gathered. The counts of complete updates have moved, also if one throws.
@@ -50,7 +53,8 @@ class UpdateRun {
       size_t now = 0;
       if (eager::Interceptor* i = n_ > 1 ? eager::interceptor() : nullptr) now = i->op_run(call_, n_ - done);
       if (now == 0) eager::call_into(call_, nullptr), now = 1;
-      for (; now > 0; --now) *counts_[done++] = steps_ + 1;
+      for (; now > 0; --now, ++done)
+        if (counts_[done]) *counts_[done] = steps_ + 1;
     }
     n_ = 0;
   }

@@ -389,7 +389,7 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
     for (size_t k = 0; k < 2; ++k) {
       const size_t at = 2 + l * 6 + k * 3;
       const Value operands[] = {
-          in[at], grads[2 * l + k], in[at + 1], in[at + 2], n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
+          in[at], grads[2 * l + k], in[at + 1], in[at + 2], {}, n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
       Value updated[ops::kMaxOutputs];
       e.emit(OpId::adamw_update, operands, {}, updated);
       results.insert(results.end(), updated, updated + 3);

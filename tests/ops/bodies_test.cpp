@@ -137,7 +137,7 @@ TEST_CASE("AdamW, Adam and SGD step as PyTorch's single-tensor loops", "[ops]") 
     expected_m = expected_m * b1 + (1 - b1) * d;
     expected_v = expected_v * b2 + (1 - b2) * d * d;
     expected_p -= lr / bias1 * expected_m / (std::sqrt(expected_v) / std::sqrt(bias2) + eps);
-    std::vector<Value> in = {t(p), t(g), t(m), t(v)};
+    std::vector<Value> in = {t(p), t(g), t(m), t(v), {}};
     for (const double a : {lr, b1, b2, eps, wd, bias1, bias2}) in.push_back(r.number(a));
     const auto out = r.run(decoupled ? OpId::adamw_update : OpId::adam_update, in);
     check_close({out[0][0], out[1][0], out[2][0]}, {expected_p, expected_m, expected_v});
@@ -149,7 +149,7 @@ TEST_CASE("AdamW, Adam and SGD step as PyTorch's single-tensor loops", "[ops]") 
       double d = g + wd * p;
       const double buffer = first ? d : momentum * m + (1 - dampening) * d;
       d = nesterov ? d + momentum * buffer : buffer;
-      std::vector<Value> in = {t(p), t(g), t(m)};
+      std::vector<Value> in = {t(p), t(g), t(m), {}};
       for (const double a : {lr, momentum, dampening, wd}) in.push_back(r.number(a));
       const auto out = r.run(OpId::sgd_momentum_update, in, {nesterov, first});
       check_close({out[0][0], out[1][0]}, {p - lr * d, buffer});
@@ -157,7 +157,7 @@ TEST_CASE("AdamW, Adam and SGD step as PyTorch's single-tensor loops", "[ops]") 
   }
   Run r;
   check_close(
-      r.run(OpId::sgd_update, {r.tensor({1}, {p}), r.tensor({1}, {g}), r.number(lr), r.number(wd)})[0],
+      r.run(OpId::sgd_update, {r.tensor({1}, {p}), r.tensor({1}, {g}), {}, r.number(lr), r.number(wd)})[0],
       {p - lr * (g + wd * p)});
 }
 

@@ -216,11 +216,13 @@ TEST_CASE("index ops, losses and updates", "[ops]") {
              Contains("labels must be (N) for logits (N, C)"));
   CHECK_THAT(error_of(OpId::cross_entropy, {tensor({8, 5}), tensor({8}, int64)}, {3}),
              Contains("no such reduction: 3"));
-  const std::vector<TensorType> state = {tensor({3}, bfloat16), tensor({3}, bfloat16), tensor({3}),
-                                         tensor({3})};
+  const std::vector<TensorType> state = {tensor({4}, bfloat16), tensor({4}, bfloat16), tensor({4}),
+                                         tensor({4}), tensor({3})};
   const std::vector<TensorType> out = infer_all(OpId::adamw_update, state);
   REQUIRE(out.size() == 3);
   CHECK((out[0] == state[0] && out[1] == state[2] && out[2] == state[3]));
+  CHECK_THAT(error_of(OpId::sgd_update, {state[0], state[1], tensor({3})}),
+             Contains("the guard must have the sizes (1,), found (3,)"));
   CHECK(infer1(OpId::full, {}, {static_cast<int64_t>(int64), 2, 3, 0}) == tensor({3, 0}, int64));
   CHECK_THAT(error_of(OpId::full, {}, {static_cast<int64_t>(int64), 1, -3}),
              Contains("full: negative size in (-3,)"));
