@@ -1,6 +1,7 @@
 #include "tandem/eager/channels.h"
 
 #include "tandem/eager/call.h"
+#include "tandem/eager/checkpoint.h"
 
 namespace tandem {
 
@@ -9,8 +10,10 @@ using ops::OpId;
 
 namespace {
 
-/// running = (1 - momentum) * running + momentum * found, without history.
+/// running = (1 - momentum) * running + momentum * found, without history; once, although a checkpoint computes
+/// the batch's again.
 void follow(const Tensor& running, const Tensor& found, const Operand& momentum, Location where) {
+  if (autograd::recomputing()) return;
   const NoGrad no_grad;
   const Tensor same = found.to(running.dtype(where), where);
   CallBuilder(OpId::lerp, where).in(running).in(same).in(momentum).run_in_place();

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "tandem/eager/checkpoint.h"
 #include "tandem/eager/nn/layers.h"
 
 namespace tandem::nn {
@@ -79,7 +80,7 @@ Tensor BatchNorm::normalised(const Tensor& x, Location where) const {
   const bool tracked = running_mean.defined();
   if (!is_training() || !tracked)
     return batch_norm(x, running_mean, running_var, weight, bias, !tracked, Operand(0.0, where), eps, where);
-  num_batches_tracked.add_(Operand(1, where));
+  if (!autograd::recomputing()) num_batches_tracked.add_(Operand(1, where));
   if (momentum)
     return batch_norm(x, running_mean, running_var, weight, bias, true, Operand(*momentum, where), eps,
                       where);

@@ -264,3 +264,20 @@ TEST_CASE("checkpoint: what is never used again frees everything", "[checkpoint]
   }
   CHECK(core::allocator_stats().live_bytes - before < (1 << 19));
 }
+
+TEST_CASE("checkpoint: running statistics move once", "[checkpoint]") {
+  Values found[2];
+  for (const bool on : {false, true}) {
+    manual_seed(4);
+    nn::BatchNorm1d norm(3);
+    const Tensor x = randn({5, 3}).requires_grad_();
+    maybe(
+        on, [&](const Tensor& in) { return tanh(norm(in)); }, x)
+        .sum()
+        .backward();
+    CHECK(norm.num_batches_tracked.item<int64_t>() == 1);
+    for (const Tensor& t : {norm.running_mean, norm.running_var, norm.weight.grad(), x.grad()})
+      append(found[on], t);
+  }
+  CHECK(found[0] == found[1]);
+}

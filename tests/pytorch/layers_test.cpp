@@ -38,5 +38,24 @@ TEST_CASE("Activations are PyTorch's", "[pytorch]") {
   s.one<nn::SiLU>("SiLU", {}, sizes);
   s.one<nn::GELU>("GELU", {}, sizes);
   s.one<nn::GELU>("GELU", {.options = Fields().text("approximate", "tanh")}, sizes, true);
+  s.one<nn::Hardsigmoid>("Hardsigmoid", {}, sizes);
+  s.one<nn::Tanhshrink>("Tanhshrink", {}, sizes);
+  s.one<nn::ELU>("ELU", {"[0.7]"}, sizes, 0.7);
+  s.one<nn::CELU>("CELU", {"[0.7]"}, sizes, 0.7);
+  s.one<nn::LeakyReLU>("LeakyReLU", {"[0.2]"}, sizes, 0.2);
+  s.one<nn::Softplus>("Softplus", {"[2.0, 1.0]"}, sizes, 2.0, 1.0);
+  s.one<nn::Hardtanh>("Hardtanh", {"[-0.5, 0.7]"}, sizes, -0.5, 0.7);
+  s.one<nn::Softshrink>("Softshrink", {"[0.4]"}, sizes, 0.4);
+  s.one<nn::Hardshrink>("Hardshrink", {"[0.4]"}, sizes, 0.4);
+  s.one<nn::Threshold>("Threshold", {"[0.1, 3.0]"}, sizes, 0.1, 3.0);
+  s.one<nn::Softmax>("Softmax", {"[1]"}, sizes, 1);
+  s.one<nn::Softmin>("Softmin", {"[0]"}, sizes, 0);
+  s.one<nn::LogSoftmax>("LogSoftmax", {"[1]"}, sizes, 1);
+  s.one<nn::GLU>("GLU", {"[0]"}, {4, 3}, 0);
+  s.one<nn::PReLU>("PReLU", {"[7]"}, sizes, 7);
+  s.one<nn::PReLU>("PReLU", {}, sizes);
+  s.one<nn::Flatten>("Flatten", {}, {2, 3, 4});
+  s.one<nn::Unflatten>("Unflatten", {"[1, [2, 3]]"}, {2, 6}, 1, Dims{2, 3});
+  s.one<nn::Identity>("Identity", {}, sizes);
   s.compare();
 }

@@ -23,3 +23,41 @@ TEST_CASE("Convolutions are PyTorch's", "[pytorch]") {
   s.compare();
 }
 
+TEST_CASE("Pooling and interpolation are PyTorch's", "[pytorch]") {
+  if (!have_pytorch()) return;
+  LayerSuite s;
+  s.one<nn::MaxPool1d>("MaxPool1d", {"[3, 2, 1]"}, {2, 3, 9}, 3, 2, 1);
+  s.one<nn::MaxPool2d>("MaxPool2d", {"[2]"}, {2, 3, 8, 6}, 2);
+  s.one<nn::MaxPool2d>("MaxPool2d", {"[3, 2]"}, {2, 3, 9, 8}, 3, 2);
+  s.one<nn::MaxPool2d>("MaxPool2d", {"[[3, 2], [2, 1], [1, 0], [1, 2], false, true]"}, {2, 3, 9, 8},
+                       Dims{3, 2}, Dims{2, 1}, Dims{1, 0}, Dims{1, 2}, true);
+  s.one<nn::AvgPool1d>("AvgPool1d", {"[3, 2, 1, true, false]"}, {2, 3, 10}, 3, 2, 1, true, false);
+  s.one<nn::AvgPool2d>("AvgPool2d", {"[3, 2, 1]"}, {2, 3, 9, 8}, 3, 2, 1);
+  s.one<nn::AvgPool2d>("AvgPool2d", {"[[3, 2], [2, 1], [1, 0], true, false]"}, {2, 3, 8, 8}, Dims{3, 2},
+                       Dims{2, 1}, Dims{1, 0}, true, false);
+  s.one<nn::AdaptiveAvgPool1d>("AdaptiveAvgPool1d", {"[4]"}, {2, 3, 10}, Dims{4});
+  s.one<nn::AdaptiveAvgPool2d>("AdaptiveAvgPool2d", {"[[3, 4]]"}, {2, 3, 7, 9}, Dims{3, 4});
+  s.one<nn::AdaptiveAvgPool2d>("AdaptiveAvgPool2d", {"[1]"}, {2, 3, 7, 9}, Dims{1});
+  s.one<nn::AdaptiveMaxPool1d>("AdaptiveMaxPool1d", {"[4]"}, {2, 3, 10}, Dims{4});
+  s.one<nn::AdaptiveMaxPool2d>("AdaptiveMaxPool2d", {"[[3, 4]]"}, {2, 3, 7, 9}, Dims{3, 4});
+  const auto upsample = [&](const char* mode, Interpolation kind, const Dims& sizes, bool align) {
+    Fields factor = Fields().number("scale_factor", 2.5).text("mode", mode);
+    if (align) factor.flag("align_corners", true);
+    s.one<nn::Upsample>("Upsample", {.options = factor}, sizes,
+                        InterpolateOptions{.scale_factor = {2.5}, .mode = kind, .align_corners = align});
+    Dims to;
+    for (int d = 2; d < sizes.rank(); ++d) to.push_back(d + 3);
+    Fields by_size = Fields().list("size", to).text("mode", mode);
+    if (align) by_size.flag("align_corners", true);
+    s.one<nn::Upsample>("Upsample", {.options = by_size}, sizes,
+                        InterpolateOptions{.size = to, .mode = kind, .align_corners = align});
+  };
+  upsample("nearest", Interpolation::nearest, {2, 3, 4}, false);
+  upsample("nearest", Interpolation::nearest, {2, 3, 4, 3}, false);
+  for (const bool align : {false, true}) {
+    upsample("linear", Interpolation::linear, {2, 3, 4}, align);
+    upsample("bilinear", Interpolation::bilinear, {2, 3, 4, 3}, align);
+    upsample("trilinear", Interpolation::trilinear, {1, 2, 3, 4, 3}, align);
+  }
+  s.compare();
+}
