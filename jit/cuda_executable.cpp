@@ -5,6 +5,7 @@
 #include "tandem/core/env.h"
 #include "tandem/core/profile.h"
 #include "tandem/jit/cuda_graph.h"
+#include "tandem/jit/cudnn.h"
 
 namespace tandem::jit {
 
@@ -36,6 +37,8 @@ CudaExecutable::~CudaExecutable() = default;
 void CudaExecutable::run_product(const CudaProductStep& p, const int64_t* sources,
                                  cuda::StreamHandle stream) const {
   const auto at = [&](const CudaValue& v) { return static_cast<Pointer>(v.in(sources)); };
+  if (p.convolution)
+    return run_convolution(device_, *p.convolution, at(p.a), at(p.b), at(p.c), at(p.workspace), stream);
   jit::run_product(device_, *p.call, *p.library, at(p.a), at(p.b), at(p.bias), at(p.c), at(p.workspace),
                    stream);
 }

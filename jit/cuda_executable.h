@@ -27,7 +27,7 @@ class CudaExecutable {
   void run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where,
            bool nothing) const;
 
-  /// Queues what cuBLASLt does for a product.
+  /// Queues what a library does for a product or a convolution.
   void run_product(const CudaProductStep& p, const int64_t* sources, cuda::StreamHandle stream) const;
 
   /// Calls `touch(cuda::Touch)` for all memory that a run works on.

@@ -6,6 +6,7 @@
 #include "tandem/core/error.h"
 #include "tandem/jit/cuda_native.h"
 #include "tandem/jit/cuda_program.h"
+#include "tandem/jit/cudnn.h"
 
 namespace tandem::jit {
 
@@ -226,23 +227,25 @@ class Builder {
     if (operand >= 0) s_.operands[static_cast<size_t>(operand)].in_products = true;
   }
 
-  void product(const ProductCallPlan& c) {
-    if (const LibraryProduct* const library = library_product(device_, c)) {
-      CudaStep step;
-      step.entry = entry_;
-      step.product = static_cast<int32_t>(s_.products.size());
-      s_.steps.push_back(step);
-      s_.launches += static_cast<int32_t>(numel(c.shape.outer));
-      const int64_t bytes = workspace_bytes(*library);
-      CudaProductStep p{&c, library, at(c.a), at(c.b), at(c.bias), at(c.c), {}};
-      if (bytes > 0) {
-        p.workspace = {CudaSteps::kArena, workspace_};
-        s_.arena_bytes = std::max(s_.arena_bytes, workspace_ + bytes);
-      }
-      for (const CudaValue& v : {p.a, p.b, p.bias, p.c}) mark(v);
-      s_.products.push_back(p);
-      return;
+  /// `p` without its workspace, of `bytes`; it counts as `launches`.
+  void library_step(CudaProductStep p, int64_t bytes, int64_t launches) {
+    CudaStep step;
+    step.entry = entry_;
+    step.product = static_cast<int32_t>(s_.products.size());
+    s_.steps.push_back(step);
+    s_.launches += static_cast<int32_t>(launches);
+    if (bytes > 0) {
+      p.workspace = {CudaSteps::kArena, workspace_};
+      s_.arena_bytes = std::max(s_.arena_bytes, workspace_ + bytes);
     }
+    for (const CudaValue& v : {p.a, p.b, p.bias, p.c}) mark(v);
+    s_.products.push_back(p);
+  }
+
+  void product(const ProductCallPlan& c) {
+    if (const LibraryProduct* const library = library_product(device_, c))
+      return library_step({&c, library, nullptr, at(c.a), at(c.b), at(c.bias), at(c.c), {}},
+                          workspace_bytes(*library), numel(c.shape.outer));
     const std::vector<int64_t> more = product_words(c.shape.call);
     if (more.back() == 0) return;
     const auto [symbol, text] = product_kernel(c.shape.call.dtype);
@@ -257,9 +260,38 @@ class Builder {
     });
   }
 
+  /// By cuDNN, if it takes it: operands in the order of x, w and y, of which the call makes one.
+  bool convolution(const NativeCallPlan& c) {
+    // The op rounds a half with its bias once, the library before it.
+    if (itemsize(c.out_types[0].dtype) < 4 && c.in.size() > 2 && c.in[2].base != Base::none) return false;
+    const CudnnShape shape = cudnn_shape(ops::convolution_shape(*c.op, c.in_types, c.out_types[0], c.words));
+    const CudnnConvolution* const found = cudnn_convolution(device_, shape);
+    if (!found) return false;
+    const CudaValue first = at(c.in[0]), second = at(c.in[1]), made = at(c.out[0]);
+    CudaProductStep p{nullptr, nullptr, found, {}, {}, {}, {}, {}};
+    switch (shape.direction) {
+      case CudnnDirection::forward:
+        p.a = first, p.b = second, p.c = made;
+        break;
+      case CudnnDirection::input:
+        p.a = made, p.b = second, p.c = first;
+        break;
+      case CudnnDirection::weight:
+        p.a = first, p.b = made, p.c = second;
+        break;
+    }
+    library_step(p, workspace_bytes(*found), 1);
+    return true;
+  }
+
   void native(const NativeCallPlan& c) {
+    const bool by_library = c.op->kind == ops::OpKind::convolution && convolution(c);
+    launches(c, by_library ? cuda_convolution_bias(device_, c) : cuda_native(device_, c));
+  }
+
+  void launches(const NativeCallPlan& c, const std::vector<NativeLaunch>& all) {
     const Entry& e = plan_.entries[static_cast<size_t>(entry_)];
-    for (const NativeLaunch& l : cuda_native(device_, c)) {
+    for (const NativeLaunch& l : all) {
       std::vector<CudaValue> words;
       for (const NativeWord& w : l.words) {
         CudaValue v{-1, 0};

@@ -25,7 +25,9 @@ struct CudaPatch {
   CudaValue value;
 };
 
-/// One launch: a kernel's, or what cuBLASLt queues for a product.
+struct CudnnConvolution;
+
+/// One launch: a kernel's, or what a library queues for a product or a convolution.
 struct CudaStep {
   int32_t entry = 0;                  // of the plan
   cuda::Function function = nullptr;  // null: a product
@@ -37,6 +39,7 @@ struct CudaStep {
 struct CudaProductStep {
   const ProductCallPlan* call = nullptr;
   const LibraryProduct* library = nullptr;
+  const CudnnConvolution* convolution = nullptr;  // instead of them: a, b and c are its x, w and y
   CudaValue a, b, bias, c, workspace;
 };
 
@@ -45,7 +48,7 @@ struct CudaOperand {
   DType dtype = DType::float32;
   int64_t elements = 0;      // from the first to the last
   bool written = false;      // an input that the plan writes
-  bool in_products = false;  // a product of cuBLASLt works on it
+  bool in_products = false;  // a library works on it
 };
 
 struct CudaSteps {

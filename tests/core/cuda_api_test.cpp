@@ -9,24 +9,15 @@
 #include <cublasLt.h>
 #include <cuda.h>
 #include <nvrtc.h>
+
+#include "tests/core/same_shape.h"
 #define TANDEM_TEST_VENDOR 1
 
 namespace {
 
 namespace cuda = tandem::cuda;
 
-template <class A, class B>
-constexpr bool fits = std::is_void_v<A> ? std::is_void_v<B> : sizeof(A) == sizeof(B);
-
-template <class Ours, class Theirs>
-struct SameShape {
-  static constexpr bool value = false;
-};
-template <class R, class... A, class S, class... B>
-requires(sizeof...(A) == sizeof...(B)) struct SameShape<R (*)(A...), S (*)(B...)> {
-  static constexpr bool value =
-      fits<R, S> && ((fits<A, B> && std::is_pointer_v<A> == std::is_pointer_v<B>)&&...);
-};
+using tandem::test::SameShape;
 
 #define TANDEM_CUDA(result, name, symbol, parameters) \
   static_assert(SameShape<decltype(cuda::Driver::name), decltype(&::symbol)>::value, #symbol);

@@ -23,10 +23,11 @@ struct Folder {
   }
 };
 
-std::string look(const Folder& folder, const std::string& environment) {
+/// What cuda_look says; `more`: its argument.
+std::string look(const Folder& folder, const std::string& environment, const std::string& more = "") {
   const std::string command = "TANDEM_CACHE_DIR=off SIM_GPU_ORDERS=1 " + environment +
-                              " TANDEM_CUDA_PATH=" + folder.path.string() +
-                              " " TANDEM_CUDA_LOOK " 2>/dev/null";
+                              " TANDEM_CUDA_PATH=" + folder.path.string() + " " TANDEM_CUDA_LOOK " " + more +
+                              " 2>/dev/null";
   FILE* out = popen(command.c_str(), "r");
   REQUIRE(out != nullptr);
   std::string text;
@@ -72,4 +73,33 @@ TEST_CASE("cuda libraries: a card newer than NVRTC knows is given PTX", "[cuda][
   }
   CHECK_THAT(look(folder, "SIM_GPU_CAPABILITY=61"),
              Contains("error: ") && Contains("compute capability 75 and newer, this device has 61"));
+}
+
+TEST_CASE("cuda libraries: cuDNN is of the CUDA of cuBLASLt, or there is none", "[cuda][simulator]") {
+  const Folder folder;
+  for (const char* name : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9"})
+    folder.take(name, name);
+  CHECK(look(folder, "", "cudnn") == "cuDNN 90100\nplanned\nplanned\n");
+  CHECK(look(folder, "SIM_GPU_CUDNN_CUDA=13020", "cudnn") == "cuDNN 90100\nplanned\nplanned\n");
+  // Another one may be found elsewhere on this machine; this one is passed over.
+  for (const char* other : {"12090", "14000"})
+    CHECK_THAT(look(folder, std::string("SIM_GPU_CUDNN_CUDA=") + other, "cudnn"), !Contains("90100"));
+}
+
+TEST_CASE("cuda libraries: without cuDNN there is a reason, for every convolution", "[cuda][simulator]") {
+  const Folder folder;
+  for (const char* name : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13"}) folder.take(name, name);
+  folder.take("libcublasLt.so.13", "libcudnn.so.9");  // a library without its functions
+  const std::string why = "the library found is too old: it has no cudnnGetVersion\n";
+  CHECK(look(folder, "", "cudnn") == "no cuDNN: " + why + why + why);
+}
+
+TEST_CASE("cuda libraries: a cuDNN that cannot begin is not asked again", "[cuda][simulator]") {
+  const Folder folder;
+  for (const char* name : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9"})
+    folder.take(name, name);
+  const std::string why = "cudnnCreate: CUDNN_STATUS_NOT_INITIALIZED\n";
+  CHECK(look(folder, "SIM_GPU_CUDNN_BROKEN=1", "cudnn") == "cuDNN 90100\n" + why + why);
+  // What it lacked may have been memory that was cached.
+  CHECK(look(folder, "", "'first call fails'") == "cuDNN 90100\nplanned\nplanned\n");
 }

@@ -1,9 +1,14 @@
-// Says which CUDA libraries a process found, or why none, and whether a step on the device is right. For
-// tests that set the environment: what is found is found once.
+// Says which CUDA libraries a process found, or why none, and whether a step on the device is right; with the
+// argument "cudnn", what cuDNN does with two convolutions, with "first call fails", while its first
+// call does. For tests that set the environment: what is found is found once.
 #include <cstdio>
+#include <cstring>
 
+#include "tandem/core/cuda/cudnn_api.h"
 #include "tandem/core/cuda/libraries.h"
+#include "tandem/jit/cudnn.h"
 #include "tandem/tandem.h"
+#include "tests/cuda/simulator.h"
 
 namespace td = tandem;
 
@@ -31,12 +36,35 @@ bool between_devices() {
   return right;
 }
 
+void look_at_cudnn(td::Device device, bool fails) {
+  if (const td::cuda::Cudnn* const api = td::cuda::cudnn())
+    std::printf("cuDNN %zu\n", api->version());
+  else
+    std::printf("no cuDNN: %s\n", td::cuda::why_no_cudnn().c_str());
+  td::jit::CudnnShape s;
+  s.x = {1, 1, 4}, s.w = {1, 1, 3}, s.y = {1, 1, 2};
+  s.x_strides = {4, 4, 1}, s.w_strides = {3, 3, 1}, s.y_strides = {2, 2, 1};
+  s.pads = {0}, s.strides = {1}, s.dilations = {1};
+  td::cuda::Runtime& runtime = td::cuda::Runtime::of(device);
+  for (int i = 0; i < 2; ++i) {
+    std::string why;
+    if (fails && i == 0) td::test::simulator().sim_gpu_fail_call(1);
+    if (td::jit::cudnn_convolution(runtime, s, &why)) why = "planned";
+    std::printf("%s\n", why.c_str());
+    s.direction = td::jit::CudnnDirection::weight;
+  }
+}
+
 }  // namespace
 
-int main() try {
+int main(int argc, char** argv) try {
   const td::Device cuda{td::DeviceType::cuda, 0};
   if (!td::cuda::is_available()) {
     std::printf("missing: %s\n", td::cuda::why_not_available().c_str());
+    return 0;
+  }
+  if (argc > 1) {
+    look_at_cudnn(cuda, std::strcmp(argv[1], "first call fails") == 0);
     return 0;
   }
   int major = 0, minor = 0;

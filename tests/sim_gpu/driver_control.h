@@ -1,4 +1,5 @@
-// How the simulated NVRTC and cuBLASLt reach the simulated driver, which need not be loaded. Any thread.
+// How the simulated NVRTC, cuBLASLt and cuDNN reach the simulated driver, which need not be loaded. Any
+// thread.
 #pragma once
 
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// The simulated GPU for tests: its three libraries opened from the build folder, their tables and switches.
+// The simulated GPU for tests: its libraries opened from the build folder, their tables and switches.
 // One per process, never closed; any thread.
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "tandem/core/cuda/api.h"
+#include "tandem/core/cuda/cudnn_api.h"
 #include "tests/sim_gpu/control.h"
 
 namespace sim_gpu {
@@ -16,6 +16,7 @@ struct Simulator {
   tandem::cuda::Driver driver;
   tandem::cuda::Nvrtc nvrtc;
   tandem::cuda::CublasLt cublaslt;
+  tandem::cuda::Cudnn cudnn;
 #define SIM_GPU_MEMBER(result, name, parameters) decltype(&::sim_gpu::name) name = nullptr;
   SIM_GPU_CONTROLS(SIM_GPU_MEMBER)
 #undef SIM_GPU_MEMBER
@@ -48,6 +49,10 @@ inline const Simulator& simulator(const std::string& folder) {
     library = open("libcublasLt.so.13");
 #define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, s->cublaslt.name);
 #include "tandem/core/cuda/cublaslt.def"
+#undef TANDEM_CUDA
+    library = open("libcudnn.so.9");
+#define TANDEM_CUDA(result, name, symbol, parameters) fill(library, #symbol, s->cudnn.name);
+#include "tandem/core/cuda/cudnn.def"
 #undef TANDEM_CUDA
     return s;
   }();

@@ -26,6 +26,7 @@ struct State {
   Settings settings;
   std::map<std::string, long> counters;
   long calls = 0, fail_at = 0;
+  unsigned long engines = ~0ul;
   std::string failed, message;
   std::unordered_map<const void*, const char*> handles;
 
@@ -40,7 +41,7 @@ struct State {
     fail_at = from_environment("SIM_GPU_FAIL", 0);
     for (const char* what : {"launches", "graph_launches", "graph_nodes", "allocations", "live_allocations",
                              "live_bytes", "host_allocations", "copies", "copied_bytes", "fills", "compiles",
-                             "products", "modules", "streams", "events", "graphs"})
+                             "products", "convolutions", "modules", "streams", "events", "graphs"})
       counters[what] = 0;
   }
 };
@@ -136,6 +137,14 @@ void sim_gpu_set_orders(int orders) {
   const Lock lock(mutex());
   settings().orders = orders;
   mute = orders == 0;
+}
+void sim_gpu_set_engines(unsigned long engines) {
+  const Lock lock(mutex());
+  state().engines = engines;
+}
+unsigned long sim_gpu_engines() {
+  const Lock lock(mutex());
+  return state().engines;
 }
 int sim_gpu_take_failure(const char* function) {
   const Lock lock(mutex());

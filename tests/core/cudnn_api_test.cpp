@@ -1,0 +1,140 @@
+// Our declarations of cuDNN's functions and constants against the vendor's headers, where those are
+// installed. Checked by the compiler; the test says whether it could be.
+#include "tandem/core/cuda/cudnn_api.h"
+
+#include "tests/catch.h"
+
+#if __has_include(<cudnn.h>) && __has_include(<cuda_runtime_api.h>)
+#include <cudnn.h>
+#endif
+
+#if defined(CUDNN_MAJOR) && CUDNN_MAJOR >= 9
+#include "tests/core/same_shape.h"
+#define TANDEM_TEST_CUDNN 1
+
+namespace {
+
+using tandem::cuda::Cudnn;
+using tandem::test::SameShape;
+using A = Cudnn::Attribute;
+using K = Cudnn::Kind;
+using N = Cudnn::Note;
+using T = Cudnn::Type;
+
+#define TANDEM_CUDA(result, name, symbol, parameters) \
+  static_assert(SameShape<decltype(Cudnn::name), decltype(&::symbol)>::value, #symbol);
+#include "tandem/core/cuda/cudnn.def"
+#undef TANDEM_CUDA
+
+#define SAME(ours, theirs) static_assert(ours == static_cast<int>(theirs))
+SAME(Cudnn::kSuccess, CUDNN_STATUS_SUCCESS);
+SAME(Cudnn::kNotInitialized, CUDNN_STATUS_NOT_INITIALIZED);
+SAME(Cudnn::kBadParam, CUDNN_STATUS_BAD_PARAM);
+SAME(Cudnn::kNullPointer, CUDNN_STATUS_BAD_PARAM_NULL_POINTER);
+SAME(Cudnn::kMisaligned, CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER);
+SAME(Cudnn::kNotFinalized, CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED);
+SAME(Cudnn::kAttributeType, CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE);
+SAME(Cudnn::kNotSupported, CUDNN_STATUS_NOT_SUPPORTED);
+SAME(Cudnn::kHostAllocationFailed, CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED);
+SAME(Cudnn::kExecutionFailed, CUDNN_STATUS_EXECUTION_FAILED);
+SAME(Cudnn::kFloat, CUDNN_DATA_FLOAT);
+SAME(Cudnn::kDouble, CUDNN_DATA_DOUBLE);
+SAME(Cudnn::kHalf, CUDNN_DATA_HALF);
+SAME(Cudnn::kBrain, CUDNN_DATA_BFLOAT16);
+SAME(Cudnn::kCrossCorrelation, CUDNN_CROSS_CORRELATION);
+SAME(Cudnn::kHeuristicFallback, CUDNN_HEUR_MODE_FALLBACK);
+SAME(Cudnn::kHeuristicA, CUDNN_HEUR_MODE_A);
+SAME(Cudnn::kCompilesAtRunTime, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION);
+SAME(T::handle, CUDNN_TYPE_HANDLE);
+SAME(T::data_type, CUDNN_TYPE_DATA_TYPE);
+SAME(T::int64, CUDNN_TYPE_INT64);
+SAME(T::float32, CUDNN_TYPE_FLOAT);
+SAME(T::pointer, CUDNN_TYPE_VOID_PTR);
+SAME(T::convolution_mode, CUDNN_TYPE_CONVOLUTION_MODE);
+SAME(T::heuristic_mode, CUDNN_TYPE_HEUR_MODE);
+SAME(T::numerical_note, CUDNN_TYPE_NUMERICAL_NOTE);
+SAME(T::descriptor, CUDNN_TYPE_BACKEND_DESCRIPTOR);
+SAME(T::behavior_note, CUDNN_TYPE_BEHAVIOR_NOTE);
+SAME(T::characters, CUDNN_TYPE_CHAR);
+SAME(K::convolution, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+SAME(K::engine, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+SAME(K::engine_config, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+SAME(K::heuristic, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+SAME(K::plan, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+SAME(K::convolution_forward, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+SAME(K::convolution_weight, CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR);
+SAME(K::convolution_input, CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR);
+SAME(K::graph, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+SAME(K::pack, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+SAME(K::tensor, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+SAME(A::convolution_compute_type, CUDNN_ATTR_CONVOLUTION_COMP_TYPE);
+SAME(A::convolution_mode, CUDNN_ATTR_CONVOLUTION_CONV_MODE);
+SAME(A::convolution_dilations, CUDNN_ATTR_CONVOLUTION_DILATIONS);
+SAME(A::convolution_strides, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES);
+SAME(A::convolution_pads_after, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
+SAME(A::convolution_pads_before, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS);
+SAME(A::convolution_axes, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS);
+SAME(A::heuristic_mode, CUDNN_ATTR_ENGINEHEUR_MODE);
+SAME(A::heuristic_graph, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
+SAME(A::heuristic_results, CUDNN_ATTR_ENGINEHEUR_RESULTS);
+SAME(A::config_engine, CUDNN_ATTR_ENGINECFG_ENGINE);
+SAME(A::plan_handle, CUDNN_ATTR_EXECUTION_PLAN_HANDLE);
+SAME(A::plan_config, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
+SAME(A::plan_workspace, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
+SAME(A::forward_alpha, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA);
+SAME(A::forward_beta, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA);
+SAME(A::forward_convolution, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
+SAME(A::forward_w, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W);
+SAME(A::forward_x, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X);
+SAME(A::forward_y, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);
+SAME(A::input_alpha, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA);
+SAME(A::input_beta, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA);
+SAME(A::input_convolution, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC);
+SAME(A::input_w, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W);
+SAME(A::input_x, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX);
+SAME(A::input_y, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY);
+SAME(A::weight_alpha, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA);
+SAME(A::weight_beta, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA);
+SAME(A::weight_convolution, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC);
+SAME(A::weight_w, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW);
+SAME(A::weight_x, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X);
+SAME(A::weight_y, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY);
+SAME(A::graph_handle, CUDNN_ATTR_OPERATIONGRAPH_HANDLE);
+SAME(A::graph_operations, CUDNN_ATTR_OPERATIONGRAPH_OPS);
+SAME(A::tensor_alignment, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT);
+SAME(A::tensor_type, CUDNN_ATTR_TENSOR_DATA_TYPE);
+SAME(A::tensor_sizes, CUDNN_ATTR_TENSOR_DIMENSIONS);
+SAME(A::tensor_strides, CUDNN_ATTR_TENSOR_STRIDES);
+SAME(A::tensor_id, CUDNN_ATTR_TENSOR_UNIQUE_ID);
+SAME(A::pack_ids, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
+SAME(A::pack_pointers, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);
+SAME(A::pack_workspace, CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
+SAME(A::engine_index, CUDNN_ATTR_ENGINE_GLOBAL_INDEX);
+SAME(A::engine_numerical_note, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE);
+SAME(A::engine_behavior_note, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE);
+SAME(N::tensor_core, CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
+SAME(N::down_convert_inputs, CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
+SAME(N::reduced_precision_reduction, CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION);
+SAME(N::fft, CUDNN_NUMERICAL_NOTE_FFT);
+SAME(N::nondeterministic, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC);
+SAME(N::winograd, CUDNN_NUMERICAL_NOTE_WINOGRAD);
+SAME(N::winograd_6x6, CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6);
+SAME(N::winograd_13x13, CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13);
+#if CUDNN_VERSION >= 90800  // has descriptions of devices
+SAME(K::device, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+SAME(A::heuristic_device, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP);
+SAME(A::plan_device, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP);
+SAME(A::device_text, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION);
+#endif
+#undef SAME
+
+}  // namespace
+#endif
+
+TEST_CASE("cudnn declarations: the vendor's headers agree, where there are any", "[cuda]") {
+#ifdef TANDEM_TEST_CUDNN
+  SUCCEED("compared when this was compiled");
+#else
+  WARN("no headers of cuDNN 9 here: our declarations were not compared with the vendor's");
+#endif
+}

@@ -1,0 +1,66 @@
+// Convolutions of programs on a CUDA device: cuDNN takes them, with and without a bias, eagerly and in a
+// traced segment's graph, and results are the CPU's but for the order of sums.
+#include "tests/cuda/on_device.h"
+#include "tests/cuda/simulator.h"
+
+namespace td = tandem;
+using namespace tandem::test;
+using td::Tensor;
+
+namespace {
+
+long convolutions() { return simulator().there ? simulator().sim_gpu_count("convolutions") : 0; }
+
+/// Multiples of 1/8: sums are exact in every order.
+Tensor numbers(const td::Dims& sizes, td::Device device) {
+  Tensor t = td::randint(-16, 17, sizes, {.dtype = td::float32}) * 0.125f;
+  return t.to(device);
+}
+
+std::vector<Tensor> outcome(td::Device device) {
+  td::manual_seed(4);
+  const Tensor x = numbers({2, 4, 7, 6}, device).requires_grad_(),
+               w = numbers({6, 2, 3, 2}, device).requires_grad_(), b = numbers({6}, device).requires_grad_();
+  const Tensor y = td::conv2d(x, w, b, {2, 1}, {1, 1}, {1, 2}, 2);
+  (y * y).sum().backward();
+  const Tensor line = td::conv1d(x.detach().select(2, 0), w.detach().select(3, 0), Tensor(), 1, 1, 1, 2);
+  return {y.detach(), x.grad(), w.grad(), b.grad(), line};
+}
+
+}  // namespace
+
+TEST_CASE("cuda convolutions: forward and both gradients by cuDNN equal the CPU's", "[cuda]") {
+  need_device();
+  const long before = convolutions();
+  const std::vector<Tensor> here = outcome(td::cpu), there = outcome(kCuda);
+  if (simulator().there) CHECK(convolutions() == before + 4);
+  for (size_t i = 0; i < here.size(); ++i) {
+    CAPTURE(i);
+    CHECK(bits_of(here[i]) == bits_of(there[i]));
+  }
+}
+
+TEST_CASE("cuda convolutions: a traced step is one graph, also when its operands move", "[cuda]") {
+  need_device();
+  td::manual_seed(5);
+  td::nn::Conv2d net(3, 5, 3);
+  net.to(kCuda);
+  const auto body = [&](const Tensor& x) {
+    const Tensor loss = td::square(td::relu(net(x))).sum();
+    for (const Tensor& p : net.parameters()) p.zero_grad();
+    loss.backward();
+    return loss;
+  };
+  auto step = td::trace(body);
+  std::vector<Tensor> kept;
+  for (int i = 0; i < 6; ++i) {
+    kept.push_back(td::rand({2, 3, 8, 8}).to(kCuda));
+    const Tensor loss = step(kept.back());
+    const std::vector<char> traced = bits_of(loss), grad = bits_of(net.parameters()[0].grad());
+    CHECK(bits_of(body(kept.back())) == traced);
+    CHECK(bits_of(net.parameters()[0].grad()) == grad);
+  }
+  const long before = convolutions();
+  step(kept[0]);
+  if (simulator().there) CHECK(convolutions() <= before + 2);  // the forward and the weight's gradient
+}
