@@ -10,8 +10,8 @@ using ops::OpId;
 
 namespace {
 
-/// running = (1 - momentum) * running + momentum * found, without history; once, although a checkpoint computes
-/// the batch's again.
+/// running = (1 - momentum) * running + momentum * found, without history; once, although a checkpoint
+/// computes the batch's again.
 void follow(const Tensor& running, const Tensor& found, const Operand& momentum, Location where) {
   if (autograd::recomputing()) return;
   const NoGrad no_grad;

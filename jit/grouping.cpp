@@ -66,20 +66,8 @@ class Grouper {
     const Node& n = p_.g.nodes[at(i)];
     const OpKind kind = ops::def(n.op).kind;
     int home = -1;
-    switch (kind) {
-      case OpKind::contraction:
-        home = fresh(GroupKind::product);
-        break;
-      case OpKind::piecewise:
-      case OpKind::scatter:
-      case OpKind::scan:
-      case OpKind::convolution:
-      case OpKind::kernel:
-        home = fresh(GroupKind::native);
-        break;
-      default:
-        break;
-    }
+    if (kind == OpKind::contraction) home = fresh(GroupKind::product);
+    if (ops::is_native(kind)) home = fresh(GroupKind::native);
     if (home >= 0) {
       group(home).may_fail = kind == OpKind::scatter;
       enter(home, i);

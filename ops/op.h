@@ -1,6 +1,7 @@
 // What an op is: one `OpDef`, pure data and stateless functions, written once in a table file (ops/*.def) and
-// looked up by `OpId`; a program's own ops (user_ops.h) join it while it runs. Eager execution, inference, gradients, printing, code generation and the generated
-// tests follow from it. The table is constant from start to end; any thread.
+// looked up by `OpId`; a program's own ops (user_ops.h) join it while it runs. Eager execution, inference,
+// gradients, printing, code generation and the generated tests follow from it. The table is constant from
+// start to end; any thread.
 //
 // An op is called with operands and attribute words. Operands are tensors, or numbers where a pointwise op or
 // a run-time attribute takes one. Attributes are 8-byte words in declared order; a list is a count and its
@@ -46,6 +47,12 @@ enum class OpKind : uint8_t {
   composite,    // an ordinary function over ops
   kernel,       // text of the user's own with a plain C++ twin (user_ops.h); none stands in the table
 };
+
+/// Kinds that run on contiguous operands by OpDef::native, or by a program's own kernel.
+constexpr bool is_native(OpKind k) {
+  return k == OpKind::piecewise || k == OpKind::scatter || k == OpKind::scan || k == OpKind::convolution ||
+         k == OpKind::kernel;
+}
 
 enum class AttrType : uint8_t { integer, boolean, dtype, list, floating, dynamic };
 struct Attr {

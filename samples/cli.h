@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -117,6 +118,17 @@ class Options {
   std::string program_, about_, help_, mistake_;
   std::vector<Word> words_;
 };
+
+/// What main() of a sample returns: `run`'s status, or 1 after printing what it threw under the program's
+/// name.
+inline int run_program(const char* name, int (*run)(int, char**), int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s\n", name, e.what());
+    return 1;
+  }
+}
 
 /// Progress of one training run on stderr.
 class Progress {

@@ -10,8 +10,8 @@
 
 namespace tandem::test {
 
-/// How PyTorch makes and calls the layer: arguments as a JSON list, options and those of the call by name; also
-/// tensors ("made_with.weight", "call.attn_mask"). Gradients are taken of the first `leaves` inputs.
+/// How PyTorch makes and calls the layer: arguments as a JSON list, options and those of the call by name;
+/// also tensors ("made_with.weight", "call.attn_mask"). Gradients are taken of the first `leaves` inputs.
 struct LayerArguments {
   std::string arguments = "[]";
   Fields options = {}, call = {};

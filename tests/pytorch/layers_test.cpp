@@ -38,10 +38,11 @@ TEST_CASE("Activations are PyTorch's", "[pytorch]") {
   s.one<nn::SiLU>("SiLU", {}, sizes);
   s.one<nn::GELU>("GELU", {}, sizes);
   s.one<nn::GELU>("GELU", {.options = Fields().text("approximate", "tanh")}, sizes, true);
-  s.one<nn::Hardsigmoid>("Hardsigmoid", {}, sizes);
+  // Not Hardsigmoid: PyTorch rounds its gradient to float32, so ops_test.cpp compares with the formula; and
+  // CELU only where float32 holds alpha.
   s.one<nn::Tanhshrink>("Tanhshrink", {}, sizes);
   s.one<nn::ELU>("ELU", {"[0.7]"}, sizes, 0.7);
-  s.one<nn::CELU>("CELU", {"[0.7]"}, sizes, 0.7);
+  s.one<nn::CELU>("CELU", {"[0.5]"}, sizes, 0.5);
   s.one<nn::LeakyReLU>("LeakyReLU", {"[0.2]"}, sizes, 0.2);
   s.one<nn::Softplus>("Softplus", {"[2.0, 1.0]"}, sizes, 2.0, 1.0);
   s.one<nn::Hardtanh>("Hardtanh", {"[-0.5, 0.7]"}, sizes, -0.5, 0.7);
