@@ -161,9 +161,16 @@ bool cudnn_can(const CudnnShape& s, std::string* why) {
   return true;
 }
 
+#ifdef TANDEM_TEST_SWITCHES
+bool cudnn_off = false;
+#endif
+
 const CudnnConvolution* cudnn_convolution(Runtime& device, const CudnnShape& shape, std::string* why) {
   std::string reason;
   if (!why) why = &reason;
+#ifdef TANDEM_TEST_SWITCHES
+  if (cudnn_off) return nullptr;
+#endif
   if (!cudnn_can(shape, why)) return nullptr;
   Library& library = library_of(device);
   const std::lock_guard lock(library.mutex);

@@ -21,6 +21,10 @@ CudnnShape cudnn_shape(const ops::ConvolutionShape& shape);
 /// smaller than x would make it, as output_padding allows.
 bool cudnn_can(const CudnnShape& shape, std::string* why = nullptr);
 
+#ifdef TANDEM_TEST_SWITCHES
+extern bool cudnn_off;  // for tests of our own kernels; set before executables are made
+#endif
+
 /// A convolution as cuDNN does it; lives to the process's end.
 struct CudnnConvolution;
 

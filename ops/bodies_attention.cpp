@@ -135,7 +135,7 @@ void check::attention(const InferCall& call, std::vector<TensorType>& out) {
       fail_call(call,
                 "the mask does not broadcast to " + to_string(weights) + ", found " + operand_text(call));
   }
-  checked_numel(weights, call.where);
+  checked_numel(weights);
   out.push_back(result_like(call, 0, q.dtype, result));
   out.push_back(result_like(call, 0, q.dtype, weights));
 }
@@ -221,7 +221,7 @@ void check::parts(const InferCall& call, std::vector<TensorType>& out) {
   int64_t total = 0;
   for (const int64_t s : sizes) {
     if (s < 0) fail_call(call, "a part has a negative size: " + to_string(sizes));
-    total = checked_add(total, s, "size of the parts", call.where);
+    total = checked_add(total, s, "size of the parts");
   }
   if (sizes.rank() != call.op.n_out || x.sizes.empty() || total != x.sizes[axis])
     fail_call(call, "parts of sizes " + to_string(sizes) + " do not make up axis " + std::to_string(axis) +

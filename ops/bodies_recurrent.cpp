@@ -20,8 +20,7 @@ void need_gates(const InferCall& call, int64_t n) {
   if (a.dtype != b.dtype || a.dtype != state.dtype)
     fail_call(call, "operands have different types: " + operand_text(call) + "; cast one of them");
   Dims wanted = state.sizes;
-  if (!wanted.empty())
-    wanted[wanted.rank() - 1] = checked_mul(wanted.back(), n, "size of the gates", call.where);
+  if (!wanted.empty()) wanted[wanted.rank() - 1] = checked_mul(wanted.back(), n, "size of the gates");
   if (wanted.empty() || a.sizes != wanted || b.sizes != wanted)
     fail_call(call, "two sums of gates (..., " + std::to_string(n) +
                         " H) and a state (..., H) are needed, found " + operand_text(call));

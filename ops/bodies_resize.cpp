@@ -74,7 +74,7 @@ void check::interpolate(const InferCall& call, std::vector<TensorType>& out) {
       fail_call(call, "sizes must be positive, found " + operand_text(call) + " to " + to_string(list));
     sizes[2 + i] = list[i];
   }
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, x.dtype, sizes));
 }
 

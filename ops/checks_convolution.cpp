@@ -64,13 +64,13 @@ void check_groups(const InferCall& call, int64_t channels, const char* what) {
 }
 
 /// What a kernel of `size` elements reaches over.
-int64_t reach(const InferCall& call, int64_t size, int64_t dilation) {
-  return checked_add(checked_mul(dilation, size - 1, "convolution: kernel", call.where), 1);
+int64_t reach(int64_t size, int64_t dilation) {
+  return checked_add(checked_mul(dilation, size - 1, "kernel"), 1);
 }
 
 /// Positions of a window along an axis; below 1: it does not fit.
-int64_t positions(const InferCall& call, int64_t in, int64_t kernel, const Window& w, int i) {
-  const int64_t room = checked_add(in, 2 * w.padding[i]) - reach(call, kernel, w.dilation[i]);
+int64_t positions(int64_t in, int64_t kernel, const Window& w, int i) {
+  const int64_t room = checked_add(in, 2 * w.padding[i]) - reach(kernel, w.dilation[i]);
   return room < 0 ? 0 : room / w.stride[i] + 1;
 }
 
@@ -80,7 +80,7 @@ void check::convolution(const InferCall& call, std::vector<TensorType>& out) {
   const Window window = checked_window(call);
   const Dims &x = operand(call, 0).sizes, &w = operand(call, 1).sizes;
   check_kernel(call);
-  const int64_t channels = checked_mul(w[1], call.integer(0), "convolution: channels", call.where);
+  const int64_t channels = checked_mul(w[1], call.integer(0), "number of channels");
   if (x[1] != channels)
     fail_call(call, "the weight takes " + std::to_string(channels) + " channels (" + std::to_string(w[1]) +
                         " in each of " + std::to_string(call.integer(0)) + " groups), x has " +
@@ -89,12 +89,12 @@ void check::convolution(const InferCall& call, std::vector<TensorType>& out) {
   check_bias(call, w[0]);
   Dims sizes{x[0], w[0]};
   for (int i = 0; i < x.rank() - 2; ++i) {
-    sizes.push_back(positions(call, x[i + 2], w[i + 2], window, i));
+    sizes.push_back(positions(x[i + 2], w[i + 2], window, i));
     if (sizes.back() < 1)
       fail_call(call, "the kernel, dilated, is larger than x with its padding along axis " +
                           std::to_string(i + 2) + ": " + operand_text(call));
   }
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, operand(call, 0).dtype, sizes));
 }
 
@@ -106,21 +106,20 @@ void check::convolution_input(const InferCall& call, std::vector<TensorType>& ou
     fail_call(call, "the weight is for " + std::to_string(w[0]) + " channels, the operand has " +
                         std::to_string(y[1]) + ": " + operand_text(call));
   check_groups(call, w[0], "input channels");
-  const int64_t channels = checked_mul(w[1], call.integer(0), "convolution_input: channels", call.where);
+  const int64_t channels = checked_mul(w[1], call.integer(0), "number of channels");
   check_bias(call, channels);
   Dims sizes{y[0], channels};
   for (int i = 0; i < y.rank() - 2; ++i) {
     if (y[i + 2] < 1) fail_call(call, "no positions to start from: " + operand_text(call));
-    const int64_t spread = checked_mul(y[i + 2] - 1, window.stride[i], "convolution_input: size", call.where);
-    const int64_t covered =
-        checked_add(spread, reach(call, w[i + 2], window.dilation[i]), "convolution_input: size", call.where);
+    const int64_t spread = checked_mul(y[i + 2] - 1, window.stride[i], "size");
+    const int64_t covered = checked_add(spread, reach(w[i + 2], window.dilation[i]), "size");
     sizes.push_back(checked_add(covered - 2 * window.padding[i], window.more[i]));
     if (sizes.back() < 0)
       fail_call(call, "padding " + std::to_string(window.padding[i]) + " leaves nothing of the " +
                           std::to_string(covered) + " positions along axis " + std::to_string(i + 2) + ": " +
                           operand_text(call));
   }
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, operand(call, 0).dtype, sizes));
 }
 
@@ -133,12 +132,12 @@ void check::convolution_weight(const InferCall& call, std::vector<TensorType>& o
   Dims sizes{y[1], x[1] / call.integer(0)};
   for (int i = 0; i < x.rank() - 2; ++i) {
     sizes.push_back(window.more[i]);
-    const int64_t most = positions(call, x[i + 2], window.more[i], window, i);
+    const int64_t most = positions(x[i + 2], window.more[i], window, i);
     if (y[i + 2] < 1 || y[i + 2] > most)
       fail_call(call, "a kernel of " + std::to_string(window.more[i]) + " has 1 to " + std::to_string(most) +
                           " positions along axis " + std::to_string(i + 2) + ", found " + operand_text(call));
   }
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   out.push_back(result_like(call, 0, operand(call, 0).dtype, sizes));
 }
 

@@ -89,7 +89,7 @@ template <class Size>
 TensorType resized(const InferCall& call, const Windows& w, DType type, Size size) {
   Dims sizes = operand(call, 0).sizes;
   for (int i = 0; i < w.rank; ++i) sizes[sizes.rank() - w.rank + i] = size(w.axis[kMaxSpatial - w.rank + i]);
-  checked_numel(sizes, call.where);
+  checked_numel(sizes);
   return result_like(call, 0, type, sizes);
 }
 

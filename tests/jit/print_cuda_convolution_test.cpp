@@ -1,5 +1,6 @@
 // Convolutions by kernels of our own on a device give the bits of the CPU's plain loops, in three directions,
 // over strides, paddings, dilations, groups, axes and types.
+#include "tandem/jit/cudnn.h"
 #include "tandem/ops/convolutions/convolutions.h"
 #include "tests/catch.h"
 #include "tests/jit/device_graphs.h"
@@ -89,6 +90,10 @@ void check(const Case& c, OpId op, DType type, bool biased) {
 }  // namespace
 
 TEST_CASE("convolutions on a device give the bits of plain loops", "[jit]") {
+  struct Off {
+    Off() { cudnn_off = true; }
+    ~Off() { cudnn_off = false; }
+  } without_cudnn;
   const Case cases[] = {
       {{2, 3, 9}, {4, 3, 3}, 1, {2}, {1}, {2}},
       {{3, 4, 7, 6}, {6, 2, 3, 2}, 2, {1, 2}, {1, 0}, {2, 1}},

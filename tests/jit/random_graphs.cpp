@@ -468,8 +468,7 @@ class Generator : RandomValues {
     if (c.op->kind == OpKind::random || c.op->kind == OpKind::fill) {
       l = s;
     } else if (name == "sizes") {
-      l = c.op->id == OpId::expand ? expanded(s) : reshaped(s);
-      if (c.op->id == OpId::interpolate) l = Dims::filled(std::max(s.rank() - 2, 1), between(1, 5));
+      l = sizes(*c.op, c.words, s);
     } else if (name == "windows") {
       l = windows(*c.op, c.words[1] != 0, s);
     } else if (name == "repeats") {

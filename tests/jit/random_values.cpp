@@ -287,6 +287,21 @@ bool RandomValues::convolution(const ops::OpDef& op, std::vector<ops::Value>& in
   return true;
 }
 
+Dims RandomValues::sizes(const ops::OpDef& op, const std::vector<int64_t>& words, const Dims& s) {
+  if (op.id == ops::OpId::expand) return expanded(s);
+  if (op.id == ops::OpId::interpolate) return Dims::filled(std::max(s.rank() - 2, 1), between(1, 5));
+  if (op.n_out == 1 || s.empty()) return reshaped(s);
+  const int64_t axis = words[0];  // into parts
+  int64_t left = s[static_cast<int>(axis < 0 ? axis + s.rank() : axis)];
+  Dims l;
+  for (int j = 1; j < op.n_out; ++j) {
+    l.push_back(between(0, static_cast<int>(left)));
+    left -= l.back();
+  }
+  l.push_back(left);
+  return l;
+}
+
 Dims RandomValues::windows(const ops::OpDef& op, bool adaptive, const Dims& s) {
   const int rank = s.rank() > 2 && one_in(2) ? 2 : 1;
   const bool backward = op.id == ops::OpId::avg_pool_backward;

@@ -27,6 +27,8 @@ class RandomValues {
   Dims expanded(const Dims& s);
   Dims reshaped(const Dims& s);
   /// The list of a pooling of sizes `s`.
+  /// Of a list `sizes`; `words`: the attributes before it.
+  Dims sizes(const ops::OpDef& op, const std::vector<int64_t>& words, const Dims& s);
   Dims windows(const ops::OpDef& op, bool adaptive, const Dims& s);
 
   // Values that exist.

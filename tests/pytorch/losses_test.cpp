@@ -14,7 +14,9 @@ Tensors probabilities(DType t) {
   return {sigmoid(randn({4, 3}, {.dtype = t})), sigmoid(randn({4, 3}, {.dtype = t}))};
 }
 Tensors signs(DType t) { return {randn({4, 3}, {.dtype = t}), sign(randn({4, 3}, {.dtype = t}))}; }
-Tensors logits_and_labels(DType t) { return {randn({5, 4}, {.dtype = t}), tensor({0, 3, 2, 1, 3}).to(int64)}; }
+Tensors logits_and_labels(DType t) {
+  return {randn({5, 4}, {.dtype = t}), tensor({0, 3, 2, 1, 3}).to(int64)};
+}
 Tensors three(DType t) {
   return {randn({4, 3}, {.dtype = t}), randn({4, 3}, {.dtype = t}), randn({4, 3}, {.dtype = t})};
 }
