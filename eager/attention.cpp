@@ -1,8 +1,10 @@
 #include "tandem/eager/attention.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "tandem/core/modes.h"
+#include "tandem/eager/autocast.h"
 #include "tandem/eager/call.h"
 
 namespace tandem {
@@ -29,25 +31,61 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
 
 namespace eager {
 
+namespace {
+
+/// With dropout the check and the casts of autocast come before the draw, not in the dispatcher: a call that
+/// is refused leaves the generator where it was.
+AttentionResult with_dropout(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
+                             double dropout_p, bool is_causal, std::optional<double> scale, Location where) {
+  TensorImpl* in[] = {q.impl(), k.impl(), v.impl(), mask.impl()};
+  constexpr size_t kSeed = 5, kOffset = 6;
+  int64_t words[] = {is_causal,
+                     scale.has_value(),
+                     modes().tf32,
+                     std::bit_cast<int64_t>(scale.value_or(0)),
+                     std::bit_cast<int64_t>(dropout_p),
+                     0,
+                     0};
+  const Call given{.op = OpId::scaled_dot_product_attention_dropout,
+                   .n_in = 4,
+                   .n_words = std::size(words),
+                   .in = in,
+                   .words = words,
+                   .where = where};
+  std::optional<AutocastCall> cast;
+  if (modes().autocast) cast.emplace(given);
+  const Call& call = cast ? cast->call() : given;
+  if (interceptor())
+    check_operands_of_trace(call);
+  else
+    check_operands(call);
+  const auto weights = static_cast<uint64_t>(numel(infer_call(call)[1].sizes));
+  Generator& g = default_generator();
+  words[kSeed] = static_cast<int64_t>(g.seed());
+  words[kOffset] = static_cast<int64_t>(g.advance((weights + 7) / 8));
+  Ref<TensorImpl> out[2];
+  call_into(call, out);
+  return {Tensor(std::move(out[0])), Tensor(std::move(out[1]))};
+}
+
+}  // namespace
+
 AttentionResult attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
                           double dropout_p, bool is_causal, std::optional<double> scale, Location where) {
   if (!(dropout_p >= 0 && dropout_p <= 1))
     fail("scaled_dot_product_attention: dropout_p must lie in [0, 1], found " + std::to_string(dropout_p),
          where);
-  const bool drops = dropout_p > 0;
-  CallBuilder call(drops ? OpId::scaled_dot_product_attention_dropout : OpId::scaled_dot_product_attention,
-                   where);
-  call.in(q).in(k).in(v).in(mask);
-  call.word(is_causal).word(scale.has_value()).word(modes().tf32).floating(scale.value_or(0));
-  if (drops) {
-    const Dims &qs = q.sizes(where), &ks = k.sizes(where);
-    uint64_t weights = qs.rank() < 2 || ks.rank() < 2 ? 0 : static_cast<uint64_t>(ks[ks.rank() - 2]);
-    for (int i = 0; i + 1 < qs.rank(); ++i) weights *= static_cast<uint64_t>(qs[i]);
-    Generator& g = default_generator();
-    call.floating(dropout_p);
-    call.word(static_cast<int64_t>(g.seed())).word(static_cast<int64_t>(g.advance((weights + 7) / 8)));
-  }
-  ValuesIndices r = call.run2();
+  if (dropout_p > 0) return with_dropout(q, k, v, mask, dropout_p, is_causal, scale, where);
+  ValuesIndices r = CallBuilder(OpId::scaled_dot_product_attention, where)
+                        .in(q)
+                        .in(k)
+                        .in(v)
+                        .in(mask)
+                        .word(is_causal)
+                        .word(scale.has_value())
+                        .word(modes().tf32)
+                        .floating(scale.value_or(0))
+                        .run2();
   return {std::move(r.values), std::move(r.indices)};
 }
 

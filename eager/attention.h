@@ -16,7 +16,8 @@ namespace tandem {
 /// position i of q sees positions 0 to i of k; an Error together with a mask. `scale` is 1 / sqrt(E) unless
 /// given. With `enable_gqa` a head of k and v serves Hq / Hk heads of q. Lanes that are not seen have
 /// probability 0 exactly, and a row that sees nothing gives zeros, as in PyTorch 2.5. For the gradient the
-/// probabilities (..., Hq, L, S) are kept. Halves are multiplied in float32 and rounded once.
+/// probabilities (..., Hq, L, S) are kept. Halves are multiplied in float32 and rounded once. A call that is
+/// refused draws nothing.
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const Tensor& attn_mask = {}, double dropout_p = 0,
                                     bool is_causal = false, std::optional<double> scale = {},

@@ -19,9 +19,18 @@ void follow(const Tensor& running, const Tensor& found, const Operand& momentum,
   CallBuilder(OpId::lerp, where).in(running).in(same).in(momentum).run_in_place();
 }
 
-void need_both(const char* op, const Tensor& running_mean, const Tensor& running_var, Location where) {
+/// Both or neither, each floating of shape (C).
+void check_statistics(const char* op, const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                      Location where) {
   if (running_mean.defined() != running_var.defined())
     fail(std::string(op) + ": give both of running_mean and running_var or neither", where);
+  if (!running_mean.defined() || x.dim(where) < 2) return;
+  for (const Tensor& t : {running_mean, running_var})
+    if (!(t.sizes() == Dims{x.size(1, where)}) || !is_floating(t.dtype()))
+      fail(std::string(op) + ": running statistics are floating, one for each of the " +
+               std::to_string(x.size(1, where)) + " channels; found " + name(t.dtype()) +
+               to_string(t.sizes()),
+           where);
 }
 
 Tensor channel_dropout(const char* op, const Tensor& x, int spatial, double p, bool training,
@@ -46,7 +55,7 @@ Tensor channel_dropout(const char* op, const Tensor& x, int spatial, double p, b
 Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
                   const Tensor& weight, const Tensor& bias, bool training, const Operand& momentum,
                   double eps, Location where) {
-  need_both("batch_norm", running_mean, running_var, where);
+  check_statistics("batch_norm", x, running_mean, running_var, where);
   if (!training) {
     if (!running_mean.defined()) fail("batch_norm: running statistics are needed outside of training", where);
     return CallBuilder(OpId::batch_norm, where)
@@ -60,7 +69,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
   }
   core::Ref<core::TensorImpl> out[4];
   CallBuilder(OpId::batch_norm_train, where).in(x).in(weight).in(bias).floating(eps).run_into(out);
-  if (running_mean.defined()) {
+  if (running_mean.defined() && x.numel() > 0) {  // nothing is no batch
     follow(running_mean, Tensor(std::move(out[1])), momentum, where);
     follow(running_var, Tensor(std::move(out[3])), momentum, where);
   }
@@ -72,7 +81,7 @@ Tensor instance_norm(const Tensor& x, const Tensor& running_mean, const Tensor& 
                      double eps, Location where) {
   if (x.dim(where) < 3)
     fail("instance_norm: x must be (N, C, L, ...), found shape " + to_string(x.sizes()), where);
-  need_both("instance_norm", running_mean, running_var, where);
+  check_statistics("instance_norm", x, running_mean, running_var, where);
   if (!use_input_stats)
     return batch_norm(x, running_mean, running_var, weight, bias, false, momentum, eps, where);
   const int64_t rows = x.size(0) * x.size(1);
@@ -81,7 +90,7 @@ Tensor instance_norm(const Tensor& x, const Tensor& running_mean, const Tensor& 
              to_string(x.sizes()),
          where);
   const Tensor y = group_norm(x, x.size(1), weight, bias, eps, where);
-  if (running_mean.defined()) {
+  if (running_mean.defined() && x.numel() > 0) {
     const NoGrad no_grad;
     const Tensor flat = x.flatten(2, -1, where);
     const Tensor wide = is_floating(x.dtype()) && itemsize(x.dtype()) < 4 ? flat.to(float32, where) : flat;

@@ -174,6 +174,8 @@ Tensor log_softmax(const Tensor& a, int64_t axis, Location where) {
 Tensor dropout(const Tensor& x, double p, bool training, Location where) {
   if (!(p >= 0 && p <= 1)) fail("dropout: p must lie in [0, 1], found " + std::to_string(p), where);
   if (!training || p == 0) return x;
+  if (!is_floating(x.dtype(where)))  // before anything is drawn
+    fail(std::string("dropout: a floating tensor is needed, found ") + name(x.dtype()), where);
   Generator& g = default_generator();
   const uint64_t counters = (static_cast<uint64_t>(x.numel(where)) + 7) / 8;
   return CallBuilder(OpId::dropout, where)

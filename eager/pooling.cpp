@@ -70,10 +70,10 @@ Tensor avg_pool(const Tensor& x, bool ceil, bool adaptive, bool count_include_pa
 Tensor adaptive_avg_pool(const Tensor& x, int rank, const char* op, const Dims& output_size, Location where) {
   const Dims windows = adaptive_windows(x, rank, op, output_size, where);
   Dims spatial;
-  bool whole = x.dim() == rank + 1 || x.dim() == rank + 2;
+  bool whole = x.dim(where) == rank + 1 || x.dim(where) == rank + 2;
   for (int i = 0; i < rank; ++i) {
     spatial.push_back(i - rank);
-    whole = whole && windows[i] == 1 && x.size(i - rank) > 0;
+    whole = whole && windows[i] == 1 && x.size(i - rank, where) > 0;
   }
   if (whole) return x.mean(spatial, true, where);  // one window: a reduction, which is fused and faster
   return avg_pool(x, false, true, false, 0, windows, where);

@@ -209,9 +209,11 @@ class Lowering {
   }
 
   void note_bytes(const SpaceStrides& strides, DType type) {
+    const Dims& space = group_.space;  // with an axis of 0 nothing moves, however long the others are
+    if (std::find(space.begin(), space.end(), 0) != space.end()) return;
     int64_t n = itemsize(type);
     for (int d = 0; d < group_.space.rank(); ++d)
-      if (strides[at(d)] != 0) n *= group_.space[d];
+      if (strides[at(d)] != 0) n = checked_mul(n, space[d], "bytes of a value");
     r_.bytes += n;
   }
 

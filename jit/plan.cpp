@@ -358,7 +358,10 @@ class Planner {
       if (v >= 0 && p_.value_class(v) == ValueClass::memory) note_.bytes_read += bytes(v);
     for (const int32_t v : n.out) note_.bytes_written += bytes(v);
   }
-  int64_t bytes(int32_t v) const { return numel(p_.g.type(v).sizes) * itemsize(p_.g.type(v).dtype); }
+  int64_t bytes(int32_t v) const {
+    const TensorType& t = p_.g.type(v);
+    return checked_mul(numel(t.sizes), itemsize(t.dtype), "bytes of a value");
+  }
 
   void emit_product(const Unit& u, Entry& e) {
     const Node& n = p_.g.nodes[at(group(u.group).nodes[0])];

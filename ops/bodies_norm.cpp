@@ -300,8 +300,8 @@ void gradient::gelu(Gradient& r) {
   Value bent;
   if (r.integer(0)) {
     const Value inner = e.add(e.mul(squared, 3 * kGeluCubic * kGeluScale), kGeluScale);
-    const Value slope = e.mul(x, inner);
-    bent = e.mul(slope, e.sub(1.0, e.mul(bend, bend)));
+    const Value curve = e.mul(x, e.sub(1.0, e.mul(bend, bend)));  // 0 before inner grows large
+    bent = e.mul(curve, inner);
   } else {
     const Value density = e.exp(e.mul(squared, -0.5));
     bent = e.mul(density, e.mul(x, kGeluScale));

@@ -7,9 +7,8 @@ namespace tandem::ops {
 
 namespace {
 
-/// Part `k` of the last axis, whose parts are as wide as the state `like`.
-Value gate(Emitter& e, Value gates, int64_t k, const TensorType& like) {
-  const int64_t width = like.sizes.back();
+/// Part `k` of the last axis, whose parts are as wide as a state.
+Value gate(Emitter& e, Value gates, int64_t k, int64_t width) {
   return e.slice(gates, -1, k * width, (k + 1) * width);
 }
 
@@ -30,14 +29,14 @@ struct Lstm {
   Value i, f, g, o, c, tanh_c;
 };
 Lstm lstm(Emitter& e, Value a, Value b, Value state) {
-  const TensorType like = e.type(state);
+  const int64_t width = e.type(state).sizes.back();
   const Value from_input = widen(e, a);
   const Value sums = e.add(from_input, widen(e, b));
   Lstm s;
-  s.i = e.sigmoid(gate(e, sums, 0, like));
-  s.f = e.sigmoid(gate(e, sums, 1, like));
-  s.g = e.tanh(gate(e, sums, 2, like));
-  s.o = e.sigmoid(gate(e, sums, 3, like));
+  s.i = e.sigmoid(gate(e, sums, 0, width));
+  s.f = e.sigmoid(gate(e, sums, 1, width));
+  s.g = e.tanh(gate(e, sums, 2, width));
+  s.o = e.sigmoid(gate(e, sums, 3, width));
   const Value kept = e.mul(s.f, widen(e, state));
   s.c = e.add(kept, e.mul(s.i, s.g));
   s.tanh_c = e.tanh(s.c);
@@ -47,18 +46,18 @@ Lstm lstm(Emitter& e, Value a, Value b, Value state) {
 struct Gru {
   Value r, z, n, rest;  // rest: what r multiplies
 };
-Gru gru(Emitter& e, Value a, Value b, const TensorType& like) {
+Gru gru(Emitter& e, Value a, Value b, int64_t width) {
   const Value x = widen(e, a);
   const Value h = widen(e, b);
   const auto sum = [&](int64_t k) {
-    const Value first = gate(e, x, k, like);
-    return e.add(first, gate(e, h, k, like));
+    const Value first = gate(e, x, k, width);
+    return e.add(first, gate(e, h, k, width));
   };
   Gru s;
   s.r = e.sigmoid(sum(0));
   s.z = e.sigmoid(sum(1));
-  s.rest = gate(e, h, 2, like);
-  const Value first = gate(e, x, 2, like);
+  s.rest = gate(e, h, 2, width);
+  const Value first = gate(e, x, 2, width);
   s.n = e.tanh(e.add(first, e.mul(s.r, s.rest)));
   return s;
 }
@@ -122,7 +121,7 @@ void check::gru_gates(const InferCall& call, std::vector<TensorType>& out) {
 // (1 - z) * n + z * h as n + z * (h - n)
 void body::gru_gates(Body& b) {
   Emitter& e = b.e;
-  const Gru s = gru(e, b.in(0), b.in(1), b.type(2));
+  const Gru s = gru(e, b.in(0), b.in(1), b.type(2).sizes.back());
   const Value moved = e.mul(s.z, e.sub(widen(e, b.in(2)), s.n));
   b.set(e.cast(e.add(s.n, moved), b.type(2).dtype));
 }
@@ -131,7 +130,7 @@ void gradient::gru_gates(Gradient& r) {
   Emitter& e = r.e;
   const DType type = r.in_type(2).dtype;
   const Value g = widen(e, r.grad());
-  const Gru s = gru(e, r.in(0), r.in(1), r.in_type(2));
+  const Gru s = gru(e, r.in(0), r.in(1), r.in_type(2).sizes.back());
   if (r.needs(2)) r.set(2, e.cast(e.mul(g, s.z), type));
   if (!r.needs(0) && !r.needs(1)) return;
   const Value to_z = through_sigmoid(e, e.mul(g, e.sub(widen(e, r.in(2)), s.n)), s.z);

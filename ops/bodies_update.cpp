@@ -12,7 +12,8 @@ Value guard(const Body& b) { return b.in(b.op.n_in - 1); }
 /// Element i of the guard in the type that the update computes in.
 Value guard_element(Body& b, int i) {
   const Value one = b.e.slice(guard(b), 0, i, i + 1);
-  return widen(b.e, b.e.cast(b.e.reshape(one, {}), b.type(0).dtype));
+  const bool wide = b.type(0).dtype == DType::float64;
+  return b.e.cast(b.e.reshape(one, {}), wide ? DType::float64 : DType::float32);
 }
 
 /// Result j in the type of the operand that it replaces; that operand itself where the guard says so.

@@ -33,6 +33,18 @@ Tensor merged(const Tensor& a, const Tensor& b, Location where) {
   return one.defined() && is_bool(one) ? logical_not(one, where) : one;
 }
 
+void need_mask_type(const Tensor& mask, const char* what, Location where) {
+  if (mask.defined() && mask.dtype() != bool_ && !is_floating(mask.dtype()))
+    fail(
+        std::string("MultiheadAttention: ") + what + " must be bool or floating, found " + name(mask.dtype()),
+        where);
+}
+
+/// Rows of the three projections in one weight.
+int64_t packed_rows(int64_t embed_dim, Location where) {
+  return checked_mul(3, embed_dim, "MultiheadAttention: 3 * embed_dim", where);
+}
+
 void need_sizes(const Tensor& t, const Dims& sizes, const char* what, Location where) {
   if (t.sizes(where) != sizes)
     fail(std::string("MultiheadAttention: ") + what + " must have shape " + to_string(sizes) + ", found " +
@@ -61,7 +73,8 @@ MultiheadAttention::MultiheadAttention(int64_t embed_dim, int64_t num_heads, Mul
       }()),
       in_proj_weight(options.kdim == embed_dim && options.vdim == embed_dim
                          ? parameter("in_proj_weight",
-                                     xavier({3 * embed_dim, embed_dim}, tensors, made_at(where)),
+                                     xavier({packed_rows(embed_dim, made_at(where)), embed_dim}, tensors,
+                                            made_at(where)),
                                      made_at(where))
                          : Tensor()),
       q_proj_weight(in_proj_weight.defined()
@@ -78,9 +91,11 @@ MultiheadAttention::MultiheadAttention(int64_t embed_dim, int64_t num_heads, Mul
                         : parameter("v_proj_weight",
                                     xavier({embed_dim, options.vdim}, tensors, made_at(where)),
                                     made_at(where))),
-      in_proj_bias(options.bias ? parameter("in_proj_bias", zeros({3 * embed_dim}, tensors, made_at(where)),
-                                            made_at(where))
-                                : Tensor()),
+      in_proj_bias(options.bias
+                       ? parameter("in_proj_bias",
+                                   zeros({packed_rows(embed_dim, made_at(where))}, tensors, made_at(where)),
+                                   made_at(where))
+                       : Tensor()),
       out_proj(child<Linear>(Name("out_proj", made_at(where)), embed_dim, embed_dim, options.bias, tensors)) {
   if (options.bias) init::zeros_(out_proj.bias, made_at(where));
 }
@@ -106,6 +121,9 @@ AttentionOutput MultiheadAttention::forward(const Tensor& query, const Tensor& k
     fail("MultiheadAttention: query, key and value must all have rank 3, or 2 without a batch, found " +
              to_string(query.sizes()) + ", " + to_string(key.sizes()) + " and " + to_string(value.sizes()),
          where);
+  // Each mask by itself: a sum of two may be floating although one is not.
+  need_mask_type(masks.key_padding_mask, "key_padding_mask", where);
+  need_mask_type(masks.attn_mask, "attn_mask", where);
   const int batch_axis = options.batch_first ? 0 : 1, length_axis = 1 - batch_axis;
   std::vector<Tensor> qkv = projected(query, key, value, where);
   for (Tensor& t : qkv) {  // (N, heads, length, width of a head)

@@ -80,12 +80,16 @@ Tensor BatchNorm::normalised(const Tensor& x, Location where) const {
   const bool tracked = running_mean.defined();
   if (!is_training() || !tracked)
     return batch_norm(x, running_mean, running_var, weight, bias, !tracked, Operand(0.0, where), eps, where);
+  Operand share(momentum.value_or(0), where);
+  Tensor of_all;  // without a momentum: 1 / number of batches
+  if (!momentum) {
+    of_all =
+        div(Operand(1.0, where), Operand(add(Operand(num_batches_tracked, where), Operand(1, where)), where));
+    share = Operand(of_all, where);
+  }
+  const Tensor y = batch_norm(x, running_mean, running_var, weight, bias, true, share, eps, where);
   if (!autograd::recomputing()) num_batches_tracked.add_(Operand(1, where));
-  if (momentum)
-    return batch_norm(x, running_mean, running_var, weight, bias, true, Operand(*momentum, where), eps,
-                      where);
-  const Tensor share = div(Operand(1.0, where), Operand(num_batches_tracked, where));
-  return batch_norm(x, running_mean, running_var, weight, bias, true, Operand(share, where), eps, where);
+  return y;
 }
 
 Tensor InstanceNorm::normalised(const Tensor& x, int rank, Location where) const {

@@ -76,7 +76,8 @@ RecurrentWeights drawn(RecurrentKind kind, int64_t input, int64_t hidden, bool b
     init::uniform_(t, -bound, bound, nullptr, where);
     return t;
   };
-  const int64_t rows = gates_of(kind) * hidden;
+  const std::string what = std::string(name_of(kind)) + ": gates * hidden_size";
+  const int64_t rows = checked_mul(gates_of(kind), hidden, what.c_str(), where);
   RecurrentWeights w;
   w.weight_ih = uniform({rows, input});
   w.weight_hh = uniform({rows, hidden});
@@ -85,9 +86,20 @@ RecurrentWeights drawn(RecurrentKind kind, int64_t input, int64_t hidden, bool b
   return w;
 }
 
-/// a where the mask (N, 1) holds, else b.
-Tensor chosen(const Tensor& mask, const Tensor& a, const Tensor& b, Location where) {
-  return tandem::where(Operand(mask, where), Operand(a, where), Operand(b, where));
+/// The state `next` where the mask (N, 1) holds, else `old`, in the type of `next`: under autocast the first
+/// state has another.
+Tensor chosen(const Tensor& mask, const Tensor& next, const Tensor& old, Location where) {
+  const Tensor kept = old.to(next.dtype(), where);
+  return tandem::where(Operand(mask, where), Operand(next, where), Operand(kept, where));
+}
+
+/// Refuses a given state of another shape. `who` with `what`, as in "LSTM: the initial cell".
+void need_state(const Tensor& state, const Dims& wanted, const std::string& who, const char* what,
+                Location where) {
+  if (state.defined() && state.sizes() != wanted)
+    fail(who + ": the " + what + " must have shape " + to_string(wanted) + ", found " +
+             to_string(state.sizes()),
+         where);
 }
 
 std::vector<Tensor> positions(const Tensor& t, Location where) {
@@ -117,11 +129,13 @@ RecurrentCell::RecurrentCell(RecurrentKind kind, int64_t input_size, int64_t hid
 
 LstmState RecurrentCell::step(const Tensor& x, LstmState state, Location where) const {
   Dims sizes = x.sizes(where);
+  const std::string name = std::string(name_of(kind_)) + "Cell";
   if (sizes.empty() || sizes.rank() > 2 || sizes.back() != input_size)
-    fail(std::string(name_of(kind_)) + "Cell: input (N, " + std::to_string(input_size) +
-             ") is needed, found " + to_string(sizes),
+    fail(name + ": input (N, " + std::to_string(input_size) + ") is needed, found " + to_string(sizes),
          where);
   sizes[sizes.rank() - 1] = hidden_size;
+  need_state(state.h, sizes, name, "state", where);  // or the sum of its product would broadcast
+  if (kind_ == RecurrentKind::lstm) need_state(state.c, sizes, name, "cell", where);
   const TensorOptions like{.dtype = x.dtype(), .device = x.device()};
   if (!state.h.defined()) state.h = zeros(sizes, like, where);
   if (kind_ == RecurrentKind::lstm && !state.c.defined()) state.c = zeros(sizes, like, where);
@@ -185,6 +199,13 @@ RecurrentLayers::Result RecurrentLayers::run(const Tensor& input, const LstmStat
   const int64_t directions = options.bidirectional ? 2 : 1, stacks = options.num_layers * directions;
   const Dims& given = input.sizes(where);
   if (given.rank() == 2) {  // one sequence without a batch
+    if (given[1] != input_size || given[0] == 0)
+      fail(std::string(name) + ": input (T, " + std::to_string(input_size) +
+               "), not empty, is needed, found " + to_string(given),
+           where);
+    const Dims wanted = {stacks, hidden_size};
+    need_state(initial.h, wanted, name, "initial state", where);
+    if (kind_ == RecurrentKind::lstm) need_state(initial.c, wanted, name, "initial cell", where);
     const int axis = options.batch_first ? 0 : 1;
     const auto batched = [&](const Tensor& t) { return t.defined() ? t.unsqueeze(1, where) : t; };
     const Tensor h = batched(initial.h);
@@ -205,29 +226,28 @@ RecurrentLayers::Result RecurrentLayers::run(const Tensor& input, const LstmStat
 
   // Per layer and direction.
   const auto states = [&](const Tensor& t, const char* what) {
-    const Dims wanted = {stacks, batch, hidden_size};
     if (!t.defined())
       return std::vector<Tensor>(static_cast<size_t>(stacks), zeros({batch, hidden_size}, like, where));
-    if (t.sizes(where) != wanted)
-      fail(std::string(name) + ": the initial " + what + " must have shape " + to_string(wanted) +
-               ", found " + to_string(t.sizes()),
-           where);
+    need_state(t, {stacks, batch, hidden_size}, name, what, where);
     return positions(t, where);
   };
-  std::vector<Tensor> hs = states(initial.h, "state"), cs(hs.size());
-  if (cells) cs = states(initial.c, "cell");
+  std::vector<Tensor> hs = states(initial.h, "initial state"), cs(hs.size());
+  if (cells) cs = states(initial.c, "initial cell");
 
   std::vector<Tensor> within;  // per step (N, 1): the sequence has it
   if (lengths.defined()) {
-    if (lengths.sizes(where) != Dims{batch} || is_floating(lengths.dtype()))
-      fail(std::string(name) + ": lengths must be integers of shape " + to_string(Dims{batch}) + ", found " +
-               to_string(lengths.sizes()) + " of type " + tandem::name(lengths.dtype()),
+    if (lengths.sizes(where) != Dims{batch} || (lengths.dtype() != int64 && lengths.dtype() != int32))
+      fail(std::string(name) + ": lengths must be integers of shape " + to_string(Dims{batch}) +
+               ", int64 or int32, found " + to_string(lengths.sizes()) + " of type " +
+               tandem::name(lengths.dtype()),
            where);
-    const NoGrad no_grad;
     const Tensor at = arange(0, static_cast<double>(steps), 1, {.dtype = int64, .device = x.device()}, where);
     const Tensor all = lt(Operand(at.reshape({steps, 1, 1}, where), where),
                           Operand(lengths.reshape({batch, 1}, where), where));
     within = positions(all, where);
+    // The padding's own gradient is zero, but zero times NaN or infinity there would spoil the weights'. The
+    // number is an integer so that it changes no type.
+    x = tandem::where(Operand(all, where), Operand(x, where), Operand(0, where));
   }
 
   for (int64_t layer = 0; layer < options.num_layers; ++layer) {

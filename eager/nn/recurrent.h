@@ -86,10 +86,12 @@ struct RecurrentOptions {
 
 /// What the layers share. x is (T, N, input_size), or (N, T, input_size) with batch_first, or (T,
 /// input_size); the output has the last layer's states in place of x, both directions side by side; states
-/// are (num_layers * directions, N, hidden_size), directions fastest. With `lengths` (N), int64, sequence n
-/// has lengths[n] steps (PyTorch's packed sequences): beyond them the output is zero, the final state is that
-/// of its last step, and the backward direction begins there. Parameters: weight_ih_l0, weight_hh_l0,
-/// bias_ih_l0, bias_hh_l0, then those of "l0_reverse", "l1", ...
+/// are (num_layers * directions, N, hidden_size), directions fastest. With `lengths` (N), int64 or int32,
+/// sequence n has lengths[n] steps (PyTorch's packed sequences): beyond them the output is zero whatever x
+/// holds, the final state is that of its last step, and the backward direction begins there. Lengths outside
+/// [0, T] count as 0 or T (their values are not read on the host); without a step the final state is the
+/// initial one. Parameters: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, then those of "l0_reverse",
+/// "l1", ...
 class RecurrentLayers : public Module {
  public:
   const int64_t input_size, hidden_size;

@@ -131,13 +131,14 @@ GradScaler::Loaded GradScaler::read_state(const std::vector<NamedTensor>& state,
   const auto given = [&](size_t i) -> const Tensor& { return state[static_cast<size_t>(found[i])].tensor; };
   Loaded out{options_, given(0), given(4)};
   GradScalerOptions& o = out.options;
-  o.init_scale = out.scale.item<double>(where);
   o.growth_factor = given(1).item<double>(where);
   o.backoff_factor = given(2).item<double>(where);
   o.growth_interval = given(3).item<int64_t>(where);
   check(o, where);
+  const double scale = out.scale.item<double>(where);  // 0 after many overflows
+  if (!(scale >= 0) || std::isinf(scale))
+    fail("GradScaler: the state's scale is " + std::to_string(scale), where);
   if (out.tracker.item<int64_t>(where) < 0) fail("GradScaler: the state's growth_tracker is negative", where);
-  o.init_scale = options_.init_scale;
   return out;
 }
 

@@ -22,7 +22,14 @@ double MomentumProduct::momentum(double beta, double decay, int64_t step) {
 
 double MomentumProduct::at(double beta, double decay, int64_t step) {
   if (beta != beta_ || decay != decay_ || step < step_) beta_ = beta, decay_ = decay, product_ = 1, step_ = 0;
-  while (step_ < step) product_ *= momentum(beta, decay, ++step_);
+  while (step_ < step && product_ != 0) {
+    const double next = momentum(beta, decay, ++step_);
+    product_ *= next;
+    if (next != beta) continue;
+    product_ *= std::pow(beta, static_cast<double>(step - step_));  // as are all that follow
+    break;
+  }
+  step_ = step;
   return product_;
 }
 

@@ -216,6 +216,26 @@ TEST_CASE("attention's mistakes are told with shapes and the caller's line", "[a
              Contains("k and v have different lengths"));
 }
 
+TEST_CASE("attention that is refused draws nothing", "[attention]") {
+  const Tensor q = zeros({2, 3}), k = zeros({2, 4});
+  manual_seed(9);
+  CHECK_THAT(message([&] { scaled_dot_product_attention(q, k, k, {}, 0.5); }),
+             Contains("different widths") && Contains("attention_test.cpp"));
+  CHECK_THAT(message([&] { scaled_dot_product_attention(q, q, Tensor(), {}, 0.5); }),
+             Contains("attention_test.cpp"));
+  CHECK_THAT(message([&] {
+               scaled_dot_product_attention(q, q, q, ones({3, 2}), 0.5);
+             }),
+             Contains("does not broadcast"));
+  CHECK(default_generator().offset() == 0);
+  const autocast half(bfloat16);  // operands of two types become one, and are then looked at
+  CHECK_THAT(message([&] { scaled_dot_product_attention(q, k.to(bfloat16), k, {}, 0.5); }),
+             Contains("different widths"));
+  CHECK(default_generator().offset() == 0);
+  CHECK(scaled_dot_product_attention(q, q.to(bfloat16), q, {}, 0.5).dtype() == bfloat16);
+  CHECK(default_generator().offset() == 1);  // four weights
+}
+
 TEST_CASE("parts: one gradient pass for all, views where none is noted", "[attention]") {
   const Tensor x = arange(0, 22).reshape({11, 2}).requires_grad_();
   const std::vector<int64_t> sizes = {1, 2, 0, 1, 1, 1, 3, 1, 1};
@@ -326,6 +346,14 @@ TEST_CASE("MultiheadAttention: lengths first, other widths, dropout, mistakes", 
              }),
              Contains("key_padding_mask must have shape (2, 4), found (4, 2)"));
   CHECK_THAT(message([&] { first(x, x, x[0]); }), Contains("must all have rank 3"));
+  // An integer mask is no sum of -infinities, whatever stands beside it.
+  const Tensor padding = zeros({2, 4}, {.dtype = bool_}), blocked = zeros({4, 4}, {.dtype = bool_});
+  CHECK_THAT(message([&] { first(x, x, x, {.key_padding_mask = padding, .attn_mask = blocked.to(int64)}); }),
+             Contains("MultiheadAttention: attn_mask must be bool or floating, found int64"));
+  CHECK_THAT(message([&] { first(x, x, x, {.key_padding_mask = padding.to(uint8), .attn_mask = blocked}); }),
+             Contains("MultiheadAttention: key_padding_mask must be bool or floating, found uint8"));
+  CHECK_THAT(message([] { nn::MultiheadAttention(int64_t{1} << 62, 1); }),
+             Contains("MultiheadAttention: 3 * embed_dim") && Contains("attention_test.cpp"));
 }
 
 TEST_CASE("TransformerEncoderLayer: PyTorch's names, both places of its norms", "[attention][nn]") {

@@ -200,3 +200,30 @@ TEST_CASE("embedding: the padding row gets no gradient", "[nn]") {
   CHECK_THAT(message([] { nn::Embedding wrong(3, 2, 3); }),
              Contains("Embedding") && Contains("padding_idx 3"));
 }
+
+TEST_CASE("batch norm: nothing is no batch, and a refused call changes nothing", "[nn]") {
+  nn::BatchNorm1d norm(3, 1e-5, std::nullopt);
+  norm(zeros({0, 3}));
+  CHECK(norm.running_mean.to_vector<float>() == std::vector<float>{0, 0, 0});
+  CHECK(norm.running_var.to_vector<float>() == std::vector<float>{1, 1, 1});
+  const int64_t seen = norm.num_batches_tracked.item<int64_t>();
+  CHECK_THROWS_AS(norm(randn({1, 3})), Error);  // one value a channel
+  CHECK(norm.num_batches_tracked.item<int64_t>() == seen);
+
+  const Tensor mean = zeros({3}), wrong = ones({4}), table = ones({2, 3});
+  CHECK_THAT(message([&] {
+               batch_norm(randn({4, 3}), mean, wrong, {}, {}, true);
+             }),
+             Contains("batch_norm: running statistics") && Contains("float32(4,)"));
+  CHECK_THROWS_AS(batch_norm(randn({4, 3}), mean, table, {}, {}, true), Error);
+  CHECK_THROWS_AS(instance_norm(randn({2, 3, 4}), table, table), Error);
+  CHECK(mean.to_vector<float>() == std::vector<float>{0, 0, 0});
+}
+
+TEST_CASE("gelu: the gradient of its tanh form is finite far from zero", "[nn]") {
+  for (const float v : {1e14f, -1e14f, 1e18f}) {
+    const Tensor x = full({1}, v).requires_grad_();
+    gelu(x, true).sum().backward();
+    CHECK(x.grad().item<float>() == (v > 0 ? 1 : 0));
+  }
+}

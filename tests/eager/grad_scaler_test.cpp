@@ -375,3 +375,38 @@ TEST_CASE("GradScaler: what it refuses", "[scaler]") {
   h.set_grad(ones({2}, {.dtype = float16}));
   CHECK_THAT(message([&] { s.unscale_(narrow); }), Contains("a gradient is float16"));
 }
+
+TEST_CASE("GradScaler: a scale that fell to 0 is loaded again", "[scaler]") {
+  GradScaler scaler;
+  scaler.set_scale(1e-45);
+  std::vector<NamedTensor> state = scaler.state();
+  for (NamedTensor& t : state)
+    if (t.name == "scale") t.tensor = zeros({});
+  GradScaler other;
+  other.load_state(state);
+  CHECK(other.get_scale() == 0);
+  for (NamedTensor& t : state)
+    if (t.name == "scale") t.tensor = full({}, -1);
+  CHECK_THAT(message([&] { other.load_state(state); }), Contains("GradScaler: the state's scale is -1"));
+}
+
+TEST_CASE("GradScaler: a guarded step of halves computes its corrections in float32", "[scaler]") {
+  float found[2];
+  for (const bool guarded : {false, true}) {
+    const Tensor p = full({1}, 0.5f, {.dtype = float16}).requires_grad_();
+    optim::Adam opt({p}, {.lr = 0.01, .betas = {0.9, 1 - 1e-6}});
+    for (int t = 0; t < 3; ++t) {
+      p.set_grad(full({1}, 0.25f, {.dtype = float16}));
+      guarded ? opt.step_unless(zeros({}).to(bool_)) : opt.step();
+    }
+    found[guarded] = p.detach().to(float32).item<float>();
+  }
+  CHECK(found[0] == Approx(found[1]).epsilon(1e-3));
+}
+
+TEST_CASE("NAdam: any number of steps is counted at once", "[optim]") {
+  optim::MomentumProduct product, stepped;
+  for (int64_t t = 1; t <= 400'000; ++t) stepped.at(0.9999999, 4e-3, t);
+  CHECK(product.at(0.9999999, 4e-3, 400'000) == Approx(stepped.at(0.9999999, 4e-3, 400'000)).epsilon(1e-9));
+  CHECK(product.at(0.9999999, 4e-3, int64_t{1} << 62) == 0);
+}

@@ -160,3 +160,20 @@ TEST_CASE("layers: what they refuse", "[nn]") {
   CHECK_THAT(message([] { nn::BatchNorm1d(3, -1); }), Contains("BatchNorm1d: eps must not be negative"));
   CHECK_THAT(message([] { nn::Dropout2d(2); }), Contains("p must lie in [0, 1]"));
 }
+
+TEST_CASE("layers: a loss keeps weights of its own", "[nn]") {
+  const Tensor w = ones({3});
+  nn::NLLLoss nll(w);
+  nn::CrossEntropyLoss entropy({.weight = w});
+  nn::BCEWithLogitsLoss logits(w, Reduction::mean, w);
+  nll.to(float64);
+  CHECK(nll.weight.dtype() == float64);
+  CHECK(w.dtype() == float32);
+  entropy.load_state({{"weight", full({3}, 7)}});
+  CHECK(entropy.options.weight.to_vector<float>() == std::vector<float>{7, 7, 7});
+  logits.load_state({{"weight", full({3}, 7)}, {"pos_weight", full({3}, 5)}});
+  CHECK(w.to_vector<float>() == std::vector<float>{1, 1, 1});
+  const auto copy = nn::clone(nll, w);
+  nll.weight.detach().mul_(3.0);
+  CHECK(copy->weight.to_vector<double>() == std::vector<double>{1, 1, 1});
+}

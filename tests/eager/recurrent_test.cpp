@@ -323,3 +323,114 @@ TEST_CASE("recurrent layers: mistakes are told with shapes and the caller's line
              }),
              Contains("LSTMCell: input (N, 3) is needed"));
 }
+
+TEST_CASE("recurrent cells refuse states of other shapes, which would broadcast", "[recurrent]") {
+  nn::RNNCell rnn(2, 3);
+  nn::GRUCell gru(2, 3);
+  nn::LSTMCell lstm(2, 3);
+  const Tensor x = randn({5, 2}), good = zeros({5, 3}), row = zeros({1, 3});
+  CHECK_THAT(
+      message([&] { rnn(x, row); }),
+      Contains("RNNCell: the state must have shape (5, 3), found (1, 3)") && Contains("recurrent_test.cpp"));
+  CHECK_THAT(message([&] {
+               rnn(randn({2}), zeros({7, 3}));
+             }),
+             Contains("RNNCell: the state must have shape (3,), found (7, 3)"));
+  CHECK_THAT(message([&] { gru(x, row); }),
+             Contains("GRUCell: the state must have shape (5, 3), found (1, 3)"));
+  CHECK_THAT(message([&] {
+               lstm(x, {row, good});
+             }),
+             Contains("LSTMCell: the state must have shape (5, 3), found (1, 3)"));
+  CHECK_THAT(message([&] {
+               lstm(x, {good, zeros({5, 1})});
+             }),
+             Contains("LSTMCell: the cell must have shape (5, 3), found (5, 1)"));
+  CHECK(lstm(x, {good, {}}).c.sizes() == Dims{5, 3});
+}
+
+TEST_CASE("recurrent layers: sizes of gates beyond int64 are refused", "[recurrent]") {
+  CHECK_THAT(message([] { nn::LSTM m(1, int64_t{1} << 62); }),
+             Contains("LSTM: gates * hidden_size") && Contains("recurrent_test.cpp"));
+  CHECK_THAT(message([] { nn::GRUCell m(1, int64_t{1} << 62); }), Contains("GRU: gates * hidden_size"));
+}
+
+TEST_CASE("recurrent layers: what lies in the padding reaches nothing", "[recurrent]") {
+  manual_seed(7);
+  const Tensor lengths = tensor(std::vector<int64_t>{3, 4});
+  for (const std::string& kind : kKinds)
+    for (const bool both : {false, true}) {
+      INFO(kind << (both ? " both directions" : ""));
+      const Layers l = layers(kind, 2, 3, {.num_layers = 2, .bidirectional = both});
+      const Tensor clean = randn({4, 2, 2}, kDouble);
+      const Tensor dirty = clean.clone();
+      dirty[3][0].fill_(std::nan(""));
+      TensorList grads[2];
+      Tensor outputs[2];
+      for (const size_t i : {0, 1}) {
+        const Tensor x = (i == 0 ? clean : dirty).clone().requires_grad_();
+        const Outcome r = l(x, {}, {}, lengths);
+        outputs[i] = r.output;
+        TensorList leaves = l.module->parameters();
+        leaves.push_back(x);
+        grads[i] = autograd::grad(std::vector{r.output.sum() + r.h.sum()}, leaves);
+      }
+      CHECK(distance(outputs[0], outputs[1]) == 0);
+      for (size_t i = 0; i < grads[0].size(); ++i) CHECK(values(grads[0][i]) == values(grads[1][i]));
+    }
+}
+
+TEST_CASE("recurrent layers: types and limits of lengths", "[recurrent]") {
+  manual_seed(8);
+  nn::GRU m(2, 3);
+  const Tensor x = randn({4, 2, 2}), h = randn({1, 2, 3});
+  const auto run = [&](const std::vector<int64_t>& lengths, DType type = int64) {
+    return m(x, h, tensor(lengths).to(type));
+  };
+  for (const DType type : {bool_, uint8, float32})
+    CHECK_THAT(message([&] {
+                 run({1, 1}, type);
+               }),
+               Contains("lengths must be integers of shape (2,), int64 or int32") &&
+                   Contains(std::string("of type ") + tandem::name(type)));
+  CHECK(distance(run({2, 3}, int32).first, run({2, 3}).first) == 0);
+  const auto limited = run({0, 4}), beyond = run({-5, 9});  // clamped
+  CHECK(distance(limited.first, beyond.first) == 0);
+  CHECK(distance(limited.second, beyond.second) == 0);
+  CHECK(distance(limited.second[0][0], h[0][0]) == 0);  // no step
+}
+
+TEST_CASE("recurrent layers: lengths change no type under autocast", "[recurrent]") {
+  manual_seed(9);
+  const Tensor x = randn({3, 2, 2}), h = randn({1, 2, 4}), lengths = tensor(std::vector<int64_t>{1, 3});
+  nn::LSTM lstm(2, 4);
+  nn::GRU gru(2, 4);
+  nn::RNN rnn(2, 4);
+  const autocast half(bfloat16);
+  for (const Tensor& first : {Tensor(), h}) {
+    const auto plain = lstm(x, {first, first}), padded = lstm(x, {first, first}, lengths);
+    CHECK(plain.second.h.dtype() == bfloat16);
+    CHECK(padded.first.dtype() == plain.first.dtype());
+    CHECK(padded.second.h.dtype() == plain.second.h.dtype());
+    CHECK(padded.second.c.dtype() == plain.second.c.dtype());
+    CHECK(gru(x, first, lengths).second.dtype() == gru(x, first).second.dtype());
+    CHECK(rnn(x, first, lengths).second.dtype() == rnn(x, first).second.dtype());
+  }
+}
+
+TEST_CASE("recurrent layers: mistakes without a batch are told in the shapes given", "[recurrent]") {
+  nn::LSTM m(2, 3);
+  const Tensor x = randn({4, 2});
+  CHECK_THAT(message([&] {
+               m(x, {zeros({1, 1, 3}), {}});
+             }),
+             Contains("LSTM: the initial state must have shape (1, 3), found (1, 1, 3)"));
+  CHECK_THAT(message([&] {
+               m(x, {zeros({1, 3}), zeros({3})});
+             }),
+             Contains("LSTM: the initial cell must have shape (1, 3), found (3,)"));
+  CHECK_THAT(message([&] {
+               m(randn({4, 5}));
+             }),
+             Contains("LSTM: input (T, 2), not empty, is needed, found (4, 5)"));
+}

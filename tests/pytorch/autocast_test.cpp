@@ -30,6 +30,7 @@ constexpr Name kNames[] = {
     {"cross_entropy", "log_softmax", ""},
     {"huber_loss", "smooth_l1_loss", ""},
     {"binary_cross_entropy", "", "refused by PyTorch"},
+    {"interpolate", "", "the upsample functions of PyTorch's own list, which its tests leave out"},
     {"cat", "", "promotes by itself in PyTorch"},
     {"index_add", "scatter_add", ""},
     {"index_copy", "scatter_add", ""},

@@ -89,6 +89,13 @@ class Exchange {
     const auto at = answers_.find(name + '/' + what);
     return at == answers_.end() ? Tensor() : at->second;
   }
+  /// What PyTorch gave for a case, by name.
+  std::vector<NamedTensor> answers(const std::string& name) const {
+    std::vector<NamedTensor> all;
+    for (const auto& [key, t] : answers_)
+      if (key.rfind(name + '/', 0) == 0) all.push_back({key.substr(name.size() + 1), t});
+    return all;
+  }
   /// Why a case has no answer at all; "" if it has.
   std::string without(const std::string& name) const {
     const auto at = without_.find(name);

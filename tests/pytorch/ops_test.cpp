@@ -76,6 +76,10 @@ Case prepare(const OpDef& op, const Sample& s, DType type, const std::string& na
     weights.push_back(tensor_of({c.out[j].dtype(), {}, false, c.out[j].sizes()}, w));
     exchange.give(name, "weight" + std::to_string(j), weights.back());
   }
+  const bool floating =
+      std::any_of(c.out.begin(), c.out.end(), [](const Tensor& t) { return is_floating(t.dtype()); });
+  CAPTURE(name);
+  CHECK((!wanted || !floating || !roots.empty()));
   if (!roots.empty()) autograd::backward(roots, weights);
   Fields f;
   f.text("op", op.name).raw("operands", operands(s)).raw("attributes", attributes(op, s));
