@@ -134,7 +134,10 @@ void set_contiguous_layout(TensorImpl& t, const Dims& sizes) {
 void set_storage(TensorImpl& t, Ref<Storage> storage, int64_t offset) {
   t.storage = std::move(storage);
   t.offset = offset;
-  t.data = t.storage ? static_cast<char*>(t.storage->data) + offset * itemsize(t.dtype) : nullptr;
+  // As numbers: beside an axis of 0 another may be so long that an offset leaves all memory.
+  const uint64_t bytes = static_cast<uint64_t>(offset) * static_cast<uint64_t>(itemsize(t.dtype));
+  t.data =
+      t.storage ? reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(t.storage->data) + bytes) : nullptr;
   t.home = 0;
   slot_changed(t);
 }

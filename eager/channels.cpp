@@ -25,11 +25,12 @@ void check_statistics(const char* op, const Tensor& x, const Tensor& running_mea
   if (running_mean.defined() != running_var.defined())
     fail(std::string(op) + ": give both of running_mean and running_var or neither", where);
   if (!running_mean.defined() || x.dim(where) < 2) return;
-  for (const Tensor& t : {running_mean, running_var})
-    if (!(t.sizes() == Dims{x.size(1, where)}) || !is_floating(t.dtype()))
-      fail(std::string(op) + ": running statistics are floating, one for each of the " +
-               std::to_string(x.size(1, where)) + " channels; found " + name(t.dtype()) +
-               to_string(t.sizes()),
+  const Dims channels = {x.size(1, where)};
+  for (const Tensor* t : {&running_mean, &running_var})
+    if (!(t->sizes() == channels) || !is_floating(t->dtype()))
+      fail(std::string(op) + (t == &running_mean ? ": running_mean" : ": running_var") +
+               " must be floating of shape " + to_string(channels) + ", found " + name(t->dtype()) +
+               to_string(t->sizes()),
            where);
 }
 

@@ -214,7 +214,7 @@ class Lowering {
     int64_t n = itemsize(type);
     for (int d = 0; d < group_.space.rank(); ++d)
       if (strides[at(d)] != 0) n = checked_mul(n, space[d], "bytes of a value");
-    r_.bytes += n;
+    r_.bytes = checked_add(r_.bytes, n, "bytes of a kernel");
   }
 
   void store(const StoreTarget& to, S value, const SpaceStrides& strides) {

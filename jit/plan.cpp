@@ -133,10 +133,8 @@ class Planner {
 
   int64_t result_bytes(const Unit& u) const {
     int64_t bytes = 0;
-    for (const Slot& s : u.lowered.slots) {
-      const TensorType& t = p_.g.type(s.value);
-      if (s.store) bytes += numel(t.sizes) * itemsize(t.dtype);
-    }
+    for (const Slot& s : u.lowered.slots)
+      if (s.store) bytes = checked_add(bytes, this->bytes(s.value), "bytes of a kernel's results");
     return bytes;
   }
 
@@ -402,15 +400,19 @@ class Planner {
 
   /// What the entries move; and what one kernel per op would.
   void count_bytes() {
-    for (const EntryNote& n : plan_.notes) plan_.bytes_moved += n.bytes_read + n.bytes_written;
+    const auto count = [](int64_t& total, int64_t n) {  // up to the most that it holds
+      if (__builtin_add_overflow(total, n, &total)) total = INT64_MAX;
+    };
+    for (const EntryNote& n : plan_.notes) {
+      count(plan_.bytes_moved, n.bytes_read);
+      count(plan_.bytes_moved, n.bytes_written);
+    }
     for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
       const int32_t gi = g_.group_of[i];
       if (gi < 0) continue;
-      int64_t total = 0;
       for (const int32_t v : p_.g.nodes[i].in)
-        if (v >= 0 && p_.value_class(v) == ValueClass::memory) total += bytes(v);
-      for (const int32_t v : p_.g.nodes[i].out) total += bytes(v);
-      plan_.bytes_unfused += total;
+        if (v >= 0 && p_.value_class(v) == ValueClass::memory) count(plan_.bytes_unfused, bytes(v));
+      for (const int32_t v : p_.g.nodes[i].out) count(plan_.bytes_unfused, bytes(v));
     }
   }
 

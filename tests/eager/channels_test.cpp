@@ -214,7 +214,7 @@ TEST_CASE("batch norm: nothing is no batch, and a refused call changes nothing",
   CHECK_THAT(message([&] {
                batch_norm(randn({4, 3}), mean, wrong, {}, {}, true);
              }),
-             Contains("batch_norm: running statistics") && Contains("float32(4,)"));
+             Contains("batch_norm: running_var must be floating of shape (3,), found float32(4,)"));
   CHECK_THROWS_AS(batch_norm(randn({4, 3}), mean, table, {}, {}, true), Error);
   CHECK_THROWS_AS(instance_norm(randn({2, 3, 4}), table, table), Error);
   CHECK(mean.to_vector<float>() == std::vector<float>{0, 0, 0});
