@@ -4,10 +4,23 @@
 #include "tandem/core/generator.h"
 
 #include "tandem/core/error.h"
+#include "tandem/core/own_generator.h"
 
 namespace tandem {
 
 namespace core {
+
+namespace {
+constinit thread_local Generator* own_ = nullptr;
+}
+
+OwnGenerator::OwnGenerator(uint64_t seed, uint64_t offset) : generator_(seed), before_(own_) {
+  generator_.set_offset(offset);
+  own_ = &generator_;
+}
+
+OwnGenerator::~OwnGenerator() { own_ = before_; }
+
 std::array<uint32_t, 4> philox(uint64_t seed, uint64_t counter) {
   return philox_4x32({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0},
                      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
@@ -43,7 +56,7 @@ uint64_t Generator::below(uint64_t n) {
 
 Generator& default_generator() {
   static Generator generator;
-  return generator;
+  return core::own_ ? *core::own_ : generator;
 }
 
 void manual_seed(uint64_t seed) { default_generator().seed(seed); }

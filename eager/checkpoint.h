@@ -25,6 +25,8 @@ class CheckpointScope {
   /// Whether there is anything to save: gradients are noted, no traced call runs, and no checkpoint around
   /// this one drops the values already.
   static bool wanted();
+  /// The function has returned. Fails if it changed an argument in place.
+  void end();
 
  private:
   std::unique_ptr<NotedNodes> noted_;
@@ -54,9 +56,11 @@ bool recomputing();
 ///
 /// The function is copied if it can be; a module must live until backward. Side effects happen twice (see
 /// autograd::recomputing), draws from other generators than the default one differ. Errors, in backward: an
-/// argument, a parameter or a captured tensor was changed in place since, or the second call did other ops
-/// than the first. In a traced call the function runs once, and its inner values are kept where the plan
-/// needs them.
+/// argument, a parameter or a captured tensor that an op with gradients uses was changed in place since, or
+/// the second call did other ops than the first; at once: the function changes an argument in place.
+/// autograd::grad within the function calls it once more.
+/// In a traced call the function runs once, and its inner values are kept where the plan needs them; a traced
+/// function that the checkpointed one calls keeps its own.
 template <class F, class... Arguments>
 auto checkpoint(F&& function, const Arguments&... arguments) {
   constexpr bool copied = std::is_copy_constructible_v<std::remove_cvref_t<F>>;
@@ -72,8 +76,15 @@ auto checkpoint(F&& function, const Arguments&... arguments) {
     };
   else
     again = [&function, arguments...] { (void)std::invoke(function, arguments...); };
-  const eager::CheckpointScope scope(std::move(again), std::move(tensors));
-  return std::invoke(function, arguments...);
+  eager::CheckpointScope scope(std::move(again), std::move(tensors));
+  if constexpr (std::is_void_v<std::invoke_result_t<F&, const Arguments&...>>) {
+    std::invoke(function, arguments...);
+    scope.end();
+  } else {
+    auto results = std::invoke(function, arguments...);
+    scope.end();
+    return results;
+  }
 }
 
 }  // namespace tandem

@@ -281,7 +281,7 @@ namespace {
   if (!wants_gradient(call)) return;
   const Ref<core::TapeNode> node = note(call, results);
   interceptor_->noted(call, as_node(node.get()));
-  node_noted(node);
+  node_noted(node, {call.in, call.n_in});
 }
 
 [[gnu::noinline]] void call_now(const Call& call, Ref<TensorImpl>* results) {
@@ -291,7 +291,7 @@ namespace {
     run_op(call, results);
     if (call.in_place) bump_written(call);
   }
-  if (wants_gradient(call)) node_noted(note(call, results));
+  if (wants_gradient(call)) node_noted(note(call, results), {call.in, call.n_in});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <queue>
 
 #include "tandem/core/profile.h"
+#include "tandem/eager/checkpoint.h"
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/emitter.h"
 #include "tandem/eager/recompute.h"
@@ -127,7 +128,8 @@ class Walk {
       gradient(n, p.grads, out, fresh);
       for (size_t i = 0; i < n.in.size(); ++i)
         if (out[i]) deliver(n.in[i].edge, std::move(out[i]), fresh[i], nullptr);
-      if (!request_.retain_graph) release(n);
+      // What a second call of a checkpoint notes is for the nodes of the first, which release their own.
+      if (!request_.retain_graph && !autograd::recomputing()) release(n);
       p.grads.clear();
     }
     return std::move(collected_);
@@ -141,9 +143,11 @@ class Walk {
       return;
     }
     Node* n = as_node(edge.node.get());
+    if (n->extras && n->extras->stands_for) [[unlikely]]
+      n = as_node(n->extras->stands_for.get());
     if (!n->walk) {
       pending_.push_back(std::make_unique<Pending>());
-      pending_.back()->node = edge.node;
+      pending_.back()->node = Ref<core::TapeNode>(n);
       pending_.back()->grads.resize(n->out.size());
       n->walk = pending_.back().get();
       queue_.push(n);

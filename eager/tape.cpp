@@ -228,7 +228,9 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
     s = Tensor(twin_of(s.impl()));
   }
   f.context.save_for_backward(std::move(saved));
-  node_noted(ref);
+  std::vector<TensorImpl*> operands;
+  for (const Tensor& t : inputs) operands.push_back(t.impl());
+  node_noted(ref, operands);
 }
 
 }  // namespace tandem::eager

@@ -74,6 +74,7 @@ struct Node : core::TapeNode {
     std::unique_ptr<CustomFunction> custom;
     std::vector<std::vector<std::pair<int, Hook>>> hooks;  // per result
     std::unique_ptr<struct Recomputed> recomputed;         // what it saved was dropped (recompute.h)
+    Ref<core::TapeNode> stands_for;  // a second call's node that gave all it had: gradients go here instead
     Extras();
     ~Extras();
   };

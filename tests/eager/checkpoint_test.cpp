@@ -2,8 +2,10 @@
 #include "tandem/eager/checkpoint.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "tandem/core/allocator.h"
+#include "tandem/eager/autograd_function.h"
 #include "tandem/eager/functions.h"
 #include "tandem/eager/nn/nn.h"
 #include "tests/catch.h"
@@ -33,6 +35,35 @@ template <class F, class... Args>
 auto maybe(bool on, F&& f, const Args&... args) {
   return on ? checkpoint(f, args...) : f(args...);
 }
+
+/// A product that saves both factors, whether `w` is an input or captured.
+Tensor times(const Tensor& x, const Tensor& w, bool captured) {
+  const auto forward = [w](autograd::Context& c, const TensorList& in) -> TensorList {
+    c.save_for_backward({in[0], w});
+    return {in[0] * w};
+  };
+  const auto backward = [captured](autograd::Context& c, const TensorList& g) -> TensorList {
+    if (captured) return {g[0] * c.saved()[1]};
+    return {g[0] * c.saved()[1], g[0] * c.saved()[0]};
+  };
+  return autograd::apply(forward, backward, captured ? TensorList{x} : TensorList{x, w})[0];
+}
+
+struct Square : autograd::Function<Square> {
+  static Tensor forward(autograd::Context& c, const Tensor& x) {
+    c.save_for_backward({x});
+    return x * x;
+  }
+  static Tensor backward(autograd::Context& c, const TensorList& g) { return g[0] * c.saved()[0] * 2.0; }
+};
+struct Exponential : autograd::Function<Exponential> {
+  static Tensor forward(autograd::Context& c, const Tensor& x) {
+    Tensor y = exp(x);
+    c.save_for_backward({y});
+    return y;
+  }
+  static Tensor backward(autograd::Context& c, const TensorList& g) { return g[0] * c.saved()[0]; }
+};
 
 /// Gradients of everything after two steps of a stack of blocks.
 Values stacked(bool on, double p, bool nested = false) {
@@ -280,4 +311,161 @@ TEST_CASE("checkpoint: running statistics move once", "[checkpoint]") {
       append(found[on], t);
   }
   CHECK(found[0] == found[1]);
+}
+
+TEST_CASE("checkpoint: a changed tensor is noticed though no gradient needs it", "[checkpoint]") {
+  for (const bool wants_gradient : {true, false}) {
+    Tensor x = ones({1}).requires_grad_(), b = zeros({1}).requires_grad_(wants_gradient);
+    const auto f = [&](const Tensor& t) { return sin(t * 1.0 + b); };
+    const Tensor y = checkpoint(f, x), z = checkpoint([&](const Tensor&t) { return checkpoint(f, t); }, x);
+    {
+      const NoGrad no_grad;
+      b.add_(1);
+    }
+    CHECK_THAT(message([&] { y.sum().backward(); }), Contains("a tensor that add uses was changed in place"));
+    CHECK_THAT(message([&] { z.sum().backward(); }), Contains("a tensor that add uses was changed in place"));
+    CHECK_FALSE(x.grad().defined());
+  }
+}
+
+TEST_CASE("checkpoint: a changed tensor that a custom function saved is noticed", "[checkpoint]") {
+  for (const bool captured : {false, true})
+    for (const bool nested : {false, true}) {
+      Tensor x = ones({1}).requires_grad_(), w = full({1}, 2.0).requires_grad_();
+      const auto f = [&](const Tensor& t) { return times(t * 1.0, w, captured); };
+      const auto twice = [&](const Tensor& t) { return nested ? checkpoint(f, t) : f(t); };
+      const Tensor same = checkpoint(twice, x), y = checkpoint(twice, x);
+      same.sum().backward();
+      CHECK(x.grad().to_vector<float>() == Values{2});
+      {
+        const NoGrad no_grad;
+        w.add_(1);
+      }
+      CHECK_THAT(message([&] { y.sum().backward(); }), Contains("custom function uses was changed in place"));
+    }
+}
+
+TEST_CASE("checkpoint: a tensor that the function makes and changes is its own affair", "[checkpoint]") {
+  const auto run = [](bool on) {
+    Tensor x = full({4}, 0.3).requires_grad_();
+    const auto f = [](const Tensor& t) {
+      Tensor sum = zeros({4});
+      for (int i = 0; i < 5; ++i) sum.add_(sin(t * (1.0 + i)));
+      Tensor h = t * 2.0;
+      h.mul_(3.0);
+      return exp(h) * sum;
+    };
+    const Tensor y = maybe(on, f, x), z = maybe(on, f, x);
+    (y * z).sum().backward();
+    Values out;
+    append(out, x.grad());
+    return out;
+  };
+  CHECK(run(true) == run(false));
+}
+
+TEST_CASE("checkpoint: blocks that add to one sum, which is read outside or inside", "[checkpoint]") {
+  const auto run = [](bool on, bool read) {
+    Tensor x = full({4}, 0.3).requires_grad_(), sum = zeros({4});
+    const auto block = [&](const Tensor& t) {
+      sum.add_(sin(t * 2.0));
+      return read ? exp(t) * sum : exp(t);
+    };
+    const Tensor y = maybe(on, block, maybe(on, block, x));
+    const Tensor loss = (y + sum * 0.5).sum();
+    loss.backward();
+    Values out;
+    append(out, x.grad());
+    return out;
+  };
+  CHECK(run(true, false) == run(false, false));
+  CHECK_THAT(message([&] { (void)run(true, true); }), Contains("changed in place"));
+}
+
+TEST_CASE("checkpoint: a function that changes an argument in place is refused and leaves nothing behind",
+          "[checkpoint]") {
+  const int64_t before = core::allocator_stats().live_bytes;
+  {
+    const Tensor x = ones({1 << 16}).requires_grad_();
+    const Tensor argument = x * 1.0, untouched = x * 1.0;
+    const auto changes = [](const Tensor& t) { return t.mul_(2.0), exp(t); };
+    CHECK_THAT(message([&] { (void)checkpoint(changes, argument); }),
+               Contains("the function changes argument 0 in place"));
+    CHECK_THAT(message([&] { argument.sum().backward(); }), !Contains("changed in place between"));
+    const auto throws = [](const Tensor& t) -> Tensor {
+      t.mul_(t);
+      fail("stop");
+    };
+    CHECK_THAT(message([&] { (void)checkpoint(throws, untouched); }), Contains("stop"));
+    CHECK_THAT(message([&] { untouched.sum().backward(); }), Contains("the function threw an exception"));
+  }
+  CHECK(core::allocator_stats().live_bytes - before < (1 << 14));
+}
+
+TEST_CASE("checkpoint: second derivatives through custom functions", "[checkpoint]") {
+  const auto inner = [](const Tensor& t) { return Exponential::apply(Square::apply(sin(t))); };
+  for (int form = 0; form < 4; ++form) {
+    const auto run = [&](bool on) {
+      Tensor x = full({3}, 0.5).requires_grad_();
+      const auto f = [&](const Tensor& t) -> Tensor {
+        if (form == 0) return Square::apply(sin(t));
+        if (form == 1) return Exponential::apply(Square::apply(Square::apply(t)));
+        if (form == 2) return Square::apply(maybe(on, inner, cos(t))) * t;
+        return maybe(
+            on, [&](const Tensor& u) { return times(u, u * t, false) * maybe(on, inner, exp(u)); }, cos(t));
+      };
+      const TensorList y{maybe(on, f, x).sum()}, of{x};
+      const Tensor g = autograd::grad(y, of, {}, false, true)[0];
+      const TensorList g_sum{g.square().sum()};
+      const Tensor h = autograd::grad(g_sum, of, {}, false, true)[0];
+      h.sum().backward();
+      Values out;
+      for (const Tensor& t : {g, h, x.grad()}) append(out, t);
+      return out;
+    };
+    CAPTURE(form);
+    CHECK(run(true) == run(false));
+  }
+}
+
+TEST_CASE("checkpoint: autograd::grad within the function", "[checkpoint]") {
+  for (const bool create : {true, false}) {
+    const auto run = [&](bool on, bool nested = false) {
+      manual_seed(3);
+      Tensor x = full({4}, 0.5).requires_grad_();
+      const auto f = [&](const Tensor& t) {
+        // What frees its tape must not reach that of the argument.
+        const Tensor start = create ? t : t.detach().requires_grad_();
+        const Tensor u = dropout(sin(start), 0.5);
+        const TensorList ys{exp(u * u).sum()}, xs{u};
+        const Tensor g = autograd::grad(ys, xs, {}, create, create)[0];
+        return (g * dropout(tanh(t), 0.5)).sum();
+      };
+      maybe(
+          on, [&](const Tensor& t) { return nested ? maybe(on, f, t * 1.0) * 2.0 : f(t * 1.0) * 2.0; }, x)
+          .backward();
+      Values out;
+      append(out, x.grad());
+      out.push_back(static_cast<float>(default_generator().offset()));
+      return out;
+    };
+    CAPTURE(create);
+    CHECK(run(true) == run(false));
+    CHECK(run(true, true) == run(false));
+  }
+}
+
+TEST_CASE("checkpoint: other threads draw on while a function runs again", "[checkpoint]") {
+  manual_seed(5);
+  const Tensor x = ones({64}).requires_grad_();
+  uint64_t drawn = 0;
+  const auto f = [&](const Tensor& t) {
+    if (autograd::recomputing()) std::thread([&] { drawn = default_generator().advance(1); }).join();
+    return exp(dropout(t, 0.5));
+  };
+  const Tensor y = checkpoint(f, x);
+  const uint64_t now = default_generator().offset();
+  y.sum().backward();
+  CHECK(drawn == now);
+  CHECK(default_generator().offset() == now + 1);
 }

@@ -371,6 +371,30 @@ TEST_CASE("checkpoint: a history from before a traced call is computed again ins
   });
 }
 
+TEST_CASE("checkpoint: of a function that calls a traced one", "[checkpoint]") {
+  Values found[2];
+  for (const bool on : {false, true}) {
+    td::manual_seed(8);
+    Tensor w = td::randn({3}).requires_grad_();
+    const auto body = [&](const Tensor& t) { return td::dropout(td::exp(td::sin(t * w)), 0.3) * 2.0; };
+    auto traced = td::trace(body);
+    const auto alone = [&](const Tensor& t) { return on ? traced(t) : body(t); };
+    const auto amid = [&](const Tensor& t) { return td::tanh(alone(td::cos(t)) * w); };
+    for (int i = 0; i < 8; ++i) {
+      // Another length now and then, so that second calls record too, and replays are forgotten.
+      const Tensor x = td::rand({i % 4 == 3 ? 3 : 1, 3}).requires_grad_();
+      const auto f = [&](const Tensor& t) { return i % 2 ? alone(t) : amid(t); };
+      const Tensor y = on ? td::checkpoint(f, x) : f(x);
+      append(found[on], y);
+      y.sum().backward();
+      append(found[on], x.grad());
+      append(found[on], w.grad());
+    }
+    found[on].push_back(static_cast<float>(td::default_generator().offset()));
+  }
+  CHECK(equal_bits(found[0], found[1]));
+}
+
 TEST_CASE("bfloat16: a network learns digits under autocast as it does in float32", "[autocast]") {
   const Tensor table =
       td::data::read_csv(std::string(TANDEM_SOURCE_DIR) + "/samples/data/digits.csv.gz").values;
