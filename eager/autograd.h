@@ -39,7 +39,7 @@ class Context {
   /// Whether the gradient of argument `i` is wanted: asked in forward (then: whether it may come to be) and
   /// in backward. False for what is no tensor.
   bool needs_input_grad(size_t i) const { return i < needs_.size() && needs_[i]; }
-  /// In forward: these results have no gradient; they do not require grad.
+  /// In forward: these results have no gradient; they do not require grad. Inputs among them are detached.
   void mark_non_differentiable(TensorList results) { non_differentiable_ = std::move(results); }
   /// In forward of a Function: whether backward gets zeros (the default) or undefined tensors for results
   /// that no gradient flowed to.
@@ -58,7 +58,7 @@ class Context {
 };
 
 /// A function with a gradient of its own: `forward` runs without a tape; `backward` gets the gradients of the
-/// results (undefined where none flowed) and returns one gradient per input (undefined for none).
+/// results (undefined where none flowed) and returns one per input (undefined for none), cast to its dtype.
 TensorList apply(const std::function<TensorList(Context&, const TensorList&)>& forward,
                  const std::function<TensorList(Context&, const TensorList&)>& backward,
                  const TensorList& inputs, Location where = Location::here());

@@ -16,6 +16,7 @@
 
 #include <concepts>
 #include <memory>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -31,6 +32,28 @@ struct LocatedTensor {
   Location where;
 };
 
+/// Whether a T carries tensors where apply() does not see them: in a container, an optional, a pair, a tuple.
+template <class T>
+constexpr bool hides_tensors() {
+  constexpr auto carries = []<class E>(std::type_identity<E>) {
+    return std::is_convertible_v<E, const Tensor&> || hides_tensors<E>();
+  };
+  if constexpr (std::is_convertible_v<T, const Tensor&>)
+    return false;
+  else if constexpr (std::is_array_v<T>)
+    return carries(std::type_identity<std::remove_cv_t<std::remove_extent_t<T>>>{});
+  else if constexpr (requires { typename T::value_type; })
+    return carries(std::type_identity<std::remove_cv_t<typename T::value_type>>{});
+  else if constexpr (requires { std::tuple_size<T>::value; }) {
+    const auto any = [&]<size_t... i>(std::index_sequence<i...>) {
+      return (carries(std::type_identity<std::remove_cv_t<std::tuple_element_t<i, T>>>{}) || ...);
+    };
+    return any(std::make_index_sequence<std::tuple_size_v<T>>{});
+  } else {
+    return false;
+  }
+}
+
 /// The base of a custom function `F`, which has
 ///
 ///   static R forward(Context&, arguments...)           R: Tensor or TensorList
@@ -39,8 +62,10 @@ struct LocatedTensor {
 /// `apply(arguments...)` runs forward without a tape and notes its results. backward gets one gradient per
 /// result (zeros where none flowed, see Context::set_materialize_grads) and returns one gradient per argument
 /// of forward, undefined for those that are no tensors or need none; a plain Tensor if one argument alone is
-/// a tensor. What backward does with differentiable ops can be differentiated again. Errors: another number
-/// of gradients, another shape than the argument's, a saved tensor that was changed in place since.
+/// a tensor. Gradients of another floating dtype than the argument's are cast to it. Tensors inside of a
+/// vector, an optional, ... do not compile as arguments: they would get no gradient. What backward does with
+/// differentiable ops can be differentiated again. Errors: another number of gradients, another shape than
+/// the argument's, integers as a gradient, a saved tensor that was changed in place since.
 template <class F>
 struct Function {
   template <class... Rest>
@@ -71,6 +96,10 @@ struct Function {
                   "forward of an autograd::Function returns a Tensor or a TensorList");
     static_assert((std::is_convertible_v<const Args&, const Tensor&> || ...),
                   "an autograd::Function needs an argument that is a tensor");
+    static_assert(
+        !(hides_tensors<Args>() || ...),
+        "an autograd::Function takes each tensor as an argument of its own: those inside of a vector, "
+        "an optional, a pair or a tuple would get no gradient");
     constexpr size_t n_args = sizeof...(Args);
     static constexpr bool tensor[] = {std::is_convertible_v<const Args&, const Tensor&>...};
     TensorList inputs;

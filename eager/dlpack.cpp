@@ -49,6 +49,12 @@ struct Exported {
   int64_t shape[kMaxRank], strides[kMaxRank];
 };
 
+/// The deleter of what is exported, by which an import knows it again.
+template <class Managed>
+void delete_exported(Managed* self) {
+  delete static_cast<Exported<Managed>*>(self->manager_ctx);
+}
+
 void check_exportable(const Tensor& t, Location where) {
   t.checked(where);
   if (t.requires_grad())
@@ -78,7 +84,7 @@ std::unique_ptr<Exported<Managed>> export_tensor(const Tensor& t, Location where
     p.byte_offset = static_cast<uint64_t>(impl.offset * itemsize(impl.dtype));
   }
   e->managed.manager_ctx = e.get();
-  e->managed.deleter = [](Managed* self) { delete static_cast<Exported<Managed>*>(self->manager_ctx); };
+  e->managed.deleter = delete_exported<Managed>;
   return e;
 }
 
@@ -92,8 +98,15 @@ class Imported {
   ~Imported() { release(managed_); }
   Imported(const Imported&) = delete;
   Imported& operator=(const Imported&) = delete;
-  /// The storage that calls the deleter at its end.
+  /// The storage that calls the deleter at its end; what was exported here has one already.
   core::Ref<core::Storage> storage(void* data, int64_t nbytes, Device device) {
+    if (managed_->deleter == delete_exported<Managed>) {
+      const auto& own = static_cast<Exported<Managed>*>(managed_->manager_ctx)->storage;
+      const auto at = reinterpret_cast<uintptr_t>(data), begin = reinterpret_cast<uintptr_t>(own->data);
+      const bool inside = at >= begin && at - begin <= static_cast<uint64_t>(own->nbytes) &&
+                          nbytes <= own->nbytes - static_cast<int64_t>(at - begin);
+      if (inside && own->device == device) return own;
+    }
     core::Ref<core::Storage> s = core::borrow_storage(
         data, nbytes, [](void* m) { release(static_cast<Managed*>(m)); }, managed_);
     managed_ = nullptr;
@@ -189,7 +202,9 @@ Tensor import_tensor(Imported<Managed>& owner, const PackTensor& p, bool read_on
   t->dtype = d.dtype;
   t->device = d.device;
   core::set_layout(*t, d.sizes, d.strides);
-  core::set_storage(*t, owner.storage(d.data, d.nbytes, d.device));
+  core::Ref<core::Storage> storage = owner.storage(d.data, d.nbytes, d.device);
+  const int64_t bytes = d.data ? static_cast<char*>(d.data) - static_cast<char*>(storage->data) : 0;
+  core::set_storage(*t, std::move(storage), bytes / itemsize(d.dtype));
   const Tensor shared(std::move(t));
   if (!read_only) return shared;
   const NoGrad no_grad;

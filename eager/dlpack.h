@@ -25,9 +25,11 @@ dlpack::ManagedTensorVersioned* to_dlpack(const Tensor& t, const DlpackOptions& 
 dlpack::ManagedTensor* to_dlpack_unversioned(const Tensor& t, Location where = Location::here());
 
 /// A tensor over the memory of a producer. Takes `managed` over: its deleter is called once, when the last
-/// tensor over the memory is gone, or at once if it is refused. What is marked read-only is copied, since
-/// tensors here can be written. An Error, naming the field, for: null, another major version (then nothing
-/// but the deleter is touched), a device or dtype that Tandem has not (int8, uint16, complex, several lanes,
+/// tensor over the memory is gone, or at once if it is refused or was made by to_dlpack() of this program:
+/// then the result shares its memory as a detach()ed tensor does, with versions of in-place changes. What is
+/// marked read-only is copied, since tensors here can be written. An Error, naming the field, for: null,
+/// another major version (then nothing but the deleter is touched), a device or dtype that Tandem has not
+/// (int8, uint16, complex, several lanes,
 /// ...), more than 8 axes, negative sizes or strides, sizes that overflow, null or unaligned data. Null
 /// strides mean row-major, as before DLPack 1.2. CUDA memory must be ready: the producer's stream is not
 /// waited for.

@@ -307,7 +307,13 @@ class Walk {
         fail("custom function: the gradient of input " + std::to_string(i) + " has shape " +
                  to_string(result[i].sizes()) + ", the input " + to_string(n.in[i].type.sizes),
              n.where);
-      out[i] = Ref<TensorImpl>(result[i].impl());
+      const DType wanted = n.in[i].type.dtype;
+      if (!is_floating(result[i].dtype()))
+        fail("custom function: the gradient of input " + std::to_string(i) + " is " +
+                 name(result[i].dtype()) + ", the input " + name(wanted),
+             n.where);
+      out[i] = Ref<TensorImpl>(result[i].dtype() == wanted ? result[i].impl()
+                                                           : result[i].to(wanted, n.where).impl());
     }
   }
 

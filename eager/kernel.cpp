@@ -67,7 +67,10 @@ Tensor Kernel::one(std::initializer_list<const Operand*> operands) const {
     const bool floating = o->kind == NumberKind::floating;
     const double value = floating ? std::bit_cast<double>(o->bits) : static_cast<double>(o->bits);
     const DType dtype = floating ? float64 : o->kind == NumberKind::bool_ ? bool_ : int64;
-    tensors.push_back(full({}, value, {.dtype = dtype, .device = first->device}, where));
+    constexpr int64_t kExact = int64_t{1} << 53;  // full() takes a double
+    const bool exact = floating || (o->bits <= kExact && o->bits >= -kExact);
+    Tensor scalar = full({}, exact ? value : 0, {.dtype = dtype, .device = first->device}, where);
+    tensors.push_back(exact ? std::move(scalar) : add(Operand(scalar, where), Operand(o->bits, where)));
   }
   return call(tensors, where)[0];
 }
@@ -95,7 +98,7 @@ TensorList Kernel::call(const TensorList& operands, Location where) const {
     eager::call_into({.op = op_, .n_in = static_cast<uint32_t>(in.size()), .in = in.data(), .where = where},
                      results);
   } catch (const Error& e) {
-    fail_again(e, def.name, where);  // its text does not compile
+    fail_again(e, def.name, where);  // its text does not compile, or its twin refused
   }
   TensorList out;
   for (size_t j = 0; j < def.outputs.size(); ++j) out.emplace_back(std::move(results[j]));

@@ -39,7 +39,9 @@ using ops::KernelLaunch;
 ///             the kernel runs on the CPU alone.
 ///   header    what stands before the function: helpers, marked __device__
 ///   cpu       the twin: a function (or a lambda without captures) that fills the results. It runs on the
-///             calling thread, in a traced call when the segment ends, and must not throw.
+///             calling thread, in a traced call when the segment ends. It may `td::fail`, which names the
+///             kernel and the call's line; a traced call then leaves what eager mode leaves, for which the
+///             twin may run once more, a frozen one changes nothing.
 ///   infer     the results' types from the operands'; without it each is that of operand 0. It may
 ///             `td::fail`. It must depend on its argument alone, as must `launch`.
 ///   launch    blocks, threads and shared memory, from the types of operands and results; without it one
@@ -54,7 +56,7 @@ class Kernel {
  public:
   explicit Kernel(KernelDef def, Location where = Location::here());
 
-  /// Of one result. A number becomes a tensor of rank 0: float64, int64 or bool.
+  /// Of one result. A number becomes a tensor of rank 0: float64, int64 (exact) or bool.
   Tensor operator()(const Operand& a) const { return one({&a}); }
   Tensor operator()(const Operand& a, const Operand& b) const { return one({&a, &b}); }
   Tensor operator()(const Operand& a, const Operand& b, const Operand& c) const { return one({&a, &b, &c}); }

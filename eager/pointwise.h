@@ -9,6 +9,8 @@
 // tensors by its name (exp, tanh, where, maximum, clamp, softplus, ...), besides max, min, fabs and select.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -30,7 +32,9 @@ struct SymbolOrNumber {
   template <Number T>
   SymbolOrNumber(T value)  // NOLINT: implicit by design
       : integer(std::is_integral_v<T>) {
-    if constexpr (std::is_integral_v<T>)
+    if constexpr (std::is_integral_v<T> && std::is_unsigned_v<T>)
+      bits = static_cast<int64_t>(std::min(uint64_t{value}, uint64_t{INT64_MAX}));  // which is refused
+    else if constexpr (std::is_integral_v<T>)
       bits = static_cast<int64_t>(value);
     else
       bits = std::bit_cast<int64_t>(static_cast<double>(value));

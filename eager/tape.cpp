@@ -202,8 +202,10 @@ void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& input
   for (size_t j = 0; j < results.size(); ++j) {
     TensorImpl* t = results[j].impl();
     if (!t || !is_floating(t->dtype)) continue;
-    if (std::any_of(constant.begin(), constant.end(), [&](const Tensor& c) { return c.impl() == t; }))
+    if (std::any_of(constant.begin(), constant.end(), [&](const Tensor& c) { return c.impl() == t; })) {
+      if (t->has(core::kRequiresGrad)) results[j] = results[j].detach(where);  // an input
       continue;
+    }
     // An input returned as it is would take the node as its own history, and a result that was saved would
     // own itself: give the caller a second handle instead.
     if (t->grad_fn || t->has(core::kRequiresGrad) || t->refs.get() > 1) {

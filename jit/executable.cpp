@@ -246,21 +246,33 @@ struct Executable::Impl {
     return true;
   }
 
-  int run(const Memory& memory, const int64_t* numbers) const {
-    for (size_t i = 0; i < entries_to_run; ++i)
-      if (!run_entry(plan.entries[i], memory, numbers)) return static_cast<int>(i) + 1;
+  int run(const Memory& memory, const int64_t* numbers, int* reached) const {
+    size_t i = 0;
+    try {
+      for (; i < entries_to_run; ++i)
+        if (!run_entry(plan.entries[i], memory, numbers)) return static_cast<int>(i) + 1;
+    } catch (...) {
+      if (reached) *reached = static_cast<int>(i) + 1;
+      throw;
+    }
     return 0;
   }
 
   /// The same, each entry timed: a loop of its own, so that the other one asks nothing.
-  [[gnu::cold, gnu::noinline]] int run_timed(const Memory& memory, const int64_t* numbers) const {
+  [[gnu::cold, gnu::noinline]] int run_timed(const Memory& memory, const int64_t* numbers,
+                                             int* reached) const {
     static constexpr const char* kKinds[] = {"kernel", "product", "native"};
     for (size_t i = 0; i < entries_to_run; ++i) {
       const Entry& e = plan.entries[i];
       const EntryNote& note = plan.notes[i];
       const core::ProfileSpan span(kKinds[static_cast<int>(e.kind)], e.name, e.where,
                                    note.bytes_read + note.bytes_written);
-      if (!run_entry(e, memory, numbers)) return static_cast<int>(i) + 1;
+      try {
+        if (!run_entry(e, memory, numbers)) return static_cast<int>(i) + 1;
+      } catch (...) {
+        if (reached) *reached = static_cast<int>(i) + 1;
+        throw;
+      }
     }
     return 0;
   }
@@ -320,9 +332,9 @@ Executable::~Executable() = default;
 
 namespace {
 /// Of a graph after the passes.
-Plan plan_of(const Graph& g, bool fused) {
+Plan plan_of(const Graph& g, bool fused, Device device) {
   const Prepared prepared = prepare(g);
-  return build_plan(prepared, group(prepared, fused), fused);
+  return build_plan(prepared, group(prepared, fused, device.type == DeviceType::cpu), fused);
 }
 }  // namespace
 
@@ -330,7 +342,7 @@ int precompile(std::span<const Graph> graphs, Device device) {
   std::vector<Kernel> kernels;
   std::vector<std::string> texts;
   for (const Graph& g : graphs) {
-    Plan plan = plan_of(jit::optimize(g), true);
+    Plan plan = plan_of(jit::optimize(g), true, device);
     for (size_t i = 0; i < plan.kernels.size(); ++i) {
       if (std::find(texts.begin(), texts.end(), plan.kernel_texts[i]) != texts.end()) continue;
       kernels.push_back(std::move(plan.kernels[i]));
@@ -347,7 +359,7 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   const core::ProfileSpan span("compile", options.compile ? "compile a plan" : "make a plan", {});
   auto impl = std::make_unique<Impl>();
   impl->graph = options.optimize ? jit::optimize(g, options.disabled_passes) : expand_composites(g);
-  impl->plan = plan_of(impl->graph, options.optimize);
+  impl->plan = plan_of(impl->graph, options.optimize, options.device);
   if (options.device.type == DeviceType::cuda)
     impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);
   else
@@ -357,7 +369,8 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   return std::shared_ptr<const Executable>(new Executable(std::move(impl)));
 }
 
-int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where) const {
+int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where,
+                    int* reached) const {
   if (impl_->cuda) {
     impl_->cuda->run(inputs, numbers, outputs, where,
                      impl_->entries_to_run == 0 && !impl_->plan.entries.empty());
@@ -368,8 +381,16 @@ int Executable::run(void* const* inputs, const int64_t* numbers, void* const* ou
   const Arena arena(impl_->plan.arena_bytes);
   const Memory memory{arena.memory(), inputs, outputs, impl_->plan.constants.data()};
   if (core::profiling()) [[unlikely]]
-    return impl_->run_timed(memory, numbers);
-  return impl_->run(memory, numbers);
+    return impl_->run_timed(memory, numbers, reached);
+  return impl_->run(memory, numbers, reached);
+}
+
+bool Executable::wrote_nothing(int reached) const {
+  if (impl_->cuda) return false;
+  if (reached == 0) return true;
+  const Entry& e = impl_->plan.entries.at(static_cast<size_t>(reached) - 1);
+  return e.kind == EntryKind::native &&
+         impl_->plan.natives[static_cast<size_t>(e.index)].op->kind == ops::OpKind::kernel;
 }
 
 Location Executable::entry_where(int entry) const {

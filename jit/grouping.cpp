@@ -28,7 +28,7 @@ constexpr size_t kMaxReads = 20;
 
 class Grouper {
  public:
-  Grouper(const Prepared& p, bool fuse) : p_(p), fuse_(fuse) {}
+  Grouper(const Prepared& p, bool fuse, bool twins) : p_(p), fuse_(fuse), twins_(twins) {}
 
   Grouping run() {
     const size_t n = p_.g.nodes.size();
@@ -70,6 +70,7 @@ class Grouper {
     if (ops::is_native(kind)) home = fresh(GroupKind::native);
     if (home >= 0) {
       group(home).may_fail = kind == OpKind::scatter;
+      group(home).may_throw = twins_ && kind == OpKind::kernel;
       enter(home, i);
       return;
     }
@@ -474,7 +475,7 @@ class Grouper {
   }
 
   const Prepared& p_;
-  const bool fuse_;
+  const bool fuse_, twins_;
   Grouping r_;
   GroupOrder order_;
   std::vector<std::vector<int32_t>> reads_;  // per group: the roots that it reads from memory
@@ -483,6 +484,6 @@ class Grouper {
 
 }  // namespace
 
-Grouping group(const Prepared& p, bool fuse) { return Grouper(p, fuse).run(); }
+Grouping group(const Prepared& p, bool fuse, bool twins) { return Grouper(p, fuse, twins).run(); }
 
 }  // namespace tandem::jit

@@ -20,6 +20,7 @@ struct Group {
   uint32_t reduced = 0;        // axes of `space`, as bits; kernels walk the kept axes, then the reduced ones
   bool ordered = false;        // a node asks for the linear index: the kernel's order is the logical one
   bool may_fail = false;       // an index may be out of range
+  bool may_throw = false;      // a program's own kernel, whose twin runs on the host
   std::vector<int32_t> nodes;  // ascending
 
   bool is_kernel() const { return kind != GroupKind::product && kind != GroupKind::native; }
@@ -31,8 +32,8 @@ struct Grouping {
   std::vector<Axes> axes;         // per node of a kernel: of the sizes that it walks (see walked_sizes)
 };
 
-/// `fuse`: false gives every node a group of its own.
-Grouping group(const Prepared& p, bool fuse);
+/// `fuse`: false gives every node a group of its own. `twins`: own kernels run as their twins, on the host.
+Grouping group(const Prepared& p, bool fuse, bool twins = true);
 
 /// The sizes that a node walks: its result's; a reduction walks its operand's.
 const Dims& walked_sizes(const Graph& g, const Node& n);

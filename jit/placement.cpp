@@ -41,6 +41,7 @@ class Placer {
           if (v >= 0 && p_.value_class(v) == ValueClass::memory)
             add_before(r_.units, u, group_of_value(p_.root(v)));
       if (g_.groups[i].may_fail) r_.failing.push_back(static_cast<int32_t>(i));
+      if (g_.groups[i].may_throw) throwing_.push_back(static_cast<int32_t>(i));
     }
   }
 
@@ -94,7 +95,7 @@ class Placer {
   bool may_write(DirectWrite& w, int32_t input) const {
     const int32_t old = p_.g.inputs[at(input)].value;
     const Group& g = group(w.unit);
-    if (g.may_fail) return false;
+    if (g.may_fail || g.may_throw) return false;
     const Layout& target = p_.layout(old);
     if (!g.is_kernel() &&
         !(target.sizes == p_.g.type(w.value).sizes && is_contiguous(target.sizes, target.strides)))
@@ -115,6 +116,7 @@ class Placer {
         if (p_.layout(v).offset != 0 || read_strides(p_, g_, n, static_cast<int>(k)) != store) return false;
       }
     }
+    for (const int32_t f : throwing_) w.edges.emplace_back(f, w.unit);
     for (const int32_t f : r_.failing) {
       if (notable_node(p_, group(f)) < node_of(w.value))
         w.edges.emplace_back(f, w.unit);
@@ -171,11 +173,12 @@ class Placer {
     for (size_t i = g_.groups.size(); i < r_.units.size(); ++i) order_copy(static_cast<int32_t>(i));
   }
 
-  /// A copy to an input waits for ops before it that may fail; later ones wait for it, if it does not need
-  /// them.
+  /// A copy to an input waits for all that may throw and for ops before it that may fail; later ones of these
+  /// wait for it, if it does not need them.
   void order_copy(int32_t copy) {
     Unit& u = r_.units[at(copy)];
     const auto earlier = [&](int32_t f) { return notable_node(p_, group(f)) < node_of(u.copy.value); };
+    for (const int32_t f : throwing_) add_before(r_.units, u, f);
     for (const int32_t f : r_.failing)
       if (earlier(f)) add_before(r_.units, u, f);
     for (const int32_t f : r_.failing)
@@ -221,6 +224,7 @@ class Placer {
 
   const Prepared& p_;
   const Grouping& g_;
+  std::vector<int32_t> throwing_;  // groups that may throw: no input is written before they are done
   std::vector<int32_t>
       direct_;  // per value: the destination among its inputs that it is stored to at once, or -1
   Placement r_;

@@ -28,7 +28,8 @@ void Frame::begin(std::span<Tensor> arguments, ArgumentNames names) {
   ++counters_.calls;
   ++r_.calls;
   if (r_.branches.empty()) r_.branches.push_back(std::make_unique<Branch>());
-  recording_ = tape_live_ = failed_ = passthrough_ = external_history_ = ran_op_by_op_ = false;
+  recording_ = tape_live_ = failed_ = throws_again_ = passthrough_ = external_history_ = ran_op_by_op_ =
+      false;
   backward_ = -1;
   segment_start_ = 0;
   ended_.clear();
@@ -455,6 +456,11 @@ void Frame::end() {
 void Frame::abandon() noexcept {
   observe_nothing();
   SegmentEnd pending = pending_segment();
+  const auto tell = [&](const char* what) {
+    if (!throws_again_)
+      core::log(core::LogArea::trace, core::LogLevel::error,
+                std::string("while running what came before an exception: ") + what);
+  };
   if (!failed_ && !passthrough_ && on(Mechanism::abandon)) {
     try {
       const auto kept = [&](const SegmentEnd& s) {
@@ -467,8 +473,9 @@ void Frame::abandon() noexcept {
       if (open) need_tape();
       run_op_by_op(pending);
     } catch (const std::exception& error) {
-      core::log(core::LogArea::trace, core::LogLevel::error,
-                std::string("while running what came before an exception: ") + error.what());
+      tell(error.what());
+    } catch (...) {  // an own kernel's twin may throw anything
+      tell("what is no std::exception was thrown");
     }
   }
   extra_results_.insert(extra_results_.end(), pending.results.begin(), pending.results.end());

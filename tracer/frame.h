@@ -291,6 +291,7 @@ class Frame final : public eager::Interceptor {
   int32_t comparable_ = 0;
   int32_t segment_start_ = 0;  // linear index of the first event after the last segment's end
   bool running_ = false, recording_ = false, tape_live_ = false, failed_ = false;
+  bool throws_again_ = false;      // what ended the call, run op by op
   bool passthrough_ = false;       // the rest of this call runs op by op, unrecorded (R17)
   bool ran_op_by_op_ = false;      // a segment of this call
   bool external_history_ = false;  // an operand brought tape from before the call

@@ -248,19 +248,30 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
   const uint64_t first = drawn ? generator().advance(drawn) : generator().offset();
   fill_numbers(s, first);
 
-  int failed = 0;
+  const auto move_versions = [&] {
+    for (const VersionMove& m : s.moves) {
+      core::Storage& storage = *at(m.memory, arguments)->storage;
+      storage.version += m.count;
+      storage.changed_at = m.where;
+    }
+  };
+  int failed = 0, reached = 0;
   try {
-    failed = s.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data());
-  } catch (...) {  // on the CPU no memory, and nothing ran
-    if (s.device.type == DeviceType::cpu && drawn && generator().offset() == first + drawn)
+    failed = s.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data(), {},
+                               &reached);
+  } catch (...) {  // no memory, or an own kernel's twin threw: then nothing was written
+    if (s.executable->wrote_nothing(reached) && drawn && generator().offset() == first + drawn)
       generator().set_offset(first);
-    throw;
+    if (reached == 0) throw;
+    if (!s.executable->wrote_nothing(reached)) move_versions();
+    const Location where = s.executable->entry_where(reached - 1);
+    try {
+      throw;
+    } catch (const Error& e) {
+      fail_again(e, s.name_at(where, s.executable->entry_name(reached - 1)), where);
+    }
   }
-  for (const VersionMove& m : s.moves) {
-    core::Storage& storage = *at(m.memory, arguments)->storage;
-    storage.version += m.count;
-    storage.changed_at = m.where;
-  }
+  move_versions();
   if (failed) {
     const Location where = s.executable->entry_where(failed - 1);
     fail(s.name_at(where, s.executable->entry_name(failed - 1)) + ": index out of range", where);

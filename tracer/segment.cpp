@@ -326,14 +326,23 @@ void Frame::run_plan(const Plan& plan) {
   }
   void** output = scratch_.outputs.data();
   for (const Ref<core::Storage>& s : scratch_.storages) *output++ = s->data;
-  int failed = 0;
+  int failed = 0, reached = 0;
   try {
-    failed = plan.executable->run(plan.addresses.data(), scratch_.numbers.data(), scratch_.outputs.data());
+    failed = plan.executable->run(plan.addresses.data(), scratch_.numbers.data(), scratch_.outputs.data(), {},
+                                  &reached);
   } catch (...) {
-    // On the CPU no memory, and nothing ran. A device may have run a part, which must not happen twice.
-    failed_ = plan.device.type != DeviceType::cpu;
+    // No memory, or an own kernel's twin threw. What was written must not be written twice; else abandon()
+    // runs op by op what came before, until the twin throws once more.
+    failed_ = !plan.executable->wrote_nothing(reached);
+    throws_again_ = !failed_ && reached > 0;
     scratch_.storages.clear();
-    throw;
+    if (reached == 0) throw;
+    const Location at = plan.executable->entry_where(reached - 1);
+    try {
+      throw;
+    } catch (const Error& e) {
+      fail_again(e, name_at(at, plan.executable->entry_name(reached - 1)), at);
+    }
   }
   if (failed) {
     failed_ = true;

@@ -1,6 +1,9 @@
 // autograd::Function: classes with a gradient of their own.
 #include "tandem/eager/autograd_function.h"
 
+#include <array>
+#include <optional>
+
 #include "tests/catch.h"
 #include "tests/error_message.h"
 
@@ -94,7 +97,63 @@ struct Exponential : td::autograd::Function<Exponential> {  // saves its result
   static Tensor backward(Context& c, const TensorList& grads) { return grads[0] * c.saved()[0]; }
 };
 
+template <td::DType dtype>
+struct Other : td::autograd::Function<Other<dtype>> {  // a gradient of this dtype
+  static Tensor forward(Context&, const Tensor& x) { return x * 2.f; }
+  static Tensor backward(Context&, const TensorList& grads) { return (grads[0] * 2.f).to(dtype); }
+};
+
+struct Passes : td::autograd::Function<Passes> {  // an input comes back, without gradient
+  static TensorList forward(Context& c, const Tensor& x) {
+    c.mark_non_differentiable({x});
+    return {x, x * 2.f};
+  }
+  static Tensor backward(Context&, const TensorList& grads) { return grads[1] * 2.f; }
+};
+
+using td::autograd::hides_tensors;
+static_assert(hides_tensors<TensorList>() && hides_tensors<std::optional<Tensor>>() &&
+              hides_tensors<std::array<Tensor, 2>>() && hides_tensors<Tensor[2]>() &&
+              hides_tensors<std::pair<int, Tensor>>() && hides_tensors<std::tuple<int, TensorList>>() &&
+              hides_tensors<std::vector<std::optional<Tensor>>>() && hides_tensors<std::map<int, Tensor>>());
+static_assert(!hides_tensors<Tensor>() && !hides_tensors<double>() && !hides_tensors<std::string>() &&
+              !hides_tensors<std::vector<int>>() && !hides_tensors<std::optional<double>>() &&
+              !hides_tensors<td::Dims>() && !hides_tensors<std::tuple<>>() && !hides_tensors<int[3]>());
+
 }  // namespace
+
+TEST_CASE("autograd function: a gradient of another dtype becomes the argument's", "[eager]") {
+  const auto check = [](auto f, td::DType dtype) {
+    Tensor x = td::tensor({1.f, 2.f}).to(dtype).requires_grad_();
+    f(x).sum().backward();
+    CHECK(x.grad().dtype() == dtype);
+    CHECK(x.grad().to(td::float32).to_vector<float>() == std::vector<float>{2, 2});
+  };
+  check([](const Tensor& x) { return Other<td::float64>::apply(x); }, td::float32);
+  check([](const Tensor& x) { return Other<td::float16>::apply(x); }, td::float32);
+  check([](const Tensor& x) { return Other<td::float32>::apply(x); }, td::bfloat16);
+  check([](const Tensor& x) { return Other<td::float64>::apply(x * 1.f); }, td::float32);
+  CHECK_THAT(message([] {
+               Other<td::int64>::apply(leaf({1, 2})).sum().backward();
+             }),
+             Contains("the gradient of input 0 is int64, the input float32") &&
+                 Contains("autograd_function_test.cpp:"));
+  Tensor x = leaf({1, 2});  // differentiable through the cast
+  const Tensor g =
+      td::autograd::grad({{Other<td::float64>::apply(x).square().sum()}}, {{x}}, {}, true, true)[0];
+  CHECK(g.dtype() == td::float32);
+  CHECK(values(td::autograd::grad({{g.sum()}}, {{x}})[0]) == std::vector<float>{8, 8});
+}
+
+TEST_CASE("autograd function: an input that is marked and returned does not require grad", "[eager]") {
+  Tensor x = leaf({1, 2});
+  const TensorList r = Passes::apply(x);
+  CHECK_FALSE(r[0].requires_grad());
+  CHECK(r[0].impl()->data == x.impl()->data);
+  CHECK(x.requires_grad());
+  (r[0] * r[1]).sum().backward();
+  CHECK(values(x.grad()) == std::vector<float>{2, 4});
+}
 
 TEST_CASE("autograd function: forward and gradient are what the class says", "[eager]") {
   Tensor w = leaf({1, -2, 0.5}), v = leaf({1, -2, 0.5});

@@ -125,6 +125,32 @@ TEST_CASE("dlpack: both sides see changes; a copy sees none", "[eager]") {
   CHECK(values(copied) == std::vector<double>{0, 0, 0});
 }
 
+TEST_CASE("dlpack: what comes home is the storage that went out, with its versions", "[eager]") {
+  const Tensor base = td::arange(0, 24).reshape({4, 6}),
+               part = base.index({td::Slice{1, 3}, td::Slice{2, 5}});
+  Tensor home = td::from_dlpack(td::to_dlpack(part));
+  CHECK(home.impl()->storage == base.impl()->storage);
+  CHECK(home.impl()->offset == 8);
+  CHECK(values(home) == values(part));
+  Tensor w = td::ones({4, 6}).requires_grad_();
+  const Tensor loss = (w * base).sum();
+  home.add_(1.f);
+  CHECK_THAT(message([&] { loss.backward(); }), Contains("was changed in place"));
+  Tensor leaf = td::from_dlpack(td::to_dlpack(part)).requires_grad_();
+  (leaf * 2.f).sum().backward();
+  CHECK(values(leaf.grad())[0] == 2);
+  // A consumer may have written into the struct.
+  ManagedTensorVersioned* m = td::to_dlpack(base);
+  alignas(64) float other[24] = {5};
+  m->dl_tensor.data = other;
+  CHECK(td::from_dlpack(m).data<float>() == other);
+  m = td::to_dlpack(base);
+  m->dl_tensor.byte_offset = 4, m->dl_tensor.shape[0] = 1;
+  const Tensor moved = td::from_dlpack(m);
+  CHECK(moved.impl()->offset == 1);
+  CHECK(values(moved)[0] == 1);
+}
+
 TEST_CASE("dlpack: an exported value that backward needs keeps its version", "[eager]") {
   Tensor w = td::ones({2}).requires_grad_();
   const Tensor x = td::tensor({1.f, 2.f});

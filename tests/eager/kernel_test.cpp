@@ -86,6 +86,28 @@ TEST_CASE("kernel: numbers, several results, types that infer gives", "[eager]")
   CHECK(values(power(x, 3)) == std::vector<double>{1, 27, 8});
 }
 
+TEST_CASE("kernel: an integer arrives exactly", "[eager]") {
+  const td::Kernel second({.name = "second",
+                           .inputs = {"x", "n"},
+                           .outputs = {"y"},
+                           .cpu = [](const KernelCall& k) { *k.output<int64_t>() = *k.input<int64_t>(1); },
+                           .infer = [](std::span<const TensorType> in) { return std::vector{in[1]}; }});
+  constexpr int64_t kMax = std::numeric_limits<int64_t>::max(), kMin = std::numeric_limits<int64_t>::min();
+  for (const int64_t n :
+       {int64_t{9007199254740993}, int64_t{-9007199254740993}, int64_t{1} << 53, kMax, kMin})
+    CHECK(second(td::ones({1}), n).item<int64_t>() == n);
+}
+
+TEST_CASE("kernel: what the twin throws names the kernel and the line", "[eager]") {
+  const td::Kernel k({.name = "floats", .inputs = {"x"}, .outputs = {"y"}, .cpu = [](const KernelCall& c) {
+                        c.output<double>()[0] = c.input<float>()[0];
+                      }});
+  for (int i = 0; i < 2; ++i)
+    CHECK_THAT(message([&] { k(td::ones({1}, {.dtype = td::float64})); }),
+               Contains("floats: a kernel's twin: operand 0 is float64, asked for float32 at ") &&
+                   Contains("kernel_test.cpp:" + std::to_string(__LINE__ - 2)));
+}
+
 TEST_CASE("kernel: halves are their bits", "[eager]") {
   const td::Kernel copy(
       {.name = "copy_bits", .inputs = {"x"}, .outputs = {"y"}, .cpu = [](const KernelCall& k) {

@@ -227,6 +227,9 @@ TEST_CASE("user pointwise: a symbol that leaves its call is refused", "[eager]")
   CHECK_THAT(message([&] { td::pointwise([](auto x) { return x * *kept; }); }),
              Contains("pointwise: a symbol"));
   CHECK_THAT(message([&] { *kept + 1; }), Contains("pointwise: a symbol"));
+  CHECK_THAT(
+      message([] { td::pointwise([](auto x) { return x + 18446744073709551615ull; }); }),
+      Contains("integers beyond 2^53 cannot stand in a formula") && Contains("user_pointwise_test.cpp:"));
 }
 
 TEST_CASE("user pointwise: the same function and name are the same op", "[eager]") {

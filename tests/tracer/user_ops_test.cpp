@@ -27,6 +27,53 @@ const td::Kernel& doubled() {
   return k;
 }
 
+/// Doubles, and throws where the first element is negative.
+const td::Kernel& picky() {
+  static const td::Kernel k(
+      {.name = "picky", .inputs = {"x"}, .outputs = {"y"}, .cpu = [](const td::KernelCall& c) {
+         if (c.input<float>()[0] < 0) td::fail("negative");
+         for (int64_t i = 0; i < c.in_sizes()[0]; ++i) c.output<float>()[i] = 2 * c.input<float>()[i];
+       }});
+  return k;
+}
+
+struct Stop {};  // no std::exception
+
+const td::Kernel& stopping() {
+  static const td::Kernel k(
+      {.name = "stopping", .inputs = {"x"}, .outputs = {"y"}, .cpu = [](const td::KernelCall& c) {
+         if (c.input<float>()[0] < 0) throw Stop();
+         c.output<float>()[0] = c.input<float>()[0];
+       }});
+  return k;
+}
+
+/// What five calls of `body(state, argument, kept)` leave, the one at `bad` (and the last) with a negative
+/// argument.
+template <class Body>
+Values after_throws(Body body, bool traced, int bad, td::TraceOptions options = {}) {
+  Values out;
+  Tensor s = td::zeros({3}), t = td::ones({3}), kept;
+  const auto f = [&](Tensor a) { return body(s, t, a, kept); };
+  auto step = td::trace(f, options);
+  td::manual_seed(3);
+  for (int i = 0; i < 6; ++i) {
+    const Tensor a = td::full({3}, i == bad || i == 5 ? -1.0 : 1.0 + i);
+    bool threw = false;
+    try {
+      append(out, traced ? step(a) : f(a));
+    } catch (const td::Error& e) {
+      threw = true;
+      CHECK_THAT(e.what(), Contains("picky: negative at ") && Contains("user_ops_test.cpp:"));
+    }
+    CHECK(threw == (i == bad || i == 5));
+    append(out, s), append(out, t);
+    if (kept.defined()) append(out, kept);
+  }
+  append(out, td::rand({3}));
+  return out;
+}
+
 }  // namespace
 
 TEST_CASE("user ops: a formula fuses with its neighbours, and another number compiles nothing", "[tracer]") {
@@ -136,6 +183,103 @@ TEST_CASE("user ops: a kernel is one entry of the plan, frozen too, and cannot b
   CHECK_THAT(message([&] { frozen.save(folder / "k.tandem"); }),
              Contains("save: ") && Contains("\"doubled\" is a kernel of this program's own") &&
                  Contains("user_ops_test.cpp:"));
+}
+
+TEST_CASE("user ops: a twin that throws leaves what eager mode leaves", "[tracer]") {
+  const auto check = [](const char* what, auto body) {
+    for (const int bad : {0, 1, 3})
+      for (const int verify : {0, -1}) {
+        INFO(what << ", call " << bad << ", verify " << verify);
+        CHECK(equal_bits(after_throws(body, true, bad, {.verify = verify}), after_throws(body, false, bad)));
+      }
+  };
+  check("writes before and after", [](Tensor s, Tensor, Tensor a, Tensor& kept) {
+    kept = a * 3.f;
+    s.add_(1.f);
+    Tensor r = picky()(a);
+    s.add_(10.f);
+    return r;
+  });
+  check("two writes, one of them the twin's result", [](Tensor s, Tensor t, Tensor a, Tensor&) {
+    t.mul_(2.f);
+    s.copy_(picky()(a + td::rand({3}) * 0.f));
+    t.add_(s);
+    return t.sum({0});
+  });
+  check("the twin reads what was written", [](Tensor s, Tensor t, Tensor a, Tensor&) {
+    s.copy_(a);
+    t.add_(1.f);
+    Tensor r = picky()(s);
+    t.add_(r);
+    return r + t;
+  });
+  check("two twins and a read between", [](Tensor s, Tensor t, Tensor a, Tensor& kept) {
+    s.add_(picky()(td::abs(a)));
+    if (s.sum().item<float>() < 0) s.zero_();
+    t.add_(a);
+    kept = t * 3.f;
+    t.add_(picky()(a));
+    return t * 2.f;
+  });
+}
+
+TEST_CASE("user ops: what a twin throws goes through as it is", "[tracer]") {
+  Tensor s = td::zeros({1});
+  auto step = td::trace([&](Tensor a) {
+    s.add_(1.f);
+    return stopping()(a);
+  });
+  for (int i = 0; i < 4; ++i) {
+    if (i == 2)
+      CHECK_THROWS_AS(step(td::full({1}, -1.0)), Stop);
+    else
+      step(td::ones({1}));
+    CHECK(s.item<float>() == static_cast<float>(i + 1));
+  }
+}
+
+TEST_CASE("user ops: a frozen call whose twin throws changes nothing", "[tracer]") {
+  Tensor s = td::zeros({3});
+  auto step = td::trace([&](Tensor a) {
+    s.add_(1.f);
+    Tensor r = picky()(a + td::rand({3}) * 0.f);
+    s.add_(10.f);
+    return r;
+  });
+  const Tensor a = td::ones({3});
+  for (int i = 0; i < 3; ++i) step(a);
+  auto frozen = step.freeze();
+  const int line = __LINE__ - 7;
+  for (int i = 0; i < 3; ++i) {
+    const Values before = s.to_vector<float>();
+    const uint64_t offset = td::default_generator().offset();
+    CHECK_THAT(message([&] { frozen(a * -1.f); }),
+               Contains("picky: negative at ") && Contains("user_ops_test.cpp:" + std::to_string(line)));
+    CHECK(s.to_vector<float>() == before);
+    CHECK(td::default_generator().offset() == offset);
+    frozen(a);
+    CHECK(s.to_vector<float>()[0] == before[0] + 11);
+  }
+}
+
+TEST_CASE("user ops: a round trip through dlpack is known to share memory", "[tracer]") {
+  for (const bool old : {false, true}) {
+    Values results[2];
+    for (const bool traced : {false, true}) {
+      Tensor x = td::zeros({4});
+      const Tensor y =
+          old ? td::from_dlpack(td::to_dlpack_unversioned(x)) : td::from_dlpack(td::to_dlpack(x));
+      auto step = wrapped(traced, [&](Tensor a) {
+        x.add_(a);
+        Tensor r = y * 2.f;
+        x.add_(a);
+        return r;
+      });
+      for (int i = 0; i < 4; ++i) append(results[traced], step(td::ones({4})));
+    }
+    CHECK(equal_bits(results[0], results[1]));
+    CHECK(results[0][4] == 6);
+  }
 }
 
 TEST_CASE("user ops: a result that another library holds is never written over", "[tracer]") {
