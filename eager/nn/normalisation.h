@@ -28,38 +28,31 @@ class RunningNorm : public Module {
                   Location where) const;
 };
 
-/// Statistics over the batch while training, the running ones in evaluation.
+/// Statistics over the batch while training, the running ones in evaluation. Of x (N, C, ...).
 class BatchNorm : public RunningNorm {
  protected:
   using RunningNorm::RunningNorm;
   Tensor normalised(const Tensor& x, Location where) const;
 };
-/// Of x (N, C) or (N, C, L).
-class BatchNorm1d : public BatchNorm {
+/// With so many spatial axes; with one or none where that is 1.
+template <int kAxes>
+class BatchNormOver : public BatchNorm {
  public:
-  explicit BatchNorm1d(int64_t num_features, double eps = 1e-5, std::optional<double> momentum = 0.1,
-                       bool affine = true, bool track_running_stats = true, TensorOptions options = {},
-                       Location where = Location::here())
-      : BatchNorm("BatchNorm1d", num_features, eps, momentum, affine, track_running_stats, options, where) {}
+  explicit BatchNormOver(int64_t num_features, double eps = 1e-5, std::optional<double> momentum = 0.1,
+                         bool affine = true, bool track_running_stats = true, TensorOptions options = {},
+                         Location where = Location::here())
+      : BatchNorm(kName, num_features, eps, momentum, affine, track_running_stats, options, where) {}
   Tensor forward(const Tensor& x, Location where = Location::here()) const {
-    check_rank(x, 2, 3, 0, "BatchNorm1d", where);
+    check_rank(x, kAxes == 1 ? 2 : kAxes + 2, kAxes + 2, 0, kName, where);
     return normalised(x, where);
   }
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
+
+ private:
+  static constexpr const char* kName = kAxes == 1 ? "BatchNorm1d" : "BatchNorm2d";
 };
-/// Of x (N, C, H, W).
-class BatchNorm2d : public BatchNorm {
- public:
-  explicit BatchNorm2d(int64_t num_features, double eps = 1e-5, std::optional<double> momentum = 0.1,
-                       bool affine = true, bool track_running_stats = true, TensorOptions options = {},
-                       Location where = Location::here())
-      : BatchNorm("BatchNorm2d", num_features, eps, momentum, affine, track_running_stats, options, where) {}
-  Tensor forward(const Tensor& x, Location where = Location::here()) const {
-    check_rank(x, 4, 4, 0, "BatchNorm2d", where);
-    return normalised(x, where);
-  }
-  Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
-};
+using BatchNorm1d = BatchNormOver<1>;
+using BatchNorm2d = BatchNormOver<2>;
 
 /// Statistics of each channel of each example; running ones, if tracked, are used in evaluation. Neither
 /// affine nor tracked unless said.
@@ -68,34 +61,25 @@ class InstanceNorm : public RunningNorm {
   using RunningNorm::RunningNorm;
   Tensor normalised(const Tensor& x, int rank, Location where) const;
 };
-/// Of x (N, C, L) or (C, L).
-class InstanceNorm1d : public InstanceNorm {
+/// Of x (N, C, ...) or (C, ...) with so many spatial axes.
+template <int kAxes>
+class InstanceNormOver : public InstanceNorm {
  public:
-  explicit InstanceNorm1d(int64_t num_features, double eps = 1e-5, std::optional<double> momentum = 0.1,
-                          bool affine = false, bool track_running_stats = false, TensorOptions options = {},
-                          Location where = Location::here())
-      : InstanceNorm("InstanceNorm1d", num_features, eps, momentum, affine, track_running_stats, options,
-                     where) {}
+  explicit InstanceNormOver(int64_t num_features, double eps = 1e-5, std::optional<double> momentum = 0.1,
+                            bool affine = false, bool track_running_stats = false, TensorOptions options = {},
+                            Location where = Location::here())
+      : InstanceNorm(kName, num_features, eps, momentum, affine, track_running_stats, options, where) {}
   Tensor forward(const Tensor& x, Location where = Location::here()) const {
-    check_rank(x, 3, 2, 2, "InstanceNorm1d", where);
-    return normalised(x, 3, where);
+    check_rank(x, kAxes + 2, kAxes + 1, kAxes + 1, kName, where);
+    return normalised(x, kAxes + 2, where);
   }
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
+
+ private:
+  static constexpr const char* kName = kAxes == 1 ? "InstanceNorm1d" : "InstanceNorm2d";
 };
-/// Of x (N, C, H, W) or (C, H, W).
-class InstanceNorm2d : public InstanceNorm {
- public:
-  explicit InstanceNorm2d(int64_t num_features, double eps = 1e-5, std::optional<double> momentum = 0.1,
-                          bool affine = false, bool track_running_stats = false, TensorOptions options = {},
-                          Location where = Location::here())
-      : InstanceNorm("InstanceNorm2d", num_features, eps, momentum, affine, track_running_stats, options,
-                     where) {}
-  Tensor forward(const Tensor& x, Location where = Location::here()) const {
-    check_rank(x, 4, 3, 3, "InstanceNorm2d", where);
-    return normalised(x, 4, where);
-  }
-  Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
-};
+using InstanceNorm1d = InstanceNormOver<1>;
+using InstanceNorm2d = InstanceNormOver<2>;
 
 /// Over each of num_groups groups of channels of x (N, C, ...).
 class GroupNorm : public Module {

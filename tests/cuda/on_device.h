@@ -13,6 +13,14 @@ namespace tandem::test {
 
 inline constexpr Device kCuda{DeviceType::cuda, 0};
 
+/// A network to train: a product, a row kernel, draws, a product.
+struct SmallNet : nn::Module {
+  nn::Linear hidden = child<nn::Linear>("hidden", 16, 32);
+  nn::LayerNorm norm = child<nn::LayerNorm>("norm", 32);
+  nn::Linear out = child<nn::Linear>("out", 32, 10);
+  Tensor forward(const Tensor& x) { return out(dropout(relu(norm(hidden(x))), 0.25)); }
+};
+
 /// A test that needs a device fails without one: it is only run where there should be one.
 inline void need_device() {
   if (!cuda::is_available()) FAIL(cuda::why_not_available());

@@ -7,15 +7,8 @@ using td::Tensor;
 
 namespace {
 
-struct Mlp : td::nn::Module {
-  td::nn::Linear hidden = child<td::nn::Linear>("hidden", 16, 32);
-  td::nn::LayerNorm norm = child<td::nn::LayerNorm>("norm", 32);
-  td::nn::Linear out = child<td::nn::Linear>("out", 32, 10);
-  Tensor forward(const Tensor& x) { return out(td::dropout(td::relu(norm(hidden(x))), 0.25)); }
-};
-
 struct Training {
-  Mlp net;
+  SmallNet net;
   std::unique_ptr<td::optim::AdamW> opt;
   explicit Training(td::Device device) {
     net.to(device);

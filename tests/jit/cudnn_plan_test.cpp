@@ -9,11 +9,13 @@
 #include "tandem/core/cuda/libraries.h"
 #include "tandem/core/error.h"
 #include "tests/catch.h"
+#include "tests/jit/cudnn_shapes.h"
 
 using tandem::Dims;
 using tandem::DType;
 using tandem::cuda::Cudnn;
 using namespace tandem::jit;
+using namespace tandem::test;
 
 namespace {
 
@@ -49,41 +51,6 @@ bool find(CudnnTarget* target, CudnnDescriptor* device) {
   return true;
 }
 
-struct Axes {
-  int64_t in, kernel, pad, stride, dilation;
-};
-struct Case {
-  int64_t batch, channels, outputs, groups;
-  std::vector<Axes> axes;
-};
-
-Dims strides_for(const Dims& sizes, bool channels_last) {
-  Dims out = tandem::contiguous_strides(sizes);
-  if (!channels_last) return out;
-  int64_t step = sizes[1];
-  out[1] = 1;
-  for (int d = sizes.rank() - 1; d >= 2; --d) out[d] = step, step *= sizes[d];
-  out[0] = step;
-  return out;
-}
-
-CudnnShape shape_of(const Case& c, CudnnDirection direction, DType dtype, bool channels_last) {
-  CudnnShape s;
-  s.direction = direction;
-  s.dtype = dtype;
-  s.groups = c.groups;
-  s.x = {c.batch, c.channels}, s.w = {c.outputs, c.channels / c.groups}, s.y = {c.batch, c.outputs};
-  for (const Axes& a : c.axes) {
-    s.x.push_back(a.in);
-    s.w.push_back(a.kernel);
-    s.y.push_back((a.in + 2 * a.pad - a.dilation * (a.kernel - 1) - 1) / a.stride + 1);
-    s.pads.push_back(a.pad), s.strides.push_back(a.stride), s.dilations.push_back(a.dilation);
-  }
-  s.x_strides = strides_for(s.x, channels_last), s.w_strides = strides_for(s.w, channels_last);
-  s.y_strides = strides_for(s.y, channels_last);
-  return s;
-}
-
 const Case kCases[] = {
     {8, 32, 64, 1, {{28, 3, 1, 1, 1}, {28, 3, 1, 1, 1}}},
     {64, 1, 32, 1, {{28, 3, 0, 1, 1}, {28, 3, 0, 1, 1}}},
@@ -108,15 +75,15 @@ TEST_CASE("cudnn plans: the library has an engine that we take for every directi
   for (const CudnnDirection direction :
        {CudnnDirection::forward, CudnnDirection::input, CudnnDirection::weight})
     for (const DType dtype : {DType::float32, DType::float16, DType::bfloat16})
-      for (const bool channels_last : {false, true})
+      for (const Memory memory : {Memory::rows, Memory::channels_last})
         for (const int64_t alignment : {int64_t{16}, tandem::itemsize(dtype)})
           for (const Case& c : kCases) {
             if (dtype == DType::bfloat16 && alignment < 16) continue;  // as float16
-            CudnnShape s = shape_of(c, direction, dtype, channels_last);
+            CudnnShape s = shape_of(c, direction, dtype, memory);
             for (const bool tf32 : {false, true}) {
               if (tf32 && dtype != DType::float32) continue;
               s.tf32 = tf32;
-              CAPTURE(to_string(s), channels_last, alignment);
+              CAPTURE(to_string(s), alignment);
               std::string why;
               const auto plan = CudnnPlan::make(target, s, alignment, &why);
               CAPTURE(why);
@@ -140,8 +107,8 @@ TEST_CASE("cudnn plans: a large convolution of halves uses tensor cores", "[cuda
   for (const CudnnDirection direction :
        {CudnnDirection::forward, CudnnDirection::input, CudnnDirection::weight}) {
     std::string why;
-    const auto plan =
-        CudnnPlan::make(target, shape_of(kCases[0], direction, DType::bfloat16, true), 16, &why);
+    const auto plan = CudnnPlan::make(
+        target, shape_of(kCases[0], direction, DType::bfloat16, Memory::channels_last), 16, &why);
     CAPTURE(why);
     REQUIRE(plan);
     CHECK(has(*plan, Cudnn::Note::tensor_core));
@@ -152,7 +119,7 @@ TEST_CASE("cudnn plans: sizes that do not fit are refused in the library's words
   CudnnTarget target;
   CudnnDescriptor device;
   if (!find(&target, &device)) return;
-  CudnnShape s = shape_of(kCases[0], CudnnDirection::forward, DType::float32, false);
+  CudnnShape s = shape_of(kCases[0], CudnnDirection::forward, DType::float32);
   s.y[3] += 1;
   std::string why;
   CHECK_THROWS_WITH(CudnnPlan::make(target, s, 16, &why),
