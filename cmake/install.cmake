@@ -6,7 +6,7 @@ install(TARGETS tandem ${TANDEM_LIBRARIES} EXPORT tandem-targets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 set_target_properties(${TANDEM_LIBRARIES} PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(FILES tandem.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem OPTIONAL)
-foreach(folder core ops jit eager tracer)
+foreach(folder core ops jit eager tracer io)
   install(DIRECTORY ${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem
     FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "*.inc")
 endforeach()
