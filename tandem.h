@@ -16,4 +16,6 @@
 #include "tandem/eager/save.h"
 #include "tandem/eager/scalars.h"
 #include "tandem/eager/warmup.h"
+#include "tandem/io/metrics.h"
+#include "tandem/io/tensorboard.h"
 #include "tandem/tracer/trace.h"

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "samples/cli.h"
+#include "samples/run_folder.h"
 #include "tandem/core/io/file.h"
 
 namespace td = tandem;
@@ -191,7 +192,10 @@ int run(int argc, char** argv) {
   const std::string save = options.text("save", "", "also save the model to this file");
   const std::string profile =
       options.text("profile", "", "also time the ops of the last 20 steps: a Chrome trace");
+  samples::RunFolder folder(options);
   options.done();
+  if (s.seconds > 0 && folder.active())
+    options.stop("--seconds makes a rate by the clock, which --out cannot go on with");
   if (mode != "eager" && mode != "traced") options.stop("--mode is eager or traced, not '" + mode + "'");
   for (const long n : {s.steps, s.batch, s.context, s.layers, s.width, s.heads, s.evaluations})
     if (n < 1) options.stop("sizes and counts must be at least 1");
@@ -222,15 +226,28 @@ int run(int argc, char** argv) {
   const Step loss = traced ? Step(td::trace(loss_body, {.name = "loss"})) : Step(loss_body);
 
   using Clock = std::chrono::steady_clock;
+  td::Generator pieces(static_cast<uint64_t>(s.seed));
+  const td::Checkpoint parts{.module = &net,
+                             .optimizer = &opt,
+                             .generators = {{"default", &td::default_generator()}, {"pieces", &pieces}}};
+  td::Metadata fixed = {{"lr", std::to_string(s.lr)}};
+  for (const auto& [name, value] : {std::pair("steps", s.steps),
+                                    {"batch", s.batch},
+                                    {"context", s.context},
+                                    {"layers", s.layers},
+                                    {"width", s.width},
+                                    {"heads", s.heads},
+                                    {"seed", s.seed}})
+    fixed.emplace_back(name, std::to_string(value));
+  const long start = folder.start(fixed, parts);
   const auto begin = Clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
   const double cpu_begin = cpu_seconds();
   const long every = std::max(s.steps / s.evaluations, 1L);
-  samples::Progress progress(mode, (s.steps + every - 1) / every, every);
-  td::Generator pieces(static_cast<uint64_t>(s.seed));
+  samples::Progress progress(mode, (s.steps + every - 1) / every - start / every, every);
   std::optional<td::Profile> timed;
   double train_loss = 0, step_s = 0;
-  long done = 0, seen = 0;
+  long done = start, seen = 0;
   for (; done < s.steps; ++done) {
     const double way = static_cast<double>(done) / static_cast<double>(s.steps);
     const double by_time = s.seconds > 0 ? elapsed() / s.seconds : 0;
@@ -247,9 +264,12 @@ int run(int argc, char** argv) {
     ++seen;
     progress.step();
     if ((done + 1) % every != 0 && done + 1 != s.steps) continue;
+    const double mean = train_loss / static_cast<double>(seen);
+    const double validation = evaluate(net, loss, text.valid, s, 64);
+    folder.log(done + 1, {{"loss", mean}, {"validation", validation}, {"lr", opt.lr()}});
+    folder.save(done + 1, parts);
     char line[96];
-    std::snprintf(line, sizeof line, "loss %.4f, validation %.4f, %.0f s",
-                  train_loss / static_cast<double>(seen), evaluate(net, loss, text.valid, s, 64), elapsed());
+    std::snprintf(line, sizeof line, "loss %.4f, validation %.4f, %.0f s", mean, validation, elapsed());
     progress.epoch(line);
     train_loss = 0, seen = 0;
   }
@@ -259,7 +279,7 @@ int run(int argc, char** argv) {
   const double valid = evaluate(net, loss, text.valid, s, windows);
   const double train = evaluate(net, loss, text.train, s, windows);
   std::printf("%s: %ld steps in %.1f s (%.1f s of processor time), %.1f steps/s\n", mode.c_str(), done, wall,
-              cpu, static_cast<double>(done) / step_s);
+              cpu, static_cast<double>(done - start) / step_s);
   std::printf("loss in nats a character: training %.4f, validation %.4f\n", train, valid);
   if (!save.empty()) td::save(save, net, {{"validation", std::to_string(valid)}});
   if (s.write > 0) std::printf("\n%s\n", written(net, text, s).c_str());

@@ -1,5 +1,5 @@
 // Trains a small convolutional network on MNIST's images, each step traced: loss, accuracy on images that it
-// never saw, time per step.
+// never saw, time per step. With --out each epoch is logged and saved, and --resume goes on.
 #include <tandem/tandem.h>
 
 #include <chrono>
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "samples/cli.h"
+#include "samples/run_folder.h"
 
 namespace td = tandem;
 
@@ -87,6 +88,7 @@ int run(int argc, char** argv) {
   const std::string device = options.text("device", "cpu", "where to train: cpu, cuda or cuda:1");
   const std::string mode = options.text("mode", "traced", "how to run a step: traced or eager");
   const std::string save = options.text("save", "", "write the trained model to this file");
+  samples::RunFolder folder(options);
   options.done();
   if (data.empty()) options.stop("--data is needed");
   if (epochs < 1 || batch < 1) options.stop("--epochs and --batch must be at least 1");
@@ -115,24 +117,38 @@ int run(int argc, char** argv) {
     return loss;
   };
   auto traced = td::trace(body, {.name = "train_step"});
-  samples::Progress progress("mnist_cnn", epochs, loader.size());
+  const td::Checkpoint parts{
+      .module = &net,
+      .optimizer = &opt,
+      .scheduler = &schedule,
+      .generators = {{"default", &td::default_generator()}, {"loader", &loader.generator()}}};
+  const long done = folder.start({{"epochs", std::to_string(epochs)},
+                                  {"batch", std::to_string(batch)},
+                                  {"seed", std::to_string(seed)},
+                                  {"lr", std::to_string(lr)}},
+                                 parts);
+  samples::Progress progress("mnist_cnn", epochs - done, loader.size());
   const auto start = std::chrono::steady_clock::now();
-  for (long epoch = 0; epoch < epochs; ++epoch) {
+  for (long epoch = done; epoch < epochs; ++epoch) {
     double sum = 0;
     for (auto [x, y] : loader) {
       sum += (mode == "traced" ? traced(x, y) : body(x, y)).item<double>();
       progress.step();
     }
+    const double loss = sum / static_cast<double>(std::max<int64_t>(loader.size(), 1));
+    if (folder.active())
+      folder.log(epoch + 1, {{"loss", loss}, {"accuracy", accuracy(net, mnist.test)}, {"lr", opt.lr()}});
     schedule.step();
+    folder.save(epoch + 1, parts);
     char text[64];
-    std::snprintf(text, sizeof text, "loss %.4f",
-                  sum / static_cast<double>(std::max<int64_t>(loader.size(), 1)));
+    std::snprintf(text, sizeof text, "loss %.4f", loss);
     progress.epoch(text);
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const double reached = accuracy(net, mnist.test);
   std::printf("%.1f s, %.2f ms a step\naccuracy %.4f\n", seconds,
-              1e3 * seconds / static_cast<double>(std::max<int64_t>(epochs * loader.size(), 1)), reached);
+              1e3 * seconds / static_cast<double>(std::max<int64_t>((epochs - done) * loader.size(), 1)),
+              reached);
   if (!save.empty()) td::save(save, net, {{"accuracy", std::to_string(reached)}});
   return 0;
 }

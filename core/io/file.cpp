@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <system_error>
 #include <utility>
 
@@ -48,6 +49,17 @@ std::string resolved(const std::string& path) {
   return result;
 }
 
+/// All of `bytes`; false, and errno, if they cannot be written.
+bool write_all(int fd, ByteSpan bytes) {
+  while (!bytes.empty()) {
+    const size_t most = std::min<size_t>(bytes.size(), size_t{1} << 30);
+    const ssize_t n = retried([&] { return ::write(fd, bytes.data(), most); });
+    if (n < 0) return false;
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+  return true;
+}
+
 /// The new file beside the old one; removed unless it was renamed.
 class TemporaryFile {
  public:
@@ -79,12 +91,7 @@ class TemporaryFile {
   TemporaryFile& operator=(const TemporaryFile&) = delete;
 
   void write(ByteSpan bytes) {
-    while (!bytes.empty()) {
-      const size_t most = std::min<size_t>(bytes.size(), size_t{1} << 30);
-      const ssize_t n = retried([&] { return ::write(fd_, bytes.data(), most); });
-      if (n < 0) fail_system("write_file: cannot write", target_, errno, where_);
-      bytes = bytes.subspan(static_cast<size_t>(n));
-    }
+    if (!write_all(fd_, bytes)) fail_system("write_file: cannot write", target_, errno, where_);
   }
 
   void become_target() {
@@ -166,6 +173,35 @@ void write_file_atomic(const std::string& path, std::span<const ByteSpan> pieces
 void write_file_atomic(const std::string& path, const std::string& bytes, Location where) {
   const ByteSpan piece = bytes_of(bytes);
   write_file_atomic(path, std::span(&piece, 1), where);
+}
+
+AppendFile::AppendFile(const std::string& path, Open open, Location where) : path_(path) {
+  const int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | (open == Open::new_only ? O_EXCL : 0);
+  // Without O_NONBLOCK, opening a pipe would wait for a reader before it could be refused.
+  fd_ = retried([&] { return ::open(path.c_str(), flags | O_NONBLOCK, 0666); });
+  if (fd_ < 0) fail_system("append: cannot open", path, errno, where);
+  struct stat status {};
+  if (fstat(fd_, &status) == 0 && S_ISREG(status.st_mode)) return;
+  close(fd_);
+  fail("append: \"" + path + "\" is not a regular file", where);
+}
+
+AppendFile::~AppendFile() { close(fd_); }
+
+void AppendFile::append(const std::string& bytes, Location where) {
+  struct stat before {};
+  if (fstat(fd_, &before) == 0 && write_all(fd_, bytes_of(bytes))) return;
+  const int code = errno;
+  if (retried([&] { return ftruncate(fd_, before.st_size); }) != 0)
+    fail_system("append: cannot take back a part that was written to", path_, code, where);
+  fail_system("append: cannot write", path_, code, where);
+}
+
+void make_folders(const std::string& path, Location where) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error || !std::filesystem::is_directory(path, error))
+    fail_system("cannot make the folder", path, error ? error.value() : ENOTDIR, where);
 }
 
 }  // namespace tandem::core

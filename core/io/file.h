@@ -1,6 +1,7 @@
 // Whole files: read with clear errors, and replaced in one step, so that a reader or a crash sees the old or
-// the new file. Nothing is held open between calls, except by an InputFile, which its owner closes. Any
-// thread; two writers of one file each leave a whole one, the last stays.
+// the new file; and files that grow. Nothing is held open between calls, except by an InputFile or an
+// AppendFile, which its owner closes. Any thread; two writers of one file each leave a whole one, the last
+// stays; an AppendFile is used by one thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -51,5 +52,27 @@ std::string read_file(const std::string& path, int64_t max_bytes = kMaxFileBytes
 /// symbolic link stays one.
 void write_file_atomic(const std::string& path, std::span<const ByteSpan> pieces, Location where = {});
 void write_file_atomic(const std::string& path, const std::string& bytes, Location where = {});
+
+/// A file that grows at its end, for logs. What one append() was given is all there or, after an Error, not
+/// at all; a process killed meanwhile leaves some of it. It reaches the disk when the system writes it back.
+class AppendFile {
+ public:
+  enum class Open : uint8_t { append, new_only };
+  /// Makes the file if it is missing; with new_only that it is there already is an Error.
+  explicit AppendFile(const std::string& path, Open open = Open::append, Location where = {});
+  ~AppendFile();
+  AppendFile(const AppendFile&) = delete;
+  AppendFile& operator=(const AppendFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  void append(const std::string& bytes, Location where = {});
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
+/// Makes a folder and those above it, where they are missing.
+void make_folders(const std::string& path, Location where = {});
 
 }  // namespace tandem::core

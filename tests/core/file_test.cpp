@@ -197,3 +197,58 @@ TEST_CASE("a process killed at any point of a save leaves a file that loads", "[
   CHECK(interrupted > 0);  // else no kill fell into a save and the test shows nothing
   CHECK(replaced > 0);
 }
+
+TEST_CASE("a file grows by what is appended", "[file]") {
+  ScratchFolder folder;
+  const std::string path = folder / "log";
+  {
+    AppendFile file(path, AppendFile::Open::new_only);
+    file.append("one\n");
+    file.append("");
+    file.append("two\n");
+    CHECK(read_file(path) == "one\ntwo\n");
+    CHECK_THROWS_WITH(AppendFile(path, AppendFile::Open::new_only), Contains("cannot open \"" + path + "\""));
+  }
+  AppendFile(path).append("three\n");
+  CHECK(read_file(path) == "one\ntwo\nthree\n");
+  CHECK_THROWS_WITH(AppendFile(folder.path()), Contains("cannot open"));
+  CHECK_THROWS_WITH(AppendFile(folder / "none/log"), Contains("No such file"));
+  CHECK_THROWS_WITH(AppendFile("/dev/null"), Contains("is not a regular file"));
+}
+
+TEST_CASE("what cannot be appended whole leaves the file as it was", "[file]") {
+  ScratchFolder folder;
+  AppendFile file(folder / "log");
+  file.append("12345");
+  struct sigaction ignore {
+  }, before{};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGXFSZ, &ignore, &before);
+  rlimit old{};
+  getrlimit(RLIMIT_FSIZE, &old);
+  const rlimit small{8, old.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  std::string told;
+  try {
+    file.append("6789abc");
+  } catch (const Error& e) {
+    told = e.what();
+  }
+  const std::string left = read_file(folder / "log");
+  setrlimit(RLIMIT_FSIZE, &old);
+  sigaction(SIGXFSZ, &before, nullptr);
+  CHECK(told.find("append: cannot write \"" + (folder / "log") + "\"") == 0);
+  CHECK(left == "12345");
+  file.append("6789abc");
+  CHECK(read_file(folder / "log") == "123456789abc");
+}
+
+TEST_CASE("folders are made with those above them", "[file]") {
+  ScratchFolder folder;
+  make_folders(folder / "a/b/c");
+  make_folders(folder / "a/b/c");
+  CHECK(std::filesystem::is_directory(folder / "a/b/c"));
+  folder.put("plain", "x");
+  CHECK_THROWS_WITH(make_folders(folder / "plain"), Contains("cannot make the folder"));
+  CHECK_THROWS_WITH(make_folders(folder / "plain/below"), Contains("cannot make the folder"));
+}
