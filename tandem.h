@@ -3,6 +3,7 @@
 
 #include "tandem/core/cuda/cuda.h"
 #include "tandem/core/cuda/streams.h"
+#include "tandem/core/memory.h"
 #include "tandem/eager/autograd.h"
 #include "tandem/eager/autograd_function.h"
 #include "tandem/eager/checkpoint.h"

@@ -201,6 +201,11 @@ AllocatorStats allocator_stats() {
   return stats;
 }
 
+void reset_peak_bytes() noexcept {
+  settle_live();
+  peak_.store(live_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+}
+
 void empty_cache() noexcept {
   for (int c = 0; c < kClassCount; ++c) release_list(c);
   release_impls();

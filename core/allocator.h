@@ -22,6 +22,8 @@ struct AllocatorStats {
 /// Figures of this thread's lists, and of all threads where said. Large blocks only are counted in live and
 /// peak.
 AllocatorStats allocator_stats();
+/// peak_bytes begins again at live_bytes.
+void reset_peak_bytes() noexcept;
 /// Returns this thread's cached blocks to the system.
 void empty_cache() noexcept;
 

@@ -1,8 +1,14 @@
 #include "tandem/core/env.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
 
 namespace tandem::core {
 
@@ -91,6 +97,26 @@ bool dumps(const char* what) {
   const std::string& setting = environment().dump;
   const std::string kinds = ',' + setting.substr(0, setting.find(':')) + ',';
   return kinds.find(',' + std::string(what) + ',') != std::string::npos;
+}
+
+void dump(const char* what, const std::string& text) {
+  if (!dumps(what)) return;
+  const std::string& setting = environment().dump;
+  const size_t colon = setting.find(':');
+  if (colon == std::string::npos) {
+    const std::string whole = std::string("--- ") + what + '\n' + text + '\n';
+    std::fwrite(whole.data(), 1, whole.size(), stderr);
+    return;
+  }
+  static std::atomic<int> count{0};
+  const std::string folder = setting.substr(colon + 1);
+  const std::string file = std::to_string(getpid()) + '-' + std::to_string(++count) + '.' + what + ".txt";
+  std::error_code ignored;  // a folder that is not there is found below
+  std::filesystem::create_directories(folder, ignored);
+  std::ofstream out(std::filesystem::path(folder) / file, std::ios::binary);
+  out << text << std::flush;
+  static std::once_flag told;
+  if (!out) std::call_once(told, [&] { complain("TANDEM_DUMP", setting, "a folder to write to"); });
 }
 
 }  // namespace tandem::core

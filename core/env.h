@@ -24,5 +24,9 @@ struct Environment {
 const Environment& environment();
 /// True if TANDEM_DUMP names `what`.
 bool dumps(const char* what);
+/// If it does, writes `text` where it says: on stderr under a line with `what`, or as a new file
+/// "<process>-<count>.<what>.txt" of its folder, which is made if it is missing. What cannot be written is
+/// reported once on stderr. Any thread.
+void dump(const char* what, const std::string& text);
 
 }  // namespace tandem::core

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "tandem/core/allocator.h"
+#include "tandem/core/env.h"
 #include "tandem/core/error.h"
 #include "tandem/core/profile.h"
 #include "tandem/core/storage.h"
@@ -366,7 +367,11 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
     impl->choose_code(options.compile);
   impl->count();
   impl->entries_to_run = options.compile && without_entries.load() ? 0 : impl->plan.entries.size();
-  return std::shared_ptr<const Executable>(new Executable(std::move(impl)));
+  const std::shared_ptr<const Executable> made(new Executable(std::move(impl)));
+  if (core::dumps("graph")) core::dump("graph", to_string(g));
+  if (core::dumps("plan")) core::dump("plan", made->plan_text());
+  if (core::dumps("kernels")) core::dump("kernels", made->code());
+  return made;
 }
 
 int Executable::run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where,

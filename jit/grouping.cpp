@@ -2,7 +2,7 @@
 // one to one with the group's space (or, in a group that reduces, with its kept axes) and if no other operand
 // depends on that group, for then the two would wait for each other. The groups of its other operands are
 // merged in under the same conditions. Two more rounds merge producers with consumers that a conversion made
-// compatible, and groups that read the same memory.
+// compatible, and groups that read the same memory. What would be computed early only to be kept is not.
 #include "tandem/jit/grouping.h"
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/jit/group_order.h"
+#include "tandem/jit/late.h"
 #include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
@@ -19,10 +20,6 @@ using ops::OpKind;
 namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr Axes kNoAxes = {-1, -1, -1, -1, -1, -1, -1, -1};
-}  // namespace
-
-namespace {
-
 constexpr size_t kMaxNodes = 64;
 constexpr size_t kMaxReads = 20;
 
@@ -75,7 +72,7 @@ class Grouper {
       return;
     }
     std::vector<int> candidates;
-    if (fuse_)
+    if (fuse_ && !reads_again(p_, i))
       for (const int32_t v : n.in) {
         const int g = maker(v);
         if (g >= 0 && open(g) && std::find(candidates.begin(), candidates.end(), g) == candidates.end())

@@ -129,7 +129,7 @@ Graph optimize(const Graph& graph, const std::vector<std::string>& disabled) {
   Graph g = graph;
   const bool dump = core::dumps("passes");
   std::string before = dump ? to_string(g) : std::string();
-  if (dump) std::fprintf(stderr, "before passes:\n%s", before.c_str());
+  if (dump) core::dump("passes", "before passes:\n" + before);
   for (const Pass& pass : passes()) {
     bool off = false;
     for (const std::string& d : disabled) off |= d == pass.name;
@@ -148,8 +148,8 @@ Graph optimize(const Graph& graph, const std::vector<std::string>& disabled) {
     }
     if (!dump) continue;
     const std::string after = to_string(g);
-    std::fprintf(stderr, "after %s:%s", pass.name,
-                 after == before ? " (unchanged)\n" : ("\n" + after).c_str());
+    core::dump("passes",
+               std::string("after ") + pass.name + (after == before ? ": (unchanged)" : ":\n" + after));
     before = after;
   }
   return g;

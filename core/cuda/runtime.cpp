@@ -304,6 +304,11 @@ MemoryStats Runtime::memory_stats() const {
   return stats_;
 }
 
+void Runtime::reset_peak() {
+  const std::lock_guard lock(mutex_);
+  stats_.peak_bytes = stats_.live_bytes;
+}
+
 void Runtime::copy_in(Pointer to, const void* from, int64_t nbytes) {
   if (nbytes == 0) return;
   use();

@@ -73,6 +73,7 @@ class Runtime {
   void give_back(Pointer block, int64_t nbytes) noexcept;
   void empty_cache() noexcept;
   MemoryStats memory_stats() const;
+  void reset_peak();
 
   // Work on the current stream.
   void copy_in(Pointer to, const void* from, int64_t nbytes);

@@ -10,6 +10,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/core/free_lists.h"
+#include "tandem/core/memory.h"
 #include "tests/catch.h"
 
 using namespace tandem;
@@ -105,6 +106,20 @@ TEST_CASE("live and peak count large blocks of all threads", "[allocator]") {
   deallocate(block, 10 << 20);
   CHECK(allocator_stats().live_bytes == before);
   CHECK(allocator_stats().peak_bytes >= before + (10 << 20));
+}
+
+TEST_CASE("the peak can begin again", "[allocator]") {
+  const tandem::DeviceMemory before = tandem::device_memory(tandem::cpu);
+  void* kept = allocate(3 << 20);
+  deallocate(allocate(64 << 20), 64 << 20);
+  CHECK(tandem::device_memory(tandem::cpu).peak_bytes >= before.live_bytes + (67 << 20));
+  tandem::reset_peak_memory(tandem::cpu);
+  const tandem::DeviceMemory now = tandem::device_memory(tandem::cpu);
+  CHECK(now.live_bytes == before.live_bytes + (3 << 20));
+  CHECK(now.peak_bytes == now.live_bytes);
+  deallocate(allocate(8 << 20), 8 << 20);
+  CHECK(tandem::device_memory(tandem::cpu).peak_bytes == now.live_bytes + (8 << 20));
+  deallocate(kept, 3 << 20);
 }
 
 TEST_CASE("a block may be freed on another thread", "[allocator]") {

@@ -2,6 +2,7 @@
 #include "tandem/core/cuda/runtime.h"
 
 #include "tandem/core/env.h"
+#include "tandem/core/memory.h"
 
 #include "tests/cuda/on_device.h"
 
@@ -64,6 +65,16 @@ TEST_CASE("cuda runtime: freed memory is used again and counted", "[cuda]") {
   const Tensor b = tandem::empty({1000}, {.device = kCuda});
   CHECK(b.impl()->data == first);
   CHECK(tandem::cuda::memory_stats().system_calls == before.system_calls + 1);
+}
+
+TEST_CASE("cuda runtime: the peak of memory can begin again", "[cuda]") {
+  need_device();
+  const int64_t live = tandem::device_memory(kCuda).live_bytes;
+  { const Tensor large = tandem::empty({1 << 20}, {.device = kCuda}); }
+  CHECK(tandem::device_memory(kCuda).live_bytes == live);
+  CHECK(tandem::device_memory(kCuda).peak_bytes >= live + (4 << 20));
+  tandem::reset_peak_memory(kCuda);
+  CHECK(tandem::device_memory(kCuda).peak_bytes == live);
 }
 
 TEST_CASE("cuda runtime: an index out of range is told at the next read, with its op and line", "[cuda]") {

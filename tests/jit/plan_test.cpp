@@ -106,6 +106,28 @@ TEST_CASE("a chain of dying values works in place", "[jit]") {
   CHECK(r.stats.arena_bytes == 2 * 64 * 64 * 4);
 }
 
+TEST_CASE("masks of values that are kept anyway are made where they are needed", "[jit]") {
+  constexpr int kLayers = 40, kSide = 64;
+  const Program p{{{DType::float32, {kSide, kSide}, -0.2, 0.2}, {DType::float32, {kSide, kSide}, -0.2, 0.2}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    Values kept = {in[0]};
+                    for (int i = 0; i < kLayers; ++i) kept.push_back(e.relu(e.matmul(kept.back(), in[1])));
+                    Value g = kept.back(), sum = in[1];
+                    for (int i = kLayers; i > 0; --i) {
+                      const Value gradient = e.matmul(kept[static_cast<size_t>(i)], g);
+                      sum = e.add(sum, gradient);
+                      const Value mask = e.gt(kept[static_cast<size_t>(i)], e.number(0));
+                      const Value before = e.matmul(g, in[1]);
+                      g = e.where(mask, before, e.number(0));
+                    }
+                    return Values{g, sum};
+                  },
+                  {}};
+  constexpr int64_t kValue = kSide * kSide * 4;
+  CHECK(check_program(p, 1e-4, false).stats.arena_bytes <= (kLayers + 6) * kValue);
+}
+
 TEST_CASE("for measuring, compiled executables may be made to run no entry", "[jit]") {
   const Program p{{{DType::float32, {4, 3}}, {DType::int64, {2}, 7, 8}},  // positions that do not exist
                   {},

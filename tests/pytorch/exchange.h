@@ -116,8 +116,8 @@ class Exchange {
 inline double agreement(DType t) { return t == DType::float64 ? 1e-10 : 1e-5; }
 
 /// Empty if `ours` agrees with PyTorch's answer: sizes, dtype, and the norm of the difference against that of
-/// the answer. Elements that are not finite must be the same.
-inline std::string disagreement(const Tensor& ours, const Tensor& theirs, double allowed) {
+/// the answer, which counts as at least `least`. Elements that are not finite must be the same.
+inline std::string disagreement(const Tensor& ours, const Tensor& theirs, double allowed, double least = 0) {
   if (!theirs.defined()) return "PyTorch gave no answer";
   if (!ours.defined()) return "no result";
   if (!(ours.sizes() == theirs.sizes()))
@@ -138,7 +138,7 @@ inline std::string disagreement(const Tensor& ours, const Tensor& theirs, double
     difference += (a[i] - b[i]) * (a[i] - b[i]);
     norm += b[i] * b[i];
   }
-  if (std::sqrt(difference) <= allowed * (norm > 0 ? std::sqrt(norm) : 1)) return {};
+  if (std::sqrt(difference) <= allowed * std::max(norm > 0 ? std::sqrt(norm) : 1, least)) return {};
   std::string text = "off by " + Fields::json(std::sqrt(difference / (norm > 0 ? norm : 1))) +
                      " of the norm; first elements:";
   for (size_t i = 0; i < std::min<size_t>(a.size(), 6); ++i)
