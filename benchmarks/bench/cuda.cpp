@@ -3,12 +3,11 @@
 // left is the host's; there the calls into the driver are counted too.
 #include "tandem/core/cuda/cuda.h"
 
-#include <dlfcn.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 
+#include "benchmarks/bench/device_counts.h"
 #include "benchmarks/bench/harness.h"
 #include "benchmarks/bench/training.h"
 #include "tandem/core/cuda/runtime.h"
@@ -21,27 +20,13 @@ namespace {
 
 const td::Device kCuda{td::DeviceType::cuda, 0};
 
-struct Counts {
-  long calls = 0, launches = 0, graphs = 0;
-};
-/// Of the simulated driver; all 0 on a card.
-Counts counts() {
-  using Calls = long (*)();
-  using Count = long (*)(const char*);
-  static void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  static const auto calls = driver ? reinterpret_cast<Calls>(dlsym(driver, "sim_gpu_calls")) : nullptr;
-  static const auto count = driver ? reinterpret_cast<Count>(dlsym(driver, "sim_gpu_count")) : nullptr;
-  if (!calls || !count) return {};
-  return {calls(), count("launches"), count("graph_launches")};
-}
-
 template <class F>
 void print_counts(const char* what, F&& f) {
   for (int i = 0; i < 4; ++i) f();
   constexpr int kCalls = 10;
-  const Counts before = counts();
+  const DeviceCounts before = device_counts();
   for (int i = 0; i < kCalls; ++i) f();
-  const Counts after = counts();
+  const DeviceCounts after = device_counts();
   std::printf("cuda: %s: %.1f calls into the driver, of which %.1f launches and %.1f launches of graphs\n",
               what, double(after.calls - before.calls) / kCalls,
               double(after.launches - before.launches) / kCalls,
@@ -50,7 +35,7 @@ void print_counts(const char* what, F&& f) {
 
 }  // namespace
 
-std::vector<Row> cuda(bool) {
+std::vector<Row> cuda() {
   if (!td::cuda::is_available()) {
     std::printf("cuda: left out: %s\n", td::cuda::why_not_available().c_str());
     return {};
@@ -58,13 +43,15 @@ std::vector<Row> cuda(bool) {
   td::manual_seed(1);
   const td::Tensor a = td::rand({4}).to(kCuda), b = td::rand({4}).to(kCuda);
   const td::Tensor g = td::rand({4}).to(kCuda).requires_grad_();
-  const auto full = std::make_shared<Training>(kCuda), checked = std::make_shared<Training>(kCuda),
-             eager = std::make_shared<Training>(kCuda);
-  auto step = td::trace([full](td::Tensor x, td::Tensor y) { return full->step(x, y); });
-  auto checks = td::trace([checked](td::Tensor x, td::Tensor y) { return checked->step(x, y); });
+  const Recipe& mlp = recipe("host_mlp");
+  const auto full = std::make_shared<Training>(mlp, kCuda), checked = std::make_shared<Training>(mlp, kCuda),
+             eager = std::make_shared<Training>(mlp, kCuda);
+  const td::Tensor &x = full->batch(0).x, &y = full->batch(0).y;
+  auto step = td::trace([full](td::Tensor a, td::Tensor b) { return full->step(a, b); });
+  auto checks = td::trace([checked](td::Tensor a, td::Tensor b) { return checked->step(a, b); });
   {
     const td::jit::WithoutEntries scope;
-    for (int i = 0; i < 3; ++i) checks(checked->x, checked->y);
+    for (int i = 0; i < 3; ++i) checks(x, y);
   }
   td::cuda::Runtime& device = td::cuda::Runtime::of(kCuda);
   const td::cuda::Function nothing = td::jit::cuda_function(
@@ -94,34 +81,34 @@ std::vector<Row> cuda(bool) {
              kCalls;
     };
   };
-  const bool simulated = counts().calls > 0;
+  const bool simulated = device_counts().calls > 0;
   const char* const orders = std::getenv("SIM_GPU_ORDERS");
   const bool empty = simulated && orders && std::string(orders) == "0";
   const int scale = empty ? 10 : 1;
   td::Tensor kept;
-  std::vector<Contestant> contestants = {
+  const std::vector<Part> parts = {
       {"empty launch", block(200 * scale, launch)},
       {"add, 4 floats", block(200 * scale, [=] { td::add(a, b); })},
       {"add, 4 floats, gradient noted", block(200 * scale, [=] { td::add(g, b); })},
       {"mul by a number, 4 floats", block(200 * scale, [=] { td::mul(a, 0.5); })},
-      {"traced MLP step", block(50 * scale, [&] { step(full->x, full->y); })},
-      {"the same, the last result held", block(50 * scale, [&] { kept = step(full->x, full->y); })},
-      {"its checks alone", block(50 * scale, [&] { checks(checked->x, checked->y); })},
-      {"eager MLP step", block(5 * scale, [&] { eager->step(eager->x, eager->y); })},
-      {"traced MLP step, until done", until_done([&] { step(full->x, full->y); })},
-      {"eager MLP step, until done", until_done([&] { eager->step(eager->x, eager->y); })},
+      {"traced MLP step", block(50 * scale, [&] { step(x, y); })},
+      {"the same, the last result held", block(50 * scale, [&] { kept = step(x, y); })},
+      {"its checks alone", block(50 * scale, [&] { checks(x, y); })},
+      {"eager MLP step", block(5 * scale, [&] { eager->step(x, y); })},
+      {"traced MLP step, until done", until_done([&] { step(x, y); })},
+      {"eager MLP step, until done", until_done([&] { eager->step(x, y); })},
   };
-  std::vector<Row> rows = interleave("cuda", contestants, 31);
+  std::vector<Row> rows = interleave("cuda", parts, 31);
   rows.push_back({"cuda", "traced MLP step beside its checks", rows[4].median_us - rows[6].median_us,
                   rows[4].min_us - rows[6].min_us, 0});
   if (simulated) {
     print_counts("add", [&] { td::add(a, b); });
     print_counts("add, gradient noted", [&] { td::add(g, b); });
-    print_counts("traced MLP step", [&] { step(full->x, full->y); });
-    print_counts("the same, the last result held", [&] { kept = step(full->x, full->y); });
-    print_counts("the same, inputs that move", [&] { step(full->x.clone(), full->y.clone()); });
-    print_counts("those inputs alone", [&] { full->x.clone(), full->y.clone(); });
-    print_counts("eager MLP step", [&] { eager->step(eager->x, eager->y); });
+    print_counts("traced MLP step", [&] { step(x, y); });
+    print_counts("the same, the last result held", [&] { kept = step(x, y); });
+    print_counts("the same, inputs that move", [&] { step(x.clone(), y.clone()); });
+    print_counts("those inputs alone", [&] { x.clone(), y.clone(); });
+    print_counts("eager MLP step", [&] { eager->step(x, y); });
   }
   const td::TraceReport r = step.report();
   if (r.recorded != 1 || r.op_by_op || r.eager_calls)

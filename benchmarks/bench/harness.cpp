@@ -1,36 +1,39 @@
 #include "benchmarks/bench/harness.h"
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 
 namespace bench {
 
-double time_us(int calls, const std::function<void()>& f) {
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < calls; ++i) f();
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / calls;
-}
-
 namespace {
-double median(std::vector<double> v) {
-  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
-  return v[v.size() / 2];
+clockid_t timed_clock = CLOCK_MONOTONIC;
 }
-}  // namespace
 
-std::vector<Row> interleave(const std::string& workload, const std::vector<Contestant>& contestants,
-                            int blocks) {
-  std::vector<std::vector<double>> times(contestants.size());
+double now_us() {
+  timespec t;
+  clock_gettime(timed_clock, &t);
+  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
+}
+void take_processor_time() { timed_clock = CLOCK_PROCESS_CPUTIME_ID; }
+
+double quantile(std::vector<double> v, double q) {
+  const auto at = static_cast<std::ptrdiff_t>(q * static_cast<double>(v.size() - 1) + 0.5);
+  std::nth_element(v.begin(), v.begin() + at, v.end());
+  return v[static_cast<size_t>(at)];
+}
+
+std::vector<Row> interleave(const std::string& workload, const std::vector<Part>& parts, int blocks) {
+  std::vector<std::vector<double>> times(parts.size());
   for (int warm = 0; warm < 2; ++warm)
-    for (const Contestant& c : contestants) c.block();
+    for (const Part& c : parts) c.block();
   for (int b = 0; b < blocks; ++b)
-    for (size_t c = 0; c < contestants.size(); ++c) times[c].push_back(contestants[c].block());
+    for (size_t c = 0; c < parts.size(); ++c) times[c].push_back(parts[c].block());
   std::vector<Row> rows;
-  for (size_t c = 0; c < contestants.size(); ++c) {
+  for (size_t c = 0; c < parts.size(); ++c) {
     std::vector<double> ratios;
     for (int b = 0; b < blocks; ++b)
       ratios.push_back(times[c][static_cast<size_t>(b)] / times[0][static_cast<size_t>(b)]);
-    rows.push_back({workload, contestants[c].name, median(times[c]),
+    rows.push_back({workload, parts[c].name, median(times[c]),
                     *std::min_element(times[c].begin(), times[c].end()), median(ratios)});
   }
   return rows;

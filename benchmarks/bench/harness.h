@@ -1,5 +1,5 @@
-// Timing for the benchmarks: contestants take turns in short blocks within one run, and medians of their
-// blocks and of the ratios block by block are reported. Single-threaded.
+// Timing for the benchmarks. Parts of the host's work take turns in short blocks within one run; medians of
+// their blocks and of the ratios block by block are reported. Single-threaded.
 #pragma once
 
 #include <functional>
@@ -8,7 +8,7 @@
 
 namespace bench {
 
-struct Contestant {
+struct Part {
   std::string name;
   std::function<double()> block;  // runs one block and returns microseconds per call
 };
@@ -16,15 +16,28 @@ struct Contestant {
 struct Row {
   std::string workload, name;
   double median_us = 0, min_us = 0;
-  double ratio = 0;  // median over blocks of this one's time over the first contestant's
+  double ratio = 0;  // median over blocks of this one's time over the first part's
 };
 
-/// Runs `blocks` rounds of all contestants in turn; the first is what ratios are against.
-std::vector<Row> interleave(const std::string& workload, const std::vector<Contestant>& contestants,
-                            int blocks);
+/// Runs `blocks` rounds of all parts in turn; the first is what ratios are against.
+std::vector<Row> interleave(const std::string& workload, const std::vector<Part>& parts, int blocks);
+
+/// Of a clock that begins anywhere; of the wall, unless this process's own time was chosen.
+double now_us();
+/// What is timed from now on is the time that processors spend on this process: for one thread on a busy
+/// machine.
+void take_processor_time();
 
 /// Microseconds per call of `f`, over `calls` calls.
-double time_us(int calls, const std::function<void()>& f);
+template <class F>
+double time_us(int calls, F&& f) {
+  const double start = now_us();
+  for (int i = 0; i < calls; ++i) f();
+  return (now_us() - start) / calls;
+}
+/// The value below which a share `q` of the sorted list lies.
+double quantile(std::vector<double> v, double q);
+inline double median(const std::vector<double>& v) { return quantile(v, 0.5); }
 
 /// Replaces what caches of up to so many megabytes hold.
 void lose_caches(size_t megabytes);
@@ -33,13 +46,14 @@ double time_without_inner_caches_us(const std::function<void()>& f);
 /// The same when `megabytes` were touched before, wherever these come from.
 double time_after_us(size_t megabytes, const std::function<void()>& f);
 
-struct Workload {
+/// What only our host does: rows without a peer.
+struct HostPart {
   std::string name;
-  std::function<std::vector<Row>(bool peers)> run;
+  std::function<std::vector<Row>()> run;
 };
-std::vector<Workload> workloads();
-std::vector<Row> transformer(bool peers);
-std::vector<Row> sizes(bool peers);
-std::vector<Row> cuda(bool peers);
+std::vector<HostPart> host_parts();
+std::vector<Row> transformer();
+std::vector<Row> sizes();
+std::vector<Row> cuda();
 
 }  // namespace bench

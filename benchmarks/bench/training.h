@@ -1,45 +1,54 @@
-// The MLP that several workloads train. Single-threaded.
+// Training steps: a network with its optimizer and a ring of batches, all made from the pattern.
+// Single-threaded.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
-#include "tandem/tandem.h"
-
-namespace td = tandem;
+#include "benchmarks/bench/models.h"
+#include "benchmarks/bench/pattern.h"
 
 namespace bench {
 
-struct Mlp : td::nn::Module {
-  td::nn::Linear a = child<td::nn::Linear>("a", 64, 256);
-  td::nn::Linear b = child<td::nn::Linear>("b", 256, 128);
-  td::nn::Linear c = child<td::nn::Linear>("c", 128, 10);
-  td::Tensor forward(const td::Tensor& x) {
-    const td::Tensor h = td::relu(a(x));
-    const td::Tensor g = td::relu(b(h));
-    return c(g);
-  }
+struct Net {
+  std::shared_ptr<td::nn::Module> module;
+  std::function<td::Tensor(const td::Tensor& x)> logits;  // (rows, classes)
 };
 
-/// The MLP of the digits, batch 64, AdamW, on data and at a learning rate that do not converge (no
-/// denormals).
+struct Recipe {
+  std::function<Net()> net;
+  std::function<std::unique_ptr<td::optim::Optimizer>(const std::vector<td::Tensor>& parameters, double lr)>
+      optimizer;
+  td::Dims input;     // of a batch
+  int64_t words = 0;  // inputs are int64 below this; 0: float32 in [-1, 1)
+  int64_t labels = 0;
+  int64_t classes = 0;
+  double gate_lr = 1e-3;
+};
+/// The recipe of a training workload; an Error if there is none.
+const Recipe& recipe(const std::string& workload);
+
+struct Batch {
+  td::Tensor x, y;
+};
+
 struct Training {
-  explicit Training(td::Device device = td::cpu) {
-    net.to(device);
-    x = x.to(device);
-    y = y.to(device);
-    opt = std::make_unique<td::optim::AdamW>(net.parameters(), td::optim::AdamWOptions{.lr = 1e-7});
-  }
-  Mlp net;
-  std::unique_ptr<td::optim::AdamW> opt;
-  td::Tensor x = td::rand({64, 64});
-  td::Tensor y = td::randint(0, 10, {64});
-  td::Tensor step(const td::Tensor& in, const td::Tensor& labels) {
-    const td::Tensor loss = td::cross_entropy(net.forward(in), labels);
+  explicit Training(const Recipe& recipe, td::Device device = td::cpu, td::DType dtype = td::float32);
+
+  td::Tensor step(const td::Tensor& x, const td::Tensor& y) {
+    const td::Tensor loss = td::cross_entropy(net.logits(x), y);
     opt->zero_grad();
     loss.backward();
     opt->step();
     return loss;
   }
+  const Batch& batch(int64_t i) const { return ring[static_cast<size_t>(i % kBatches)]; }
+
+  Net net;
+  std::unique_ptr<td::optim::Optimizer> opt;
+  std::vector<Batch> ring;
 };
 
 }  // namespace bench

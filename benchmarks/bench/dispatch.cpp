@@ -1,0 +1,123 @@
+// Eager calls (protocol 5.g): what one op costs the host, on 4 and on 1024 floats.
+#include <memory>
+
+#include "benchmarks/bench/harness.h"
+#include "benchmarks/bench/pattern.h"
+#include "benchmarks/bench/workload.h"
+#include "tandem/tandem.h"
+
+namespace td = tandem;
+
+namespace bench {
+
+namespace {
+
+using td::Tensor;
+
+constexpr int kChain = 10;
+
+struct Operands {
+  Operands(int64_t n, td::Device device) {
+    const auto make = [&](uint32_t seed) {
+      const std::vector<float> v = values(n, seed, 1);
+      return td::tensor(std::span<const float>(v), td::Dims{n}).to(device);
+    };
+    a = make(kInputs), b = make(kInputs + 1);
+    one = td::ones({n}).to(device);
+    changed = a.clone();
+    leaf = a.clone().requires_grad_();
+    const std::vector<float> va = values(64, kInputs, 1), vb = values(64, kInputs + 1, 1);
+    ma = td::tensor(std::span<const float>(va), {8, 8}).to(device);
+    mb = td::tensor(std::span<const float>(vb), {8, 8}).to(device);
+  }
+  Tensor a, b, one, changed, leaf, ma, mb;
+};
+
+struct Op {
+  std::string name, what;
+  std::function<Tensor(Operands&)> call;
+  std::function<double(Operands&, int calls)> time_us;
+  bool large;      // also on 1024 elements
+  double at_most;  // us, a bar; 0: none
+};
+
+/// The loop is compiled around the call, so that nothing else is timed.
+template <class F>
+Op op(const std::string& name, const std::string& what, F f, bool large = false, double at_most = 0) {
+  return {name,  what,   f, [f](Operands& o, int calls) { return time_us(calls, [&] { f(o); }); },
+          large, at_most};
+}
+
+std::vector<Op> ops() {
+  return {
+      op(
+          "add", "a + b", [](Operands& o) { return td::add(o.a, o.b); }, true, 0.13),
+      op("add_grad", "a + b, gradient noted", [](Operands& o) { return td::add(o.leaf, o.b); }),
+      op("mul_", "a.mul_(b)", [](Operands& o) { return o.changed.mul_(o.one), o.changed; }),
+      op(
+          "relu", "relu(a)", [](Operands& o) { return td::relu(o.a); }, true),
+      op(
+          "sum", "a.sum()", [](Operands& o) { return o.a.sum(); }, true),
+      op("view", "a.reshape({2, n / 2}), a view",
+         [](Operands& o) {
+           return o.a.reshape({2, o.a.numel() / 2});
+         }),
+      op("mm", "mm of 8 x 8", [](Operands& o) { return td::mm(o.ma, o.mb); }),
+      op(
+          "chain", "ten multiplications, their sum, and backward",
+          [](Operands& o) {
+            Tensor y = o.leaf;
+            for (int i = 0; i < kChain; ++i) y = td::mul(y, o.one);
+            o.leaf.zero_grad();
+            y.sum().backward();
+            return o.leaf.grad();
+          },
+          false, 9),
+  };
+}
+
+/// Why an op misses its bar, and the next idea.
+std::string open_of(const std::string& op) {
+  if (op == "mul_")
+    return "takes five times as long as an add; next: the short way of small contiguous operands";
+  if (op == "view") return "takes as long as ten adds; next: what of its host time the noted base takes";
+  if (op == "mm")
+    return "1,024 FLOP among checks made for large products; next: the short way of small operands";
+  return {};
+}
+
+Workload workload(const Op& op, int64_t n) {
+  Workload w;
+  w.name = "eager_" + op.name + (n > 4 ? "_1024" : "");
+  w.section = "5.g";
+  w.what = op.what + (op.name == "mm" ? "" : ", " + std::to_string(n) + " floats") + ", eagerly";
+  w.threads = {1};
+  w.counted = "nothing: the host's time";
+  w.open = open_of(op.name);
+  w.bars = {{Bar::Of::times_faster, 4, "LibTorch"}, {Bar::Of::times_faster, 4, "PyTorch"}};
+  if (op.at_most > 0 && n == 4) w.bars.push_back({Bar::Of::at_most_us, op.at_most, ""});
+  w.reference = [=] {
+    Operands o(n, td::cpu);
+    return Answer{op.call(o).to_vector<double>()};
+  };
+  w.prepare = [=](const Setting& setting) {
+    const auto o = std::make_shared<Operands>(n, setting.device);
+    Prepared p;
+    p.contestants = {{"eager", Side::ours, setting.threads, [=](int calls) { return op.time_us(*o, calls); },
+                      [=] { return Answer{op.call(*o).to_vector<double>()}; }}};
+    return p;
+  };
+  return w;
+}
+
+}  // namespace
+
+std::vector<Workload> dispatch_workloads() {
+  std::vector<Workload> all;
+  for (const Op& op : ops())
+    for (const int64_t n : {4, 1024})
+      if (n == 4 || op.large) all.push_back(workload(op, n));
+  return all;
+}
+
+}  // namespace bench

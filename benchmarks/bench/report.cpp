@@ -1,0 +1,207 @@
+#include "benchmarks/bench/report.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+namespace bench {
+
+namespace {
+
+std::string form(const char* text, auto... values) {
+  char out[300];
+  std::snprintf(out, sizeof out, text, values...);
+  return out;
+}
+/// Microseconds, with the unit that reads best.
+std::string time_text(double us) {
+  if (us <= 0) return "-";
+  if (us < 1) return form("%.1f ns", us * 1e3);
+  if (us < 1e3) return form("%.4g us", us);
+  if (us < 1e6) return form("%.4g ms", us * 1e-3);
+  return form("%.4g s", us * 1e-6);
+}
+std::string amount(double n, const char* unit) {
+  if (n <= 0) return "-";
+  const char* scale[] = {"", "k", "M", "G", "T"};
+  int s = 0;
+  for (; n >= 1000 && s < 4; ++s) n /= 1000;
+  return form("%.4g %s%s", n, scale[s], unit);
+}
+std::string label(const Figure& f) {
+  return f.name + (f.threads == 1 ? ", 1 thread" : form(", %d threads", f.threads));
+}
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text)
+    if (c == '"' || c == '\\')
+      out += '\\', out += c;
+    else
+      out += c == '\n' ? ' ' : c;
+  return out + '"';
+}
+std::string number(double n) { return std::isfinite(n) ? form("%.6g", n) : "null"; }
+
+/// Fields of an object or elements of a list, one after another.
+struct List {
+  std::string text;
+  List& raw(const std::string& item) { return text += (text.empty() ? "" : ", ") + item, *this; }
+  List& add(const std::string& key, const std::string& value) { return raw(quoted(key) + ": " + value); }
+  std::string object() const { return "{" + text + "}"; }
+  std::string list() const { return "[" + text + "]"; }
+};
+
+const char* side_name(Side side) {
+  return side == Side::ours ? "ours" : side == Side::part ? "part" : "peer";
+}
+
+std::string json(const Figure& f) {
+  List o;
+  o.add("name", quoted(f.name)).add("side", quoted(side_name(f.side))).add("threads", number(f.threads));
+  if (f.gate_error >= 0) o.add("gate_error", number(f.gate_error));
+  o.add("passed", f.passed ? "true" : "false");
+  if (!f.failure.empty()) o.add("failure", quoted(f.failure));
+  if (f.us.empty()) return o.object();
+  o.add("median_us", number(f.median_us)).add("p10_us", number(f.p10_us)).add("p90_us", number(f.p90_us));
+  o.add("min_us", number(f.min_us)).add("blocks", number(static_cast<double>(f.us.size())));
+  return o.add("calls", number(f.calls)).object();
+}
+
+std::string json(const Result& r, const Line& line) {
+  const Workload& w = r.workload;
+  List o, facts, figures, bars;
+  o.add("workload", quoted(w.name)).add("section", quoted(w.section)).add("what", quoted(w.what));
+  o.add("threads", number(line.threads)).add("flop", number(w.flop)).add("bytes", number(w.bytes));
+  o.add("counted", quoted(w.counted));
+  o.add("share_of_copy", number(line.share_of_copy)).add("share_of_gemm", number(line.share_of_gemm));
+  for (const auto& [key, value] : line.facts) facts.add(key, number(value));
+  for (size_t i = 0; i < r.figures.size(); ++i) {
+    if (r.figures[i].side != Side::peer && r.figures[i].threads != line.threads) continue;
+    if (r.figures[i].threads > line.threads) continue;
+    std::string figure = json(r.figures[i]);
+    figure.insert(figure.size() - 1, ", \"times\": " + number(line.times[i]));
+    figures.raw("\n      " + figure);
+  }
+  for (const Verdict& v : line.verdicts) {
+    List bar;
+    bar.add("bar", quoted(v.text)).add("measured", v.measured ? "true" : "false");
+    bars.raw(bar.add("value", number(v.value)).add("met", v.met ? "true" : "false").object());
+  }
+  if (line.strongest != SIZE_MAX) {
+    o.add("strongest_peer", quoted(label(r.figures[line.strongest])));
+    o.add("ratio", number(line.times[line.strongest]));
+  }
+  o.add("facts", facts.object()).add("bars", bars.list());
+  if (!w.open.empty()) o.add("open", quoted(w.open));
+  return o.add("contestants", figures.list()).object();
+}
+
+}  // namespace
+
+void describe_machine(Run& run) {
+  const std::time_t now = std::time(nullptr);
+  char date[16];
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::localtime(&now));
+  run.date = date;
+  std::ifstream cpu("/proc/cpuinfo");
+  for (std::string line; std::getline(cpu, line);)
+    if (line.rfind("model name", 0) == 0) {
+      run.machine = line.substr(line.find(':') + 2);
+      break;
+    }
+  run.machine += form(", %u processors", std::thread::hardware_concurrency());
+  double loads[1] = {};
+  if (getloadavg(loads, 1) == 1) run.load = loads[0];
+}
+
+void print(const Result& r) {
+  const Workload& w = r.workload;
+  std::printf("\n%s (%s): %s\n", w.name.c_str(), w.section.c_str(), w.what.c_str());
+  std::printf("  counted: %s, %s: %s\n", amount(w.flop, "FLOP").c_str(), amount(w.bytes, "B").c_str(),
+              w.counted.c_str());
+  if (!r.failure.empty()) std::printf("  FAILED: %s\n", r.failure.c_str());
+  for (const Line& line : r.lines) {
+    for (size_t i = 0; i < r.figures.size(); ++i) {
+      const Figure& f = r.figures[i];
+      if (f.threads != line.threads) continue;
+      if (!f.failure.empty())
+        std::printf("  %-32s no time: %s\n", label(f).c_str(), f.failure.c_str());
+      else if (!f.passed)
+        std::printf("  %-32s no time: its results are %.2g off the reference (at most %.2g)\n",
+                    label(f).c_str(), f.gate_error, w.tolerance);
+      else
+        std::printf("  %-32s %12s  [%s .. %s]  %6.2f x\n", label(f).c_str(), time_text(f.median_us).c_str(),
+                    time_text(f.p10_us).c_str(), time_text(f.p90_us).c_str(), line.times[i]);
+    }
+    for (const auto& [key, value] : line.facts) std::printf("    %s: %.6g\n", key.c_str(), value);
+    for (const Verdict& v : line.verdicts)
+      std::printf("    bar %s: %s%s\n",
+                  v.met        ? "met"
+                  : v.measured ? "NOT MET"
+                               : "not measured",
+                  v.text.c_str(), v.measured ? form(" (%.4g)", v.value).c_str() : "");
+    bool missed = false;
+    for (const Verdict& v : line.verdicts) missed |= v.measured && !v.met;
+    if (missed && !w.open.empty()) std::printf("    why, and what next: %s\n", w.open.c_str());
+  }
+  std::fflush(stdout);
+}
+
+void print_table(const Run& run) {
+  std::printf("\n%s, load %.1f%s%s\n", run.machine.c_str(), run.load,
+              run.processor_time ? ", processor time" : "",
+              run.quick ? "; QUICK: these times mean nothing" : "");
+  for (const Ceilings& c : run.ceilings)
+    std::printf("ceilings, threads: %d: copy %.1f GB/s, products %.1f GFLOP/s\n", c.threads, c.copy_gb_s,
+                c.gemm_gflop_s);
+  std::printf(
+      "\n| workload | threads | FLOP | bytes | ours | strongest peer | its time / ours | of copy | of "
+      "products "
+      "| bars met |\n|---|---|---|---|---|---|---|---|---|---|\n");
+  for (const Result& r : run.results)
+    for (const Line& line : r.lines) {
+      int met = 0, measured = 0;
+      for (const Verdict& v : line.verdicts) met += v.met, measured += v.measured;
+      const Figure& ours = r.figures[line.ours];
+      const bool peer = line.strongest != SIZE_MAX;
+      std::printf("| %s | %d | %s | %s | %s | %s | %s | %s | %s | %d of %d |\n", r.workload.name.c_str(),
+                  line.threads, amount(r.workload.flop, "").c_str(), amount(r.workload.bytes, "B").c_str(),
+                  ours.passed ? time_text(ours.median_us).c_str() : "wrong results",
+                  peer ? label(r.figures[line.strongest]).c_str() : "-",
+                  peer ? form("%.2f", line.times[line.strongest]).c_str() : "-",
+                  r.workload.bytes > 0 ? form("%.2f", line.share_of_copy).c_str() : "-",
+                  r.workload.flop > 0 ? form("%.2f", line.share_of_gemm).c_str() : "-", met, measured);
+    }
+}
+
+std::string json(const Run& run) {
+  List o, peers, ceilings, rows, host, failures;
+  o.add("date", quoted(run.date)).add("machine", quoted(run.machine)).add("device", quoted(run.device));
+  o.add("processor_time", run.processor_time ? "true" : "false")
+      .add("load", number(run.load))
+      .add("quick", run.quick ? "true" : "false");
+  for (const std::string& p : run.peers) peers.raw(quoted(p));
+  for (const Ceilings& c : run.ceilings) {
+    List one;
+    one.add("threads", number(c.threads)).add("copy_gb_s", number(c.copy_gb_s));
+    ceilings.raw(one.add("gemm_gflop_s", number(c.gemm_gflop_s)).object());
+  }
+  for (const Result& r : run.results) {
+    if (!r.failure.empty()) failures.add(r.workload.name, quoted(r.failure));
+    for (const Line& line : r.lines) rows.raw("\n    " + json(r, line));
+  }
+  for (const Row& r : run.host) {
+    List one;
+    one.add("workload", quoted(r.workload)).add("name", quoted(r.name)).add("median_us", number(r.median_us));
+    host.raw("\n    " + one.add("min_us", number(r.min_us)).add("ratio", number(r.ratio)).object());
+  }
+  o.add("peers", peers.list()).add("ceilings", ceilings.list()).add("failures", failures.object());
+  return o.add("rows", rows.list()).add("host", host.list()).object() + "\n";
+}
+
+}  // namespace bench
