@@ -18,5 +18,6 @@
 #include "tandem/eager/scalars.h"
 #include "tandem/eager/warmup.h"
 #include "tandem/io/metrics.h"
+#include "tandem/io/onnx.h"
 #include "tandem/io/tensorboard.h"
 #include "tandem/tracer/trace.h"

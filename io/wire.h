@@ -18,6 +18,8 @@ class Wire {
   Wire& number(int field, double value);
   /// string, bytes.
   Wire& bytes(int field, std::string_view value);
+  /// The key and length of a field of `nbytes` bytes, which follow from elsewhere.
+  Wire& head(int field, uint64_t nbytes);
   /// A message within the message.
   Wire& message(int field, const Wire& value) { return bytes(field, value.text()); }
 
@@ -30,5 +32,8 @@ class Wire {
 
   std::string text_;
 };
+
+/// Whether `text` may be a field of type string: no overlong forms, surrogates or numbers beyond U+10FFFF.
+bool is_utf8(std::string_view text);
 
 }  // namespace tandem::io

@@ -2,6 +2,7 @@
 // composites replaced by their bodies. Free functions over values, any thread.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "tandem/jit/graph.h"
@@ -11,6 +12,9 @@ namespace tandem::jit {
 /// Every composite replaced by the ops of its body, to the ground. Names stay stable: inputs and numbers keep
 /// their order.
 Graph expand_composites(const Graph& g);
+
+/// The same, level by level, but for those that `keep` wants kept: they stay nodes.
+Graph expand_composites(Graph g, const std::function<bool(const Graph&, const Node&)>& keep);
 
 /// Appends a cast of `value` to `type`; with its own type a plain copy, which the planner uses to make
 /// memory.

@@ -1,5 +1,6 @@
 #include "tandem/jit/graph.h"
 
+#include <algorithm>
 #include <bit>
 #include <memory>
 
@@ -138,20 +139,24 @@ int32_t copy_node(Graph& to, const Graph& from, const Node& node, const std::vec
   return add_node(to, std::move(copy), results);
 }
 
-Graph expand_composites(const Graph& g) {
-  bool any = false;
-  for (const Node& n : g.nodes)
-    any = any || (n.leaf == Leaf::op && ops::def(n.op).kind == ops::OpKind::composite);
-  if (!any) return g;
+namespace {
 
+bool is_composite(const Node& n) {
+  return n.leaf == Leaf::op && ops::def(n.op).kind == ops::OpKind::composite;
+}
+
+/// Each composite that `expands` says so of is replaced by its body, whose own composites are replaced if
+/// `to_the_ground`.
+template <class Expands>
+Graph expanded(const Graph& g, const Expands& expands, bool to_the_ground) {
   Graph result;
   result.inputs = g.inputs;
   result.numbers = g.numbers;
   result.number_types = g.number_types;
-  GraphEmitter emitter(result, true);
+  GraphEmitter emitter(result, to_the_ground);
   std::vector<int32_t> renamed(g.values.size(), -1);
   for (const Node& n : g.nodes) {
-    if (n.leaf != Leaf::op || ops::def(n.op).kind != ops::OpKind::composite) {
+    if (!expands(n)) {
       const int32_t first = copy_node(result, g, n, renamed);
       for (size_t i = 0; i < n.out.size(); ++i)
         renamed[static_cast<size_t>(n.out[i])] = first + static_cast<int32_t>(i);
@@ -162,7 +167,7 @@ Graph expand_composites(const Graph& g) {
     ops::Value out[ops::kMaxOutputs];
     emitter.location = n.where;
     emitter.origin = n.origin;
-    emitter.emit(n.op, in, n.words, out);
+    ops::emit_body(emitter, ops::def(n.op), in, n.words, out);
     for (size_t i = 0; i < n.out.size(); ++i) {
       TANDEM_INTERNAL(
           out[i] && result.type(out[i].id).sizes == g.type(n.out[i]).sizes &&
@@ -175,6 +180,19 @@ Graph expand_composites(const Graph& g) {
   for (const int32_t v : g.outputs) result.outputs.push_back(renamed[static_cast<size_t>(v)]);
   for (const Write& w : g.writes) result.writes.push_back({w.input, renamed[static_cast<size_t>(w.value)]});
   return result;
+}
+
+}  // namespace
+
+Graph expand_composites(const Graph& g) {
+  if (std::none_of(g.nodes.begin(), g.nodes.end(), is_composite)) return g;
+  return expanded(g, is_composite, true);
+}
+
+Graph expand_composites(Graph g, const std::function<bool(const Graph&, const Node&)>& keep) {
+  const auto expands = [&](const Node& n) { return is_composite(n) && !keep(g, n); };
+  while (std::any_of(g.nodes.begin(), g.nodes.end(), expands)) g = expanded(g, expands, false);
+  return g;
 }
 
 }  // namespace tandem::jit

@@ -263,6 +263,9 @@ void describe(Io& io, FrozenCore& core, std::vector<FrozenSignature>& signatures
   io.list(signatures, [&](FrozenSignature& s) { describe(io, s); });
 }
 
+/// The signature's graph before the passes, with the lines of its nodes, whose files `core` keeps.
+jit::Graph graph_of(const FrozenSignature& s, FrozenCore& core);
+
 /// Checks everything in a description that decides which memory is used; throws an Error. `g`: its graph.
 void check_description(const FrozenCore& core, const FrozenSignature& s, const jit::Graph& g,
                        size_t counters);

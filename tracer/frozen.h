@@ -81,6 +81,9 @@ class FrozenFunction {
   /// A loaded function's kernels as they were saved; empty if they were not.
   std::string saved_kernels() const;
 
+  /// For the library's own writers (io/).
+  tracer::FrozenCore& core() const { return *core_; }
+
  protected:
   std::shared_ptr<tracer::FrozenCore> core_;
 };

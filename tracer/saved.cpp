@@ -15,6 +15,25 @@ namespace tandem {
 
 namespace tracer {
 
+// The lines of the nodes stand behind `#` in the text, which the parser passes over.
+jit::Graph graph_of(const FrozenSignature& s, FrozenCore& core) {
+  jit::Graph g = jit::parse_graph(s.graph);
+  const std::string& text = s.graph;
+  size_t at = text.find('\n');
+  for (jit::Node& n : g.nodes) {
+    if (at == std::string::npos) break;
+    const size_t end = text.find('\n', at + 1);
+    const std::string line = text.substr(at + 1, end == std::string::npos ? end : end - at - 1);
+    at = end;
+    const size_t mark = line.rfind("  # "), colon = line.rfind(':');
+    if (mark == std::string::npos || colon == std::string::npos || colon < mark) continue;
+    int number = 0;
+    std::from_chars(line.data() + colon + 1, line.data() + line.size(), number);
+    n.where = {core.keep(line.substr(mark + 4, colon - mark - 4)), number};
+  }
+  return g;
+}
+
 namespace {
 
 constexpr const char *kVersionKey = "tandem.version", *kKindKey = "tandem.kind",
@@ -42,25 +61,8 @@ core::SafeTensor bytes_entry(const char* name, const std::string& text) {
 
 // --- Loading ---
 
-/// The lines of the nodes stand behind `#` in the text, which the parser passes over.
-void set_lines(jit::Graph& g, const std::string& text, FrozenCore& core) {
-  size_t at = text.find('\n');
-  for (jit::Node& n : g.nodes) {
-    if (at == std::string::npos) return;
-    const size_t end = text.find('\n', at + 1);
-    const std::string line = text.substr(at + 1, end == std::string::npos ? end : end - at - 1);
-    at = end;
-    const size_t mark = line.rfind("  # "), colon = line.rfind(':');
-    if (mark == std::string::npos || colon == std::string::npos || colon < mark) continue;
-    int number = 0;
-    std::from_chars(line.data() + colon + 1, line.data() + line.size(), number);
-    n.where = {core.keep(line.substr(mark + 4, colon - mark - 4)), number};
-  }
-}
-
 void finish(FrozenSignature& s, FrozenCore& core, size_t counters) {
-  jit::Graph g = jit::parse_graph(s.graph);
-  set_lines(g, s.graph, core);
+  const jit::Graph g = graph_of(s, core);
   check_description(core, s, g, counters);
   for (const int32_t v : g.outputs)
     s.nbytes.push_back(checked_mul(checked_numel(g.type(v).sizes), itemsize(g.type(v).dtype)));

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/expand.h"
 #include "tandem/jit/graph.h"
 #include "tests/catch.h"
 
@@ -79,6 +80,26 @@ TEST_CASE("expand replaces composites to the ground", "[passes]") {
 TEST_CASE("expand leaves a graph of primitives as it is", "[passes]") {
   const std::string body = kX + "%y = neg(%x) : float32(3, 4)\n return %y, %x\n write %x <- %y";
   CHECK(run("expand", body) == untouched(body));
+}
+
+TEST_CASE("composites that somebody wants kept stay nodes, wherever they come from", "[passes]") {
+  const Graph g = parse_graph("graph {" + kX + R"(
+    %n = number float64
+    %s = softmax(%x, axis=1) : float32(3, 4)
+    %y = layer_norm(%s, _, _, %n, rank=1) : float32(3, 4)
+    return %y})");
+  const auto kept = [&](auto... ops) {
+    const Graph expanded =
+        expand_composites(g, [&](const Graph&, const Node& n) { return ((n.op == ops) || ...); });
+    check(expanded, "expand");
+    std::vector<OpId> composites;
+    for (const Node& n : expanded.nodes)
+      if (n.leaf == Leaf::op && ops::def(n.op).kind == ops::OpKind::composite) composites.push_back(n.op);
+    return composites;
+  };
+  CHECK(kept(OpId::softmax, OpId::mean) == std::vector{OpId::softmax, OpId::mean});
+  CHECK(kept(OpId::mean) == std::vector{OpId::mean});
+  CHECK(kept(OpId::layer_norm) == std::vector{OpId::layer_norm});
 }
 
 TEST_CASE("fold computes numbers that are known", "[passes]") {
