@@ -3,6 +3,7 @@
 #include "samples/models/alexnet.h"
 #include "samples/models/mobilenet.h"
 #include "samples/models/resnet.h"
+#include "samples/models/sequence_workloads.h"
 #include "samples/models/vgg.h"
 
 namespace samples {
@@ -61,6 +62,9 @@ constexpr WorkloadRecipe kRecipes[] = {
     {"resnet50", "images", 32, kImageScale, make_resnet50},
     {"mobilenet_v1", "images", 32, kImageScale, make_mobilenet_v1},
     {"mobilenet_v2", "images", 32, kImageScale, make_mobilenet_v2},
+    kGnmtRecipe,
+    kNcfRecipe,
+    kGpt2Recipe,
 };
 
 }  // namespace
