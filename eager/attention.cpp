@@ -26,7 +26,7 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
              std::to_string(ks[heads]) + ": " + to_string(qs) + ", " + to_string(ks) +
              "; enable_gqa lets heads of k serve several of q",
          where);
-  return eager::attention(q, k, v, attn_mask, dropout_p, is_causal, scale, where).output;
+  return eager::attention_output(q, k, v, attn_mask, dropout_p, is_causal, scale, where);
 }
 
 namespace eager {
@@ -70,11 +70,44 @@ AttentionResult with_dropout(const Tensor& q, const Tensor& k, const Tensor& v, 
 
 }  // namespace
 
+namespace {
+
+void check_dropout(double p, Location where) {
+  if (!(p >= 0 && p <= 1))
+    fail("scaled_dot_product_attention: dropout_p must lie in [0, 1], found " + std::to_string(p), where);
+}
+
+/// Whether the op will run in a half: autocast's, or that of q itself.
+bool in_halves(const Tensor& q) {
+  DType type = q.dtype();
+  if (modes().autocast && is_floating(type) && type != DType::float64)
+    type = static_cast<DType>(modes().autocast - 1);
+  return type == DType::float16 || type == DType::bfloat16;
+}
+
+}  // namespace
+
+Tensor attention_output(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
+                        double dropout_p, bool is_causal, std::optional<double> scale, Location where) {
+  check_dropout(dropout_p, where);
+  if (dropout_p > 0 || mask.defined() || !in_halves(q))
+    return attention(q, k, v, mask, dropout_p, is_causal, scale, where).output;
+  return CallBuilder(OpId::attention_forward, where)
+      .in(q)
+      .in(k)
+      .in(v)
+      .word(is_causal)
+      .word(scale.has_value())
+      .word(modes().tf32)
+      .word(false)
+      .floating(scale.value_or(0))
+      .run2()
+      .values;
+}
+
 AttentionResult attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
                           double dropout_p, bool is_causal, std::optional<double> scale, Location where) {
-  if (!(dropout_p >= 0 && dropout_p <= 1))
-    fail("scaled_dot_product_attention: dropout_p must lie in [0, 1], found " + std::to_string(dropout_p),
-         where);
+  check_dropout(dropout_p, where);
   if (dropout_p > 0) return with_dropout(q, k, v, mask, dropout_p, is_causal, scale, where);
   ValuesIndices r = CallBuilder(OpId::scaled_dot_product_attention, where)
                         .in(q)

@@ -4,8 +4,8 @@
 
 #include "tandem/core/env.h"
 #include "tandem/core/profile.h"
+#include "tandem/jit/attention_call.h"
 #include "tandem/jit/cuda_graph.h"
-#include "tandem/jit/cudnn.h"
 
 namespace tandem::jit {
 
@@ -38,7 +38,15 @@ void CudaExecutable::run_product(const CudaProductStep& p, const int64_t* source
                                  cuda::StreamHandle stream) const {
   const auto at = [&](const CudaValue& v) { return static_cast<Pointer>(v.in(sources)); };
   if (p.convolution)
-    return run_convolution(device_, *p.convolution, at(p.a), at(p.b), at(p.c), at(p.workspace), stream);
+    return run_convolution(device_, *p.convolution, at(p.a), at(p.b), at(p.c),
+                           p.bias.source < 0 ? 0 : at(p.bias), at(p.workspace), stream);
+  if (p.attention) {
+    Pointer memory[AttentionCall::kBackward];
+    const size_t n = p.values.size() - 1;
+    for (size_t i = 0; i < n; ++i) memory[i] = at(p.values[i]);
+    return run_attention(device_, *p.attention, {memory, n}, p.values[n].in(sources), at(p.workspace),
+                         stream);
+  }
   jit::run_product(device_, *p.call, *p.library, at(p.a), at(p.b), at(p.bias), at(p.c), at(p.workspace),
                    stream);
 }

@@ -113,7 +113,7 @@ void CudaGraph::add_step(const CudaStep& step) {
   n.first_word = words_.size();
   if (!step.function) {
     const CudaProductStep& p = all.products[static_cast<size_t>(step.product)];
-    for (const CudaValue& v : {p.a, p.b, p.bias, p.c, p.workspace}) resolve(v, kNoWord);
+    p.for_values([&](const CudaValue& v) { resolve(v, kNoWord); });
     const cuda::Graph child = capture(p);
     const GraphNodes before = last();
     const cuda::Result result =

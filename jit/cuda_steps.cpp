@@ -4,9 +4,10 @@
 #include <array>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/attention_call.h"
+#include "tandem/jit/convolution_call.h"
 #include "tandem/jit/cuda_native.h"
 #include "tandem/jit/cuda_program.h"
-#include "tandem/jit/cudnn.h"
 
 namespace tandem::jit {
 
@@ -224,7 +225,8 @@ class Builder {
 
   void mark(const CudaValue& value) {
     const int32_t operand = value.source - CudaSteps::kFirst;
-    if (operand >= 0) s_.operands[static_cast<size_t>(operand)].in_products = true;
+    if (operand >= 0 && operand < s_.n_inputs + s_.n_outputs)
+      s_.operands[static_cast<size_t>(operand)].in_products = true;
   }
 
   /// `p` without its workspace, of `bytes`; it counts as `launches`.
@@ -238,13 +240,13 @@ class Builder {
       p.workspace = {CudaSteps::kArena, workspace_};
       s_.arena_bytes = std::max(s_.arena_bytes, workspace_ + bytes);
     }
-    for (const CudaValue& v : {p.a, p.b, p.bias, p.c}) mark(v);
-    s_.products.push_back(p);
+    p.for_values([&](const CudaValue& v) { mark(v); });
+    s_.products.push_back(std::move(p));
   }
 
   void product(const ProductCallPlan& c) {
     if (const LibraryProduct* const library = library_product(device_, c))
-      return library_step({&c, library, nullptr, at(c.a), at(c.b), at(c.bias), at(c.c), {}},
+      return library_step({&c, library, {}, {}, at(c.a), at(c.b), at(c.bias), at(c.c), {}, {}},
                           workspace_bytes(*library), numel(c.shape.outer));
     const std::vector<int64_t> more = product_words(c.shape.call);
     if (more.back() == 0) return;
@@ -260,15 +262,20 @@ class Builder {
     });
   }
 
-  /// By cuDNN, if it takes it: operands in the order of x, w and y, of which the call makes one.
+  /// By cuDNN, if it takes it: operands in the order of x, w and y, of which the call makes one. The op
+  /// rounds a half with its bias once, so the library must add that; float32 is added to by a kernel of our
+  /// own.
   bool convolution(const NativeCallPlan& c) {
-    // The op rounds a half with its bias once, the library before it.
-    if (itemsize(c.out_types[0].dtype) < 4 && c.in.size() > 2 && c.in[2].base != Base::none) return false;
-    const CudnnShape shape = cudnn_shape(ops::convolution_shape(*c.op, c.in_types, c.out_types[0], c.words));
-    const CudnnConvolution* const found = cudnn_convolution(device_, shape);
+    const auto [shape, biased, fused] =
+        convolution_call_shape(*c.op, c.in_types, c.in.size() > 2 && c.in[2].base != Base::none,
+                               c.out_types[0], c.words, c.in_strides);
+    std::shared_ptr<const CudnnConvolution> found = cudnn_convolution(device_, shape);
     if (!found) return false;
     const CudaValue first = at(c.in[0]), second = at(c.in[1]), made = at(c.out[0]);
-    CudaProductStep p{nullptr, nullptr, found, {}, {}, {}, {}, {}};
+    const int64_t bytes = workspace_bytes(*found);
+    CudaProductStep p;
+    p.convolution = std::move(found);
+    if (fused) p.bias = at(c.in[2]);
     switch (shape.direction) {
       case CudnnDirection::forward:
         p.a = first, p.b = second, p.c = made;
@@ -280,13 +287,24 @@ class Builder {
         p.a = first, p.b = made, p.c = second;
         break;
     }
-    library_step(p, workspace_bytes(*found), 1);
+    library_step(std::move(p), bytes, 1);
+    if (biased && !fused) launches(c, cuda_convolution_bias(device_, c));
     return true;
   }
 
+  void attention(const NativeCallPlan& c) {
+    CudaProductStep p;
+    p.attention = attention_call(device_, c);
+    for (const Address& a : p.attention->operands) p.values.push_back(at(a));
+    p.values.push_back(number(p.attention->scale));
+    const int64_t bytes = p.attention->workspace_bytes;
+    library_step(std::move(p), bytes, 1);
+  }
+
   void native(const NativeCallPlan& c) {
-    const bool by_library = c.op->kind == ops::OpKind::convolution && convolution(c);
-    launches(c, by_library ? cuda_convolution_bias(device_, c) : cuda_native(device_, c));
+    if (c.op->library >= 0) return attention(c);
+    if (c.op->kind == ops::OpKind::convolution && convolution(c)) return;
+    launches(c, cuda_native(device_, c));
   }
 
   void launches(const NativeCallPlan& c, const std::vector<NativeLaunch>& all) {

@@ -25,9 +25,10 @@ struct CudaPatch {
   CudaValue value;
 };
 
+struct AttentionCall;
 struct CudnnConvolution;
 
-/// One launch: a kernel's, or what a library queues for a product or a convolution.
+/// One launch: a kernel's, or what a library queues for a product, a convolution or attention.
 struct CudaStep {
   int32_t entry = 0;                  // of the plan
   cuda::Function function = nullptr;  // null: a product
@@ -39,8 +40,18 @@ struct CudaStep {
 struct CudaProductStep {
   const ProductCallPlan* call = nullptr;
   const LibraryProduct* library = nullptr;
-  const CudnnConvolution* convolution = nullptr;  // instead of them: a, b and c are its x, w and y
+  // Instead of them: a, b and c are its x, w and y, or the operands are `values`, with the scale behind them.
+  std::shared_ptr<const CudnnConvolution> convolution = {};
+  std::shared_ptr<const AttentionCall> attention = {};
   CudaValue a, b, bias, c, workspace;
+  std::vector<CudaValue> values = {};
+
+  /// Of all that comes from a source.
+  template <class F>
+  void for_values(F&& f) const {
+    for (const CudaValue& v : {a, b, bias, c, workspace}) f(v);
+    for (const CudaValue& v : values) f(v);
+  }
 };
 
 /// Memory that comes from a source: a tensor of the graph's.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,14 +23,18 @@ constexpr int64_t kAligned = 16;  // bytes; operands that are not lie at multipl
 
 /// cuDNN on one device. A handle has one stream at a time, so its users take turns.
 struct Library {
+  using Key = std::vector<int64_t>;
+  struct Found {
+    std::shared_ptr<const CudnnConvolution> convolution;
+    std::shared_ptr<const CudnnPlan> attention;
+    std::string why;  // there is none
+    std::list<Key>::iterator use;
+  };
   std::mutex mutex;
   Cudnn::Handle handle = nullptr;
   std::string broken;  // why there is no handle, for good
-  struct Found {
-    std::unique_ptr<const CudnnConvolution> convolution;
-    std::string why;  // there is none
-  };
-  std::map<std::vector<int64_t>, Found> found;
+  std::map<Key, Found> found;
+  std::list<Key> uses;  // the last first
 };
 
 Library& library_of(const Runtime& device) {
@@ -36,11 +42,30 @@ Library& library_of(const Runtime& device) {
   return (*all)[static_cast<size_t>(device.index())];
 }
 
-std::vector<int64_t> key_of(const CudnnShape& s) {
-  std::vector<int64_t> key = {static_cast<int64_t>(s.direction), static_cast<int64_t>(s.dtype), s.tf32,
-                              s.groups, s.x.rank()};
+enum : int64_t { kConvolution, kAttention };
+
+Library::Key key_of(const CudnnShape& s) {
+  Library::Key key = {kConvolution,
+                      static_cast<int64_t>(s.direction),
+                      static_cast<int64_t>(s.dtype),
+                      s.tf32,
+                      s.biased,
+                      s.groups,
+                      s.x.rank()};
   for (const Dims* const list :
        {&s.x, &s.w, &s.y, &s.x_strides, &s.w_strides, &s.y_strides, &s.pads, &s.strides, &s.dilations})
+    key.insert(key.end(), list->begin(), list->end());
+  return key;
+}
+
+Library::Key key_of(const CudnnAttention& s) {
+  Library::Key key = {kAttention, static_cast<int64_t>(s.dtype),
+                      s.backward, s.causal,
+                      s.batch,    s.heads,
+                      s.shared,   s.rows,
+                      s.columns,  s.width,
+                      s.out_width};
+  for (const Dims* const list : {&s.q_strides, &s.k_strides, &s.v_strides, &s.grad_strides})
     key.insert(key.end(), list->begin(), list->end());
   return key;
 }
@@ -87,9 +112,8 @@ struct CudnnConvolution {
 
 namespace {
 
-/// Under the library's lock.
-std::unique_ptr<const CudnnConvolution> make(Runtime& device, Library& library, const CudnnShape& shape,
-                                             std::string* why) {
+/// Under the library's lock. False, and the reason, if there is no handle.
+bool open(Runtime& device, Library& library, std::string* why) {
   const Cudnn& api = *cuda::cudnn();
   device.use();
   if (!library.handle && library.broken.empty()) {
@@ -102,27 +126,52 @@ std::unique_ptr<const CudnnConvolution> make(Runtime& device, Library& library, 
       library.handle = nullptr;
       library.broken = std::string("cudnnCreate: ") + api.error_string(status);
       core::log(core::LogArea::jit, core::LogLevel::warn,
-                library.broken + "; convolutions are done by kernels of Tandem's own, which are slower");
+                library.broken +
+                    "; convolutions and attention are done by kernels of Tandem's own, which are slower");
     }
   }
-  if (!library.broken.empty()) {
-    *why = library.broken;
-    return nullptr;
+  *why = library.broken;
+  return library.handle != nullptr;
+}
+
+/// What is kept under `key`, or what `make(found)` makes, which says why if it is nothing. Under the lock.
+template <class Make>
+Library::Found& find(Library& library, const Library::Key& key, Make&& make) {
+  auto at = library.found.find(key);
+  if (at != library.found.end()) {
+    library.uses.splice(library.uses.begin(), library.uses, at->second.use);
+    return at->second;
   }
-  const CudnnTarget target{&api, library.handle, nullptr};
-  const int64_t element = itemsize(shape.dtype);
-  std::optional<CudnnPlan> aligned = CudnnPlan::make(target, shape, kAligned, why);
-  if (!aligned) return nullptr;
-  std::optional<CudnnPlan> loose = CudnnPlan::make(target, shape, element, why);
-  if (!loose) return nullptr;
-  return std::make_unique<const CudnnConvolution>(
-      CudnnConvolution{std::move(*aligned), std::move(*loose), element});
+  Library::Found made;
+  try {
+    make(made);
+  } catch (const Error& e) {
+    made.why = e.what();
+  }
+  library.uses.push_front(key);
+  made.use = library.uses.begin();
+  at = library.found.emplace(key, std::move(made)).first;
+  if (library.found.size() > kCudnnKept) {
+    library.found.erase(library.uses.back());
+    library.uses.pop_back();
+  }
+  return at->second;
+}
+
+void tell(const std::string& shape, const std::string& engines, int64_t bytes, const std::string& why) {
+  if (why.empty())
+    core::log(
+        core::LogArea::jit, core::LogLevel::debug,
+        "cuDNN, " + shape + ": engines " + engines + ", " + std::to_string(bytes) + " bytes of workspace");
+  else
+    core::log(core::LogArea::jit, core::LogLevel::info, "cuDNN, " + shape + ": not taken: " + why);
 }
 
 }  // namespace
 
-CudnnShape cudnn_shape(const ops::ConvolutionShape& s) {
+CudnnShape cudnn_shape(const ops::ConvolutionShape& s, bool biased) {
   CudnnShape out;
+  out.biased = biased;
   out.direction = static_cast<CudnnDirection>(s.direction);
   out.dtype = s.dtype;
   out.tf32 = s.tf32;
@@ -161,11 +210,35 @@ bool cudnn_can(const CudnnShape& s, std::string* why) {
   return true;
 }
 
+bool cudnn_can(const CudnnAttention& s, std::string* why) {
+  const auto no = [&](std::string reason) {
+    if (why) *why = std::move(reason);
+    return false;
+  };
+  if (s.dtype != DType::float16 && s.dtype != DType::bfloat16)
+    return no(std::string("cuDNN is not asked for attention of ") + name(s.dtype));
+  for (const auto& [sizes, strides] : {std::pair(s.q(), s.q_strides), std::pair(s.k(), s.k_strides),
+                                       std::pair(s.v(), s.v_strides), std::pair(s.y(), s.grad_strides)}) {
+    const int64_t elements = reach(sizes, strides);
+    if (elements == 0) return no("there is nothing to compute");
+    if (elements >= int64_t{1} << 31) return no("cuDNN is not asked for memory of 2^31 elements");
+  }
+  if (!cuda::cudnn()) return no(cuda::why_no_cudnn());
+  return true;
+}
+
 #ifdef TANDEM_TEST_SWITCHES
 bool cudnn_off = false;
+
+size_t cudnn_kept(Runtime& device) {
+  Library& library = library_of(device);
+  const std::lock_guard lock(library.mutex);
+  return library.found.size();
+}
 #endif
 
-const CudnnConvolution* cudnn_convolution(Runtime& device, const CudnnShape& shape, std::string* why) {
+std::shared_ptr<const CudnnConvolution> cudnn_convolution(Runtime& device, const CudnnShape& shape,
+                                                          std::string* why) {
   std::string reason;
   if (!why) why = &reason;
 #ifdef TANDEM_TEST_SWITCHES
@@ -174,27 +247,50 @@ const CudnnConvolution* cudnn_convolution(Runtime& device, const CudnnShape& sha
   if (!cudnn_can(shape, why)) return nullptr;
   Library& library = library_of(device);
   const std::lock_guard lock(library.mutex);
-  auto at = library.found.find(key_of(shape));
-  if (at == library.found.end()) {
-    Library::Found made;
-    try {
-      made.convolution = make(device, library, shape, &made.why);
-    } catch (const Error& e) {
-      made.why = e.what();
+  const Library::Found& found = find(library, key_of(shape), [&](Library::Found& made) {
+    if (!open(device, library, &made.why)) return;
+    const CudnnTarget target{cuda::cudnn(), library.handle, nullptr};
+    const int64_t element = itemsize(shape.dtype);
+    std::optional<CudnnPlan> aligned = CudnnPlan::make(target, shape, kAligned, &made.why), loose;
+    if (aligned) loose = CudnnPlan::make(target, shape, element, &made.why);
+    if (loose) {
+      made.why.clear();
+      made.convolution = std::make_shared<const CudnnConvolution>(
+          CudnnConvolution{std::move(*aligned), std::move(*loose), element});
     }
-    const std::string who = "cuDNN, " + to_string(shape) + ": ";
-    if (const CudnnConvolution* const c = made.convolution.get())
-      core::log(core::LogArea::jit, core::LogLevel::debug,
-                who + "engines " + std::to_string(c->aligned.engine()) + " and " +
-                    std::to_string(c->loose.engine()) + ", " + std::to_string(workspace_bytes(*c)) +
-                    " bytes of workspace");
-    else
-      core::log(core::LogArea::jit, core::LogLevel::info, who + "not taken: " + made.why);
-    at = library.found.emplace(key_of(shape), std::move(made)).first;
-  }
-  const Library::Found& found = at->second;
+    const CudnnConvolution* const c = made.convolution.get();
+    tell(to_string(shape),
+         c ? std::to_string(c->aligned.engine()) + " and " + std::to_string(c->loose.engine()) : "",
+         c ? workspace_bytes(*c) : 0, made.why);
+  });
   if (!found.convolution) *why = found.why;
-  return found.convolution.get();
+  return found.convolution;
+}
+
+std::shared_ptr<const CudnnPlan> cudnn_attention(Runtime& device, const CudnnAttention& shape,
+                                                 std::string* why) {
+  std::string reason;
+  if (!why) why = &reason;
+#ifdef TANDEM_TEST_SWITCHES
+  if (cudnn_off) return nullptr;
+#endif
+  if (!cudnn_can(shape, why)) return nullptr;
+  Library& library = library_of(device);
+  const std::lock_guard lock(library.mutex);
+  const Library::Found& found = find(library, key_of(shape), [&](Library::Found& made) {
+    if (!open(device, library, &made.why)) return;
+    const Cudnn& api = *cuda::cudnn();
+    std::optional<CudnnPlan> plan = CudnnPlan::make(
+        {&api, library.handle, nullptr}, attention_graph(api, shape), attention_terms(shape), &made.why);
+    if (plan) {
+      made.why.clear();
+      made.attention = std::make_shared<const CudnnPlan>(std::move(*plan));
+    }
+    const CudnnPlan* const p = made.attention.get();
+    tell(to_string(shape), p ? std::to_string(p->engine()) : "", p ? p->workspace_bytes() : 0, made.why);
+  });
+  if (!found.attention) *why = found.why;
+  return found.attention;
 }
 
 int64_t workspace_bytes(const CudnnConvolution& c) {
@@ -202,17 +298,33 @@ int64_t workspace_bytes(const CudnnConvolution& c) {
 }
 
 void run_convolution(Runtime& device, const CudnnConvolution& c, Pointer x, Pointer w, Pointer y,
-                     Pointer workspace, cuda::StreamHandle stream) {
-  TANDEM_INTERNAL((x | w | y) % static_cast<Pointer>(c.element) == 0, "an element at an odd address");
+                     Pointer bias, Pointer workspace, cuda::StreamHandle stream) {
+  const Pointer all = x | w | y | bias;
+  TANDEM_INTERNAL(all % static_cast<Pointer>(c.element) == 0, "an element at an odd address");
+  const auto memory = [](Pointer p) { return reinterpret_cast<const void*>(p); };
+  const CudnnPlan::Operand operands[] = {{CudnnPlan::kX, memory(x)},
+                                         {CudnnPlan::kW, memory(w)},
+                                         {CudnnPlan::kY, memory(y)},
+                                         {CudnnPlan::kBias, memory(bias)}};
+  run_plan(device, all % kAligned == 0 ? c.aligned : c.loose, {operands, bias ? size_t{4} : size_t{3}},
+           workspace, stream);
+}
+
+void run_plan(Runtime& device, const CudnnPlan& plan, std::span<const CudnnPlan::Operand> operands,
+              Pointer workspace, cuda::StreamHandle stream) {
   const Cudnn& api = *cuda::cudnn();
-  const auto memory = [](Pointer p) { return reinterpret_cast<void*>(p); };
-  const CudnnPlan& plan = (x | w | y) % kAligned == 0 ? c.aligned : c.loose;
   Library& library = library_of(device);
   device.use();
   const std::lock_guard lock(library.mutex);
   if (const int status = api.set_stream(library.handle, stream); status != Cudnn::kSuccess)
     fail(std::string("cudnnSetStream: ") + api.error_string(status));
-  plan.run(library.handle, memory(x), memory(w), memory(y), memory(workspace));
+  plan.run(library.handle, operands, reinterpret_cast<void*>(workspace));
+}
+
+float cudnn_lowest() {
+  constexpr size_t kFirst = 91000;  // that takes an infinity
+  return cuda::cudnn()->version() < kFirst ? std::numeric_limits<float>::lowest()
+                                           : -std::numeric_limits<float>::infinity();
 }
 
 }  // namespace tandem::jit

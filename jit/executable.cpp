@@ -10,6 +10,7 @@
 #include "tandem/core/profile.h"
 #include "tandem/core/storage.h"
 #include "tandem/core/thread_pool.h"
+#include "tandem/jit/attention_call.h"
 #include "tandem/jit/cuda_executable.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/describe.h"
@@ -117,6 +118,7 @@ struct Executable::Impl {
   };
 
   Graph graph;
+  Device device;
   Plan plan;
   std::vector<Runner> runners;  // per Plan::kernels; none on CUDA
   std::unique_ptr<const CudaExecutable> cuda;
@@ -333,8 +335,14 @@ Executable::~Executable() = default;
 
 namespace {
 /// Of a graph after the passes.
+Prepared prepared_for(const Graph& g, Device device) {
+  Prepared prepared = prepare(g, device);
+  if (device.type == DeviceType::cuda && !library_takes(prepared, device)) return prepare(g, device, true);
+  return prepared;
+}
+
 Plan plan_of(const Graph& g, bool fused, Device device) {
-  const Prepared prepared = prepare(g);
+  const Prepared prepared = prepared_for(g, device);
   return build_plan(prepared, group(prepared, fused, device.type == DeviceType::cpu), fused);
 }
 }  // namespace
@@ -343,7 +351,7 @@ int precompile(std::span<const Graph> graphs, Device device) {
   std::vector<Kernel> kernels;
   std::vector<std::string> texts;
   for (const Graph& g : graphs) {
-    Plan plan = plan_of(jit::optimize(g), true, device);
+    Plan plan = plan_of(jit::optimize(with_library_calls(g, device)), true, device);
     for (size_t i = 0; i < plan.kernels.size(); ++i) {
       if (std::find(texts.begin(), texts.end(), plan.kernel_texts[i]) != texts.end()) continue;
       kernels.push_back(std::move(plan.kernels[i]));
@@ -359,7 +367,12 @@ int precompile(std::span<const Graph> graphs, Device device) {
 std::shared_ptr<const Executable> Executable::make(const Graph& g, const ExecutableOptions& options) {
   const core::ProfileSpan span("compile", options.compile ? "compile a plan" : "make a plan", {});
   auto impl = std::make_unique<Impl>();
-  impl->graph = options.optimize ? jit::optimize(g, options.disabled_passes) : expand_composites(g);
+  impl->device = options.device;
+  const auto ready = [&](const Graph& from) {
+    return options.optimize ? jit::optimize(from, options.disabled_passes) : expand_composites(from);
+  };
+  impl->graph =
+      options.device.type == DeviceType::cuda ? ready(with_library_calls(g, options.device)) : ready(g);
   impl->plan = plan_of(impl->graph, options.optimize, options.device);
   if (options.device.type == DeviceType::cuda)
     impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);
@@ -421,7 +434,7 @@ std::string Executable::code() const {
 }
 
 Description Executable::describe() const {
-  Description d{prepare(impl_->graph), impl_->plan, {}, {}};
+  Description d{prepared_for(impl_->graph, impl_->device), impl_->plan, {}, {}};
   for (size_t i = 0; i < d.plan.kernels.size(); ++i) {
     std::string why;
     d.sources.push_back(impl_->source(i, &why));

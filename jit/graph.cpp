@@ -80,7 +80,8 @@ void GraphEmitter::emit(OpId op, std::span<const ops::Value> in, ops::Words word
   const ops::OpDef& d = ops::def(op);
   // A user's formula is known by its parts: graphs, and the files made of them, do without the program's own
   // ops.
-  if (d.kind == ops::OpKind::composite && (expand_ || ops::is_user(op)))
+  const bool whole = d.library >= 0;  // it is expanded when the device is known
+  if (d.kind == ops::OpKind::composite && ((expand_ && !whole) || ops::is_user(op)))
     return ops::emit_body(*this, d, in, words, out);
   const auto n_in = static_cast<int>(in.size()) - d.n_numbers();
   TANDEM_INTERNAL(n_in >= 0, std::string("too few operands of ") + d.name);
@@ -139,6 +140,12 @@ int32_t copy_node(Graph& to, const Graph& from, const Node& node, const std::vec
   return add_node(to, std::move(copy), results);
 }
 
+bool by_library(const Node& n) {
+  if (n.leaf != Leaf::op) return false;
+  const ops::OpDef& d = ops::def(n.op);
+  return d.library >= 0 && n.words[static_cast<size_t>(d.structural_index(d.library))] != 0;
+}
+
 namespace {
 
 bool is_composite(const Node& n) {
@@ -185,8 +192,9 @@ Graph expanded(const Graph& g, const Expands& expands, bool to_the_ground) {
 }  // namespace
 
 Graph expand_composites(const Graph& g) {
-  if (std::none_of(g.nodes.begin(), g.nodes.end(), is_composite)) return g;
-  return expanded(g, is_composite, true);
+  const auto expands = [](const Node& n) { return is_composite(n) && !by_library(n); };
+  if (std::none_of(g.nodes.begin(), g.nodes.end(), expands)) return g;
+  return expand_composites(expanded(g, expands, true));  // a body may hold what a library did not take
 }
 
 Graph expand_composites(Graph g, const std::function<bool(const Graph&, const Node&)>& keep) {

@@ -49,6 +49,9 @@ struct Node {
   int32_t origin = -1;  // for people: which call of the captured program it comes from; no pass looks at it
 };
 
+/// Whether a library of the executable's device does this call of a composite as a whole (OpDef::library).
+bool by_library(const Node& n);
+
 struct ValueInfo {
   TensorType type;
   int32_t node = -1;

@@ -64,7 +64,7 @@ class Grouper {
     const OpKind kind = ops::def(n.op).kind;
     int home = -1;
     if (kind == OpKind::contraction) home = fresh(GroupKind::product);
-    if (ops::is_native(kind)) home = fresh(GroupKind::native);
+    if (ops::is_native(kind) || by_library(n)) home = fresh(GroupKind::native);
     if (home >= 0) {
       group(home).may_fail = kind == OpKind::scatter;
       group(home).may_throw = twins_ && kind == OpKind::kernel;

@@ -324,10 +324,7 @@ class Planner {
       c.buffers = static_cast<int32_t>(plan_.buffers.size());
       for (const Slot& s : k.slots) plan_.buffers.push_back(address(s.value, s.offset, s.destination));
       c.numbers = static_cast<int32_t>(plan_.numbers.size());
-      for (const int32_t v : k.numbers) {
-        const Node& n = p_.g.node_of(v);
-        plan_.numbers.push_back(n.leaf == Leaf::number ? NumberWord{n.index, 0} : NumberWord{-1, n.bits});
-      }
+      for (const int32_t v : k.numbers) plan_.numbers.push_back(number_word(v));
       if (planted(PlantedBug::numbers_swapped))
         std::reverse(plan_.numbers.begin() + c.numbers, plan_.numbers.end());
       c.dims = static_cast<int32_t>(plan_.words.size());
@@ -379,6 +376,11 @@ class Planner {
     plan_.products.push_back(c);
   }
 
+  NumberWord number_word(int32_t v) const {
+    const Node& n = p_.g.node_of(v);
+    return n.leaf == Leaf::number ? NumberWord{n.index, 0} : NumberWord{-1, n.bits};
+  }
+
   void emit_native(const Unit& u, Entry& e) {
     const Node& n = p_.g.nodes[at(group(u.group).nodes[0])];
     note_bytes(n);
@@ -387,9 +389,15 @@ class Planner {
     NativeCallPlan c;
     c.op = &ops::def(n.op);
     c.words = n.words;
+    const bool library = by_library(n) || c.op->kind == ops::OpKind::convolution;
     for (const int32_t v : n.in) {
+      if (library && v >= 0 && p_.g.type(v).number) {
+        c.numbers.push_back(number_word(v));
+        continue;
+      }
       c.in.push_back(operand_address(v));
       c.in_types.push_back(v < 0 ? TensorType{} : p_.g.type(v));
+      if (library) c.in_strides.push_back(v < 0 ? Dims{} : p_.layout(v).strides);
     }
     for (const int32_t v : n.out) {
       c.out.push_back(address(v, 0));

@@ -43,6 +43,9 @@ struct NativeCallPlan {
   std::vector<Address> in, out;
   std::vector<TensorType> in_types, out_types;
   std::vector<int64_t> words;
+  // Of what a library may do: how operands lie in memory, and its run-time numbers.
+  std::vector<Dims> in_strides;
+  std::vector<NumberWord> numbers;
 };
 
 enum class EntryKind : uint8_t { kernel, product, native };

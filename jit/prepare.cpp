@@ -3,7 +3,9 @@
 #include <bit>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/attention_call.h"
 #include "tandem/jit/contraction.h"
+#include "tandem/jit/convolution_call.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/planted_bugs.h"
 
@@ -34,7 +36,7 @@ namespace {
 
 class Preparer {
  public:
-  explicit Preparer(const Graph& from) : from_(from) {}
+  Preparer(const Graph& from, Device device, bool packed) : from_(from), device_(device), packed_(packed) {}
 
   Prepared run() {
     find_live();
@@ -109,6 +111,15 @@ class Preparer {
     return p_.value_class(v) == ValueClass::memory && is_contiguous(p_.layout(v).sizes, p_.layout(v).strides);
   }
 
+  /// Whether a library's convolution takes its operands where they are.
+  bool reads_as_they_lie(const Node& n, const TensorType& out) const {
+    if (device_.type != DeviceType::cuda || packed_) return false;
+    for (const int32_t v : n.in)
+      if (v >= 0 && p_.value_class(v) != ValueClass::memory) return false;
+    if (n.in.size() > 2 && n.in[2] >= 0 && !contiguous(n.in[2])) return false;
+    return convolution_reads(p_.g, n, p_.layout(n.in[0]), p_.layout(n.in[1]), out.dtype, out.sizes, device_);
+  }
+
   void add(const Node& source) {
     if (source.leaf == Leaf::count) return count(source);
     Node node = source;
@@ -147,8 +158,9 @@ class Preparer {
         case OpKind::piecewise:
         case OpKind::scatter:
         case OpKind::scan:
-        case OpKind::convolution:
         case OpKind::kernel:
+        case OpKind::convolution:
+          if (d.kind == OpKind::convolution && reads_as_they_lie(node, from_.type(source.out[0]))) break;
           for (int32_t& v : node.in)
             if (v >= 0 && !p_.g.type(v).number && !contiguous(v)) v = copy(v, node.where);
           break;
@@ -171,7 +183,15 @@ class Preparer {
         case OpKind::random:
           break;
         case OpKind::composite:
-          internal_error("a composite reached the planner");
+          TANDEM_INTERNAL(by_library(node), "a composite reached the planner");
+          for (size_t i = 0; i < node.in.size(); ++i) {
+            int32_t& v = node.in[i];
+            if (v < 0 || p_.g.type(v).number) continue;
+            const bool lies_well = p_.value_class(v) == ValueClass::memory && (!packed_ || contiguous(v)) &&
+                                   library_reads(node, static_cast<int>(i), p_.layout(v));
+            if (!lies_well) v = copy(v, node.where);
+          }
+          break;
       }
     } else if (node.leaf == Leaf::input) {
       layout = {from_.type(source.out[0]).sizes, from_.inputs[static_cast<size_t>(node.index)].strides, 0};
@@ -296,6 +316,8 @@ class Preparer {
   }
 
   const Graph& from_;
+  const Device device_;
+  const bool packed_;
   Prepared p_;
   std::vector<char> live_;
   std::vector<int32_t> renamed_;
@@ -303,6 +325,6 @@ class Preparer {
 
 }  // namespace
 
-Prepared prepare(const Graph& g) { return Preparer(g).run(); }
+Prepared prepare(const Graph& g, Device device, bool packed) { return Preparer(g, device, packed).run(); }
 
 }  // namespace tandem::jit

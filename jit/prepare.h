@@ -41,8 +41,9 @@ struct Prepared {
   }
 };
 
-/// `g` holds primitives only.
-Prepared prepare(const Graph& g);
+/// `g` holds primitives only, and calls of a library (by_library). These, and convolutions of the library of
+/// a CUDA device, read operands as they lie where they can, unless `packed`.
+Prepared prepare(const Graph& g, Device device = cpu, bool packed = false);
 
 /// For a view of a computed root: which axis of the root each of its axes walks (-1: none, it repeats). False
 /// unless each element of the root with more than one position is met and axes correspond one to one.

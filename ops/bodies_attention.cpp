@@ -101,7 +101,10 @@ bool broadcasts(const Dims& from, const Dims& to) {
 
 }  // namespace
 
-void check::attention(const InferCall& call, std::vector<TensorType>& out) {
+namespace {
+
+/// Checks q, k and v; the sizes of the result and of the scores.
+std::pair<Dims, Dims> attention_sizes(const InferCall& call) {
   for (int i = 0; i < 3; ++i) need_floating(call, i);
   const TensorType& q = operand(call, 0);
   const Dims &qs = q.sizes, &ks = operand(call, 1).sizes, &vs = operand(call, 2).sizes;
@@ -126,6 +129,14 @@ void check::attention(const InferCall& call, std::vector<TensorType>& out) {
   Dims result = qs, weights = qs;
   result[rank - 1] = vs.back();
   weights[rank - 1] = ks[rank - 2];
+  checked_numel(weights);
+  return {result, weights};
+}
+
+}  // namespace
+
+void check::attention(const InferCall& call, std::vector<TensorType>& out) {
+  const auto [result, weights] = attention_sizes(call);
   if (call.present[3]) {
     const TensorType& mask = operand(call, 3);
     need_tensor(call, 3);
@@ -135,9 +146,9 @@ void check::attention(const InferCall& call, std::vector<TensorType>& out) {
       fail_call(call,
                 "the mask does not broadcast to " + to_string(weights) + ", found " + operand_text(call));
   }
-  checked_numel(weights);
-  out.push_back(result_like(call, 0, q.dtype, result));
-  out.push_back(result_like(call, 0, q.dtype, weights));
+  const DType type = operand(call, 0).dtype;
+  out.push_back(result_like(call, 0, type, result));
+  out.push_back(result_like(call, 0, type, weights));
 }
 
 void body::attention(Body& b) {
@@ -211,6 +222,121 @@ void gradient::attention(Gradient& r) {
     const Value q = by_group(e, widen(e, r.in(0)), heads);
     r.set(1, e.cast(of_shared(e, e.matmul(transposed(e, scaled), q, tf32), heads), type));
   }
+}
+
+// --- With a number a row kept instead of the probabilities (fused.def) ---
+
+namespace {
+
+enum : int { kWholeScale = 4 };  // the attributes before it are those of attention, and `whole`
+
+/// The scaled scores, those that are not seen as -infinity.
+Value scores(Emitter& e, Value q, Value k, const Heads& heads, Value scale, bool causal, bool tf32) {
+  const Value wide_q = by_group(e, widen(e, q), heads);
+  const Value wide_k = for_group(e, widen(e, k), heads);
+  Value x = ungrouped(e, e.matmul(wide_q, transposed(e, wide_k), tf32), heads);
+  x = e.mul(x, scale);
+  if (!causal) return x;
+  const Dims& sizes = e.type(x).sizes;
+  const int rank = sizes.rank();
+  return e.where(seen(e, sizes[rank - 2], sizes[rank - 1]), x, -kInfinity);
+}
+
+}  // namespace
+
+void check::attention_forward(const InferCall& call, std::vector<TensorType>& out) {
+  const auto [result, weights] = attention_sizes(call);
+  const DType type = operand(call, 0).dtype;
+  Dims rows = result;
+  rows.erase(rows.rank() - 1);
+  out.push_back(result_like(call, 0, type, result));
+  out.push_back(result_like(call, 0, type == DType::float64 ? type : DType::float32, rows));
+}
+
+void check::attention_backward(const InferCall& call, std::vector<TensorType>& out) {
+  const auto [result, weights] = attention_sizes(call);
+  Dims rows = result;
+  rows.erase(rows.rank() - 1);
+  static constexpr const char* kNames[] = {"y", "stats", "the gradient of y", "the gradient of stats"};
+  for (int i = 3; i < 7; ++i) {
+    if (!call.present[static_cast<size_t>(i)]) continue;
+    need_floating(call, i);
+    const Dims& wanted = i == 3 || i == 5 ? result : rows;
+    if (operand(call, i).sizes != wanted)
+      fail_call(call, std::string(kNames[i - 3]) + " must have the sizes " + to_string(wanted) + ", found " +
+                          operand_text(call));
+  }
+  for (int i = 0; i < 3; ++i) out.push_back(operand(call, i));
+}
+
+void body::attention_forward(Body& b) {
+  Emitter& e = b.e;
+  const bool tf32 = b.integer(kTf32) != 0;
+  const DType type = b.type(0).dtype;
+  const Heads heads = heads_of(b.type(0).sizes, b.type(1).sizes);
+  const Value scale = scale_of(e, b.integer(kScaled) != 0, b.number(kWholeScale), b.in(0));
+  const Value x = scores(e, b.in(0), b.in(1), heads, scale, b.integer(kCausal) != 0, tf32);
+  const Value v = for_group(e, widen(e, b.in(2)), heads);
+  const Dims axis{e.type(x).sizes.rank() - 1};
+  Value p = x, stats;
+  if (e.type(x).sizes.back() == 0) {
+    Dims rows = e.type(x).sizes;
+    rows.erase(rows.rank() - 1);
+    stats = e.full(rows, e.type(x).dtype, -kInfinity);
+  } else {
+    const Value best = e.amax(x, axis, true);
+    const Value powers = e.exp(e.sub(x, best));
+    const Value total = e.sum(powers, axis, true);
+    p = e.div(powers, total);
+    const Value kept = e.add(best, e.log(total));
+    Dims rows = e.type(kept).sizes;
+    rows.erase(rows.rank() - 1);
+    stats = e.reshape(kept, rows);
+  }
+  const Value y = e.matmul(by_group(e, p, heads), v, tf32);
+  b.set(e.cast(ungrouped(e, y, heads), type));
+  b.set(stats, 1);
+}
+
+void gradient::attention_forward(Gradient& r) {
+  Emitter& e = r.e;
+  const Value grad = r.grad(0) ? r.grad(0) : e.full_like(r.out(0), 0);
+  const Value in[] = {r.in(0), r.in(1), r.in(2), r.out(0), r.out(1), grad, r.grad(1), r.number(kWholeScale)};
+  const int64_t words[] = {r.integer(kCausal), r.integer(kScaled), r.integer(kTf32), 0};
+  Value out[3];
+  e.emit(OpId::attention_backward, in, words, out);
+  for (int i = 0; i < 3; ++i)
+    if (r.needs(i)) r.set(i, out[i]);
+}
+
+// With p = exp(scores - stats) and d = g v^T: ds = p (d - sum(g y) + what flowed to stats), for q scale ds k,
+// for k scale ds^T q, for v p^T g.
+void body::attention_backward(Body& b) {
+  Emitter& e = b.e;
+  const bool tf32 = b.integer(kTf32) != 0;
+  const DType type = b.type(0).dtype;
+  const Heads heads = heads_of(b.type(0).sizes, b.type(1).sizes);
+  const Value scale = scale_of(e, b.integer(kScaled) != 0, b.number(kWholeScale), b.in(0));
+  const Value x = scores(e, b.in(0), b.in(1), heads, scale, b.integer(kCausal) != 0, tf32);
+  const DType wide = e.type(x).dtype;
+  const int last = e.type(x).sizes.rank() - 1;
+  const Value stats = e.unsqueeze(e.cast(b.in(4), wide), last);
+  const Value p = e.exp(e.sub(x, stats));
+  const Value g = e.cast(b.in(5), wide);
+  const Value y = e.cast(b.in(3), wide);
+  Value along = e.sum(e.mul(g, y), {last}, true);
+  if (b.in(6)) along = e.sub(along, e.unsqueeze(e.cast(b.in(6), wide), last));
+  const Value by_head = by_group(e, g, heads);
+  const Value v = for_group(e, widen(e, b.in(2)), heads);
+  const Value d = ungrouped(e, e.matmul(by_head, transposed(e, v), tf32), heads);
+  const Value ds = e.mul(p, e.sub(d, along));
+  const Value scaled = by_group(e, e.mul(ds, scale), heads);
+  const Value k = for_group(e, widen(e, b.in(1)), heads);
+  b.set(e.cast(ungrouped(e, e.matmul(scaled, k, tf32), heads), type));
+  const Value q = by_group(e, widen(e, b.in(0)), heads);
+  b.set(e.cast(of_shared(e, e.matmul(transposed(e, scaled), q, tf32), heads), type), 1);
+  const Value seen_by = by_group(e, p, heads);
+  b.set(e.cast(of_shared(e, e.matmul(transposed(e, seen_by), by_head, tf32), heads), type), 2);
 }
 
 void check::parts(const InferCall& call, std::vector<TensorType>& out) {

@@ -151,7 +151,9 @@ struct OpDef {
   bool update = false;                        // an optimizer's step of operand 0
   uint32_t saves_in = 0, saves_out = 0;       // the union of `reads` as bits, filled in by the table
   int writes[kMaxOutputs] = {0, -1, -1, -1};  // in-place form: result j replaces operand writes[j]
-  const char* samples = nullptr;              // see ops/samples.h
+  int library = -1;  // composite: the boolean attribute that an executable sets, and nobody else, in calls
+                     // that a library of its device does as a whole
+  const char* samples = nullptr;  // see ops/samples.h
   const char* doc = "";
 
   /// Run-time attributes, in declared order, follow the operands of a node as numbers.

@@ -19,6 +19,7 @@ namespace tandem::ops {
 #include "tandem/ops/composite.def"
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/convolution.def"
+#include "tandem/ops/fused.def"
 #include "tandem/ops/index.def"
 #include "tandem/ops/loss.def"
 #include "tandem/ops/norm.def"

@@ -94,6 +94,7 @@ constexpr OpDef kRows[] = {
 #include "tandem/ops/convolution.def"
 #include "tandem/ops/composite.def"
 #include "tandem/ops/attention.def"
+#include "tandem/ops/fused.def"
 #include "tandem/ops/recurrent.def"
 #include "tandem/ops/loss.def"
 #include "tandem/ops/norm.def"
@@ -185,6 +186,11 @@ static_assert(every_row([](const OpDef& op) {
                 return false;
               }),
               "an op lacks what its kind needs");
+static_assert(every_row([](const OpDef& op) {
+                return op.library < 0 || (op.kind == OpKind::composite && op.library < op.n_attrs &&
+                                          op.attrs[op.library].type == boolean);
+              }),
+              "only a composite may be a library's call, and says so in an attribute");
 static_assert(every_row([](const OpDef& op) {
                 for (int k = 0; k + 1 < op.n_attrs; ++k)
                   if (op.attrs[k].type == list && op.attrs[k + 1].type != list) return false;

@@ -145,9 +145,13 @@ AttentionOutput MultiheadAttention::forward(const Tensor& query, const Tensor& k
   } else if (mask.defined()) {
     need_sizes(mask, {l, s}, "attn_mask", where);
   }
-  eager::AttentionResult r =
-      eager::attention(qkv[0], qkv[1], qkv[2], merged(padding, mask, where),
-                       is_training() ? options.dropout : 0, masks.is_causal, {}, where);
+  const Tensor both = merged(padding, mask, where);
+  const double dropout = is_training() ? options.dropout : 0;
+  eager::AttentionResult r;
+  if (masks.need_weights)
+    r = eager::attention(qkv[0], qkv[1], qkv[2], both, dropout, masks.is_causal, {}, where);
+  else
+    r.output = eager::attention_output(qkv[0], qkv[1], qkv[2], both, dropout, masks.is_causal, {}, where);
   const Tensor heads =
       options.batch_first ? r.output.permute({0, 2, 1, 3}, where) : r.output.permute({2, 0, 1, 3}, where);
   Tensor joined = heads.reshape({heads.size(0), heads.size(1), embed_dim}, where);

@@ -64,17 +64,26 @@ void for_products(const CudnnShape& s, F&& f) {
     }
 }
 
+inline Dims bias_sizes(const CudnnShape& s) {
+  return {s.direction == CudnnDirection::forward ? s.y[1] : s.x[1]};
+}
+
 struct Values {
-  std::vector<float> x, w, y;
+  std::vector<float> x, w, y, bias;
   explicit Values(const CudnnShape& s, unsigned seed = 1)
-      : x(numbers(s.x, seed)), w(numbers(s.w, seed + 1)), y(numbers(s.y, seed + 2)) {}
+      : x(numbers(s.x, seed)),
+        w(numbers(s.w, seed + 1)),
+        y(numbers(s.y, seed + 2)),
+        bias(numbers(bias_sizes(s), seed + 3)) {}
   std::vector<float>& result(CudnnDirection d) {
     return d == CudnnDirection::forward ? y : d == CudnnDirection::input ? x : w;
   }
 };
 
-/// What the direction computes, in place of its result.
-std::vector<float> expected(const CudnnShape& s, const Values& v) {
+/// What the direction computes, in place of its result. `sum`: what becomes of a sum before its bias is
+/// added.
+template <class Sum>
+std::vector<float> expected(const CudnnShape& s, const Values& v, Sum&& sum) {
   Values sums = v;
   std::vector<float>& out = sums.result(s.direction);
   std::fill(out.begin(), out.end(), 0.f);
@@ -91,7 +100,14 @@ std::vector<float> expected(const CudnnShape& s, const Values& v) {
         break;
     }
   });
+  const size_t channels = v.bias.size();
+  const size_t positions =
+      out.size() / channels / static_cast<size_t>(s.direction == CudnnDirection::forward ? s.y[0] : s.x[0]);
+  for (size_t i = 0; s.biased && i < out.size(); ++i) out[i] = sum(out[i]) + v.bias[i / positions % channels];
   return out;
+}
+std::vector<float> expected(const CudnnShape& s, const Values& v) {
+  return expected(s, v, [](float x) { return x; });
 }
 
 inline int64_t reach(const Dims& sizes, const Dims& strides) {
@@ -171,8 +187,9 @@ struct Ready {
   const CudnnShape shape;
   Values values;
   std::string why;
-  const CudnnConvolution* const convolution;
+  const std::shared_ptr<const CudnnConvolution> convolution;
   Held x, w, y;
+  std::unique_ptr<Held> bias;
   std::unique_ptr<Block> workspace;
 
   explicit Ready(const CudnnShape& s, unsigned seed = 1, int64_t shift = 0)
@@ -184,11 +201,13 @@ struct Ready {
         y(s.y, s.y_strides, s.dtype, values.y, shift) {
     INFO(why);
     REQUIRE(convolution);
+    if (s.biased) bias = std::make_unique<Held>(bias_sizes(s), Dims{1}, s.dtype, values.bias);
     workspace = std::make_unique<Block>(device(), jit::workspace_bytes(*convolution));
   }
   void run(cuda::StreamHandle stream) const { run(stream, workspace->memory()); }
   void run(cuda::StreamHandle stream, Pointer memory) const {
-    jit::run_convolution(device(), *convolution, x.at(), w.at(), y.at(), memory, stream);
+    jit::run_convolution(device(), *convolution, x.at(), w.at(), y.at(), bias ? bias->at() : 0, memory,
+                         stream);
   }
   const Held& result() const {
     return shape.direction == CudnnDirection::forward ? y : shape.direction == CudnnDirection::input ? x : w;

@@ -40,6 +40,54 @@ TEST_CASE("cuda convolutions: forward and both gradients by cuDNN equal the CPU'
   }
 }
 
+TEST_CASE("cuda convolutions: halves with a bias go to cuDNN and are rounded once", "[cuda]") {
+  need_device();
+  for (const td::DType type : {td::float16, td::bfloat16}) {
+    td::manual_seed(6);
+    const Tensor x = numbers({2, 16, 7, 6}, td::cpu).to(type), w = numbers({6, 16, 3, 3}, td::cpu).to(type),
+                 b = numbers({6}, td::cpu).to(type), y = numbers({2, 6, 7, 6}, td::cpu).to(type),
+                 back = numbers({16}, td::cpu).to(type);
+    const auto both = [&](td::Device on) {
+      return std::vector<Tensor>{td::conv2d(x.to(on), w.to(on), b.to(on), 1, 1),
+                                 td::conv_transpose2d(y.to(on), w.to(on), back.to(on), 1, 1)};
+    };
+    const long before = convolutions();
+    const std::vector<Tensor> here = both(td::cpu), there = both(kCuda);
+    if (simulator().there) CHECK(convolutions() == before + 2);
+    for (size_t i = 0; i < here.size(); ++i) {
+      CAPTURE(i, td::name(type));
+      CHECK(bits_of(here[i]) == bits_of(there[i]));
+    }
+  }
+}
+
+TEST_CASE("cuda convolutions: halves that lie channels last are read where they lie", "[cuda]") {
+  need_device();
+  td::manual_seed(8);
+  const Tensor lying = numbers({2, 7, 6, 16}, kCuda).to(td::bfloat16),
+               w = numbers({8, 16, 3, 3}, kCuda).to(td::bfloat16), b = numbers({8}, kCuda).to(td::bfloat16),
+               line = numbers({2, 9, 16}, kCuda).to(td::float16),
+               w1 = numbers({8, 16, 3}, kCuda).to(td::float16);
+  const auto both = [&](bool packed) {
+    const auto as = [&](const Tensor& t) { return packed ? t.contiguous() : t; };
+    const Tensor x = as(lying.permute({0, 3, 1, 2})), x1 = as(line.permute({0, 2, 1}));
+    return std::vector<Tensor>{td::conv2d(x, w, b, 1, 1), td::conv1d(x1, w1)};
+  };
+  const std::vector<Tensor> packed = both(true), lain = both(false);
+  const std::vector<Tensor> traced = td::trace([&] { return both(false); })();
+  for (size_t i = 0; i < packed.size(); ++i) {
+    CHECK(bits_of(packed[i]) == bits_of(lain[i]));
+    CHECK(bits_of(packed[i]) == bits_of(traced[i]));
+    CHECK(lain[i].is_contiguous());
+  }
+  if (!simulator().there) return;
+  both(false);
+  const long launches = simulator().sim_gpu_count("launches"), before = convolutions();
+  both(false);
+  CHECK(convolutions() == before + 2);
+  CHECK(simulator().sim_gpu_count("launches") == launches);  // nothing was copied
+}
+
 TEST_CASE("cuda convolutions: a traced step is one graph, also when its operands move", "[cuda]") {
   need_device();
   td::manual_seed(5);

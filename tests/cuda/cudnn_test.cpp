@@ -63,6 +63,54 @@ TEST_CASE("cudnn: every direction, type and layout equals plain loops", "[cuda]"
         }
 }
 
+TEST_CASE("cudnn: halves with a bias are rounded once", "[cuda]") {
+  if (!has_cudnn()) return;
+  for (const DType dtype : {DType::float16, DType::bfloat16})
+    for (const CudnnDirection direction : {CudnnDirection::forward, CudnnDirection::input})
+      for (const Memory memory : {Memory::rows, Memory::channels_last})
+        for (const Case& c : kConvolutions) {
+          CudnnShape s = shape_of(c, direction, dtype, memory);
+          s.biased = true;
+          CAPTURE(to_string(s), static_cast<int>(memory));
+          if (!simulator().there && !td::jit::cudnn_convolution(device(), s)) continue;
+          const Ready all(s);
+          all.run(device().stream());
+          CHECK(all.right());
+        }
+  // A convolution with sums of more digits than a half has: that they are rounded before the bias is seen.
+  CudnnShape s = shape_of({1, 24, 6, 1, {{6, 3, 1, 1, 1}}}, CudnnDirection::forward, DType::bfloat16);
+  s.biased = true;
+  const Ready all(s);
+  all.run(device().stream());
+  CHECK(all.right());
+  const std::vector<float> twice =
+      expected(s, all.values, [](float sum) { return td::bfloat_to_float(td::float_to_bfloat(sum)); });
+  CHECK_FALSE(all.result().holds(twice));
+}
+
+TEST_CASE("cudnn: answers are kept up to a number, those that were not asked for longest go", "[cuda]") {
+  if (!has_cudnn() || !simulator().there) return;
+  const auto shape = [](int64_t i) {
+    return shape_of({1, 1, 1, 1, {{3 + i, 1, 0, 1, 1}}}, CudnnDirection::forward, DType::float32);
+  };
+  const auto first = td::jit::cudnn_convolution(device(), shape(0));
+  const auto kept = static_cast<int64_t>(td::jit::kCudnnKept);
+  for (int64_t i = 1; i < kept; ++i) {
+    td::jit::cudnn_convolution(device(), shape(i));
+    if (i % 100 == 0) CHECK(td::jit::cudnn_convolution(device(), shape(0)) == first);
+  }
+  CHECK(td::jit::cudnn_convolution(device(), shape(0)) == first);
+  for (int64_t i = kept; i < kept + 50; ++i) td::jit::cudnn_convolution(device(), shape(i));
+  CHECK(td::jit::cudnn_kept(device()) == td::jit::kCudnnKept);
+  CHECK(td::jit::cudnn_convolution(device(), shape(0)) == first);  // it was asked for lately
+  const long calls = simulator().sim_gpu_calls();
+  CHECK(td::jit::cudnn_convolution(device(), shape(kept + 49)));
+  CHECK(simulator().sim_gpu_calls() == calls);
+  CHECK(td::jit::cudnn_convolution(device(), shape(1)));  // it was forgotten
+  CHECK(simulator().sim_gpu_calls() > calls);
+  CHECK(td::jit::cudnn_kept(device()) == td::jit::kCudnnKept);
+}
+
 TEST_CASE("cudnn: operands aligned to their elements alone", "[cuda]") {
   if (!has_cudnn()) return;
   for (const DType dtype : {DType::float32, DType::bfloat16})
@@ -176,7 +224,7 @@ TEST_CASE("cudnn: every call of planning may fail; the next shape is planned", "
     CudnnShape s = usual(20 + failing);
     std::string why;
     simulator().sim_gpu_fail_call(failing);
-    const CudnnConvolution* const found = td::jit::cudnn_convolution(device(), s, &why);
+    const auto found = td::jit::cudnn_convolution(device(), s, &why);
     const std::string failed = simulator().sim_gpu_failed_call();
     simulator().sim_gpu_fail_call(0);
     if (failed.empty()) break;
@@ -223,7 +271,7 @@ TEST_CASE("cudnn: a failure of the execution is told, and the next one works", "
 TEST_CASE("cudnn: plans are kept", "[cuda]") {
   if (!has_cudnn()) return;
   const CudnnShape s = usual(5, DType::float16);
-  const CudnnConvolution* const first = td::jit::cudnn_convolution(device(), s);
+  const auto first = td::jit::cudnn_convolution(device(), s);
   REQUIRE(first);
   const long calls = simulator().there ? simulator().sim_gpu_calls() : 0;
   CHECK(td::jit::cudnn_convolution(device(), usual(5, DType::float16)) == first);

@@ -385,3 +385,54 @@ TEST_CASE("TransformerEncoderLayer: PyTorch's names, both places of its norms", 
     CHECK(distance(layer(x, {}, {}, true), wanted) < 1e-6);
   }
 }
+
+TEST_CASE("attention of halves keeps a number a row, and is as right as the composition", "[attention]") {
+  manual_seed(21);
+  const Tensor q = randn({2, 4, 9, 6}), k = randn({2, 2, 7, 6}), v = randn({2, 2, 7, 5}),
+               seed = randn({2, 4, 9, 5});
+  const auto gradients = [&](DType type, bool causal) {
+    const Tensor in[] = {q.to(type).requires_grad_(), k.to(type).requires_grad_(),
+                         v.to(type).requires_grad_()};
+    const Tensor y = scaled_dot_product_attention(in[0], in[1], in[2], {}, 0, causal, 0.4, true);
+    std::vector<Tensor> all = {y.detach()};
+    const Tensor weighed = (y.to(float64) * seed.to(float64)).sum();
+    for (const Tensor& g : autograd::grad({&weighed, 1}, in, {}, true, true)) all.push_back(g);
+    const Tensor twice = all[1].to(float64).square().sum();
+    for (const Tensor& g : autograd::grad({&twice, 1}, in)) all.push_back(g);
+    return all;
+  };
+  for (const bool causal : {false, true}) {
+    const std::vector<Tensor> right = gradients(float64, causal);
+    for (const DType type : {float16, bfloat16}) {
+      const std::vector<Tensor> found = gradients(type, causal);
+      REQUIRE(found.size() == right.size());
+      for (size_t i = 0; i < right.size(); ++i) {
+        CAPTURE(i, causal, name(type));
+        CHECK(found[i].dtype() == type);
+        const double most = right[i].detach().abs().amax().item<double>();
+        CHECK(distance(found[i].detach().to(float64), right[i].detach()) <
+              most * (type == float16 ? 0.01 : 0.06));
+      }
+    }
+  }
+  // Nothing to look at.
+  const Tensor none =
+      scaled_dot_product_attention(zeros({3, 4}, {.dtype = float16}), zeros({0, 4}, {.dtype = float16}),
+                                   zeros({0, 2}, {.dtype = float16}));
+  CHECK(values(none) == Doubles(6, 0.0));
+}
+
+TEST_CASE("attention under autocast runs in its type, whatever it keeps", "[attention]") {
+  manual_seed(22);
+  const Tensor q = randn({2, 8, 8}).requires_grad_();
+  Tensor y;
+  {
+    const Autocast lower(bfloat16);
+    y = scaled_dot_product_attention(q, q, q, {}, 0, true);
+  }
+  CHECK(y.dtype() == bfloat16);
+  const Tensor full = scaled_dot_product_attention(q, q, q, {}, 0, true);
+  CHECK(distance(y.detach().to(float64), full.detach().to(float64)) < 0.05);
+  y.to(float32).sum().backward();
+  CHECK(q.grad().dtype() == float32);
+}

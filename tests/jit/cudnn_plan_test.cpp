@@ -4,11 +4,10 @@
 #include "tandem/jit/cudnn_plan.h"
 
 #include <algorithm>
-#include <cstdio>
 
-#include "tandem/core/cuda/libraries.h"
 #include "tandem/core/error.h"
 #include "tests/catch.h"
+#include "tests/jit/cudnn_device.h"
 #include "tests/jit/cudnn_shapes.h"
 
 using tandem::Dims;
@@ -18,38 +17,6 @@ using namespace tandem::jit;
 using namespace tandem::test;
 
 namespace {
-
-/// The device in the library's own words.
-const std::string kH100 =
-    R"({"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],"regsPerBlock":65536,)"
-    R"("multiProcessorCount":132,"warpSize":32,"maxSharedMemoryPerBlock":49152,)"
-    R"("maxSharedMemoryPerBlockOptin":232448,"reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,)"
-    R"("maxCtasPerSM":32,"maxThreadsPerBlock":1024,"maxThreadsPerSM":2048,"pciDeviceId":0,"isTccDriver":0,)"
-    R"("supportCoopLaunch":1,"totalGlobalMem":85899345920,"smClockRateKHz":1980000,)"
-    R"("memClockRateKHz":2619000,"memoryBusWidth":5120,"l2CacheSize":52428800,"cudaDeviceId":0,"deviceVer":900,"driverVer":13000,)"
-    R"("deviceName":"NVIDIA H100 80GB HBM3"})";
-
-bool skipped(const std::string& why) {
-  std::fprintf(stderr, "skipped: %s\n", why.c_str());
-  return true;
-}
-
-/// The library and the device; false, said, where they are not to be had.
-bool find(CudnnTarget* target, CudnnDescriptor* device) {
-  const Cudnn* const api = tandem::cuda::cudnn();
-  if (!api) return !skipped(tandem::cuda::why_no_cudnn());
-  try {
-    *device = CudnnDescriptor(*api, Cudnn::Kind::device);
-    device->set(Cudnn::Attribute::device_text, Cudnn::Type::characters,
-                static_cast<int64_t>(kH100.size()) + 1, kH100.c_str());
-    device->finalize();
-  } catch (const tandem::Error& e) {
-    return !skipped("cuDNN " + std::to_string(api->version()) +
-                    " takes no description of a device: " + e.what());
-  }
-  *target = {api, nullptr, device};
-  return true;
-}
 
 const Case kCases[] = {
     {8, 32, 64, 1, {{28, 3, 1, 1, 1}, {28, 3, 1, 1, 1}}},
@@ -98,6 +65,40 @@ TEST_CASE("cudnn plans: the library has an engine that we take for every directi
               if (dtype == DType::float32 && !tf32) CHECK_FALSE(has(*plan, Note::tensor_core));
             }
           }
+}
+
+TEST_CASE("cudnn plans: halves with a bias have an engine that adds it to what was not rounded", "[cuda]") {
+  CudnnTarget target;
+  CudnnDescriptor device;
+  if (!find(&target, &device)) return;
+  for (const DType dtype : {DType::float16, DType::bfloat16})
+    for (const Memory memory : {Memory::rows, Memory::channels_last})
+      for (const Case& c : kCases) {
+        if (c.axes.size() > 2) continue;  // volumes with a bias are compiled first
+        CudnnShape s = shape_of(c, CudnnDirection::forward, dtype, memory);
+        s.biased = true;
+        CAPTURE(to_string(s));
+        std::string why;
+        const auto plan = CudnnPlan::make(target, s, 16, &why);
+        CAPTURE(why);
+        CHECK(plan);
+      }
+}
+
+TEST_CASE("cudnn plans: operands that lie channels last need less workspace than turned ones", "[cuda]") {
+  CudnnTarget target;
+  CudnnDescriptor device;
+  if (!find(&target, &device)) return;
+  const Case& c = kCases[0];
+  CudnnShape s = shape_of(c, CudnnDirection::forward, DType::bfloat16);
+  std::string why;
+  const auto rows = CudnnPlan::make(target, s, 16, &why);
+  s.x_strides = strides_for(s.x, Memory::channels_last);
+  const auto lying = CudnnPlan::make(target, s, 16, &why);
+  CAPTURE(why);
+  REQUIRE((rows && lying));
+  CHECK(has(*lying, Cudnn::Note::tensor_core));
+  CHECK(lying->workspace_bytes() + tandem::numel(s.x) * 2 <= rows->workspace_bytes() + 256);
 }
 
 TEST_CASE("cudnn plans: a large convolution of halves uses tensor cores", "[cuda]") {

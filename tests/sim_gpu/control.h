@@ -24,8 +24,8 @@
   /* The function that was made to fail last; "" for none. */                                              \
   F(const char*, sim_gpu_failed_call, ())                                                                  \
   /* launches, graph_launches, graph_nodes, allocations, live_allocations, live_bytes, host_allocations,   \
-     copies, copied_bytes, fills, compiles, products, convolutions, modules, streams, events, graphs;      \
-     -1 for another */                                                                                     \
+     copies, copied_bytes, fills, compiles, products, convolutions, attentions, modules, streams, events,  \
+     graphs; -1 for another */                                                                                         \
   F(long, sim_gpu_count, (const char* what))                                                               \
   /* What was last told on standard error: the kernel and its fault. */                                    \
   F(const char*, sim_gpu_message, ())                                                                      \

@@ -8,8 +8,6 @@
 
 namespace sim_gpu {
 
-namespace {
-
 using tandem::cuda::Cudnn;
 
 float load(const void* data, int type, int64_t i) {
@@ -35,6 +33,14 @@ void store(void* data, int type, int64_t i, float value) {
       static_cast<float*>(data)[i] = value;
   }
 }
+
+float rounded(float value, int type) {
+  uint32_t bits[1];
+  store(bits, type, 0, value);
+  return load(bits, type, 0);
+}
+
+namespace {
 
 /// Calls `f(place in memory, number)` for all elements in row-major order.
 template <class F>
@@ -130,8 +136,15 @@ void run_convolution(const ConvolutionData& c) {
   const Tensor& t = c.result == Result::y ? c.y : c.result == Result::x ? c.x : c.w;
   void* const data = c.result == Result::y ? c.y_data : c.result == Result::x ? c.x_data : c.w_data;
   const std::vector<float>& found = c.result == Result::y ? y : c.result == Result::x ? x : w;
-  for_elements(t,
-               [&](int64_t at, size_t i) { store(data, t.type, at, found[i] + (c.spoiled ? 1.0f : 0.0f)); });
+  const int64_t plane = t.rank > 2 ? planes(c.result == Result::y ? out : in) : 1;
+  for_elements(t, [&](int64_t at, size_t i) {
+    float v = found[i] + (c.spoiled ? 1.0f : 0.0f);
+    if (c.biased) {
+      const int64_t channel = static_cast<int64_t>(i) / plane % t.sizes[1];
+      v = rounded(v, c.sum_type) + load(c.bias_data, c.bias.type, channel * c.bias.strides[1]);
+    }
+    store(data, t.type, at, v);
+  });
 }
 
 }  // namespace sim_gpu

@@ -1,4 +1,4 @@
-#include "tests/sim_gpu/cudnn/descriptors.h"
+#include "tests/sim_gpu/cudnn/operations.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -29,6 +29,28 @@ const Rule kRules[] = {
     {K::tensor, A::tensor_strides, T::int64, 1, 8},
     {K::tensor, A::tensor_id, T::int64, 1, 1},
     {K::tensor, A::tensor_alignment, T::int64, 1, 1},
+    {K::tensor, A::tensor_virtual, T::boolean, 1, 1, false},
+    {K::tensor, A::tensor_by_value, T::boolean, 1, 1, false},
+    {K::pointwise, A::pointwise_mode, T::pointwise_mode, 1, 1},
+    {K::pointwise, A::pointwise_type, T::data_type, 1, 1},
+    {K::pointwise, A::pointwise_axis, T::int64, 1, 1, false},
+    {K::pointwise_operation, A::pointwise_does, T::descriptor, 1, 1, true, K::pointwise},
+    {K::pointwise_operation, A::pointwise_x, T::descriptor, 1, 1, true, K::tensor},
+    {K::pointwise_operation, A::pointwise_b, T::descriptor, 1, 1, false, K::tensor},
+    {K::pointwise_operation, A::pointwise_t, T::descriptor, 1, 1, false, K::tensor},
+    {K::pointwise_operation, A::pointwise_y, T::descriptor, 1, 1, true, K::tensor},
+    {K::product, A::product_type, T::data_type, 1, 1},
+    {K::product_operation, A::product_does, T::descriptor, 1, 1, true, K::product},
+    {K::product_operation, A::product_a, T::descriptor, 1, 1, true, K::tensor},
+    {K::product_operation, A::product_b, T::descriptor, 1, 1, true, K::tensor},
+    {K::product_operation, A::product_c, T::descriptor, 1, 1, true, K::tensor},
+    {K::reduction, A::reduction_mode, T::reduction, 1, 1},
+    {K::reduction, A::reduction_type, T::data_type, 1, 1},
+    {K::reduction_operation, A::reduction_does, T::descriptor, 1, 1, true, K::reduction},
+    {K::reduction_operation, A::reduction_x, T::descriptor, 1, 1, true, K::tensor},
+    {K::reduction_operation, A::reduction_y, T::descriptor, 1, 1, true, K::tensor},
+    {K::reshape, A::reshape_x, T::descriptor, 1, 1, true, K::tensor},
+    {K::reshape, A::reshape_y, T::descriptor, 1, 1, true, K::tensor},
     {K::convolution, A::convolution_axes, T::int64, 1, 1},
     {K::convolution, A::convolution_compute_type, T::data_type, 1, 1},
     {K::convolution, A::convolution_mode, T::convolution_mode, 1, 1},
@@ -54,17 +76,24 @@ const Rule kRules[] = {
     {K::convolution_weight, A::weight_w, T::descriptor, 1, 1, true, K::tensor},
     {K::convolution_weight, A::weight_x, T::descriptor, 1, 1, true, K::tensor},
     {K::convolution_weight, A::weight_y, T::descriptor, 1, 1, true, K::tensor},
-    {K::graph, A::graph_operations, T::descriptor, 1, 1, true, -2},
+    {K::graph, A::graph_operations, T::descriptor, 1, 64, true, -2},
     {K::graph, A::graph_handle, T::handle, 1, 1},
     {K::heuristic, A::heuristic_graph, T::descriptor, 1, 1, true, K::graph},
     {K::heuristic, A::heuristic_mode, T::heuristic_mode, 1, 1},
     {K::plan, A::plan_handle, T::handle, 1, 1},
     {K::plan, A::plan_config, T::descriptor, 1, 1, true, K::engine_config},
-    {K::pack, A::pack_ids, T::int64, 1, 8},
-    {K::pack, A::pack_pointers, T::pointer, 1, 8},
+    {K::pack, A::pack_ids, T::int64, 1, 32},
+    {K::pack, A::pack_pointers, T::pointer, 1, 32},
     {K::pack, A::pack_workspace, T::pointer, 1, 1, false},
 };
 constexpr int kKinds[] = {K::tensor,
+                          K::pointwise,
+                          K::pointwise_operation,
+                          K::product,
+                          K::product_operation,
+                          K::reduction,
+                          K::reduction_operation,
+                          K::reshape,
                           K::convolution,
                           K::convolution_forward,
                           K::convolution_input,
@@ -78,6 +107,10 @@ constexpr int kKinds[] = {K::tensor,
 
 int bytes_of(int type) {
   switch (type) {
+    case T::boolean:
+      return 1;
+    case T::pointwise_mode:
+    case T::reduction:
     case T::data_type:
     case T::convolution_mode:
     case T::heuristic_mode:
@@ -93,23 +126,15 @@ std::set<Descriptor>& living() {
   return *all;
 }
 
-bool is_operation(int kind) {
-  return kind == K::convolution_forward || kind == K::convolution_input || kind == K::convolution_weight;
-}
-
-/// A descriptor that another one names: there, of the kind, finalized.
-int check_part(Descriptor part, int kind) {
-  if (const int status = check_descriptor(part); status != Cudnn::kSuccess) return status;
-  if (kind == -2 ? !is_operation(part->kind) : part->kind != kind)
-    return refuse("a descriptor of another kind", Cudnn::kBadParam);
-  if (!part->finalized) return refuse("a descriptor that is not finalized", Cudnn::kNotFinalized);
-  return Cudnn::kSuccess;
-}
-
 /// What is nobody's mistake.
 int not_there(const char* what) {
   last_refusal() = what;
   return Cudnn::kNotSupported;
+}
+
+unsigned long engines_there() {
+  auto* const there = SIM_GPU_CONTROL(sim_gpu_engines);
+  return there != nullptr ? there() : ~0ul;
 }
 
 int finalize_tensor(Descriptor d) {
@@ -119,7 +144,7 @@ int finalize_tensor(Descriptor d) {
   t.id = d->first<int64_t>(A::tensor_id);
   t.alignment = d->first<int64_t>(A::tensor_alignment);
   if (t.type != Cudnn::kFloat && t.type != Cudnn::kHalf && t.type != Cudnn::kBrain &&
-      t.type != Cudnn::kDouble)
+      t.type != Cudnn::kDouble && t.type != Cudnn::kInt32 && t.type != Cudnn::kBoolean)
     return refuse("a type of data that is not simulated", Cudnn::kNotSupported);
   if (sizes.size() != strides.size()) return refuse("sizes and strides of different ranks", Cudnn::kBadParam);
   if (sizes.size() < 3 || sizes.size() > 2 + kAxes) return refuse("this rank", Cudnn::kNotSupported);
@@ -131,77 +156,23 @@ int finalize_tensor(Descriptor d) {
     t.sizes[i] = sizes[i];
     t.strides[i] = strides[i];
   }
+  const auto flag = [&](int name) { return d->values.count(name) != 0 && d->first<uint8_t>(name) != 0; };
+  t.is_virtual = flag(A::tensor_virtual);
+  t.by_value = flag(A::tensor_by_value);
+  if (t.is_virtual && t.by_value) return refuse("a virtual tensor by value", Cudnn::kBadParam);
+  if (t.by_value && (t.type != Cudnn::kFloat || t.span_bytes() != 4))
+    return refuse("a number that is not one float32", Cudnn::kNotSupported);
   ConvolutionData& only = d->problem.emplace();
   only.x = t;
   return Cudnn::kSuccess;
 }
 
-int finalize_convolution(Descriptor d) {
-  const int64_t axes = d->first<int64_t>(A::convolution_axes);
-  ConvolutionData c;
-  c.axes = static_cast<int>(axes);
-  if (d->first<int>(A::convolution_compute_type) != Cudnn::kFloat)
-    return refuse("this type of computation", Cudnn::kNotSupported);
-  if (d->first<int>(A::convolution_mode) != Cudnn::kCrossCorrelation)
-    return refuse("this mode", Cudnn::kNotSupported);
-  const auto before = d->read<int64_t>(A::convolution_pads_before),
-             after = d->read<int64_t>(A::convolution_pads_after),
-             strides = d->read<int64_t>(A::convolution_strides),
-             dilations = d->read<int64_t>(A::convolution_dilations);
-  for (const auto* const list : {&before, &after, &strides, &dilations})
-    if (static_cast<int64_t>(list->size()) != axes)
-      return refuse("a list that has not one element an axis", Cudnn::kBadParam);
-  if (before != after) return refuse("different pads before and after", Cudnn::kNotSupported);
-  for (size_t i = 0; i < before.size(); ++i) {
-    if (before[i] < 0 || strides[i] < 1 || dilations[i] < 1)
-      return refuse("a pad, stride or dilation that is too small", Cudnn::kBadParam);
-    c.pads[i] = before[i];
-    c.strides[i] = strides[i];
-    c.dilations[i] = dilations[i];
-  }
-  d->problem = c;
-  return Cudnn::kSuccess;
-}
-
-int finalize_operation(Descriptor d) {
-  using Result = ConvolutionData::Result;
-  struct {
-    int alpha, beta, convolution, w, x, y;
-    Result result;
-  } names{};
-  if (d->kind == K::convolution_forward)
-    names = {A::forward_alpha, A::forward_beta, A::forward_convolution, A::forward_w, A::forward_x,
-             A::forward_y,     Result::y};
-  else if (d->kind == K::convolution_input)
-    names = {A::input_alpha, A::input_beta, A::input_convolution, A::input_w, A::input_x,
-             A::input_y,     Result::x};
-  else
-    names = {A::weight_alpha, A::weight_beta, A::weight_convolution, A::weight_w, A::weight_x,
-             A::weight_y,     Result::w};
-  if (d->first<float>(names.alpha) != 1 || d->first<float>(names.beta) != 0)
-    return refuse("this alpha or beta", Cudnn::kNotSupported);
-  const auto part = [&](int name) { return d->first<Descriptor>(name); };
-  for (const int name : {names.convolution, names.w, names.x, names.y})
-    if (const int status = check_descriptor(part(name)); status != Cudnn::kSuccess) return status;
-  ConvolutionData c = *part(names.convolution)->problem;
-  c.result = names.result;
-  c.x = part(names.x)->problem->x;
-  c.w = part(names.w)->problem->x;
-  c.y = part(names.y)->problem->x;
-  if (c.x.rank != c.axes + 2 || c.w.rank != c.x.rank || c.y.rank != c.x.rank)
-    return refuse("tensors of another rank than the convolution", Cudnn::kBadParam);
-  if (c.x.type != c.w.type || c.x.type != c.y.type)
-    return refuse("these types together", Cudnn::kNotSupported);
-  if (c.x.id == c.w.id || c.x.id == c.y.id || c.w.id == c.y.id)
-    return refuse("two tensors of one name", Cudnn::kBadParam);
-  if (c.x.sizes[0] != c.y.sizes[0] || c.w.sizes[0] != c.y.sizes[1] || c.x.sizes[1] % c.w.sizes[1] != 0 ||
-      c.w.sizes[0] % (c.x.sizes[1] / c.w.sizes[1]) != 0)
-    return refuse("channels or batches that do not fit", Cudnn::kBadParam);
-  for (int a = 0; a < c.axes; ++a)
-    if (c.y.sizes[a + 2] !=
-        (c.x.sizes[a + 2] + 2 * c.pads[a] - c.dilations[a] * (c.w.sizes[a + 2] - 1) - 1) / c.strides[a] + 1)
-      return refuse("sizes that do not fit", Cudnn::kBadParam);
-  d->problem = c;
+/// Of attention: the first ones are traps.
+int finalize_attention(Descriptor d, int mode) {
+  if (const std::string wrong = check_attention(d->graph); !wrong.empty()) return not_there(wrong.c_str());
+  if (mode == Cudnn::kHeuristicFallback) return not_there("no engine for this graph");
+  for (const int index : {21, 22, 27, 31})
+    if ((engines_there() >> index & 1) != 0) d->proposals.push_back(index);
   return Cudnn::kSuccess;
 }
 
@@ -210,9 +181,12 @@ int finalize_heuristic(Descriptor d) {
   const Descriptor graph = d->first<Descriptor>(A::heuristic_graph);
   if (const int status = check_descriptor(graph); status != Cudnn::kSuccess) return status;
   d->problem = graph->problem;
-  const int mode = d->first<int>(A::heuristic_mode), type = d->problem->x.type;
+  d->graph = graph->graph;
+  const int mode = d->first<int>(A::heuristic_mode);
   if (mode != Cudnn::kHeuristicA && mode != Cudnn::kHeuristicFallback)
     return refuse("this mode", Cudnn::kNotSupported);
+  if (!d->problem) return finalize_attention(d, mode);
+  const int type = d->problem->w.type;
   std::vector<int> order;
   if (mode == Cudnn::kHeuristicFallback)
     order = {21, 1};
@@ -220,8 +194,7 @@ int finalize_heuristic(Descriptor d) {
     order = {20, 21, 22, 23, 24, 25, 30, 26};
   else if (type != Cudnn::kDouble)
     order = {21, 27, 22, 30, 23, 28, 29};
-  auto* const there = SIM_GPU_CONTROL(sim_gpu_engines);
-  const unsigned long mask = there != nullptr ? there() : ~0ul;
+  const unsigned long mask = engines_there();
   for (const int index : order) {
     int64_t least = d->problem->x.alignment;
     for (const Tensor* t : {&d->problem->w, &d->problem->y}) least = std::min(least, t->alignment);
@@ -237,6 +210,7 @@ int finalize_plan(Descriptor d) {
   if (!engine(config->engine).plans) return not_there("an engine without a plan");
   d->engine = config->engine;
   d->problem = config->problem;
+  d->graph = config->graph;
   return Cudnn::kSuccess;
 }
 
@@ -266,6 +240,7 @@ const Engine& engine(int index) {
       {28, {N::tensor_core}, 8192, true, false, 16},
       {29, {N::tensor_core}, 16384},
       {30, {}, 0, true, true, 1, {Cudnn::kCompilesAtRunTime}},
+      {31, {N::tensor_core}, 4096, true, false, 16, {Cudnn::kCompilesAtRunTime}},
   };
   return *std::find_if(all->begin(), all->end(), [&](const Engine& e) { return e.index == index; });
 }
@@ -318,9 +293,9 @@ int set_attribute(Descriptor d, int attribute, int type, int64_t count, const vo
     return refuse("attribute " + std::to_string(attribute) + " with " + std::to_string(count) + " values",
                   Cudnn::kBadParam);
   if (values == nullptr) return refuse("no values", Cudnn::kBadParam);
-  if (type == T::descriptor) {
+  for (int64_t i = 0; type == T::descriptor && i < count; ++i) {
     Descriptor part = nullptr;
-    std::memcpy(&part, values, sizeof part);
+    std::memcpy(&part, static_cast<const char*>(values) + i * static_cast<int64_t>(sizeof part), sizeof part);
     if (const int status = check_part(part, rule->of); status != Cudnn::kSuccess) return status;
   }
   if (type == T::handle) {
@@ -352,6 +327,7 @@ int get_attribute(Descriptor d, int attribute, int type, int64_t wanted, int64_t
       if (into[i]->kind != K::engine_config || into[i]->finalized)
         return refuse("results into something else than fresh configurations", Cudnn::kBadParam);
       into[i]->problem = d->problem;
+      into[i]->graph = d->graph;
       into[i]->engine = d->proposals[i];
       into[i]->finalized = true;
     }
@@ -390,12 +366,11 @@ int finalize(Descriptor d) {
   int status = Cudnn::kSuccess;
   if (d->kind == K::tensor) status = finalize_tensor(d);
   if (d->kind == K::convolution) status = finalize_convolution(d);
-  if (is_operation(d->kind)) status = finalize_operation(d);
-  if (d->kind == K::graph) {
-    const Descriptor operation = d->first<Descriptor>(A::graph_operations);
-    status = check_descriptor(operation);
-    if (status == Cudnn::kSuccess) d->problem = operation->problem;
-  }
+  if (is_convolution(d->kind))
+    status = finalize_operation(d);
+  else if (is_operation(d->kind))
+    status = finalize_other(d);
+  if (d->kind == K::graph) status = finalize_graph(d);
   if (d->kind == K::heuristic) status = finalize_heuristic(d);
   if (d->kind == K::plan) status = finalize_plan(d);
   if (d->kind == K::pack && d->read<int64_t>(A::pack_ids).size() != d->read<void*>(A::pack_pointers).size())

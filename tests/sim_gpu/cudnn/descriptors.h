@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "tandem/core/cuda/cudnn_api.h"
-#include "tests/sim_gpu/cudnn/convolution.h"
+#include "tests/sim_gpu/cudnn/graph.h"
 
 namespace tandem::cuda {
 
@@ -21,6 +21,8 @@ struct DescriptorOfCudnn {
   std::map<int, std::vector<std::byte>> values;  // by attribute
   // What finalizing, or the heuristic, made of it:
   std::optional<sim_gpu::ConvolutionData> problem;  // of operations, graphs, engines and what follows
+  std::optional<sim_gpu::Operation> operation;      // of those that are no convolutions
+  std::vector<sim_gpu::Operation> graph;            // instead of a convolution
   int engine = 0;
   std::vector<int> proposals;  // engines
 

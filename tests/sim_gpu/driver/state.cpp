@@ -39,9 +39,10 @@ struct State {
     settings.lazy = from_environment("SIM_GPU_LAZY", 0) != 0;
     settings.device_bytes = static_cast<size_t>(from_environment("SIM_GPU_BYTES", 8L << 30));
     fail_at = from_environment("SIM_GPU_FAIL", 0);
-    for (const char* what : {"launches", "graph_launches", "graph_nodes", "allocations", "live_allocations",
-                             "live_bytes", "host_allocations", "copies", "copied_bytes", "fills", "compiles",
-                             "products", "convolutions", "modules", "streams", "events", "graphs"})
+    for (const char* what :
+         {"launches", "graph_launches", "graph_nodes", "allocations", "live_allocations", "live_bytes",
+          "host_allocations", "copies", "copied_bytes", "fills", "compiles", "products", "convolutions",
+          "attentions", "modules", "streams", "events", "graphs"})
       counters[what] = 0;
   }
 };
