@@ -92,7 +92,9 @@ Tensor baddbmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta = 
                Location where = Location::here());
 /// Products summed over the letters that the result lacks: einsum("bij,bjk->bik", {a, b}). Without "->" the
 /// result has the letters that occur once, in alphabetical order. A letter twice in one operand is its
-/// diagonal.
+/// diagonal. "..." stands for all further axes of an operand, which are matched from their last on; in front
+/// of the result without "->", summed where "->" leaves them out. Axes of size 1 broadcast. Several operands
+/// are multiplied from left to right.
 Tensor einsum(const std::string& equation, std::span<const Tensor> operands,
               Location where = Location::here());
 inline Tensor einsum(const std::string& equation, std::initializer_list<Tensor> operands,

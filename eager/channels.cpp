@@ -1,5 +1,7 @@
 #include "tandem/eager/channels.h"
 
+#include <cmath>
+
 #include "tandem/eager/call.h"
 #include "tandem/eager/checkpoint.h"
 
@@ -108,6 +110,61 @@ Tensor dropout1d(const Tensor& x, double p, bool training, Location where) {
 }
 Tensor dropout2d(const Tensor& x, double p, bool training, Location where) {
   return channel_dropout("dropout2d", x, 2, p, training, where);
+}
+Tensor dropout3d(const Tensor& x, double p, bool training, Location where) {
+  return channel_dropout("dropout3d", x, 3, p, training, where);
+}
+
+namespace {
+
+/// x where `kept` is not 0, else SELU's limit; scaled and shifted to the mean and the variance of before.
+Tensor alpha_kept(const Tensor& x, const Tensor& kept, double p, Location where) {
+  constexpr double kLimit = -1.7580993408473766;  // -scale * alpha of selu
+  const double scale = 1 / std::sqrt((kLimit * kLimit * p + 1) * (1 - p));
+  const Tensor held = ne(Operand(kept, where), Operand(0, where));
+  const Tensor chosen = tandem::where(Operand(held, where), Operand(x, where), Operand(kLimit, where));
+  return add(Operand(mul(Operand(chosen, where), Operand(scale, where)), where),
+             Operand(-kLimit * scale * p, where));
+}
+
+Tensor alpha_dropout_over(const char* op, const Tensor& x, const Dims& sizes, double p, bool training,
+                          Location where) {
+  if (!(p >= 0 && p <= 1))
+    fail(std::string(op) + ": p must lie in [0, 1], found " + std::to_string(p), where);
+  if (!training || p == 0) return x;
+  if (p == 1) return mul(Operand(x, where), Operand(0, where));
+  const Tensor all = ones(sizes, {.dtype = x.dtype(), .device = x.device()}, where);
+  return alpha_kept(x, dropout(all, p, true, where), p, where);
+}
+
+}  // namespace
+
+Tensor alpha_dropout(const Tensor& x, double p, bool training, Location where) {
+  return alpha_dropout_over("alpha_dropout", x, x.sizes(where), p, training, where);
+}
+Tensor feature_alpha_dropout(const Tensor& x, double p, bool training, Location where) {
+  Dims sizes = x.sizes(where);
+  if (sizes.rank() < 2)
+    fail("feature_alpha_dropout: x must be (N, C, ...), found shape " + to_string(sizes), where);
+  for (int i = 2; i < sizes.rank(); ++i) sizes[i] = 1;
+  return alpha_dropout_over("feature_alpha_dropout", x, sizes, p, training, where);
+}
+
+Tensor rrelu(const Tensor& x, double lower, double upper, bool training, Location where) {
+  if (!(lower <= upper) || !std::isfinite(upper - lower))
+    fail("rrelu: the bounds must be finite, the lower one first, found " + std::to_string(lower) + " and " +
+             std::to_string(upper),
+         where);
+  if (!training) return leaky_relu(x, (lower + upper) / 2, where);
+  if (!is_floating(x.dtype(where)))
+    fail(std::string("rrelu: a floating type is needed, found ") + name(x.dtype()), where);
+  const DType drawn = x.dtype() == float64 ? float64 : float32;
+  const Tensor uniform = rand(x.sizes(), {.dtype = drawn, .device = x.device()}, nullptr, where);
+  const Tensor wide = mul(Operand(uniform, where), Operand(upper - lower, where));
+  const Tensor slope = add(Operand(wide, where), Operand(lower, where)).to(x.dtype(), where);
+  const Tensor positive = gt(Operand(x, where), Operand(0, where));
+  const Tensor sloped = mul(Operand(x, where), Operand(slope, where));
+  return tandem::where(Operand(positive, where), Operand(x, where), Operand(sloped, where));
 }
 
 }  // namespace tandem

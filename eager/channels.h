@@ -30,5 +30,17 @@ Tensor instance_norm(const Tensor& x, const Tensor& running_mean = {}, const Ten
 /// which PyTorch reads as (N, C, L).
 Tensor dropout1d(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
 Tensor dropout2d(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
+Tensor dropout3d(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
+/// Sets elements to SELU's limit at minus infinity with probability p, and scales and shifts all of them so
+/// that mean 0 and variance 1 stay (Klambauer et al., 2017). feature_alpha_dropout: whole channels of x (N,
+/// C, ...).
+Tensor alpha_dropout(const Tensor& x, double p = 0.5, bool training = false,
+                     Location where = Location::here());
+Tensor feature_alpha_dropout(const Tensor& x, double p = 0.5, bool training = false,
+                             Location where = Location::here());
+/// x where positive, else x times a slope, drawn for each element between the bounds while training, else
+/// their mean.
+Tensor rrelu(const Tensor& x, double lower = 1.0 / 8, double upper = 1.0 / 3, bool training = false,
+             Location where = Location::here());
 
 }  // namespace tandem

@@ -164,6 +164,21 @@ Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_
   return tandem::where(Operand(padded, where), Operand(rows.detach(where), where), Operand(rows, where));
 }
 
+const Tensor& embedding_renorm_(const Tensor& weight, const Tensor& index, double max_norm, double norm_type,
+                                Location where) {
+  if (!(max_norm > 0))
+    fail("embedding_renorm_: max_norm must be positive, found " + std::to_string(max_norm), where);
+  const NoGrad no_grad;
+  const Tensor flat = index.reshape({index.numel(where)}, where);
+  const Tensor rows = weight.index_select(0, flat, where);
+  const Tensor norms = rows.norm(norm_type, {1}, true, where);
+  const Tensor above = add(Operand(norms, where), Operand(1e-7, where));
+  const Tensor share = div(Operand(max_norm, where), Operand(above, where));
+  const Tensor large = gt(Operand(norms, where), Operand(max_norm, where));
+  const Tensor scale = tandem::where(Operand(large, where), Operand(share, where), Operand(1.0, where));
+  return weight.index_copy_(0, flat, mul(Operand(rows, where), Operand(scale, where)), where);
+}
+
 Tensor softmax(const Tensor& a, int64_t axis, Location where) {
   return CallBuilder(OpId::softmax, where).in(a).word(axis).run();
 }

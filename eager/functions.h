@@ -11,6 +11,7 @@
 #include "tandem/eager/convolutions.h"
 #include "tandem/eager/losses.h"
 #include "tandem/eager/pooling.h"
+#include "tandem/eager/special.h"
 #include "tandem/eager/tensor.h"
 
 namespace tandem {
@@ -130,6 +131,10 @@ inline Tensor stack(std::initializer_list<Tensor> t, int64_t axis = 0, Location 
 /// (negative: from the end) gets no gradient.
 Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_t> padding_idx = {},
                  Location where = Location::here());
+/// Shrinks, in place and without history, the rows of `weight` (V, D) that `index` names and whose norm is
+/// above max_norm, to that norm.
+const Tensor& embedding_renorm_(const Tensor& weight, const Tensor& index, double max_norm,
+                                double norm_type = 2, Location where = Location::here());
 
 // Products.
 /// PyTorch's matmul: vectors, matrices, broadcast batches.

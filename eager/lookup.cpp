@@ -39,51 +39,6 @@ const Tensor& Tensor::index_fill_(int64_t axis, const Tensor& index, double valu
   return *this;
 }
 
-// The leading axes become one, whose position is computed from the indices; one that is out of range makes it
-// -1, which the op refuses.
-Tensor Tensor::index_put(std::span<const Tensor> indices, const Tensor& values, bool accumulate,
-                         Location where) const {
-  const Dims& all = sizes(where);
-  const auto n = static_cast<int>(indices.size());
-  if (n == 0 || n > all.rank())
-    fail("index_put: one index per leading axis is needed, found " + std::to_string(n) + " for shape " +
-             to_string(all),
-         where);
-  Dims common, flat_sizes, rows;
-  Tensor at, wrong;
-  int64_t lead = 1;
-  for (int i = 0; i < n; ++i) {
-    const Tensor& index = indices[static_cast<size_t>(i)];
-    if (index.dtype(where) != int64 && index.dtype() != int32)
-      fail(std::string("index_put: indices must be int64 or int32, found ") + name(index.dtype()), where);
-    common = broadcast(common, index.sizes(), "index_put", where);
-    const Tensor wide = index.to(int64, where);
-    const Tensor low = tandem::lt(Operand(wide, where), Operand(0, where));
-    const Tensor high = tandem::ge(Operand(wide, where), Operand(all[i], where));
-    const Tensor outside = tandem::logical_or(Operand(low, where), Operand(high, where));
-    wrong = wrong.defined() ? tandem::logical_or(Operand(wrong, where), Operand(outside, where)) : outside;
-    at = at.defined() ? tandem::add(Operand(tandem::mul(Operand(at, where), Operand(all[i], where)), where),
-                                    Operand(wide, where))
-                      : wide;
-    lead *= all[i];
-  }
-  flat_sizes.push_back(lead);
-  Dims value_sizes = common;
-  rows.push_back(tandem::numel(common));
-  for (int i = n; i < all.rank(); ++i) {
-    flat_sizes.push_back(all[i]);
-    value_sizes.push_back(all[i]);
-    rows.push_back(all[i]);
-  }
-  at = tandem::where(Operand(wrong, where), Operand(-1, where), Operand(at, where)).expand(common, where);
-  const Tensor index = at.reshape({rows[0]}, where);
-  const Tensor src = values.expand(value_sizes, where).reshape(rows, where);
-  const Tensor flat = reshape(flat_sizes, where);
-  const Tensor out =
-      accumulate ? flat.index_add(0, index, src, where) : flat.index_copy(0, index, src, where);
-  return out.reshape(all, where);
-}
-
 namespace {
 
 /// Positions in row-major order of what is not 0; a read.

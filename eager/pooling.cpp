@@ -79,7 +79,194 @@ Tensor adaptive_avg_pool(const Tensor& x, int rank, const char* op, const Dims& 
   return avg_pool(x, false, true, false, 0, windows, where);
 }
 
+/// x (..., D, H, W) as (N, C, D, H, W); an Error for another rank.
+Tensor volumes(const Tensor& x, const char* op, Location where) {
+  if (x.dim(where) != 4 && x.dim() != 5)
+    fail(std::string(op) + ": x must have 3 axes behind (N, C) or (C), found shape " + to_string(x.sizes()),
+         where);
+  return x.dim() == 5 ? x : x.unsqueeze(0, where);
+}
+
+/// Windows of three axes: of the planes, and of what lies across them, whose planes' elements are one axis of
+/// windows of one position.
+struct VolumeWindows {
+  Dims plane, across;
+};
+VolumeWindows volume_windows(const char* op, const Dims& kernel, const Dims& stride, const Dims& padding,
+                             const Dims& dilation, Location where) {
+  const auto part = [&](const Dims& given, const char* what, int first, int n) {
+    const Dims own = per_axis(given, 3, op, what, where);
+    return Dims(own.data() + first, n);
+  };
+  const auto parts = [&](int first, int n) {
+    return windows(n, op, part(kernel, "kernel_size", first, n),
+                   stride.empty() ? stride : part(stride, "stride", first, n),
+                   part(padding, "padding", first, n),
+                   dilation.empty() ? dilation : part(dilation, "dilation", first, n), where);
+  };
+  VolumeWindows w{parts(1, 2), parts(0, 1)};
+  for (const int64_t word : {1, 1, 0}) w.across.push_back(word);
+  if (!dilation.empty()) w.across.push_back(1);
+  return w;
+}
+
+/// Max pooling over three axes: the largest of each plane's windows, then the largest of those. That is the
+/// first of equal ones in row-major order, and of several NaN the last, as within a plane.
+ValuesIndices max_pool_volume(const Tensor& given, const char* op, bool ceil, bool adaptive,
+                              const VolumeWindows& w, Location where) {
+  const Tensor x = volumes(given, op, where);
+  const int64_t batch = x.size(0), channels = x.size(1), depth = x.size(2), plane = x.size(3) * x.size(4);
+  Tensor at;
+  {
+    const NoGrad no_grad;  // positions have none
+    const ValuesIndices flat = max_pool(x.reshape({batch * channels, depth, x.size(3), x.size(4)}, where), 2,
+                                        ceil, adaptive, w.plane, where);
+    const Dims rows = {batch * channels, depth, flat.values.size(2) * flat.values.size(3)};
+    Dims across = w.across;
+    if (adaptive) across = {across[0], rows[2]};
+    const Tensor tops = flat.values.reshape(rows, where);
+    const Tensor best =
+        CallBuilder(OpId::max_pool_positions, where).in(tops).word(ceil).word(adaptive).list(across).run();
+    const Tensor start =
+        arange(0, static_cast<double>(depth), 1, {.dtype = int64, .device = x.device()}, where);
+    const Tensor above = mul(Operand(start.reshape({depth, 1}, where), where), Operand(plane, where));
+    const Tensor whole = add(Operand(flat.indices.reshape(rows, where), where), Operand(above, where));
+    at = whole.flatten(-2, -1, where)
+             .gather(-1, best.flatten(-2, -1, where), where)
+             .reshape({batch, channels, best.size(1), flat.values.size(2), flat.values.size(3)}, where);
+  }
+  const Tensor values =
+      x.flatten(-3, -1, where).gather(-1, at.flatten(-3, -1, where), where).reshape(at.sizes(), where);
+  if (given.dim() == 5) return {values, at};
+  return {values.squeeze(0, where), at.squeeze(0, where)};
+}
+
+Tensor avg_pool_volume(const Tensor& given, const char* op, bool ceil, bool adaptive, bool count_include_pad,
+                       int64_t divisor, const VolumeWindows& w, Location where) {
+  const Tensor x = volumes(given, op, where);
+  const Tensor planes = x.reshape({x.size(0) * x.size(1), x.size(2), x.size(3), x.size(4)}, where);
+  const Tensor flat =
+      avg_pool(planes, ceil, adaptive, count_include_pad, divisor == 0 ? 0 : 1, w.plane, where);
+  const int64_t high = flat.size(2), wide = flat.size(3);
+  Dims across = w.across;
+  if (adaptive) across = {across[0], high * wide};
+  const Tensor out =
+      avg_pool(flat.flatten(-2, -1, where), ceil, adaptive, count_include_pad, divisor, across, where);
+  Dims sizes = given.sizes();
+  const int rank = sizes.rank();
+  sizes[rank - 3] = out.size(1), sizes[rank - 2] = high, sizes[rank - 1] = wide;
+  return out.reshape(sizes, where);
+}
+
+VolumeWindows adaptive_volume(const Tensor& x, const char* op, const Dims& output_size, Location where) {
+  volumes(x, op, where);
+  const Dims n = adaptive_windows(x, 3, op, output_size, where);
+  return {{n[1], n[2]}, {n[0]}};
+}
+
+Tensor max_unpool(const char* op, int rank, const Tensor& x, const Tensor& indices, const Dims& kernel_size,
+                  const Dims& stride, const Dims& padding, const Dims& output_size, Location where) {
+  Dims sizes = x.sizes(where);
+  if (sizes.rank() != rank + 1 && sizes.rank() != rank + 2)
+    fail(std::string(op) + ": x must have " + std::to_string(rank) +
+             " axes behind (N, C) or (C), found shape " + to_string(sizes),
+         where);
+  if (indices.sizes(where) != sizes)
+    fail(std::string(op) + ": indices must have x's shape " + to_string(sizes) + ", found " +
+             to_string(indices.sizes()),
+         where);
+  const int skipped = sizes.rank() - rank;
+  const Dims k = per_axis(kernel_size, rank, op, "kernel_size", where);
+  const Dims s = stride.empty() ? k : per_axis(stride, rank, op, "stride", where);
+  const Dims p = per_axis(padding, rank, op, "padding", where);
+  int64_t places = 1;
+  for (int i = 0; i < rank; ++i) {
+    int64_t& size = sizes[skipped + i];
+    size = (size - 1) * s[i] - 2 * p[i] + k[i];
+    if (output_size.size() == rank) size = output_size[i];
+    if (output_size.size() == sizes.rank()) size = output_size[skipped + i];
+    if (size < 1 ||
+        (!output_size.empty() && output_size.size() != rank && output_size.size() != sizes.rank()))
+      fail(std::string(op) + ": no result of sizes " + to_string(output_size) + " from x " +
+               to_string(x.sizes()),
+           where);
+    places = checked_mul(places, size, op, where);
+  }
+  Dims flat = sizes;
+  flat.resize(skipped + 1);
+  flat[skipped] = places;
+  const Tensor none = zeros(flat, {.dtype = x.dtype(), .device = x.device()}, where);
+  const Tensor at = rank == 1 ? indices : indices.flatten(-rank, -1, where);
+  const Tensor values = rank == 1 ? x : x.flatten(-rank, -1, where);
+  return none.scatter(-1, at, values, where).reshape(sizes, where);
+}
+
+Tensor lp_pool(const Tensor& means, double norm_type, const Dims& kernel_size, int rank, const char* op,
+               Location where) {
+  double count = 1;
+  for (const int64_t k : per_axis(kernel_size, rank, op, "kernel_size", where))
+    count *= static_cast<double>(k);
+  const Tensor zero = eq(Operand(means, where), Operand(0, where));
+  const Tensor safe = tandem::where(Operand(zero, where), Operand(1.0, where), Operand(means, where));
+  const Tensor sums = mul(Operand(safe, where), Operand(count, where));
+  const Tensor roots = pow(Operand(sums, where), Operand(1 / norm_type, where));
+  return tandem::where(Operand(zero, where), Operand(0.0, where), Operand(roots, where));
+}
+
 }  // namespace
+
+ValuesIndices max_pool3d_with_indices(const Tensor& x, const Dims& kernel_size, const Dims& stride,
+                                      const Dims& padding, const Dims& dilation, bool ceil_mode,
+                                      Location where) {
+  return max_pool_volume(x, "max_pool3d", ceil_mode, false,
+                         volume_windows("max_pool3d", kernel_size, stride, padding, dilation, where), where);
+}
+Tensor max_pool3d(const Tensor& x, const Dims& kernel_size, const Dims& stride, const Dims& padding,
+                  const Dims& dilation, bool ceil_mode, Location where) {
+  return max_pool3d_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode, where).values;
+}
+Tensor avg_pool3d(const Tensor& x, const Dims& kernel_size, const Dims& stride, const Dims& padding,
+                  bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override,
+                  Location where) {
+  if (divisor_override && *divisor_override < 1)
+    fail("avg_pool3d: divisor_override must be positive, found " + std::to_string(*divisor_override), where);
+  return avg_pool_volume(x, "avg_pool3d", ceil_mode, false, count_include_pad, divisor_override.value_or(0),
+                         volume_windows("avg_pool3d", kernel_size, stride, padding, {}, where), where);
+}
+Tensor adaptive_avg_pool3d(const Tensor& x, const Dims& output_size, Location where) {
+  const VolumeWindows w = adaptive_volume(x, "adaptive_avg_pool3d", output_size, where);
+  return avg_pool_volume(x, "adaptive_avg_pool3d", false, true, false, 0, w, where);
+}
+ValuesIndices adaptive_max_pool3d_with_indices(const Tensor& x, const Dims& output_size, Location where) {
+  const VolumeWindows w = adaptive_volume(x, "adaptive_max_pool3d", output_size, where);
+  return max_pool_volume(x, "adaptive_max_pool3d", false, true, w, where);
+}
+Tensor adaptive_max_pool3d(const Tensor& x, const Dims& output_size, Location where) {
+  return adaptive_max_pool3d_with_indices(x, output_size, where).values;
+}
+
+#define TANDEM_MAX_UNPOOL(name, rank)                                                              \
+  Tensor name(const Tensor& x, const Tensor& indices, const Dims& kernel_size, const Dims& stride, \
+              const Dims& padding, const Dims& output_size, Location where) {                      \
+    return max_unpool(#name, rank, x, indices, kernel_size, stride, padding, output_size, where);  \
+  }
+TANDEM_MAX_UNPOOL(max_unpool1d, 1)
+TANDEM_MAX_UNPOOL(max_unpool2d, 2)
+TANDEM_MAX_UNPOOL(max_unpool3d, 3)
+#undef TANDEM_MAX_UNPOOL
+
+Tensor lp_pool1d(const Tensor& x, double norm_type, const Dims& kernel_size, const Dims& stride,
+                 bool ceil_mode, Location where) {
+  const Tensor powers = pow(Operand(x, where), Operand(norm_type, where));
+  return lp_pool(avg_pool1d(powers, kernel_size, stride, 0, ceil_mode, true, where), norm_type, kernel_size,
+                 1, "lp_pool1d", where);
+}
+Tensor lp_pool2d(const Tensor& x, double norm_type, const Dims& kernel_size, const Dims& stride,
+                 bool ceil_mode, Location where) {
+  const Tensor powers = pow(Operand(x, where), Operand(norm_type, where));
+  return lp_pool(avg_pool2d(powers, kernel_size, stride, 0, ceil_mode, true, {}, where), norm_type,
+                 kernel_size, 2, "lp_pool2d", where);
+}
 
 ValuesIndices max_pool1d_with_indices(const Tensor& x, const Dims& kernel_size, const Dims& stride,
                                       const Dims& padding, const Dims& dilation, bool ceil_mode,
@@ -143,11 +330,14 @@ Tensor interpolate(const Tensor& x, const InterpolateOptions& o, Location where)
     fail("interpolate: x must be (N, C) with one to three axes behind, found shape " + to_string(x.sizes()),
          where);
   if (o.size.empty() == o.scale_factor.empty()) fail("interpolate: give either size or scale_factor", where);
-  const int mode = static_cast<int>(o.mode);
+  const bool cubic = o.mode == Interpolation::bicubic;
+  const int mode = cubic ? 2 : static_cast<int>(o.mode);
   if (mode != 0 && mode != rank)
-    fail("interpolate: linear is for one spatial axis, bilinear for two, trilinear for three; found shape " +
-             to_string(x.sizes()),
-         where);
+    fail(
+        "interpolate: linear is for one spatial axis, bilinear and bicubic for two, trilinear for three; "
+        "found shape " +
+            to_string(x.sizes()),
+        where);
   double scales[3] = {1, 1, 1};
   Dims sizes;
   if (o.size.empty()) {
@@ -169,7 +359,8 @@ Tensor interpolate(const Tensor& x, const InterpolateOptions& o, Location where)
   }
   return CallBuilder(OpId::interpolate, where)
       .in(x)
-      .word(mode != 0)
+      .word(mode != 0 && !cubic)
+      .word(cubic)
       .word(o.align_corners)
       .word(o.size.empty() && !o.recompute_scale_factor)
       .floating(scales[0])

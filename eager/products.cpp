@@ -1,5 +1,6 @@
 // Products of fixed ranks, and einsum: each pair of operands becomes one batched product of (batch, rows,
-// inner) and (batch, inner, columns), whatever its letters.
+// inner) and (batch, inner, columns), whatever its letters. The axes of "..." have digits for letters, the
+// last one the last of kDigits.
 #include <algorithm>
 #include <map>
 
@@ -80,19 +81,26 @@ class Einsum {
       if (c == ',')
         terms.emplace_back();
       else
-        terms.back() += letter(c);
-    for (const char c : result_) letter(c);
+        terms.back() += c;
     if (terms.size() != operands.size())
       refuse("has " + std::to_string(terms.size()) + " terms for " + std::to_string(operands.size()) +
              " operands");
     std::map<char, int> uses;
+    size_t most = 0;  // axes that "..." stands for
     for (size_t i = 0; i < terms.size(); ++i) {
+      const size_t letters = terms[i].size() - (terms[i].find("...") == std::string::npos ? 0 : 3);
+      const auto rank = static_cast<size_t>(operands[i].dim(where_));
+      const size_t further = letters < terms[i].size() && rank > letters ? rank - letters : 0;
+      most = std::max(most, further);
+      terms[i] = spelled(terms[i], further);
       for (const char c : terms[i]) ++uses[c];
-      add(operands[i], terms[i], i);
+      measure(operands[i], terms[i], i);
     }
+    result_ = explicit_result ? spelled(result_, most) : kDigits.substr(kDigits.size() - most);
     if (!explicit_result)
       for (const auto& [c, n] : uses)
-        if (n == 1) result_ += c;
+        if (n == 1 && !is_digit(c)) result_ += c;
+    for (size_t i = 0; i < terms.size(); ++i) add(operands[i], terms[i]);
     for (size_t i = 0; i < result_.size(); ++i) {
       if (!uses.contains(result_[i])) refuse(quoted(result_[i]) + " of the result is in no operand");
       if (result_.find(result_[i]) != i) refuse(quoted(result_[i]) + " is twice in the result");
@@ -113,26 +121,56 @@ class Einsum {
   [[noreturn]] void refuse(const std::string& what) const {
     fail("einsum: \"" + equation_ + "\" " + what, where_);
   }
-  static std::string quoted(char c) { return std::string("letter '") + c + "'"; }
+  static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+  static std::string quoted(char c) {
+    return is_digit(c) ? std::string("an axis of '...'") : std::string("letter '") + c + "'";
+  }
   static bool has(const std::string& letters, char c) { return letters.find(c) != std::string::npos; }
 
-  char letter(char c) const {
-    if ((c < 'a' || c > 'z') && (c < 'A' || c > 'Z'))
-      refuse(std::string("holds '") + c + "', which is no letter");
-    return c;
+  /// The letters of a term, "..." as so many digits.
+  std::string spelled(const std::string& term, size_t further) const {
+    const size_t dots = term.find("...");
+    std::string letters;
+    for (size_t i = 0; i < term.size(); ++i) {
+      const char c = term[i];
+      if (i == dots) {
+        letters += kDigits.substr(kDigits.size() - further);
+        i += 2;
+        continue;
+      }
+      if ((c < 'a' || c > 'z') && (c < 'A' || c > 'Z'))
+        refuse(std::string("holds '") + c + "', which is no letter" +
+               (c == '.' ? " and not one \"...\" a term" : ""));
+      letters += c;
+    }
+    return letters;
   }
 
-  void add(Tensor t, std::string letters, size_t i) {
+  /// The size of each letter: that of all axes that it names, but for those of size 1.
+  void measure(const Tensor& t, const std::string& letters, size_t i) {
     if (t.dim(where_) != static_cast<int>(letters.size()))
       refuse("has " + std::to_string(letters.size()) + " letters for operand " + std::to_string(i) +
              " of shape " + to_string(t.sizes()));
     for (size_t k = 0; k < letters.size(); ++k) {
       const int64_t size = t.sizes()[static_cast<int>(k)];
       const auto [known, fresh] = sizes_.try_emplace(letters[k], size);
-      if (!fresh && known->second != size)
+      const size_t before = letters.find(letters[k]);
+      const bool repeated = before < k && t.sizes()[static_cast<int>(before)] != size;
+      if (known->second == 1 && !repeated) known->second = size;
+      if (repeated || (known->second != size && size != 1))
         refuse("gives " + quoted(letters[k]) + " sizes " + std::to_string(known->second) + " and " +
                std::to_string(size) + ", in operand " + std::to_string(i) + " of shape " +
                to_string(t.sizes()));
+    }
+  }
+
+  /// Letters that occur twice name a diagonal; axes of size 1 whose letter has another size are dropped: what
+  /// does not depend on a letter broadcasts over it.
+  void add(Tensor t, std::string letters) {
+    for (size_t k = letters.size(); k-- > 0;) {
+      if (t.sizes()[static_cast<int>(k)] != 1 || sizes_.at(letters[k]) == 1) continue;
+      t = t.squeeze(static_cast<int64_t>(k), where_);
+      letters.erase(k, 1);
     }
     for (size_t k = 0; k < letters.size();) {
       const size_t again = letters.find(letters[k], k + 1);
@@ -194,6 +232,7 @@ class Einsum {
     return out;
   }
 
+  static inline const std::string kDigits = "01234567";  // kMaxRank of them
   std::string equation_, result_;
   Location where_;
   std::vector<Term> terms_;

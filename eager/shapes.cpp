@@ -85,47 +85,10 @@ Tensor Tensor::select(int64_t axis, int64_t index, Location where) const {
   return CallBuilder(OpId::select, where).in(*this).word(axis).word(index).run();
 }
 
-Tensor Tensor::operator[](const Position& i) const { return select(0, i.index, i.where); }
-
 Tensor Tensor::detach(Location where) const {
   const NoGrad no_grad;
   Tensor out = CallBuilder(OpId::reshape, where).in(*this).list(sizes(where)).run();
   out.impl()->set(core::kBlindView, false);  // a history of its own may begin here
-  return out;
-}
-
-Tensor Tensor::index(std::initializer_list<Index> indices, Location where) const {
-  int taken = 0;
-  for (const Index& i : indices) taken += i.kind == Index::Kind::position || i.kind == Index::Kind::range;
-  if (taken > dim(where))
-    fail("index: " + std::to_string(taken) + " indices for a tensor of shape " + to_string(sizes()), where);
-  Tensor out = *this;
-  int axis = 0;
-  bool ellipsis = false;
-  for (const Index& i : indices) {
-    switch (i.kind) {
-      case Index::Kind::position:
-        out = out.select(axis, i.position, where);
-        break;
-      case Index::Kind::range: {
-        const int64_t n = out.size(axis, where);
-        const int64_t start = i.range.start == Slice::kNone ? 0 : i.range.start,
-                      stop = i.range.stop == Slice::kNone ? n : i.range.stop;
-        if (start != 0 || stop < n || i.range.step != 1)
-          out = out.slice(axis, start, stop, i.range.step, where);
-        ++axis;
-        break;
-      }
-      case Index::Kind::new_axis:
-        out = out.unsqueeze(axis++, where);
-        break;
-      case Index::Kind::ellipsis:
-        if (ellipsis) fail("index: only one Ellipsis is possible", where);
-        ellipsis = true;
-        axis += dim(where) - taken;
-        break;
-    }
-  }
   return out;
 }
 

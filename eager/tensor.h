@@ -55,30 +55,17 @@ class Operand {
   Location where;
 };
 
-/// A range of positions along an axis, as in PyTorch: Slice() is everything.
-struct Slice {
-  static constexpr int64_t kNone = INT64_MIN;
-  int64_t start = kNone, stop = kNone, step = 1;
-};
-struct NewAxis {};
-struct Ellipsis {};
-/// One index of `x.index({0, Slice(1, 3), Ellipsis(), NewAxis()})`.
-struct Index {
-  enum class Kind : uint8_t { position, range, new_axis, ellipsis } kind;
-  int64_t position = 0;
-  Slice range = {};
-  Index(std::integral auto i) : kind(Kind::position), position(static_cast<int64_t>(i)) {}
-  Index(Slice s) : kind(Kind::range), range(s) {}
-  Index(NewAxis) : kind(Kind::new_axis) {}
-  Index(Ellipsis) : kind(Kind::ellipsis) {}
-};
+struct Index;  // indexing.h
 
-/// The i of `x[i]`, with the caller's line.
+/// The i of `x[i]`, with the caller's line: a position along the first axis, positions (of integers), or a
+/// mask.
 struct Position {
-  int64_t index;
+  int64_t index = 0;
+  core::TensorImpl* tensor = nullptr;  // null: a number
   Location where;
   Position(std::integral auto i, Location where = Location::here())  // NOLINT: implicit by design
       : index(static_cast<int64_t>(i)), where(where) {}
+  Position(const Tensor& t, Location where = Location::here());  // NOLINT
 };
 
 /// How creation functions make a tensor.
@@ -178,7 +165,20 @@ class Tensor {
   Tensor contiguous(Location where = Location::here()) const;
   Tensor clone(Location where = Location::here()) const;
 
+  /// Part of the tensor, as in PyTorch: `x.index({0, Slice(1, 3), Ellipsis(), None, positions, mask})`
+  /// (indexing.h).
   Tensor index(std::initializer_list<Index> indices, Location where = Location::here()) const;
+  Tensor index(std::span<const Index> indices, Location where = Location::here()) const;
+  /// With values (a number, or a tensor of this type that broadcasts to index(indices)) put there, or added.
+  /// Of several for one place the last stays.
+  Tensor index_put(std::initializer_list<Index> indices, const Operand& values, bool accumulate = false,
+                   Location where = Location::here()) const;
+  Tensor index_put(std::span<const Index> indices, const Operand& values, bool accumulate = false,
+                   Location where = Location::here()) const;
+  const Tensor& index_put_(std::initializer_list<Index> indices, const Operand& values,
+                           bool accumulate = false, Location where = Location::here()) const;
+  const Tensor& index_put_(std::span<const Index> indices, const Operand& values, bool accumulate = false,
+                           Location where = Location::here()) const;
   Tensor operator[](const Position& i) const;
 
 #include "tandem/eager/methods.inc"
@@ -194,6 +194,7 @@ class Tensor {
 };
 
 inline Operand::Operand(const Tensor& t, Location where) : impl(&t.checked(where)), where(where) {}
+inline Position::Position(const Tensor& t, Location where) : tensor(&t.checked(where)), where(where) {}
 
 template <Number T>
 T Tensor::item(Location where) const {
@@ -220,3 +221,5 @@ std::vector<T> Tensor::to_vector(Location where) const {
 std::ostream& operator<<(std::ostream& out, const Tensor& t);
 
 }  // namespace tandem
+
+#include "tandem/eager/indexing.h"

@@ -21,6 +21,7 @@ namespace tandem::ops {
 #include "tandem/ops/convolution.def"
 #include "tandem/ops/fused.def"
 #include "tandem/ops/index.def"
+#include "tandem/ops/indexing.def"
 #include "tandem/ops/loss.def"
 #include "tandem/ops/norm.def"
 #include "tandem/ops/pooling.def"
@@ -79,6 +80,13 @@ S heaviside(S a, S at_zero);
 /// +infinity (sign 1), -infinity (-1) or either (0).
 S is_infinite(S a, int sign = 0);
 S signbit(S a);
+// Special functions (formulas_special.cpp).
+S lgamma(S a);
+S digamma(S a);
+S zeta(S a, S b);
+/// I_0 or I_1, times exp(-|a|) if `scaled`.
+S bessel(S a, int order, bool scaled);
+S sinc(S a);
 }  // namespace formula
 namespace gradient {
 Value pow_base(Emitter& e, Value g, Value a, Value b);
@@ -108,6 +116,13 @@ Value mish(Emitter& e, Value g, Value a);
 /// g where `first` holds or b is NaN, else 0; and the rest of it.
 Value chosen(Emitter& e, Value g, Value first, Value b);
 Value not_chosen(Emitter& e, Value g, Value first, Value b);
+/// Of zeta(a, b) for b; and for a, which has none: throws.
+Value zeta(Emitter& e, Value g, Value a, Value b);
+[[noreturn]] Value zeta_exponent(Emitter& e);
+Value i1(Emitter& e, Value g, Value a, Value y);
+Value i0e(Emitter& e, Value g, Value a, Value y);
+Value i1e(Emitter& e, Value g, Value a, Value y);
+Value sinc(Emitter& e, Value g, Value a);
 }  // namespace gradient
 
 /// The operand in float32 if it is a half: composites round once, at their end.

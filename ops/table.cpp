@@ -89,6 +89,7 @@ constexpr OpDef kRows[] = {
 #include "tandem/ops/reduction.def"
 #include "tandem/ops/view.def"
 #include "tandem/ops/index.def"
+#include "tandem/ops/indexing.def"
 #include "tandem/ops/random.def"
 #include "tandem/ops/contraction.def"
 #include "tandem/ops/convolution.def"

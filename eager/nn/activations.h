@@ -39,6 +39,9 @@ TANDEM_LAYER1(CELU, double, alpha, = 1, celu(x, alpha, where))
 TANDEM_LAYER1(LeakyReLU, double, negative_slope, = 0.01, leaky_relu(x, negative_slope, where))
 /// log(1 + exp(beta * x)) / beta, and x where beta * x exceeds the threshold.
 TANDEM_LAYER2(Softplus, double, beta, = 1, threshold, = 20, softplus(x, beta, threshold, where))
+/// x where positive, else times a slope drawn from [lower, upper) per element while training, else their
+/// mean.
+TANDEM_LAYER2(RReLU, double, lower, = 1.0 / 8, upper, = 1.0 / 3, rrelu(x, lower, upper, is_training(), where))
 /// min(max(x, min_val), max_val)
 TANDEM_LAYER2(Hardtanh, double, min_val, = -1, max_val, = 1, hardtanh(x, min_val, max_val, where))
 /// x moved by lambd towards 0, 0 within lambd of it.

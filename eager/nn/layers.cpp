@@ -43,8 +43,10 @@ Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias, Tensor
                      : Tensor()) {}
 
 Embedding::Embedding(int64_t num_embeddings, int64_t embedding_dim, std::optional<int64_t> padding_idx,
-                     TensorOptions options, Location where)
+                     std::optional<double> max_norm, double norm_type, TensorOptions options, Location where)
     : padding_idx(padding_idx),
+      max_norm(max_norm),
+      norm_type(norm_type),
       weight(parameter("weight", initial_normal({num_embeddings, embedding_dim}, options, made_at(where)),
                        made_at(where))) {
   if (!padding_idx) return;

@@ -26,8 +26,10 @@ class Linear : public Module {
 class Embedding : public Module {
  public:
   Embedding(int64_t num_embeddings, int64_t embedding_dim, std::optional<int64_t> padding_idx = {},
-            TensorOptions options = {}, Location where = Location::here());
+            std::optional<double> max_norm = {}, double norm_type = 2, TensorOptions options = {},
+            Location where = Location::here());
   Tensor forward(const Tensor& index, Location where = Location::here()) const {
+    if (max_norm) embedding_renorm_(weight, index, *max_norm, norm_type, where);
     return embedding(index, weight, padding_idx, where);
   }
   Tensor operator()(const Tensor& index, Location where = Location::here()) const {
@@ -35,6 +37,8 @@ class Embedding : public Module {
   }
 
   const std::optional<int64_t> padding_idx;
+  const std::optional<double> max_norm;
+  const double norm_type;
   const Tensor weight;
 };
 

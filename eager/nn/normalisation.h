@@ -49,10 +49,13 @@ class BatchNormOver : public BatchNorm {
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 
  private:
-  static constexpr const char* kName = kAxes == 1 ? "BatchNorm1d" : "BatchNorm2d";
+  static constexpr const char* kName = kAxes == 1   ? "BatchNorm1d"
+                                       : kAxes == 2 ? "BatchNorm2d"
+                                                    : "BatchNorm3d";
 };
 using BatchNorm1d = BatchNormOver<1>;
 using BatchNorm2d = BatchNormOver<2>;
+using BatchNorm3d = BatchNormOver<3>;
 
 /// Statistics of each channel of each example; running ones, if tracked, are used in evaluation. Neither
 /// affine nor tracked unless said.
@@ -76,10 +79,13 @@ class InstanceNormOver : public InstanceNorm {
   Tensor operator()(const Tensor& x, Location where = Location::here()) const { return forward(x, where); }
 
  private:
-  static constexpr const char* kName = kAxes == 1 ? "InstanceNorm1d" : "InstanceNorm2d";
+  static constexpr const char* kName = kAxes == 1   ? "InstanceNorm1d"
+                                       : kAxes == 2 ? "InstanceNorm2d"
+                                                    : "InstanceNorm3d";
 };
 using InstanceNorm1d = InstanceNormOver<1>;
 using InstanceNorm2d = InstanceNormOver<2>;
+using InstanceNorm3d = InstanceNormOver<3>;
 
 /// Over each of num_groups groups of channels of x (N, C, ...).
 class GroupNorm : public Module {

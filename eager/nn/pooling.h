@@ -26,6 +26,7 @@ namespace tandem::nn {
   };
 TANDEM_MAX_POOL(MaxPool1d, max_pool1d)
 TANDEM_MAX_POOL(MaxPool2d, max_pool2d)
+TANDEM_MAX_POOL(MaxPool3d, max_pool3d)
 #undef TANDEM_MAX_POOL
 
 class AvgPool1d : public Module {
@@ -43,29 +44,71 @@ class AvgPool1d : public Module {
   const bool ceil_mode, count_include_pad;
 };
 
-class AvgPool2d : public Module {
- public:
-  explicit AvgPool2d(const Dims& kernel_size, const Dims& stride = {}, const Dims& padding = 0,
-                     bool ceil_mode = false, bool count_include_pad = true,
-                     std::optional<int64_t> divisor_override = {})
-      : kernel_size(kernel_size),
-        stride(stride),
-        padding(padding),
-        ceil_mode(ceil_mode),
-        count_include_pad(count_include_pad),
-        divisor_override(divisor_override) {}
-  TANDEM_FORWARD(avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override,
-                            where))
+#define TANDEM_AVG_POOL(Name, function)                                                                      \
+  class Name : public Module {                                                                               \
+   public:                                                                                                   \
+    explicit Name(const Dims& kernel_size, const Dims& stride = {}, const Dims& padding = 0,                 \
+                  bool ceil_mode = false, bool count_include_pad = true,                                     \
+                  std::optional<int64_t> divisor_override = {})                                              \
+        : kernel_size(kernel_size),                                                                          \
+          stride(stride),                                                                                    \
+          padding(padding),                                                                                  \
+          ceil_mode(ceil_mode),                                                                              \
+          count_include_pad(count_include_pad),                                                              \
+          divisor_override(divisor_override) {}                                                              \
+    TANDEM_FORWARD(function(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, \
+                            where))                                                                          \
+                                                                                                             \
+    const Dims kernel_size, stride, padding;                                                                 \
+    const bool ceil_mode, count_include_pad;                                                                 \
+    const std::optional<int64_t> divisor_override;                                                           \
+  };
+TANDEM_AVG_POOL(AvgPool2d, avg_pool2d)
+TANDEM_AVG_POOL(AvgPool3d, avg_pool3d)
+#undef TANDEM_AVG_POOL
 
-  const Dims kernel_size, stride, padding;
-  const bool ceil_mode, count_include_pad;
-  const std::optional<int64_t> divisor_override;
-};
+#define TANDEM_LP_POOL(Name, function)                                                               \
+  class Name : public Module {                                                                       \
+   public:                                                                                           \
+    Name(double norm_type, const Dims& kernel_size, const Dims& stride = {}, bool ceil_mode = false) \
+        : norm_type(norm_type), kernel_size(kernel_size), stride(stride), ceil_mode(ceil_mode) {}    \
+    TANDEM_FORWARD(function(x, norm_type, kernel_size, stride, ceil_mode, where))                    \
+                                                                                                     \
+    const double norm_type;                                                                          \
+    const Dims kernel_size, stride;                                                                  \
+    const bool ceil_mode;                                                                            \
+  };
+TANDEM_LP_POOL(LPPool1d, lp_pool1d)
+TANDEM_LP_POOL(LPPool2d, lp_pool2d)
+#undef TANDEM_LP_POOL
+
+#define TANDEM_MAX_UNPOOL(Name, function)                                                    \
+  class Name : public Module {                                                               \
+   public:                                                                                   \
+    explicit Name(const Dims& kernel_size, const Dims& stride = {}, const Dims& padding = 0) \
+        : kernel_size(kernel_size), stride(stride), padding(padding) {}                      \
+    Tensor forward(const Tensor& x, const Tensor& indices, const Dims& output_size = {},     \
+                   Location where = Location::here()) const {                                \
+      return function(x, indices, kernel_size, stride, padding, output_size, where);         \
+    }                                                                                        \
+    Tensor operator()(const Tensor& x, const Tensor& indices, const Dims& output_size = {},  \
+                      Location where = Location::here()) const {                             \
+      return forward(x, indices, output_size, where);                                        \
+    }                                                                                        \
+                                                                                             \
+    const Dims kernel_size, stride, padding;                                                 \
+  };
+TANDEM_MAX_UNPOOL(MaxUnpool1d, max_unpool1d)
+TANDEM_MAX_UNPOOL(MaxUnpool2d, max_unpool2d)
+TANDEM_MAX_UNPOOL(MaxUnpool3d, max_unpool3d)
+#undef TANDEM_MAX_UNPOOL
 
 TANDEM_LAYER1(AdaptiveAvgPool1d, Dims, output_size, , adaptive_avg_pool1d(x, output_size, where))
 TANDEM_LAYER1(AdaptiveAvgPool2d, Dims, output_size, , adaptive_avg_pool2d(x, output_size, where))
+TANDEM_LAYER1(AdaptiveAvgPool3d, Dims, output_size, , adaptive_avg_pool3d(x, output_size, where))
 TANDEM_LAYER1(AdaptiveMaxPool1d, Dims, output_size, , adaptive_max_pool1d(x, output_size, where))
 TANDEM_LAYER1(AdaptiveMaxPool2d, Dims, output_size, , adaptive_max_pool2d(x, output_size, where))
+TANDEM_LAYER1(AdaptiveMaxPool3d, Dims, output_size, , adaptive_max_pool3d(x, output_size, where))
 
 /// interpolate() as a layer: `Upsample({.scale_factor = {2}, .mode = Interpolation::bilinear})`.
 TANDEM_LAYER1(Upsample, InterpolateOptions, options, , interpolate(x, options, where))
@@ -99,6 +142,10 @@ class Identity : public Module {
   };
 TANDEM_CHANNEL_DROPOUT(Dropout1d, dropout1d)
 TANDEM_CHANNEL_DROPOUT(Dropout2d, dropout2d)
+TANDEM_CHANNEL_DROPOUT(Dropout3d, dropout3d)
+// Dropout that keeps the mean and the variance of SELU's results.
+TANDEM_CHANNEL_DROPOUT(AlphaDropout, alpha_dropout)
+TANDEM_CHANNEL_DROPOUT(FeatureAlphaDropout, feature_alpha_dropout)
 #undef TANDEM_CHANNEL_DROPOUT
 
 #include "tandem/eager/nn/layer_end.inc"

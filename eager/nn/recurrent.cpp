@@ -309,4 +309,31 @@ std::pair<Tensor, Tensor> GRU::forward(const Tensor& x, const Tensor& h, const T
   return {std::move(r.output), std::move(r.state.h)};
 }
 
+namespace {
+
+/// A layer's results for a packed sequence, from those for the padded one.
+template <class State, class Layer>
+std::pair<PackedSequence, State> run_packed(const Layer& layer, const PackedSequence& x, const State& state,
+                                            Location where) {
+  const bool batch_first = layer.options.batch_first;
+  const auto [padded, lengths] = utils::rnn::pad_packed_sequence(x, batch_first, 0, {}, where);
+  auto [output, last] = layer.forward(padded, state, lengths.to(padded.device(), where), where);
+  return {utils::rnn::packed_like(x, output, batch_first, where), std::move(last)};
+}
+
+}  // namespace
+
+std::pair<PackedSequence, Tensor> RNN::forward(const PackedSequence& x, const Tensor& state,
+                                               Location where) const {
+  return run_packed(*this, x, state, where);
+}
+std::pair<PackedSequence, LstmState> LSTM::forward(const PackedSequence& x, const LstmState& state,
+                                                   Location where) const {
+  return run_packed(*this, x, state, where);
+}
+std::pair<PackedSequence, Tensor> GRU::forward(const PackedSequence& x, const Tensor& state,
+                                               Location where) const {
+  return run_packed(*this, x, state, where);
+}
+
 }  // namespace tandem::nn

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tandem/eager/nn/module.h"
+#include "tandem/eager/nn/packed.h"
 
 namespace tandem::nn {
 
@@ -90,8 +91,9 @@ struct RecurrentOptions {
 /// sequence n has lengths[n] steps (PyTorch's packed sequences): beyond them the output is zero whatever x
 /// holds, the final state is that of its last step, and the backward direction begins there. Lengths outside
 /// [0, T] count as 0 or T (their values are not read on the host); without a step the final state is the
-/// initial one. Parameters: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, then those of "l0_reverse",
-/// "l1", ...
+/// initial one. A PackedSequence is padded, run with its lengths, and its output packed like it; states are
+/// in the order in which the sequences were given. Parameters: weight_ih_l0, weight_hh_l0, bias_ih_l0,
+/// bias_hh_l0, then those of "l0_reverse", "l1", ...
 class RecurrentLayers : public Module {
  public:
   const int64_t input_size, hidden_size;
@@ -124,6 +126,12 @@ class RNN : public RecurrentLayers {
                                        Location where = Location::here()) const {
     return forward(x, h, lengths, where);
   }
+  std::pair<PackedSequence, Tensor> forward(const PackedSequence& x, const Tensor& h = {},
+                                            Location where = Location::here()) const;
+  std::pair<PackedSequence, Tensor> operator()(const PackedSequence& x, const Tensor& h = {},
+                                               Location where = Location::here()) const {
+    return forward(x, h, where);
+  }
 };
 
 class LSTM : public RecurrentLayers {
@@ -137,6 +145,12 @@ class LSTM : public RecurrentLayers {
                                           Location where = Location::here()) const {
     return forward(x, state, lengths, where);
   }
+  std::pair<PackedSequence, LstmState> forward(const PackedSequence& x, const LstmState& state = {},
+                                               Location where = Location::here()) const;
+  std::pair<PackedSequence, LstmState> operator()(const PackedSequence& x, const LstmState& state = {},
+                                                  Location where = Location::here()) const {
+    return forward(x, state, where);
+  }
 };
 
 class GRU : public RecurrentLayers {
@@ -148,6 +162,12 @@ class GRU : public RecurrentLayers {
   std::pair<Tensor, Tensor> operator()(const Tensor& x, const Tensor& h = {}, const Tensor& lengths = {},
                                        Location where = Location::here()) const {
     return forward(x, h, lengths, where);
+  }
+  std::pair<PackedSequence, Tensor> forward(const PackedSequence& x, const Tensor& h = {},
+                                            Location where = Location::here()) const;
+  std::pair<PackedSequence, Tensor> operator()(const PackedSequence& x, const Tensor& h = {},
+                                               Location where = Location::here()) const {
+    return forward(x, h, where);
   }
 };
 

@@ -34,13 +34,13 @@ Tensor GradScaler::scale(const Tensor& loss, Location where) const {
 
 GradScaler::Seen* GradScaler::seen(const Optimizer& optimizer) {
   for (Seen& s : seen_)
-    if (s.optimizer == &optimizer) return &s;
+    if (s.optimizer == optimizer.id()) return &s;
   return nullptr;
 }
 
 Tensor GradScaler::found_inf(const Optimizer& optimizer) const {
   for (const Seen& s : seen_)
-    if (s.optimizer == &optimizer) return s.found_inf;
+    if (s.optimizer == optimizer.id()) return s.found_inf;
   return {};
 }
 
@@ -70,7 +70,7 @@ void GradScaler::unscale_(Optimizer& optimizer, Location where) {
     found = found.defined() ? logical_or(Operand(found, where), Operand(here, where)) : here;
     g.mul_(Operand(inverse, where));
   }
-  seen_.push_back({&optimizer, found});
+  seen_.push_back({optimizer.id(), found});
 }
 
 void GradScaler::step(Optimizer& optimizer, Location where) {

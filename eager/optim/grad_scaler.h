@@ -70,7 +70,7 @@ class GradScaler {
   };
   Loaded read_state(const std::vector<NamedTensor>& state, Location where) const;
   struct Seen {
-    const Optimizer* optimizer;
+    uint64_t optimizer;  // its id: another may stand at its address by and by
     Tensor found_inf;
     bool stepped = false;
   };

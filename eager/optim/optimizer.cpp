@@ -1,6 +1,7 @@
 #include "tandem/eager/optim/optimizer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string_view>
 
 #include "tandem/eager/functions.h"
@@ -82,7 +83,15 @@ void Optimizer::set_lr(double lr, size_t group, Location where) {
   groups_[group] = n;
 }
 
-Optimizer::Optimizer(const Names& names) : steps_(std::make_shared<eager::StepCounts>()), names_(names) {}
+namespace {
+uint64_t fresh_id() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
+}  // namespace
+
+Optimizer::Optimizer(const Names& names)
+    : steps_(std::make_shared<eager::StepCounts>()), names_(names), id_(fresh_id()) {}
 
 void Optimizer::step(Location where) {
   const NoGrad no_grad;

@@ -30,6 +30,8 @@ class Optimizer {
   /// path for both. From then on the device keeps the step counts, until state() or step() reads them.
   /// Errors: another `skip`, parameters on another device.
   void step_unless(const Tensor& skip, Location where = Location::here());
+  /// A number that no other optimizer of the program has or had.
+  uint64_t id() const { return id_; }
   /// In order of registration.
   std::vector<Tensor> parameters() const;
   /// Drops the gradients of all parameters.
@@ -96,6 +98,7 @@ class Optimizer {
   void count_on_host();
 
   const Names names_;
+  const uint64_t id_;
 };
 
 }  // namespace tandem::optim

@@ -133,8 +133,12 @@ TEST_CASE("arrange: look-ups", "[eager]") {
   CHECK(values(x.index_put(both, put, true)) == F{0, 0, 5, 2, 0, 0});
   CHECK(values(x.index_put({both, 1}, td::full({1}, 7.0, {.dtype = td::float64}))) == F{7, 7, 7, 7, 7, 7});
   const Tensor outside[] = {
-      rows, td::tensor<int64_t>({-3, 0, 0})};  // (0, -3) is no place, whatever the sum of both says
+      rows, td::tensor<int64_t>({-4, 0, 0})};  // (0, -4) is no place, whatever the sum of both says
   CHECK_THROWS_WITH(x.index_put(outside, put), Contains("out of range"));
+  const Tensor beyond[] = {rows, td::tensor<int64_t>({3, 0, 0})};
+  CHECK_THROWS_WITH(x.index_put(beyond, put), Contains("index 3 is out of range for axis 1"));
+  const Tensor from_the_end[] = {rows, td::tensor<int64_t>({-1, 0, -2})};
+  CHECK(values(x.index_put(from_the_end, put)) == F{0, 4, 1, 2, 0, 0});
   CHECK(values(x.index_fill(1, td::tensor<int64_t>({1}), 3)) == F{0, 3, 0, 0, 3, 0});
   CHECK(values(x.index_copy(0, td::tensor<int64_t>({1}), td::ones({1, 3}, {.dtype = td::float64}))) ==
         F{0, 0, 0, 1, 1, 1});
@@ -187,7 +191,11 @@ TEST_CASE("arrange: einsum and products of fixed ranks", "[eager]") {
   CHECK_THROWS_WITH(td::einsum("ij->ik", {a}), Contains("letter 'k' of the result is in no operand"));
   CHECK_THROWS_WITH(td::einsum("ij->ii", {a}), Contains("letter 'i' is twice in the result"));
   CHECK_THROWS_WITH(td::einsum("ijk", {a}), Contains("3 letters for operand 0 of shape (2, 3)"));
-  CHECK_THROWS_WITH(td::einsum("i...", {a}), Contains("holds '.', which is no letter"));
+  CHECK_THROWS_WITH(td::einsum("i..", {a}), Contains("holds '.', which is no letter"));
+  CHECK_THROWS_WITH(td::einsum("...i...", {a}), Contains("holds '.', which is no letter"));
+  CHECK_THROWS_WITH(td::einsum("ijk...", {a}), Contains("3 letters for operand 0 of shape (2, 3)"));
+  CHECK_THROWS_WITH(td::einsum("...,...", {a, td::ones({3, 3})}),
+                    Contains("gives an axis of '...' sizes 2 and 3, in operand 1"));
   CHECK_THROWS_WITH(td::einsum("i,i", {a}), Contains("2 terms for 1 operands"));
   CHECK_THROWS_WITH(td::mm(batch, b), Contains("mm: operands of rank 2 and 2"));
 }

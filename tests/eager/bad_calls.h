@@ -343,7 +343,7 @@ inline std::vector<BadCall> arrange_rows() {
       TANDEM_BAD("std of integers", "std|int64", i().std()),
       TANDEM_BAD("scatter sizes", "scatter|(2, 3)|(1, 3)", a().scatter(0, i(), td::ones({1, 3}))),
       TANDEM_BAD("index_copy index", "index_copy|rank 1|(2, 3)", a().index_copy(0, i(), a())),
-      TANDEM_BAD("index_put indices", "index_put|0|(2, 3)", a().index_put({}, a())),
+      TANDEM_BAD("index_put indices", "index_put|0|(2, 3)", a().index_put(std::vector<Tensor>{}, a())),
       TANDEM_BAD("masked_select mask", "masked_select|bool|float32", td::masked_select(a(), a())),
       TANDEM_BAD("searchsorted axes", "searchsorted|(2, 3)|(4, 1)", td::searchsorted(a(), td::ones({4, 1}))),
       TANDEM_BAD("one_hot classes", "one_hot|-2", td::one_hot(i(), -2)),
@@ -412,7 +412,7 @@ inline std::vector<BadCall> arrange_rows() {
       TANDEM_BAD("undefined masked_select", "undefined tensor", td::masked_select(none, none)),
       TANDEM_BAD("undefined in einsum", "undefined tensor", td::einsum("i", {none})),
       TANDEM_BAD("undefined loss", "undefined tensor", td::l1_loss(none, a())),
-      TANDEM_BAD("undefined index_put", "undefined tensor", none.index_put({}, a())),
+      TANDEM_BAD("undefined index_put", "undefined tensor", none.index_put(std::vector<Tensor>{}, a())),
   };
 }
 
@@ -466,7 +466,7 @@ inline std::vector<BadCall> value_rows() {
                  a().scatter(0, at(7).view({2, 1}), td::ones({2, 1})).sum().item<float>()),
       TANDEM_BAD("index_fill", "index_fill|index|out of range",
                  a().index_fill(0, at(2), 1).sum().item<float>()),
-      TANDEM_BAD("index_put", "index_copy|out of range",
+      TANDEM_BAD("index_put", "index_put|out of range",
                  a().index_put(std::vector<Tensor>{at(2)}, td::ones({3})).sum().item<float>()),
       TANDEM_BAD("nll label", "nll_loss|out of range", td::nll_loss(a(), at(3)).item<float>()),
       TANDEM_BAD("label", "cross_entropy|out of range", td::cross_entropy(a(), at(3)).item<float>()),

@@ -227,3 +227,52 @@ TEST_CASE("gelu: the gradient of its tanh form is finite far from zero", "[nn]")
     CHECK(x.grad().item<float>() == (v > 0 ? 1 : 0));
   }
 }
+
+TEST_CASE("alpha_dropout keeps mean and variance, drops to SELU's limit", "[eager]") {
+  manual_seed(4);
+  const Tensor x = randn({200, 50, 4});
+  const double p = 0.3, limit = -1.7580993408473766;
+  const double scale = 1 / std::sqrt((limit * limit * p + 1) * (1 - p)), floor = scale * (limit - limit * p);
+  const auto share = [&](const Tensor& y) {
+    return (y - floor).abs().le(1e-5).to(float32).mean().item<double>();
+  };
+  const Tensor y = alpha_dropout(x, p, true);
+  CHECK(share(y) == Approx(p).margin(0.01));
+  CHECK(y.mean().item<double>() == Approx(0).margin(0.02));
+  CHECK(y.var().item<double>() == Approx(1).margin(0.03));
+  CHECK(alpha_dropout(x, p, false).impl() == x.impl());
+  CHECK(alpha_dropout(x, 1, true).abs().sum().item<double>() == 0);
+  const Tensor channels = feature_alpha_dropout(x, p, true);
+  const Tensor dropped = (channels - floor).abs().le(1e-5).to(float32).sum({2});
+  CHECK(dropped.eq(0).logical_or(dropped.eq(4)).all().item<bool>());
+  CHECK(share(channels) == Approx(p).margin(0.02));
+  CHECK_THAT(message([&] { alpha_dropout(x, 1.5, true); }), Contains("p must lie in [0, 1], found 1.5"));
+  CHECK_THAT(message([&] { feature_alpha_dropout(ones({3}), 0.5, true); }), Contains("(N, C, ...)"));
+}
+
+TEST_CASE("rrelu draws a slope per element while training", "[eager]") {
+  manual_seed(4);
+  const Tensor x = full({1000}, -2.0).requires_grad_();
+  const Tensor y = rrelu(x, 0.1, 0.4, true);
+  y.sum().backward();
+  CHECK(y.amax().item<float>() <= -0.2f);
+  CHECK(y.amin().item<float>() >= -0.8f);
+  CHECK(y.mean().item<double>() == Approx(-0.5).margin(0.02));
+  CHECK((x.grad() * -2.0 - y.detach()).abs().amax().item<double>() < 1e-6);
+  CHECK(rrelu(tensor({3.f, -1.f}), 0.1, 0.4).to_vector<float>() == std::vector<float>{3, -0.25f});
+  CHECK(rrelu(tensor({3.f}), 0.1, 0.4, true).item<float>() == 3);
+  CHECK_THAT(message([] { rrelu(ones({2}), 0.5, 0.1, true); }), Contains("the lower one first"));
+}
+
+TEST_CASE("embedding_renorm_ shrinks the rows that are named and too long", "[eager]") {
+  const Tensor w = tensor({3.f, 4.f, 3.f, 4.f, 0.3f, 0.4f}).view({3, 2}).requires_grad_();
+  embedding_renorm_(w, tensor<int64_t>({1, 2, 1}), 1.0);
+  const std::vector<float> v = w.to_vector<float>();
+  CHECK(v[0] == 3);
+  CHECK(v[2] == Approx(0.6).epsilon(1e-5));
+  CHECK(v[3] == Approx(0.8).epsilon(1e-5));
+  CHECK(v[4] == 0.3f);
+  CHECK(w.is_leaf());
+  CHECK_THAT(message([&] { embedding_renorm_(w, tensor<int64_t>({0}), 0); }),
+             Contains("max_norm must be positive"));
+}

@@ -410,3 +410,19 @@ TEST_CASE("NAdam: any number of steps is counted at once", "[optim]") {
   CHECK(product.at(0.9999999, 4e-3, 400'000) == Approx(stepped.at(0.9999999, 4e-3, 400'000)).epsilon(1e-9));
   CHECK(product.at(0.9999999, 4e-3, int64_t{1} << 62) == 0);
 }
+
+TEST_CASE("GradScaler: an optimizer at the address of an earlier one is another", "[optim]") {
+  const Tensor p = ones({3}).requires_grad_();
+  GradScaler scaler({.init_scale = 4});
+  std::optional<optim::SGD> opt;
+  for (int round = 0; round < 2; ++round) {
+    opt.emplace(std::vector<Tensor>{p}, optim::SGDOptions{.lr = 0.1});
+    opt->zero_grad();
+    scaler.scale(p.sum()).backward();
+    CHECK(!scaler.found_inf(*opt).defined());
+    scaler.unscale_(*opt);
+    CHECK(p.grad().to_vector<float>() == std::vector<float>{1, 1, 1});
+  }
+  scaler.step(*opt);
+  scaler.update();
+}

@@ -252,3 +252,33 @@ TEST_CASE("interpolate: positions are PyTorch's", "[eager]") {
   CHECK(interpolate(plane.to(bfloat16), {.size = {5, 7}, .mode = Interpolation::bilinear}).dtype() ==
         bfloat16);
 }
+
+TEST_CASE("pooling over three axes: the first of equal ones, and what is refused", "[eager]") {
+  const ValuesIndices same = max_pool3d_with_indices(ones({1, 1, 4, 4, 4}), 2);
+  CHECK(same.indices.to_vector<int64_t>() == std::vector<int64_t>{0, 2, 8, 10, 32, 34, 40, 42});
+  const Tensor x = ones({2, 3, 4});
+  CHECK_THAT(message([&] { max_pool3d(x, 2); }),
+             Contains("max_pool3d: x must have 3 axes behind (N, C) or (C), found shape (2, 3, 4)"));
+  CHECK_THAT(message([&] {
+               avg_pool3d(ones({1, 2, 3, 4}), {2, 2});
+             }),
+             Contains("avg_pool3d: kernel_size must be one number or 3"));
+  CHECK_THAT(message([&] { adaptive_avg_pool3d(x, 2); }),
+             Contains("adaptive_avg_pool3d: x must have 3 axes"));
+  CHECK_THAT(message([&] { max_pool3d(ones({1, 2, 3, 4}), 5); }), Contains("no window fits"));
+}
+
+TEST_CASE("unpooling: sizes, and what is refused", "[eager]") {
+  const ValuesIndices top = max_pool1d_with_indices(arange(0, 7).view({1, 7}), 2);
+  CHECK(max_unpool1d(top.values, top.indices, 2).to_vector<float>() == std::vector<float>{0, 1, 0, 3, 0, 5});
+  CHECK(max_unpool1d(top.values, top.indices, 2, {}, 0, 7).sizes() == Dims{1, 7});
+  CHECK_THAT(message([&] { max_unpool2d(top.values, top.indices, 2); }), Contains("2 axes behind (N, C)"));
+  CHECK_THAT(message([&] { max_unpool1d(top.values, top.indices.slice(1, 0, 2), 2); }),
+             Contains("indices must have x's shape (1, 3), found (1, 2)"));
+  CHECK_THAT(message([&] {
+               max_unpool1d(top.values, top.indices, 2, {}, 0, {1, 2, 3});
+             }),
+             Contains("no result of sizes (1, 2, 3)"));
+  CHECK_THAT(message([&] { max_unpool1d(top.values, top.indices, 2, {}, 0, 4).sum().item<float>(); }),
+             Contains("out of range"));
+}

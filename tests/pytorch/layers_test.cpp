@@ -16,6 +16,17 @@ TEST_CASE("Linear, Embedding and LayerNorm are PyTorch's", "[pytorch]") {
       },
       [] { return std::make_unique<nn::Embedding>(7, 3); },
       [](nn::Embedding& m, const std::vector<Tensor>& in) { return std::vector<Tensor>{m(in[0])}; });
+  for (const double norm_type : {2.0, 1.0})
+    s.add(
+        "Embedding", {"[7, 3, null, 1.1, " + std::to_string(norm_type) + "]"},
+        [](DType) {
+          return std::vector<Tensor>{tensor({0, 3, 3, 6}).to(int64)};
+        },
+        [&] { return std::make_unique<nn::Embedding>(7, 3, std::nullopt, 1.1, norm_type); },
+        [](nn::Embedding& m, const std::vector<Tensor>& in) { return std::vector<Tensor>{m(in[0])}; });
+  for (const double lower : {0.125, -0.5})
+    s.one<nn::RReLU>("RReLU", {.arguments = "[" + std::to_string(lower) + ", 0.25]", .training = false},
+                     {4, 5}, lower, 0.25);
   s.one<nn::LayerNorm>("LayerNorm", {"[[5]]"}, {3, 5}, Dims{5});
   s.one<nn::LayerNorm>("LayerNorm", {"[[3, 4], 0.001, false]"}, {2, 3, 4}, Dims{3, 4}, 1e-3, false);
   s.one<nn::Dropout>("Dropout", {.arguments = "[0.5]", .training = false}, {3, 4}, 0.5);

@@ -17,6 +17,9 @@ TEST_CASE("Normalising layers are PyTorch's", "[pytorch]") {
                            false);
     s.one<nn::BatchNorm2d>("BatchNorm2d", how("[3]"), {4, 3, 5, 6}, 3);
     s.one<nn::BatchNorm2d>("BatchNorm2d", how("[3, 1e-5, null]"), {4, 3, 5, 6}, 3, 1e-5, std::nullopt);
+    s.one<nn::BatchNorm3d>("BatchNorm3d", how("[3]"), {2, 3, 4, 2, 3}, 3);
+    s.one<nn::InstanceNorm3d>("InstanceNorm3d", how("[3, 1e-5, 0.1, true]"), {2, 3, 4, 2, 3}, 3, 1e-5, 0.1,
+                              true);
     s.one<nn::InstanceNorm1d>("InstanceNorm1d", how("[4]"), {3, 4, 6}, 4);
     s.one<nn::InstanceNorm2d>("InstanceNorm2d", how("[4, 1e-5, 0.2, true, true]"), {3, 4, 5, 3}, 4, 1e-5, 0.2,
                               true, true);

@@ -171,13 +171,49 @@ def avg_pool_backward(g, ceil, adaptive, count_include_pad, divisor, windows):
     return torch.autograd.grad(y, x, g, create_graph=True)[0]
 
 
-def interpolate(x, linear, align_corners, scaled, scale, scale2, scale3, sizes):
+def interpolate(x, linear, cubic, align_corners, scaled, scale, scale2, scale3, sizes):
     axes = x.dim() - 2
-    mode = ("linear", "bilinear", "trilinear")[axes - 1] if linear else "nearest"
-    how = {"mode": mode, "align_corners": align_corners if linear else None}
+    mode = ("linear", "bilinear", "trilinear")[axes - 1] if linear else "bicubic" if cubic else "nearest"
+    how = {"mode": mode, "align_corners": align_corners if linear or cubic else None}
     if scaled:
         return F.interpolate(x, scale_factor=(scale, scale2, scale3)[:axes], recompute_scale_factor=False, **how)
     return F.interpolate(x, sizes, **how)
+
+
+class Digamma(torch.autograd.Function):
+    """With another derivative: PyTorch's trigamma is good to ten digits."""
+
+    @staticmethod
+    def forward(context, a):
+        context.save_for_backward(a)
+        return torch.digamma(a)
+
+    @staticmethod
+    def backward(context, g):
+        return g * torch.special.zeta(2.0, *context.saved_tensors)
+
+
+def sinc(a):
+    return torch.sinc(a.double()).to(a.dtype)  # its gradient near 0 loses all digits of float32
+
+
+def stacked(x, at, axis):
+    return (slice(None),) * (axis % x.dim()) + tuple(at.long())
+
+
+def index(x, at, axis):
+    return x[stacked(x, at, axis)]
+
+
+def index_put(x, at, values, axis, accumulate):
+    y = x.clone()
+    if accumulate:  # PyTorch's own index_put_ has an index per leading axis
+        order = list(range(axis, x.dim())) + list(range(axis))
+        back = sorted(range(x.dim()), key=lambda i: order[i])
+        others = list(range(axis, values.dim())) + list(range(axis))
+        return y.permute(order).index_put(tuple(at.long()), values.permute(others), accumulate=True).permute(back)
+    y[stacked(x, at, axis)] = values
+    return y
 
 
 def batch_norm_train(x, weight, bias, eps):
@@ -272,13 +308,14 @@ TABLE = {
     "cosine_similarity": lambda a, b, axis, eps: F.cosine_similarity(a, b, axis, eps),
     "convolution": convolution, "convolution_input": convolution_input, "convolution_weight": convolution_weight,
     "max_pool_positions": max_pool_positions, "avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward,
-    "interpolate": interpolate, "batch_norm_train": batch_norm_train, "scaled_dot_product_attention": attention,
+    "interpolate": interpolate, "index": index, "index_put": index_put,
+    "digamma": Digamma.apply, "sinc": sinc, "batch_norm_train": batch_norm_train, "scaled_dot_product_attention": attention,
     "scaled_dot_product_attention_dropout": OTHER_DRAWS,
     "lstm_gates": lstm_gates, "gru_gates": gru_gates, "split2": split, "split3": split, "split4": split,
     "rand": OTHER_DRAWS, "randn": OTHER_DRAWS, "bernoulli_mask": OTHER_DRAWS, "dropout": OTHER_DRAWS,
 }
 # Operands by which PyTorch has no derivative.
-NOT_DIFFERENTIABLE = {"batch_norm": (1, 2), "heaviside": (0, 1), "floor_divide": (0, 1), "nll_loss": (2,),
+NOT_DIFFERENTIABLE = {"batch_norm": (1, 2), "heaviside": (0, 1), "floor_divide": (0, 1), "zeta": (0,), "nll_loss": (2,),
                       "binary_cross_entropy_with_logits": (2,), "soft_margin_loss": (1,)}
 
 

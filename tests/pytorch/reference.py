@@ -3,7 +3,7 @@
 reference.py FOLDER reads cases.json (a list of cases, each with `name`, `kind` and what the kind asks for) and
 in.safetensors (tensors under "<case>/<what>"), runs each case in PyTorch and writes out.safetensors: results under the same
 names, and in its metadata, under "<case>", why a case has no answer. Kinds: op (ops.py), layer and
-training (training.py), autocast (mixed.py), model (models.py), sequence_model (sequence_models.py).
+training (training.py), autocast (mixed.py), code (code_lines.py), model (models.py), sequence_model (sequence_models.py).
 """
 import json
 import struct
@@ -50,13 +50,14 @@ def write_tensors(path, tensors, metadata):
 
 
 def main(folder):
+    import code_lines
     import mixed
     import models
     import ops
     import sequence_models
     import training
     kinds = {"op": ops.run, "layer": training.run_layer, "training": training.run_training, "autocast": mixed.run,
-             "model": models.run, "sequence_model": sequence_models.run}
+             "code": code_lines.run, "model": models.run, "sequence_model": sequence_models.run}
     torch.manual_seed(0)
     given, answers, without = read_tensors(folder + "/in.safetensors"), {}, {}
     for case in json.load(open(folder + "/cases.json")):

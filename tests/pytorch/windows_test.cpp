@@ -40,6 +40,13 @@ TEST_CASE("Pooling and interpolation are PyTorch's", "[pytorch]") {
   s.one<nn::AdaptiveAvgPool2d>("AdaptiveAvgPool2d", {"[1]"}, {2, 3, 7, 9}, Dims{1});
   s.one<nn::AdaptiveMaxPool1d>("AdaptiveMaxPool1d", {"[4]"}, {2, 3, 10}, Dims{4});
   s.one<nn::AdaptiveMaxPool2d>("AdaptiveMaxPool2d", {"[[3, 4]]"}, {2, 3, 7, 9}, Dims{3, 4});
+  s.one<nn::MaxPool3d>("MaxPool3d", {"[2, 2, 1]"}, {2, 3, 6, 5, 4}, 2, 2, 1);
+  s.one<nn::AvgPool3d>("AvgPool3d", {"[[3, 2, 2], [2, 1, 2], [1, 0, 1], true, false]"}, {2, 3, 6, 5, 4},
+                       Dims{3, 2, 2}, Dims{2, 1, 2}, Dims{1, 0, 1}, true, false);
+  s.one<nn::AdaptiveAvgPool3d>("AdaptiveAvgPool3d", {"[[2, 3, 3]]"}, {2, 3, 6, 5, 4}, Dims{2, 3, 3});
+  s.one<nn::AdaptiveMaxPool3d>("AdaptiveMaxPool3d", {"[[2, 3, 3]]"}, {2, 3, 6, 5, 4}, Dims{2, 3, 3});
+  s.one<nn::LPPool1d>("LPPool1d", {"[2, 3, 2]"}, {2, 3, 9}, 2, 3, 2);
+  s.one<nn::LPPool2d>("LPPool2d", {"[4, [2, 3]]"}, {2, 3, 8, 9}, 4, Dims{2, 3});
   const auto upsample = [&](const char* mode, Interpolation kind, const Dims& sizes, bool align) {
     Fields factor = Fields().number("scale_factor", 2.5).text("mode", mode);
     if (align) factor.flag("align_corners", true);
