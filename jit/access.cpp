@@ -21,6 +21,8 @@ SpaceStrides walk(const Axes& axes, const Layout& layout) {
 
 Layout target_layout(const Prepared& p, const StoreTarget& target) {
   const Dims& sizes = p.g.type(target.value).sizes;
+  if (const Part& part = p.parts[at(target.value)]; part.whole >= 0)
+    return {part.layout.sizes, part.layout.strides, 0};
   if (target.destination < 0) return contiguous_layout(sizes);
   const Destination& d = p.destinations[at(target.value)][at(target.destination)];
   if (d.output) return contiguous_layout(sizes);

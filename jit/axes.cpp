@@ -5,6 +5,7 @@
 #include "tandem/core/error.h"
 #include "tandem/jit/grouping.h"
 #include "tandem/jit/planted_bugs.h"
+#include "tandem/jit/tails.h"
 
 namespace tandem::jit {
 
@@ -76,6 +77,54 @@ bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes&
   for (int d = 0; d < p.layout(v).sizes.rank(); ++d)
     if (map[d] >= 0) axes[at(d)] = own[at(map[d])];
   return true;
+}
+
+bool same_walk(const Prepared& p, const Grouping& grouping, int32_t first, int32_t second, Axes& sigma) {
+  const Node& n = p.g.nodes[at(first)];
+  const Node& m = p.g.nodes[at(second)];
+  for (size_t i = 0; i < n.in.size(); ++i)
+    for (size_t k = 0; k < m.in.size(); ++k) {
+      const int32_t v = n.in[i], w = m.in[k];
+      if (v < 0 || w < 0 || p.value_class(v) != ValueClass::memory || p.value_class(w) != ValueClass::memory)
+        continue;
+      const ops::Layout &lv = p.layout(v), &lw = p.layout(w);
+      if (p.root(v) != p.root(w) || !(lv.sizes == lw.sizes) || !(lv.strides == lw.strides) ||
+          lv.offset != lw.offset)
+        continue;
+      if (numel(lv.sizes) != numel(walked_sizes(p.g, n)) || numel(lw.sizes) != numel(walked_sizes(p.g, m)))
+        continue;
+      if ((i == 0 && ops::def(n.op).kind == OpKind::gather) ||
+          (k == 0 && ops::def(m.op).kind == OpKind::gather))
+        continue;
+      sigma.fill(-1);
+      for (int d = 0; d < lv.sizes.rank(); ++d) {
+        const int a = grouping.axes[at(first)][at(walked_axis(p.g, n, static_cast<int>(i), d))];
+        const int b = grouping.axes[at(second)][at(walked_axis(p.g, m, static_cast<int>(k), d))];
+        if (a >= 0 && b >= 0) sigma[at(b)] = static_cast<int8_t>(a);
+      }
+      return true;
+    }
+  return false;
+}
+
+bool takes_product_on(const Prepared& p, const Group& g, const std::vector<int32_t>& reads) {
+  if (g.kind != GroupKind::pointwise) return false;
+  const auto by_product = [&](int32_t root) {
+    const Node& n = p.g.node_of(root);
+    if (n.leaf != Leaf::op || ops::def(n.op).kind != OpKind::contraction ||
+        numel(p.g.type(root).sizes) != numel(g.space))
+      return false;
+    Contraction c;
+    contraction_of(p, n, c);
+    return rows_of(c) > 0;
+  };
+  const auto to_product = [&](int32_t i) {
+    const auto& users = p.users[at(p.g.nodes[at(i)].out[0])];
+    return std::any_of(users.begin(), users.end(),
+                       [&](int32_t u) { return ops::def(p.g.nodes[at(u)].op).kind == OpKind::contraction; });
+  };
+  return std::any_of(reads.begin(), reads.end(), by_product) &&
+         std::any_of(g.nodes.begin(), g.nodes.end(), to_product);
 }
 
 bool complete_axes(const Group& g, const Dims& sizes, Axes& axes, bool& full) {

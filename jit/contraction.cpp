@@ -27,8 +27,50 @@ bool fold(const Layout& l, int count, int64_t& size, int64_t& stride) {
 }
 }  // namespace
 
+MatrixPlace matrix_place(const Contraction& c, int64_t outer_index) {
+  MatrixPlace p;
+  for (int d = c.outer.rank() - 1; d >= 0; --d) {
+    const int64_t at = outer_index % c.outer[d];
+    outer_index /= c.outer[d];
+    p.a += at * c.a_outer[d];
+    p.b += at * c.b_outer[d];
+    p.c += at * c.c_outer[d];
+  }
+  return p;
+}
+
+// As many rows as leave a block of C in the second-level cache, but enough blocks for the threads; twelve is
+// a multiple of every tile's rows.
+RowBlocks::RowBlocks(const Contraction& contraction, int threads) : c(&contraction) {
+  constexpr int64_t kBlockBytes = 256 << 10, kTile = 12, kLeast = 2 * kTile;
+  const ops::ProductCall& s = c->call;
+  const int64_t matrices = numel(c->outer) * s.batch;
+  rows = std::max(kLeast, kBlockBytes / (s.n * itemsize(s.dtype)) / kTile * kTile);
+  if (threads > 1) {
+    const int64_t wanted = (4 * threads + matrices - 1) / matrices;  // of a matrix
+    rows = std::min(rows, std::max(kLeast, (s.m / wanted + kTile - 1) / kTile * kTile));
+  }
+  rows = std::min(rows, s.m);
+  per_matrix = (s.m + rows - 1) / rows;
+  count = matrices * per_matrix;
+}
+
+int64_t RowBlocks::rows_in(int64_t i) const { return std::min(rows, c->call.m - i % per_matrix * rows); }
+
+ops::ProductCall RowBlocks::block(int64_t i, ops::ProductCall whole) const {
+  const int64_t matrix = i / per_matrix, row = i % per_matrix * rows, batch = matrix % whole.batch;
+  const MatrixPlace outer = matrix_place(*c, matrix / whole.batch);
+  const int64_t size = itemsize(whole.dtype);
+  whole.a = static_cast<const char*>(whole.a) + (outer.a + batch * whole.a_batch + row * whole.a_row) * size;
+  whole.b = static_cast<const char*>(whole.b) + (outer.b + batch * whole.b_batch) * size;
+  whole.c = static_cast<char*>(whole.c) + (outer.c + batch * whole.c_batch + row * whole.c_row) * size;
+  whole.batch = 1;
+  whole.m = rows_in(i);
+  return whole;
+}
+
 int plan_contraction(OpId op, ops::Words words, const Layout& a, const Layout& b, const Layout* bias,
-                     DType dtype, Contraction& result) {
+                     DType dtype, Contraction& result, const Layout* to) {
   TANDEM_INTERNAL(op == OpId::matmul || op == OpId::linear, "a contraction that the planner does not know");
   result = {};
   ops::ProductCall& c = result.call;
@@ -52,9 +94,12 @@ int plan_contraction(OpId op, ops::Words words, const Layout& a, const Layout& b
   }
   c.c_col = 1;
   c.c_row = c.n;
+  if (to && (ra < 2 || rb < 2)) return 2;
+  if (to) c.c_col = to->strides[to->sizes.rank() - 1];
 
   if (rb <= 2) {  // all rows of a, whatever its rank, are one matrix
     if (!fold(a, ra - 1, c.m, c.a_row)) return 0;
+    if (to && !fold(*to, ra - 1, c.m, c.c_row)) return 2;
     result.provider = ops::choose_provider(c);
     return -1;
   }
@@ -63,6 +108,7 @@ int plan_contraction(OpId op, ops::Words words, const Layout& a, const Layout& b
   if (ra > 1) c.a_row = a.strides[ra - 2];
   const int batch_rank = std::max(ra, rb) - 2;
   c.c_batch = c.m * c.n;
+  if (to) c.c_row = to->strides[to->sizes.rank() - 2];
   struct Run {
     int64_t size, a, b, c;
   };
@@ -78,12 +124,13 @@ int plan_contraction(OpId op, ops::Words words, const Layout& a, const Layout& b
     axis(a, sa, ta);
     axis(b, sb, tb);
     const int64_t size = sa == 1 ? sb : sa;
+    const int64_t tc = to ? to->strides[to->sizes.rank() - 2 - d] : c_stride;
     if (size != 1) {
       Run* last = runs.empty() ? nullptr : &runs.back();
-      if (last && ta == last->a * last->size && tb == last->b * last->size)
+      if (last && ta == last->a * last->size && tb == last->b * last->size && tc == last->c * last->size)
         last->size *= size;
       else
-        runs.push_back({size, ta, tb, c_stride});
+        runs.push_back({size, ta, tb, tc});
     }
     c_stride *= size;
   }
@@ -94,6 +141,7 @@ int plan_contraction(OpId op, ops::Words words, const Layout& a, const Layout& b
     c.batch = runs[0].size;
     c.a_batch = runs[0].a;
     c.b_batch = runs[0].b;
+    c.c_batch = runs[0].c;
   }
   for (size_t i = runs.size(); i-- > 1;) {
     result.outer.push_back(runs[i].size);

@@ -84,6 +84,12 @@ Launch copy(Word from, Word to, DType type, int64_t count) {
   return copy_runs(from, type, count, to, type, count, 1, count);
 }
 
+/// The result of a scatter before it: the first operand, or zeros where it has no memory.
+Launch begin_scatter(const NativeCallPlan& c, Word base, Word out) {
+  const TensorType& result = c.out_types[0];
+  return c.in[0].base == Base::none ? fill(out, result) : copy(base, out, result.dtype, numel(result.sizes));
+}
+
 /// The indices are read by each warp, 32 at a time. A warp takes what falls into a segment of the axis, a
 /// residue of the index modulo `segments`, in the order of the index; so each element is made by one warp,
 /// and long indices cost a walk, not a chain of additions.
@@ -304,12 +310,12 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
     }
     case OpId::index_add:
     case OpId::index_copy:
-      all.push_back(copy(in(0), out, result.dtype, numel(result.sizes)));
+      all.push_back(begin_scatter(c, in(0), out));
       all.push_back(along_index(c, in(1), in(2), out, error));
       return all;
     case OpId::scatter_add:
     case OpId::scatter:
-      all.push_back(copy(in(0), out, result.dtype, numel(result.sizes)));
+      all.push_back(begin_scatter(c, in(0), out));
       all.push_back(at_index(c, in(1), in(2), out, error));
       return all;
     case OpId::argsort:

@@ -18,6 +18,7 @@
 #include "tandem/jit/kernel_table.h"
 #include "tandem/jit/plan.h"
 #include "tandem/jit/print_cuda.h"
+#include "tandem/jit/thread_arena.h"
 
 namespace tandem::jit {
 
@@ -26,65 +27,6 @@ namespace {
 constexpr int64_t kGrain = 32768;  // elements that are worth a thread
 
 std::atomic<int> without_entries{0};  // WithoutEntries alive
-
-constexpr int64_t kKeptArena = int64_t{64} << 20;
-
-/// The memory of intermediate values for the time of one run. Each thread keeps one block, which all of its
-/// plans use in turn, so that a plan for a new size finds warm memory; larger ones, and those of a run inside
-/// a run, come from the allocator.
-class Arena {
- public:
-  explicit Arena(int64_t bytes) : bytes_(bytes) {
-    if (bytes == 0) return;
-    if (bytes <= kept_.bytes && !kept_.taken) [[likely]] {
-      kept_.taken = own_ = true;
-      memory_ = kept_.memory;
-      return;
-    }
-    take(bytes);
-  }
-  ~Arena() {
-    if (own_)
-      kept_.taken = false;
-    else if (memory_)
-      core::deallocate(memory_, bytes_);
-  }
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
-  char* memory() const { return static_cast<char*>(memory_); }
-
- private:
-  struct Kept {
-    void* memory = nullptr;
-    int64_t bytes = 0;
-    bool taken = false;
-  };
-  /// Lives on each thread that keeps a block; apart from it, so that looking at the block costs no check.
-  struct Guard {
-    ~Guard() { core::deallocate(std::exchange(kept_.memory, nullptr), std::exchange(kept_.bytes, 0)); }
-  };
-  [[gnu::noinline]] void take(int64_t bytes) {
-    if (kept_.taken || bytes > kKeptArena) {
-      memory_ = core::allocate(bytes);
-      return;
-    }
-    static thread_local Guard guard;
-    (void)guard;
-    // Doubled, so that sizes that grow step by step do not ask each time.
-    const int64_t wanted = std::min(std::max(bytes, 2 * kept_.bytes), kKeptArena);
-    void* fresh = core::allocate(wanted);
-    if (kept_.memory) core::deallocate(kept_.memory, kept_.bytes);
-    kept_.memory = memory_ = fresh;
-    kept_.bytes = wanted;
-    kept_.taken = own_ = true;
-  }
-
-  static constinit thread_local Kept kept_;
-  void* memory_ = nullptr;
-  int64_t bytes_ = 0;
-  bool own_ = false;
-};
-constinit thread_local Arena::Kept Arena::kept_;
 
 struct Memory {
   char* arena;
@@ -156,6 +98,18 @@ struct Executable::Impl {
     }
   }
 
+  /// One call of a kernel, spread over the pool.
+  bool run_whole(int32_t kernel, const KernelCall& c, const Memory& memory, const int64_t* numbers) const {
+    std::atomic<bool> failed{false};
+    core::parallel(c.range, std::max<int64_t>(1, kGrain / c.work), [&](int64_t begin, int64_t end) {
+      int64_t error = 0;
+      run_call(runners[static_cast<size_t>(kernel)], plan.kernels[static_cast<size_t>(kernel)], c, begin, end,
+               memory, numbers, &error);
+      if (error) failed.store(true, std::memory_order_relaxed);
+    });
+    return !failed.load(std::memory_order_relaxed);
+  }
+
   bool run_kernel(const Entry& e, const Memory& memory, const int64_t* numbers) const {
     if (e.work <= kGrain) {
       int64_t error = 0;
@@ -176,31 +130,63 @@ struct Executable::Impl {
     return !failed.load(std::memory_order_relaxed);
   }
 
-  void run_product(const ProductCallPlan& c, const Memory& memory) const {
+  static ops::ProductCall with_addresses(const ProductCallPlan& c, const Memory& memory) {
     ops::ProductCall call = c.shape.call;
     call.a = memory.at(c.a);
     call.b = memory.at(c.b);
     call.bias = memory.at(c.bias);
     call.c = memory.at(c.c);
+    return call;
+  }
+
+  static void run_product(const ProductCallPlan& c, const Memory& memory) {
+    const ops::ProductCall call = with_addresses(c, memory);
     if (c.shape.outer.empty()) return ops::product(call, c.shape.provider);
-    const Dims& outer = c.shape.outer;
-    const int64_t total = numel(outer);
-    const int64_t size = itemsize(call.dtype);
+    const int64_t total = numel(c.shape.outer), size = itemsize(call.dtype);
     for (int64_t i = 0; i < total; ++i) {
-      int64_t a = 0, b = 0, to = 0, rest = i;
-      for (int d = outer.rank() - 1; d >= 0; --d) {
-        const int64_t at = rest % outer[d];
-        rest /= outer[d];
-        a += at * c.shape.a_outer[d];
-        b += at * c.shape.b_outer[d];
-        to += at * c.shape.c_outer[d];
-      }
+      const MatrixPlace place = matrix_place(c.shape, i);
       ops::ProductCall one = call;
-      one.a = static_cast<const char*>(call.a) + a * size;
-      one.b = static_cast<const char*>(call.b) + b * size;
-      one.c = static_cast<char*>(call.c) + to * size;
+      one.a = static_cast<const char*>(call.a) + place.a * size;
+      one.b = static_cast<const char*>(call.b) + place.b * size;
+      one.c = static_cast<char*>(call.c) + place.c * size;
       ops::product(one, c.shape.provider);
     }
+  }
+
+  /// A product and the kernels behind it: block by block, or, where there are too few blocks for the threads,
+  /// one after the other.
+  bool run_product_entry(const Entry& e, const Memory& memory, const int64_t* numbers) const {
+    const ProductCallPlan& c = plan.products[static_cast<size_t>(e.index)];
+    if (e.count == 0) return run_product(c, memory), true;
+    const Tail* const tails = plan.tails.data() + e.first;
+    const RowBlocks blocks(c.shape, num_threads());
+    if (blocks.count < num_threads()) {
+      run_product(c, memory);
+      for (int32_t t = 0; t < e.count; ++t)
+        if (!run_whole(tails[t].kernel, plan.calls[static_cast<size_t>(tails[t].call)], memory, numbers))
+          return false;
+      return true;
+    }
+    const ops::ProductCall whole = with_addresses(c, memory);
+    constexpr double kWork = 1e6;  // floating-point operations that are worth a thread
+    const double flops = 2.0 * static_cast<double>(blocks.rows) * static_cast<double>(whole.n) *
+                         static_cast<double>(whole.k + 16);
+    std::atomic<bool> failed{false};
+    core::parallel(blocks.count, static_cast<int64_t>(kWork / flops) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        ops::product(blocks.block(i, whole), c.shape.provider);
+        const int64_t row = blocks.first_row(i), rows = blocks.rows_in(i);
+        int64_t error = 0;
+        for (int32_t t = 0; t < e.count; ++t) {
+          const Tail& tail = tails[t];
+          run_call(runners[static_cast<size_t>(tail.kernel)], plan.kernels[static_cast<size_t>(tail.kernel)],
+                   plan.calls[static_cast<size_t>(tail.call)], row * tail.per_row,
+                   (row + rows) * tail.per_row, memory, numbers, &error);
+        }
+        if (error) failed.store(true, std::memory_order_relaxed);
+      }
+    });
+    return !failed.load(std::memory_order_relaxed);
   }
 
   /// Results without elements, where nothing can go wrong either: an axis beside the empty one may be so long
@@ -241,8 +227,7 @@ struct Executable::Impl {
       case EntryKind::kernel:
         return run_kernel(e, memory, numbers);
       case EntryKind::product:
-        run_product(plan.products[static_cast<size_t>(e.index)], memory);
-        return true;
+        return run_product_entry(e, memory, numbers);
       case EntryKind::native:
         return run_native(plan.natives[static_cast<size_t>(e.index)], memory);
     }
@@ -310,6 +295,12 @@ struct Executable::Impl {
           break;
         case EntryKind::product:
           ++stats.products;
+          for (int32_t t = e.first; t < e.first + e.count; ++t) {
+            ++stats.kernels, ++stats.tails;
+            ++(is_compiled(static_cast<size_t>(plan.tails[static_cast<size_t>(t)].kernel))
+                   ? stats.compiled
+                   : stats.interpreted);
+          }
           break;
         case EntryKind::native:
           ++stats.natives;
@@ -342,8 +333,9 @@ Prepared prepared_for(const Graph& g, Device device) {
 }
 
 Plan plan_of(const Graph& g, bool fused, Device device) {
+  const bool host = device.type == DeviceType::cpu;
   const Prepared prepared = prepared_for(g, device);
-  return build_plan(prepared, group(prepared, fused, device.type == DeviceType::cpu), fused);
+  return build_plan(prepared, group(prepared, fused, host), fused, host);
 }
 }  // namespace
 
@@ -396,7 +388,7 @@ int Executable::run(void* const* inputs, const int64_t* numbers, void* const* ou
   }
   if (core::host_copies.load(std::memory_order_relaxed) != 0) [[unlikely]]
     for (size_t i = 0; i < impl_->graph.inputs.size(); ++i) core::settle_host(inputs[i]);
-  const Arena arena(impl_->plan.arena_bytes);
+  const ThreadArena arena(impl_->plan.arena_bytes);
   const Memory memory{arena.memory(), inputs, outputs, impl_->plan.constants.data()};
   if (core::profiling()) [[unlikely]]
     return impl_->run_timed(memory, numbers, reached);

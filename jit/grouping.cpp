@@ -20,12 +20,11 @@ using ops::OpKind;
 namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr Axes kNoAxes = {-1, -1, -1, -1, -1, -1, -1, -1};
-constexpr size_t kMaxNodes = 64;
-constexpr size_t kMaxReads = 20;
+constexpr size_t kMaxNodes = 64, kMaxReads = 20;
 
 class Grouper {
  public:
-  Grouper(const Prepared& p, bool fuse, bool twins) : p_(p), fuse_(fuse), twins_(twins) {}
+  Grouper(const Prepared& p, bool fuse, bool host) : p_(p), fuse_(fuse), host_(host) {}
 
   Grouping run() {
     const size_t n = p_.g.nodes.size();
@@ -63,12 +62,18 @@ class Grouper {
     const Node& n = p_.g.nodes[at(i)];
     const OpKind kind = ops::def(n.op).kind;
     int home = -1;
+    if (p_.absorbed[at(i)]) {
+      home = fresh(GroupKind::native);
+      enter(home, i);
+      return;
+    }
     if (kind == OpKind::contraction) home = fresh(GroupKind::product);
     if (ops::is_native(kind) || by_library(n)) home = fresh(GroupKind::native);
     if (home >= 0) {
       group(home).may_fail = kind == OpKind::scatter;
-      group(home).may_throw = twins_ && kind == OpKind::kernel;
+      group(home).may_throw = host_ && kind == OpKind::kernel;
       enter(home, i);
+      if (kind == OpKind::scatter) find_check(home, n);
       return;
     }
     std::vector<int> candidates;
@@ -99,6 +104,36 @@ class Grouper {
     enter(home, i);
     for (const int other : candidates)
       if (other != home && alive(other)) home = merge(home, other, kNoAxes);
+    if (kind == OpKind::gather && numel(p_.g.type(n.out[0]).sizes) > 0)
+      checks_.push_back({i, whole(n.in[1]), extent(n)});
+  }
+
+  // --- Indices that are checked twice: a lookup's, and again where its gradient is put back ---
+
+  struct Check {
+    int32_t node, indices;  // the root of the indices, all of it
+    int64_t extent;
+  };
+  /// The root of which `v` shows every element; -1 if it does not.
+  int32_t whole(int32_t v) const {
+    if (p_.value_class(v) != ValueClass::memory) return -1;
+    const ops::Layout& l = p_.layout(v);
+    const bool all = l.offset == 0 && is_contiguous(l.sizes, l.strides) &&
+                     numel(l.sizes) == numel(p_.g.type(p_.root(v)).sizes);
+    return all ? p_.root(v) : -1;
+  }
+  int64_t extent(const Node& n) const { return p_.g.type(n.in[0]).sizes[gather_axis(p_.g, n)]; }
+
+  void find_check(int scatter, const Node& n) {
+    const int32_t indices = whole(n.in[1]);
+    for (const Check& c : checks_) {
+      if (indices < 0 || c.indices != indices || c.extent != extent(n)) continue;
+      const int by = r_.group_of[at(c.node)];
+      if (by == scatter || order_.after(by, scatter)) continue;
+      order_.depend(scatter, by);
+      group(scatter).checked_by = c.node;
+      return;
+    }
   }
 
   int fresh(GroupKind kind) {
@@ -191,6 +226,7 @@ class Grouper {
     if (!reduces(i) || !reduction_shape(i, shape.axes, kind, reduced))
       return !(full && after && g.kind == GroupKind::column);
     if (!full || !reduced_in_order(i, shape.axes)) return false;
+    if (kind == GroupKind::column && better_behind_product(gi)) return false;
     if (g.kind == GroupKind::pointwise) {
       if (g.ordered && (kind == GroupKind::column || !trailing(reduced, g.space.rank()))) return false;
       shape.kind = kind;
@@ -268,6 +304,10 @@ class Grouper {
 
   // --- Merging ---
 
+  bool better_behind_product(int gi) const {
+    return host_ && takes_product_on(p_, r_.groups[at(gi)], reads_[at(gi)]);
+  }
+
   /// Collects how `b`'s axes lie in `a`'s space from the values of one that the other reads.
   bool relate(int a, int b, Axes& sigma) const {
     const auto note = [&](int from_b, int to_a) {
@@ -316,6 +356,9 @@ class Grouper {
       std::swap(a, b);
       std::swap(ga, gb);
     }
+    if ((ga->kind == GroupKind::column && better_behind_product(b)) ||
+        (gb->kind == GroupKind::column && better_behind_product(a)))
+      return asked;
     if (!relate(a, b, sigma) || !embeds(*ga, *gb, sigma)) return asked;
     if (order_.would_wait(a, b) || !full_walk_allowed(a, b, sigma)) return asked;
     absorb(a, b, sigma);
@@ -416,41 +459,10 @@ class Grouper {
         }
         const int other = r_.group_of[at(first)];
         Axes sigma;
-        if (other != g && same_walk(first, i, sigma)) merge(other, g, sigma);
+        if (other != g && same_walk(p_, r_, first, i, sigma)) merge(other, g, sigma);
         first = i;
       }
     }
-  }
-
-  /// Whether two nodes read a common root in full with equal layouts; then `sigma` relates their groups.
-  bool same_walk(int32_t first, int32_t second, Axes& sigma) const {
-    const Node& n = p_.g.nodes[at(first)];
-    const Node& m = p_.g.nodes[at(second)];
-    for (size_t i = 0; i < n.in.size(); ++i)
-      for (size_t k = 0; k < m.in.size(); ++k) {
-        const int32_t v = n.in[i], w = m.in[k];
-        if (v < 0 || w < 0 || p_.value_class(v) != ValueClass::memory ||
-            p_.value_class(w) != ValueClass::memory)
-          continue;
-        const ops::Layout &lv = p_.layout(v), &lw = p_.layout(w);
-        if (p_.root(v) != p_.root(w) || !(lv.sizes == lw.sizes) || !(lv.strides == lw.strides) ||
-            lv.offset != lw.offset)
-          continue;
-        if (numel(lv.sizes) != numel(walked_sizes(p_.g, n)) ||
-            numel(lw.sizes) != numel(walked_sizes(p_.g, m)))
-          continue;
-        if ((i == 0 && ops::def(n.op).kind == OpKind::gather) ||
-            (k == 0 && ops::def(m.op).kind == OpKind::gather))
-          continue;
-        sigma = kNoAxes;
-        for (int d = 0; d < lv.sizes.rank(); ++d) {
-          const int a = r_.axes[at(first)][at(walked_axis(p_.g, n, static_cast<int>(i), d))];
-          const int b = r_.axes[at(second)][at(walked_axis(p_.g, m, static_cast<int>(k), d))];
-          if (a >= 0 && b >= 0) sigma[at(b)] = static_cast<int8_t>(a);
-        }
-        return true;
-      }
-    return false;
   }
 
   Grouping finish() {
@@ -472,15 +484,16 @@ class Grouper {
   }
 
   const Prepared& p_;
-  const bool fuse_, twins_;
+  const bool fuse_, host_;
   Grouping r_;
   GroupOrder order_;
   std::vector<std::vector<int32_t>> reads_;  // per group: the roots that it reads from memory
   std::vector<char> after_;                  // per node: it waits for a reduction of its own group, or is one
+  std::vector<Check> checks_;
 };
 
 }  // namespace
 
-Grouping group(const Prepared& p, bool fuse, bool twins) { return Grouper(p, fuse, twins).run(); }
+Grouping group(const Prepared& p, bool fuse, bool host) { return Grouper(p, fuse, host).run(); }
 
 }  // namespace tandem::jit

@@ -20,6 +20,7 @@ struct Group {
   uint32_t reduced = 0;        // axes of `space`, as bits; kernels walk the kept axes, then the reduced ones
   bool ordered = false;        // a node asks for the linear index: the kernel's order is the logical one
   bool may_fail = false;       // an index may be out of range
+  int32_t checked_by = -1;     // node of another group, a gather that finds the same indices good before
   bool may_throw = false;      // a program's own kernel, whose twin runs on the host
   std::vector<int32_t> nodes;  // ascending
 
@@ -32,8 +33,9 @@ struct Grouping {
   std::vector<Axes> axes;         // per node of a kernel: of the sizes that it walks (see walked_sizes)
 };
 
-/// `fuse`: false gives every node a group of its own. `twins`: own kernels run as their twins, on the host.
-Grouping group(const Prepared& p, bool fuse, bool twins = true);
+/// `fuse`: false gives every node a group of its own. `host`: for the CPU, where own kernels run as their
+/// twins.
+Grouping group(const Prepared& p, bool fuse, bool host = true);
 
 /// The sizes that a node walks: its result's; a reduction walks its operand's.
 const Dims& walked_sizes(const Graph& g, const Node& n);
@@ -46,6 +48,14 @@ int gather_axis(const Graph& g, const Node& n);
 /// Axes of the group's space for `v`, a value or a view of one that a kernel of the grouping computes; false
 /// when its elements do not correspond one to one with the space's.
 bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes& axes);
+
+/// Whether two nodes read a common root in full with equal layouts; then `sigma` relates their groups.
+bool same_walk(const Prepared& p, const Grouping& grouping, int32_t first, int32_t second, Axes& sigma);
+
+/// Whether a pointwise group takes a product on to another product (`reads`: the roots that it reads). On the
+/// CPU it runs behind the first, over rows that are in the cache (tails.h); a sum over its columns can wait,
+/// and joins others of its kind.
+bool takes_product_on(const Prepared& p, const Group& g, const std::vector<int32_t>& reads);
 
 /// Gives the axes that nothing determines (-1, size not 1) the space's remaining ones in order: all of the
 /// space

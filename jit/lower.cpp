@@ -204,7 +204,9 @@ class Lowering {
     load_access_.push_back(strides);
     load_slots_.push_back({root, -1, offset, false});
     steps_.emplace_back(extent, step);
+    const int64_t before = r_.bytes;
     note_bytes(strides, type);
+    r_.load_bytes.push_back(r_.bytes - before);
     return graph().node(ScalarOp::load, type, {}, {}, {}, static_cast<int64_t>(r_.kernel.loads.size()) - 1);
   }
 
@@ -458,7 +460,7 @@ LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group,
   return Lowering(p, grouping, grouping.groups[at(group)], group).run(stores);
 }
 
-LoweredKernel lower_fill(const Prepared& p, int32_t node) {
+LoweredKernel lower_constant(const Prepared& p, int32_t node) {
   Grouping grouping;
   grouping.group_of.assign(p.g.nodes.size(), -1);
   grouping.axes.resize(p.g.nodes.size());

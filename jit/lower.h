@@ -33,14 +33,15 @@ struct LoweredKernel {
   int64_t work = 1;              // elements per index of `range`
   int64_t bytes = 0;             // loaded and stored, each access counted once
   int64_t bytes_stored = 0;      // of them
+  std::vector<int64_t> load_bytes;  // of each load
 };
 
 /// `stores`: what the group must put into memory.
 LoweredKernel lower(const Prepared& p, const Grouping& grouping, int32_t group,
                     const std::vector<StoreTarget>& stores);
 
-/// A kernel for one fill of constants.
-LoweredKernel lower_fill(const Prepared& p, int32_t node);
+/// A kernel for one constant.
+LoweredKernel lower_constant(const Prepared& p, int32_t node);
 /// A kernel that copies a value from its home (contiguous) to a destination.
 LoweredKernel lower_copy(const Prepared& p, const StoreTarget& to);
 

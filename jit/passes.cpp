@@ -13,6 +13,7 @@
 #include "tandem/jit/fold.h"
 #include "tandem/jit/graph.h"
 #include "tandem/jit/planted_bugs.h"
+#include "tandem/jit/rewrite.h"
 
 namespace tandem::jit {
 
@@ -21,37 +22,6 @@ PlantedBug planted_bug = PlantedBug::none;
 #endif
 
 namespace {
-
-/// A new graph in the making: its inputs and numbers are those of the old one, node by node it takes over the
-/// rest.
-class Rewrite {
- public:
-  explicit Rewrite(const Graph& from) : from_(from), renamed_(from.values.size(), -1) {
-    to.inputs = from.inputs;
-    to.numbers = from.numbers;
-    to.number_types = from.number_types;
-  }
-
-  int32_t copy(const Node& n) { return copy_node(to, from_, n, renamed_); }
-  int32_t operator[](int32_t v) const { return v < 0 ? v : renamed_[static_cast<size_t>(v)]; }
-  /// The results of `n` are the values from `first` on.
-  void name(const Node& n, int32_t first) {
-    for (size_t j = 0; j < n.out.size(); ++j)
-      renamed_[static_cast<size_t>(n.out[j])] = first + static_cast<int32_t>(j);
-  }
-  Graph finish() {
-    for (Input& i : to.inputs) i.value = (*this)[i.value];
-    for (const int32_t v : from_.outputs) to.outputs.push_back((*this)[v]);
-    for (const Write& w : from_.writes) to.writes.push_back({w.input, (*this)[w.value]});
-    return std::move(to);
-  }
-
-  Graph to;
-
- private:
-  const Graph& from_;
-  std::vector<int32_t> renamed_;
-};
 
 Graph fold(const Graph& g) {
   Rewrite r(g);
@@ -92,7 +62,8 @@ Graph common_subexpressions(const Graph& g) {
   return r.finish();
 }
 
-/// Nodes that no output and no write needs are left out; inputs and numbers stay, since callers count them.
+}  // namespace
+
 Graph dead_code(const Graph& g) {
   std::vector<char> needed(g.values.size(), 0);
   for (const int32_t v : g.outputs) needed[static_cast<size_t>(v)] = 1;
@@ -113,14 +84,13 @@ Graph dead_code(const Graph& g) {
   return result;
 }
 
-}  // namespace
-
 const std::vector<Pass>& passes() {
   static const std::vector<Pass> list = {
       {"expand", expand_composites},
       {"fold", fold},
       {"common_subexpressions", common_subexpressions},
       {"dead_code", dead_code},
+      {"rematerialise", rematerialise},
   };
   return list;
 }

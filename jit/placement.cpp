@@ -40,7 +40,10 @@ class Placer {
         for (const int32_t v : p_.g.nodes[at(n)].in)
           if (v >= 0 && p_.value_class(v) == ValueClass::memory)
             add_before(r_.units, u, group_of_value(p_.root(v)));
-      if (g_.groups[i].may_fail) r_.failing.push_back(static_cast<int32_t>(i));
+      if (const int32_t c = g_.groups[i].checked_by; c >= 0)
+        add_before(r_.units, u, g_.group_of[at(c)]);
+      else if (g_.groups[i].may_fail)
+        r_.failing.push_back(static_cast<int32_t>(i));
       if (g_.groups[i].may_throw) throwing_.push_back(static_cast<int32_t>(i));
     }
   }
@@ -208,7 +211,7 @@ class Placer {
       }
     }
     if (needed && home.base == Base::none) {
-      home = {Base::arena, 0, -1};
+      if (p_.parts[at(v)].whole < 0) home = {Base::arena, 0, -1};
       if (kernel) r_.stores[at(gi)].push_back({v, -1});
     }
     for (const int32_t d : copies) {

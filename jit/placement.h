@@ -12,12 +12,14 @@ namespace tandem::jit {
 struct Unit {
   int32_t group = -1;  // -1: `copy`
   StoreTarget copy{-1, -1};
-  int32_t position = 0;         // program order
-  std::vector<int32_t> before;  // units that run earlier
-  LoweredKernel lowered;        // kernels
+  int32_t position = 0;             // program order
+  std::vector<int32_t> before;      // units that run earlier
+  std::vector<int32_t> own_before;  // of one of several that are alike: before they became one
+  LoweredKernel lowered;            // kernels
   std::string text;
   std::vector<int32_t>
       alike;  // units whose calls this one makes, itself first; empty if another one makes its calls
+  std::vector<int32_t> tails;  // product: kernels that follow it row by row, in order (tails.h)
 };
 
 struct Home {

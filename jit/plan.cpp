@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <numeric>
-#include <queue>
 #include <unordered_map>
 
 #include "tandem/core/error.h"
-#include "tandem/jit/placement.h"
 #include "tandem/jit/planted_bugs.h"
+#include "tandem/jit/schedule.h"
+#include "tandem/jit/tails.h"
 
 namespace tandem::jit {
 
@@ -23,10 +23,11 @@ constexpr int64_t kSmallResult = 4096;  // bytes that a merged kernel may keep w
 
 class Planner {
  public:
-  Planner(const Prepared& p, const Grouping& grouping, bool join)
+  Planner(const Prepared& p, const Grouping& grouping, bool join, bool tails)
       : p_(p),
         g_(grouping),
         join_(join),
+        tails_(tails),
         placed_(place(p, grouping)),
         units_(placed_.units),
         homes_(placed_.homes) {}
@@ -35,10 +36,11 @@ class Planner {
     fill_constants();
     lower_units();
     if (join_) join_alike();
-    order_units();
-    lay_out_arena();
+    if (join_ && tails_) attach_tails(p_, g_, units_);
+    schedule_ = schedule(p_, g_, placed_);
+    plan_.arena_bytes = schedule_.arena_bytes;
     plan_.groups = static_cast<int32_t>(units_.size());
-    for (const int32_t u : order_) emit(u);
+    for (const int32_t u : schedule_.order) emit(u);
     count_bytes();
     return std::move(plan_);
   }
@@ -56,11 +58,14 @@ class Planner {
       homes_[at(v)] = {Base::constant, static_cast<int32_t>(first), -1};
       plan_.constants.resize(first +
                              static_cast<size_t>(numel(t.sizes) * itemsize(t.dtype) + 63) / sizeof(Line));
-      const LoweredKernel k = lower_fill(p_, static_cast<int32_t>(i));
+      const LoweredKernel k = lower_constant(p_, static_cast<int32_t>(i));
       if (k.range == 0) continue;
-      void* const to = plan_.constants.data() + first;
+      std::vector<void*> buffers;
+      for (const Slot& s : k.slots)
+        buffers.push_back(reinterpret_cast<char*>(plan_.constants.data() + homes_[at(s.value)].index) +
+                          s.offset * itemsize(p_.g.type(s.value).dtype));
       int64_t error = 0;
-      Evaluator(k.kernel).run({&to, k.dims.data(), k.strides.data(), nullptr, 0, k.range, &error});
+      Evaluator(k.kernel).run({buffers.data(), k.dims.data(), k.strides.data(), nullptr, 0, k.range, &error});
     }
   }
 
@@ -101,17 +106,20 @@ class Planner {
         it->second = mine;  // later ones may still join this one
         continue;
       }
+      if (o.alike.size() == 1) o.own_before = o.before;
       o.alike.push_back(mine);
       u.alike.clear();
+      u.own_before = u.before;
       for (const int32_t b : u.before) add_before(units_, o, b);
       renamed[i] = other;
       awaited[at(other)] = awaited[at(other)] || awaited[i];
     }
-    for (Unit& u : units_) {
-      for (int32_t& b : u.before) b = renamed[at(b)];
-      std::sort(u.before.begin(), u.before.end());
-      u.before.erase(std::unique(u.before.begin(), u.before.end()), u.before.end());
-    }
+    for (Unit& u : units_)
+      for (std::vector<int32_t>* list : {&u.before, &u.own_before}) {
+        for (int32_t& b : *list) b = renamed[at(b)];
+        std::sort(list->begin(), list->end());
+        list->erase(std::unique(list->begin(), list->end()), list->end());
+      }
   }
 
   bool depends_joined(int32_t a, int32_t b, const std::vector<int32_t>& renamed) const {
@@ -133,128 +141,17 @@ class Planner {
 
   int64_t result_bytes(const Unit& u) const {
     int64_t bytes = 0;
-    for (const Slot& s : u.lowered.slots)
-      if (s.store) bytes = checked_add(bytes, this->bytes(s.value), "bytes of a kernel's results");
+    for (const Slot& s : u.lowered.slots)  // parts of one whole are waited for together
+      if (s.store && p_.parts[at(s.value)].whole < 0)
+        bytes = checked_add(bytes, this->bytes(s.value), "bytes of a kernel's results");
     return bytes;
-  }
-
-  // --- Order ---
-
-  void order_units() {
-    std::vector<int32_t> waiting(units_.size(), 0);
-    std::vector<std::vector<int32_t>> after(units_.size());
-    using Ready = std::pair<int32_t, int32_t>;  // position, unit
-    std::priority_queue<Ready, std::vector<Ready>, std::greater<>> ready;
-    size_t total = 0;
-    for (size_t i = 0; i < units_.size(); ++i) {
-      const Unit& u = units_[i];
-      if (u.alike.empty()) continue;
-      ++total;
-      waiting[i] = static_cast<int32_t>(u.before.size());
-      for (const int32_t b : u.before) after[at(b)].push_back(static_cast<int32_t>(i));
-      if (u.before.empty()) ready.emplace(u.position, static_cast<int32_t>(i));
-    }
-    while (!ready.empty()) {
-      const int32_t u = ready.top().second;
-      ready.pop();
-      order_.push_back(u);
-      for (const int32_t a : after[at(u)])
-        if (--waiting[at(a)] == 0) ready.emplace(units_[at(a)].position, a);
-    }
-    TANDEM_INTERNAL(order_.size() == total, "groups wait for each other");
-  }
-
-  // --- Arena ---
-
-  void lay_out_arena() {
-    std::vector<int32_t> values;  // of the blocks
-    std::vector<ArenaBlock> blocks;
-    const auto reads = [&](int32_t v, int32_t e) {
-      const Home& h = homes_[at(v)];
-      if (h.base == Base::arena) blocks[at(h.block)].last = std::max(blocks[at(h.block)].last, e);
-    };
-    for (int32_t e = 0; e < static_cast<int32_t>(order_.size()); ++e)
-      for (const int32_t m : units_[at(order_[at(e)])].alike) {
-        const Unit& u = units_[at(m)];
-        for_results(u, [&](int32_t v) {
-          Home& h = homes_[at(v)];
-          if (h.base != Base::arena || h.block >= 0) return;
-          h.block = static_cast<int32_t>(blocks.size());
-          const TensorType& t = p_.g.type(v);
-          blocks.push_back({checked_mul(numel(t.sizes), itemsize(t.dtype), "arena"), e, e, -1, 0});
-          values.push_back(v);
-        });
-        for_operands(u, [&](int32_t root) { reads(root, e); });
-      }
-    for (int32_t e = 0; e < static_cast<int32_t>(order_.size()); ++e)
-      take_over(units_[at(order_[at(e)])], e, blocks);
-    plan_.arena_bytes = place_blocks(blocks);
-    for (size_t b = 0; b < blocks.size(); ++b) offsets_.push_back(blocks[b].offset);
-  }
-
-  template <class F>
-  void for_results(const Unit& u, F f) const {
-    if (is_kernel(u)) {
-      for (const Slot& s : u.lowered.slots)
-        if (s.store && s.destination < 0) f(s.value);
-      return;
-    }
-    for (const int32_t n : group(u.group).nodes)
-      for (const int32_t v : p_.g.nodes[at(n)].out) f(v);
-  }
-  template <class F>
-  void for_operands(const Unit& u, F f) const {
-    if (is_kernel(u)) {
-      for (const Slot& s : u.lowered.slots)
-        if (!s.store) f(s.value);
-      return;
-    }
-    for (const int32_t n : group(u.group).nodes)
-      for (const int32_t v : p_.g.nodes[at(n)].in)
-        if (v >= 0 && p_.value_class(v) == ValueClass::memory) f(p_.root(v));
-  }
-
-  /// A result takes the memory of an operand that dies in its kernel, if both are walked alike: kernels store
-  /// in their last pass, after all they read of an element.
-  void take_over(const Unit& u, int32_t e, std::vector<ArenaBlock>& blocks) {
-    if (!is_kernel(u) || u.alike.size() != 1) return;
-    const auto& slots = u.lowered.slots;
-    const size_t loads = u.lowered.kernel.loads.size();
-    const size_t rank = u.lowered.dims.size();
-    std::vector<size_t> start;  // of each slot's strides
-    size_t next = 0;
-    for (size_t s = 0; s < slots.size(); ++s) {
-      start.push_back(next);
-      next += rank + (s < loads && u.lowered.kernel.loads[s].index >= 0 ? 2 : 0);
-    }
-    const auto& strides = u.lowered.strides;
-    for (size_t s = loads; s < slots.size(); ++s) {
-      const Home& h = homes_[at(slots[s].value)];
-      if (slots[s].destination >= 0 || h.base != Base::arena || blocks[at(h.block)].takes_over >= 0) continue;
-      ArenaBlock& mine = blocks[at(h.block)];
-      for (size_t l = 0; l < loads && mine.takes_over < 0; ++l) {
-        const Home& dying = homes_[at(slots[l].value)];
-        if (dying.base != Base::arena || blocks[at(dying.block)].last != e ||
-            blocks[at(dying.block)].bytes != mine.bytes)
-          continue;
-        bool good = dying.block != h.block && !taken_[dying.block];
-        for (size_t x = 0; x < loads && good; ++x) {
-          if (slots[x].value != slots[l].value) continue;
-          good = slots[x].offset == 0 && u.lowered.kernel.loads[x].index < 0 &&
-                 std::equal(&strides[start[x]], &strides[start[x]] + rank, &strides[start[s]]);
-        }
-        const bool same_size =
-            itemsize(p_.g.type(slots[l].value).dtype) == itemsize(p_.g.type(slots[s].value).dtype);
-        if (!good || !same_size) continue;
-        mine.takes_over = dying.block;
-        taken_[dying.block] = true;
-      }
-    }
   }
 
   // --- Entries ---
 
   Address address(int32_t root, int64_t offset, int32_t destination = -1) const {
+    if (const Part& part = p_.parts[at(root)]; part.whole >= 0)
+      return address(part.whole, offset + part.layout.offset);
     const int64_t bytes = offset * itemsize(p_.g.type(root).dtype);
     if (const int32_t i = p_.input_of(root); i >= 0) return {Base::input, i, bytes};
     if (destination >= 0) {
@@ -262,7 +159,7 @@ class Planner {
       return {d.output ? Base::output : Base::input, d.index, bytes};
     }
     const Home& h = homes_[at(root)];
-    if (h.base == Base::arena) return {Base::arena, 0, offsets_[at(h.block)] + bytes};
+    if (h.base == Base::arena) return {Base::arena, 0, schedule_.offsets[at(h.block)] + bytes};
     if (h.base == Base::constant) return {h.base, 0, h.index * static_cast<int64_t>(sizeof(Line)) + bytes};
     TANDEM_INTERNAL(h.base != Base::none, "a value without memory is read");
     return {h.base, h.index, bytes};
@@ -274,6 +171,7 @@ class Planner {
 
   void emit(int32_t unit) {
     const Unit& u = units_[at(unit)];
+    if (u.group >= 0 && p_.absorbed[at(group(u.group).nodes[0])]) return note_absorbed(u.group);
     Entry e;
     note_ = note_of(u);
     if (u.group >= 0) {
@@ -289,16 +187,28 @@ class Planner {
       if (!emit_kernel(u, e)) return;
     } else if (group(u.group).kind == GroupKind::product) {
       emit_product(u, e);
+      emit_tails(u, e);
     } else {
       emit_native(u, e);
     }
+    for (const int32_t m : members(u))
+      if (units_[at(m)].group >= 0) entry_of_[units_[at(m)].group] = plan_.entries.size();
     plan_.entries.push_back(std::move(e));
     plan_.notes.push_back(std::move(note_));
   }
 
+  /// What does its work names it, too.
+  void note_absorbed(int32_t g) {
+    const int32_t node = group(g).nodes[0];
+    const int32_t maker = g_.group_of[at(p_.values_node(p_.root(p_.g.nodes[at(node)].in[0])))];
+    const size_t entry = entry_of_.at(maker);
+    entry_of_[g] = entry;
+    plan_.notes[entry].nodes.push_back(node);
+  }
+
   EntryNote note_of(const Unit& u) const {
     EntryNote note;
-    for (const int32_t m : u.alike) {
+    for (const int32_t m : members(u)) {
       const Unit& member = units_[at(m)];
       if (member.group >= 0) {
         const std::vector<int32_t>& nodes = group(member.group).nodes;
@@ -309,8 +219,21 @@ class Planner {
       }
       note.bytes_read += member.lowered.bytes - member.lowered.bytes_stored;
       note.bytes_written += member.lowered.bytes_stored;
+      if (m != u.alike[0] && !u.tails.empty()) note.bytes_read -= read_from_chain(u, member);
     }
     return note;
+  }
+
+  /// Bytes that a kernel behind a product loads of what its own entry has just made.
+  int64_t read_from_chain(const Unit& u, const Unit& tail) const {
+    int64_t bytes = 0;
+    const auto made = [&](int32_t v) {
+      const int32_t g = g_.group_of[at(p_.values_node(v))];
+      return g >= 0 && (g == u.group || std::find(u.tails.begin(), u.tails.end(), g) != u.tails.end());
+    };
+    for (size_t l = 0; l < tail.lowered.load_bytes.size(); ++l)
+      if (made(tail.lowered.slots[l].value)) bytes += tail.lowered.load_bytes[l];
+    return bytes;
   }
 
   bool emit_kernel(const Unit& u, Entry& e) {
@@ -320,32 +243,58 @@ class Planner {
     for (const int32_t m : u.alike) {
       const LoweredKernel& k = units_[at(m)].lowered;
       if (k.range == 0) continue;
-      KernelCall c;
-      c.buffers = static_cast<int32_t>(plan_.buffers.size());
-      for (const Slot& s : k.slots) plan_.buffers.push_back(address(s.value, s.offset, s.destination));
-      c.numbers = static_cast<int32_t>(plan_.numbers.size());
-      for (const int32_t v : k.numbers) plan_.numbers.push_back(number_word(v));
-      if (planted(PlantedBug::numbers_swapped))
-        std::reverse(plan_.numbers.begin() + c.numbers, plan_.numbers.end());
-      c.dims = static_cast<int32_t>(plan_.words.size());
-      plan_.words.insert(plan_.words.end(), k.dims.begin(), k.dims.end());
-      c.strides = static_cast<int32_t>(plan_.words.size());
-      plan_.words.insert(plan_.words.end(), k.strides.begin(), k.strides.end());
-      c.range = k.range;
-      c.work = std::max<int64_t>(1, k.work);
-      c.start = e.work;
-      e.work += c.range * c.work;
-      plan_.calls.push_back(c);
+      add_call(k, e.work);
+      e.work += plan_.calls.back().range * plan_.calls.back().work;
     }
     e.count = static_cast<int32_t>(plan_.calls.size()) - e.first;
     if (e.count == 0) return false;
+    e.index = kernel_id(u);
+    return true;
+  }
+
+  void add_call(const LoweredKernel& k, int64_t start) {
+    KernelCall c;
+    c.buffers = static_cast<int32_t>(plan_.buffers.size());
+    for (const Slot& s : k.slots) plan_.buffers.push_back(address(s.value, s.offset, s.destination));
+    c.numbers = static_cast<int32_t>(plan_.numbers.size());
+    for (const int32_t v : k.numbers) plan_.numbers.push_back(number_word(v));
+    if (planted(PlantedBug::numbers_swapped))
+      std::reverse(plan_.numbers.begin() + c.numbers, plan_.numbers.end());
+    c.dims = static_cast<int32_t>(plan_.words.size());
+    plan_.words.insert(plan_.words.end(), k.dims.begin(), k.dims.end());
+    c.strides = static_cast<int32_t>(plan_.words.size());
+    plan_.words.insert(plan_.words.end(), k.strides.begin(), k.strides.end());
+    c.range = k.range;
+    c.work = std::max<int64_t>(1, k.work);
+    c.start = start;
+    plan_.calls.push_back(c);
+  }
+
+  int32_t kernel_id(const Unit& u) {
     const auto [it, fresh] = kernel_ids_.try_emplace(u.text, static_cast<int32_t>(plan_.kernels.size()));
     if (fresh) {
       plan_.kernels.push_back(u.lowered.kernel);
       plan_.kernel_texts.push_back(u.text);
     }
-    e.index = it->second;
-    return true;
+    return it->second;
+  }
+
+  void emit_tails(const Unit& u, Entry& e) {
+    const int64_t rows = rows_of(plan_.products.back().shape);
+    e.first = static_cast<int32_t>(plan_.tails.size());
+    e.count = static_cast<int32_t>(u.tails.size());
+    for (const int32_t m : u.tails) {
+      const Unit& tail = units_[at(m)];
+      add_call(tail.lowered, 0);
+      plan_.tails.push_back(
+          {kernel_id(tail), static_cast<int32_t>(plan_.calls.size()) - 1, tail.lowered.range / rows});
+      e.name += '+' + tail.lowered.kernel.name;
+      if (!group(tail.group).may_fail) continue;
+      const Node& n = p_.g.nodes[at(notable_node(p_, group(tail.group)))];
+      e.may_fail = true;
+      e.op = ops::def(n.op).name;
+      e.where = n.where;
+    }
   }
 
   void note_bytes(const Node& n) {
@@ -364,14 +313,12 @@ class Planner {
     e.kind = EntryKind::product;
     e.index = static_cast<int32_t>(plan_.products.size());
     ProductCallPlan c;
-    const bool biased = n.in.size() > 2 && n.in[2] >= 0;
-    const int awkward =
-        plan_contraction(n.op, n.words, p_.layout(n.in[0]), p_.layout(n.in[1]),
-                         biased ? &p_.layout(n.in[2]) : nullptr, p_.g.type(n.out[0]).dtype, c.shape);
+    const Part& part = p_.parts[at(n.out[0])];
+    const int awkward = contraction_of(p_, n, c.shape, part.whole >= 0 ? &part.layout : nullptr);
     TANDEM_INTERNAL(awkward < 0, "a product's operand was not made ready");
     c.a = operand_address(n.in[0]);
     c.b = operand_address(n.in[1]);
-    if (biased) c.bias = operand_address(n.in[2]);
+    if (n.in.size() > 2) c.bias = operand_address(n.in[2]);
     c.c = address(n.out[0], 0);
     plan_.products.push_back(c);
   }
@@ -426,22 +373,21 @@ class Planner {
 
   const Prepared& p_;
   const Grouping& g_;
-  const bool join_;
+  const bool join_, tails_;
   Placement placed_;
   std::vector<Unit>& units_;
   std::vector<Home>& homes_;
-  std::vector<int32_t> order_;
-  std::vector<int64_t> offsets_;             // of arena blocks
-  std::unordered_map<int32_t, bool> taken_;  // arena blocks whose memory goes on in another
+  Schedule schedule_;
   std::unordered_map<std::string, int32_t> kernel_ids_;
-  EntryNote note_;  // of the entry being made
+  EntryNote note_;                                // of the entry being made
+  std::unordered_map<int32_t, size_t> entry_of_;  // per group that has one
   Plan plan_;
 };
 
 }  // namespace
 
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join) {
-  return Planner(p, grouping, join).build();
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool tails) {
+  return Planner(p, grouping, join, tails).build();
 }
 
 }  // namespace tandem::jit

@@ -38,6 +38,12 @@ struct ProductCallPlan {
   Address a, b, bias, c;
 };
 
+/// A kernel that runs behind a product, rows by rows.
+struct Tail {
+  int32_t kernel = 0, call = 0;
+  int64_t per_row = 1;  // indices of its range per row of the product
+};
+
 struct NativeCallPlan {
   const ops::OpDef* op = nullptr;
   std::vector<Address> in, out;
@@ -54,7 +60,7 @@ struct Entry {
   EntryKind kind = EntryKind::kernel;
   bool may_fail = false;
   int32_t index = 0;             // of the kernel, product or native
-  int32_t first = 0, count = 0;  // kernel: its calls (several in a horizontal group)
+  int32_t first = 0, count = 0;  // kernel: its calls (several in a horizontal group); product: its tails
   int64_t work = 0;              // elements over all calls
   std::string name, op;          // the kernel's name; the op that may fail, or the first
   Location where;                // of that op
@@ -79,6 +85,7 @@ struct Plan {
   std::vector<std::string> kernel_texts;
   std::vector<KernelCall> calls;
   std::vector<ProductCallPlan> products;
+  std::vector<Tail> tails;
   std::vector<NativeCallPlan> natives;
   std::vector<Address> buffers;
   std::vector<NumberWord> numbers;
@@ -88,8 +95,9 @@ struct Plan {
   int64_t bytes_moved = 0, bytes_unfused = 0;
 };
 
-/// `join`: kernels that are alike and independent become one entry.
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join);
+/// `join`: kernels that are alike and independent become one entry. `tails`: kernels may run behind products
+/// (on the CPU).
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool tails = false);
 /// Entries with their ops and addresses, for people.
 std::string to_string(const Plan& plan);
 

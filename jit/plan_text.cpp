@@ -30,29 +30,31 @@ std::string to_string(const Plan& plan) {
     const auto list = [&](const Address* first, size_t n) {
       for (size_t k = 0; k < n; ++k) text += (k ? ", " : "") + to_string(first[k]);
     };
+    static constexpr const char* kNames[] = {"pointwise", "row", "column"};
+    const auto kernel = [&](int32_t index) {
+      return std::string(kNames[static_cast<int>(plan.kernels[at(index)].kind)]) + " kernel " +
+             std::to_string(index) + " ";
+    };
+    const auto one_call = [&](const Kernel& k, const KernelCall& call) {
+      const size_t rank = static_cast<size_t>(k.kept_rank + k.reduced_rank);
+      text += "   (";
+      for (size_t d = 0; d < rank; ++d)
+        text += (d == 0                                  ? ""
+                 : d == static_cast<size_t>(k.kept_rank) ? " | "
+                                                         : ", ") +
+                std::to_string(plan.words[at(call.dims) + d]);
+      text += ") loads ";
+      list(&plan.buffers[at(call.buffers)], k.loads.size());
+      text += " stores ";
+      list(&plan.buffers[at(call.buffers)] + k.loads.size(), k.stores.size());
+      text += "\n";
+    };
     switch (e.kind) {
-      case EntryKind::kernel: {
-        const Kernel& k = plan.kernels[at(e.index)];
-        static constexpr const char* kNames[] = {"pointwise", "row", "column"};
-        text += std::string(kNames[static_cast<int>(k.kind)]) + " kernel " + std::to_string(e.index) + " " +
-                e.name + "\n";
-        for (int32_t c = e.first; c < e.first + e.count; ++c) {
-          const KernelCall& call = plan.calls[at(c)];
-          const size_t rank = static_cast<size_t>(k.kept_rank + k.reduced_rank);
-          text += "   (";
-          for (size_t d = 0; d < rank; ++d)
-            text += (d == 0                                  ? ""
-                     : d == static_cast<size_t>(k.kept_rank) ? " | "
-                                                             : ", ") +
-                    std::to_string(plan.words[at(call.dims) + d]);
-          text += ") loads ";
-          list(&plan.buffers[at(call.buffers)], k.loads.size());
-          text += " stores ";
-          list(&plan.buffers[at(call.buffers)] + k.loads.size(), k.stores.size());
-          text += "\n";
-        }
+      case EntryKind::kernel:
+        text += kernel(e.index) + e.name + "\n";
+        for (int32_t c = e.first; c < e.first + e.count; ++c)
+          one_call(plan.kernels[at(e.index)], plan.calls[at(c)]);
         break;
-      }
       case EntryKind::product: {
         const ProductCallPlan& c = plan.products[at(e.index)];
         const auto& s = c.shape.call;
@@ -67,6 +69,11 @@ std::string to_string(const Plan& plan) {
         text += " -> ";
         list(&c.c, 1);
         text += "\n";
+        for (int32_t t = e.first; t < e.first + e.count; ++t) {
+          const Tail& tail = plan.tails[at(t)];
+          text += "   then by rows " + kernel(tail.kernel) + plan.kernels[at(tail.kernel)].name + "\n";
+          one_call(plan.kernels[at(tail.kernel)], plan.calls[at(tail.call)]);
+        }
         break;
       }
       case EntryKind::native: {

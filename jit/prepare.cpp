@@ -34,6 +34,11 @@ bool axes_of_root(const Dims& root_sizes, const Layout& view, AxisMap map) {
 
 namespace {
 
+int planned(const Prepared& p, const Node& n, DType type, Contraction& result, const Layout* to) {
+  const Layout* bias = n.in.size() > 2 && n.in[2] >= 0 ? &p.layout(n.in[2]) : nullptr;
+  return plan_contraction(n.op, n.words, p.layout(n.in[0]), p.layout(n.in[1]), bias, type, result, to);
+}
+
 class Preparer {
  public:
   Preparer(const Graph& from, Device device, bool packed) : from_(from), device_(device), packed_(packed) {}
@@ -161,8 +166,12 @@ class Preparer {
         case OpKind::kernel:
         case OpKind::convolution:
           if (d.kind == OpKind::convolution && reads_as_they_lie(node, from_.type(source.out[0]))) break;
-          for (int32_t& v : node.in)
-            if (v >= 0 && !p_.g.type(v).number && !contiguous(v)) v = copy(v, node.where);
+          for (int32_t& v : node.in) {
+            if (v < 0 || p_.g.type(v).number || contiguous(v)) continue;
+            // A scatter begins with zeros by itself.
+            if (d.kind == OpKind::scatter && &v == &node.in[0] && zeros(v)) continue;
+            v = copy(v, node.where);
+          }
           break;
         case OpKind::gather:
           if (p_.value_class(node.in[0]) != ValueClass::memory) node.in[0] = copy(node.in[0], node.where);
@@ -171,10 +180,7 @@ class Preparer {
           for (int32_t& v : node.in)
             if (v >= 0 && p_.value_class(v) != ValueClass::memory) v = copy(v, node.where);
           Contraction c;
-          const Layout* bias = node.in.size() > 2 && node.in[2] >= 0 ? &p_.layout(node.in[2]) : nullptr;
-          const int awkward =
-              plan_contraction(node.op, node.words, p_.layout(node.in[0]), p_.layout(node.in[1]), bias,
-                               from_.type(source.out[0]).dtype, c);
+          const int awkward = planned(p_, node, from_.type(source.out[0]).dtype, c, nullptr);
           if (awkward >= 0)
             node.in[static_cast<size_t>(awkward)] = copy(node.in[static_cast<size_t>(awkward)], node.where);
           break;
@@ -261,6 +267,16 @@ class Preparer {
     return true;
   }
 
+  /// All elements are 0 whatever the run.
+  bool zeros(int32_t v) const {
+    while (p_.g.node_of(v).leaf == Leaf::op && ops::def(p_.g.node_of(v).op).kind == OpKind::view)
+      v = p_.g.node_of(v).in[0];
+    const Node& n = p_.g.node_of(v);
+    if (n.leaf != Leaf::op || n.op != OpId::full) return false;
+    const Node& value = p_.g.node_of(n.in.back());
+    return value.leaf == Leaf::constant && value.bits == 0;
+  }
+
   /// A root whose contiguous memory holds exactly the elements of `v`.
   int32_t own_memory(int32_t v, bool any_shape) {
     const Location where = p_.g.node_of(v).where;
@@ -305,14 +321,26 @@ class Preparer {
     p_.constant.assign(p_.g.nodes.size(), 0);
     for (size_t i = 0; i < p_.g.nodes.size(); ++i) {
       const Node& n = p_.g.nodes[i];
-      if (n.leaf != Leaf::op || ops::def(n.op).kind != OpKind::fill ||
-          p_.value_class(n.out[0]) != ValueClass::memory)
-        continue;
-      bool known = p_.destinations[static_cast<size_t>(n.out[0])].empty() &&
-                   numel(p_.g.type(n.out[0]).sizes) <= kMaxElements;
-      for (const int32_t v : n.in) known = known && p_.g.node_of(v).leaf == Leaf::constant;
-      p_.constant[i] = known;
+      if (n.leaf != Leaf::op || p_.value_class(n.out[0]) != ValueClass::memory) continue;
+      const OpKind kind = ops::def(n.op).kind;
+      if (kind != OpKind::fill && kind != OpKind::pointwise) continue;
+      p_.constant[i] = p_.destinations[static_cast<size_t>(n.out[0])].empty() &&
+                       numel(p_.g.type(n.out[0]).sizes) <= kMaxElements && known(n);
     }
+  }
+
+  /// Whether all that a node reads is known before the first run.
+  bool known(const Node& n) const {
+    for (const int32_t v : n.in) {
+      if (v < 0) continue;
+      const Node& from = p_.g.node_of(v);
+      if (p_.value_class(v) == ValueClass::memory) {
+        if (!p_.constant[static_cast<size_t>(p_.values_node(p_.root(v)))]) return false;
+      } else if (from.leaf == Leaf::op ? !known(from) : from.leaf != Leaf::constant) {
+        return false;
+      }
+    }
+    return true;
   }
 
   const Graph& from_;
@@ -325,6 +353,14 @@ class Preparer {
 
 }  // namespace
 
-Prepared prepare(const Graph& g, Device device, bool packed) { return Preparer(g, device, packed).run(); }
+int contraction_of(const Prepared& p, const Node& n, Contraction& result, const Layout* to) {
+  return planned(p, n, p.g.type(n.out[0]).dtype, result, to);
+}
+
+Prepared prepare(const Graph& g, Device device, bool packed) {
+  Prepared p = Preparer(g, device, packed).run();
+  absorb_copies(p, device.type == DeviceType::cpu);
+  return p;
+}
 
 }  // namespace tandem::jit

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "tandem/jit/contraction.h"
 #include "tandem/jit/graph.h"
 
 namespace tandem::jit {
@@ -21,6 +22,12 @@ struct Destination {
   int32_t index = 0;
 };
 
+/// Where in the memory of another value a root lies.
+struct Part {
+  int32_t whole = -1;  // -1: in memory of its own, contiguous
+  ops::Layout layout;  // with the root's sizes, relative to the memory of `whole`
+};
+
 struct Prepared {
   Graph g;
   std::vector<ValueClass> classes;   // per value
@@ -28,7 +35,10 @@ struct Prepared {
   std::vector<ops::Layout> layouts;  // per value of class memory: relative to its root's memory
   std::vector<std::vector<Destination>> destinations;  // per value; roots only
   std::vector<std::vector<int32_t>> users;  // per root: nodes that read it or a view of it, ascending
-  std::vector<char> constant;  // per node: a small fill of constants, computed once when the plan is made
+  std::vector<char>
+      constant;  // per node: small and known before the first run, so that the plan computes it once
+  std::vector<Part> parts;     // per value; roots only
+  std::vector<char> absorbed;  // per node: its operands' makers do its work; it has a group, but no entry
 
   const ops::Layout& layout(int32_t v) const { return layouts[static_cast<size_t>(v)]; }
   int32_t root(int32_t v) const { return roots[static_cast<size_t>(v)]; }
@@ -44,6 +54,11 @@ struct Prepared {
 /// `g` holds primitives only, and calls of a library (by_library). These, and convolutions of the library of
 /// a CUDA device, read operands as they lie where they can, unless `packed`.
 Prepared prepare(const Graph& g, Device device = cpu, bool packed = false);
+/// The last step of `prepare`: parts and absorbed nodes. `host`: for the CPU.
+void absorb_copies(Prepared& p, bool host);
+
+/// plan_contraction for a node that is one; its result lies as `to` says, if given.
+int contraction_of(const Prepared& p, const Node& n, Contraction& result, const ops::Layout* to = nullptr);
 
 /// For a view of a computed root: which axis of the root each of its axes walks (-1: none, it repeats). False
 /// unless each element of the root with more than one position is met and axes correspond one to one.

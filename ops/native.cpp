@@ -53,11 +53,15 @@ bool indices_fit(const NativeCall& c, int64_t count, int64_t size) {
   return fit;
 }
 
+/// The first operand, or zeros where it has no memory.
 void copy_first(const NativeCall& c) {
   const int64_t nbytes = numel(c.out_types[0].sizes) * itemsize(c.out_types[0].dtype);
   core::parallel(nbytes, 8 * kGrain, [&](int64_t begin, int64_t end) {
-    std::memcpy(static_cast<char*>(c.out[0]) + begin, static_cast<const char*>(c.in[0]) + begin,
-                static_cast<size_t>(end - begin));
+    char* const to = static_cast<char*>(c.out[0]) + begin;
+    if (c.in[0] == nullptr)
+      std::memset(to, 0, static_cast<size_t>(end - begin));
+    else
+      std::memcpy(to, static_cast<const char*>(c.in[0]) + begin, static_cast<size_t>(end - begin));
   });
 }
 

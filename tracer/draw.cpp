@@ -219,6 +219,9 @@ class PlanPage {
       const jit::Entry& e = p_.plan.plan.entries[at(box.entry)];
       kind = e.kind == EntryKind::kernel ? "kernel" : e.kind == EntryKind::product ? "product" : "native";
       if (e.kind == EntryKind::kernel) show += " d-" + id("source", e.index);
+      if (e.kind == EntryKind::product)
+        for (int32_t t = e.first; t < e.first + e.count; ++t)
+          show += " d-" + id("source", p_.plan.plan.tails[at(t)].kernel);
     }
     std::string out = "<g class=\"box " + kind + "\" id=\"" + id("box", b) + "\" data-show=\"" + show +
                       "\" transform=\"translate(" + number(n.x) + " " + number(n.y) + ")\">";

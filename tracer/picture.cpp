@@ -93,6 +93,8 @@ class Drawer {
         break;
       case EntryKind::product:
         box.title = std::string("product, ") + ops::name(plan().products[at(x.index)].shape.provider);
+        if (x.count > 0)
+          box.title += " + " + std::to_string(x.count) + (x.count > 1 ? " kernels" : " kernel");
         break;
       case EntryKind::native:
         box.title = "native " + x.name;

@@ -74,8 +74,8 @@ std::string table() {
       return;
     for (const ops::Sample& s : ops::samples(op)) {
       if (s.must_throw) continue;
-      const Prepared p = prepare(optimize(samples::graph_of(op, s)));
-      const Plan plan = build_plan(p, group(p, true), true);
+      const Prepared p = prepare(optimize(samples::graph_of(op, s)), Device{DeviceType::cuda}, true);
+      const Plan plan = build_plan(p, group(p, true, false), true);
       if (plan.kernels.empty()) continue;
       for (size_t i = 0; i < plan.kernels.size(); ++i)
         text += row(op.name + std::string(plan.kernels.size() > 1 ? " " + std::to_string(i) : ""),

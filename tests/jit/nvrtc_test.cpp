@@ -175,8 +175,8 @@ namespace {
 class Programs {
  public:
   void add(const Graph& g, bool fused) {
-    const Prepared p = prepare(fused ? optimize(g) : expand_composites(g));
-    const Plan plan = build_plan(p, group(p, fused), fused);
+    const Prepared p = prepare(fused ? optimize(g) : expand_composites(g), Device{DeviceType::cuda}, true);
+    const Plan plan = build_plan(p, group(p, fused, false), fused);
     for (size_t i = 0; i < plan.kernels.size(); ++i) {
       if (!seen_.insert(plan.kernel_texts[i]).second) continue;
       if (seen_.size() % 32 == 1) texts_.emplace_back();

@@ -46,7 +46,8 @@ const std::string kX = "%x = input float32(3, 4) strides (4, 1)\n";
 TEST_CASE("the passes run in their order", "[passes]") {
   std::vector<std::string> names;
   for (const Pass& p : passes()) names.push_back(p.name);
-  CHECK(names == std::vector<std::string>{"expand", "fold", "common_subexpressions", "dead_code"});
+  CHECK(names ==
+        std::vector<std::string>{"expand", "fold", "common_subexpressions", "dead_code", "rematerialise"});
 }
 
 TEST_CASE("expand replaces composites to the ground", "[passes]") {
@@ -397,5 +398,6 @@ TEST_CASE("optimize runs all passes but those left out, and again changes nothin
   CHECK(count(to_string(optimize(g, {"common_subexpressions"})), "exp(") == 2);
   CHECK_THAT(to_string(optimize(g, {"dead_code"})), Contains("amax("));
   CHECK_THAT(to_string(optimize(g, {"expand", "dead_code"})), Contains("softmax("));
-  CHECK(to_string(optimize(g, {"expand", "fold", "common_subexpressions", "dead_code"})) == to_string(g));
+  CHECK(to_string(optimize(g, {"expand", "fold", "common_subexpressions", "dead_code", "rematerialise"})) ==
+        to_string(g));
 }

@@ -33,8 +33,9 @@ void compare(uint64_t first, uint64_t last, uint64_t step, int at_least) {
     for (const bool fused : {true, false}) {
       One one{seed, fused, test::random_graph(seed)};
       if (samples::is_card() && has_doubles(one.random.graph)) continue;
-      const Prepared p = prepare(fused ? optimize(one.random.graph) : expand_composites(one.random.graph));
-      const Plan plan = build_plan(p, group(p, fused), fused);
+      const Prepared p = prepare(fused ? optimize(one.random.graph) : expand_composites(one.random.graph),
+                                 Device{DeviceType::cuda}, true);
+      const Plan plan = build_plan(p, group(p, fused, false), fused);
       if (!plan.products.empty() || has_convolution(plan)) continue;
       for (const Kernel& k : plan.kernels) kernels.push_back({k, {}, {}, {}, {}, {}});
       all.push_back(std::move(one));

@@ -25,7 +25,7 @@
   F(const char*, sim_gpu_failed_call, ())                                                                  \
   /* launches, graph_launches, graph_nodes, allocations, live_allocations, live_bytes, host_allocations,   \
      copies, copied_bytes, fills, compiles, products, convolutions, attentions, modules, streams, events,  \
-     graphs; -1 for another */                                                                                         \
+     graphs; -1 for another */                                                                             \
   F(long, sim_gpu_count, (const char* what))                                                               \
   /* What was last told on standard error: the kernel and its fault. */                                    \
   F(const char*, sim_gpu_message, ())                                                                      \

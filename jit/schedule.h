@@ -1,0 +1,28 @@
+// The order of a plan's entries and its arena: the last step of planning before entries are written down.
+// Values; built on one thread.
+#pragma once
+
+#include <algorithm>
+
+#include "tandem/jit/placement.h"
+
+namespace tandem::jit {
+
+struct Schedule {
+  std::vector<int32_t> order;    // units
+  std::vector<int64_t> offsets;  // of arena blocks (Home::block)
+  int64_t arena_bytes = 0;
+};
+
+/// Units in an order close to the program's, values of the arena in blocks by their lifetimes. Takes joined
+/// units apart again where what they keep waiting makes the peak.
+Schedule schedule(const Prepared& p, const Grouping& grouping, Placement& placed);
+
+/// The units that run in the entry of `u`.
+inline std::vector<int32_t> members(const Unit& u) {
+  std::vector<int32_t> all = u.alike;
+  all.insert(all.end(), u.tails.begin(), u.tails.end());
+  return all;
+}
+
+}  // namespace tandem::jit
