@@ -1,7 +1,8 @@
 // The thread-local free lists behind allocate(), inlined where a tensor is made: pop and push are a few
-// instructions, without lock, atomic or malloc. Internal to core/. A block that was freed on another thread
-// simply enters that thread's list. The lists are plain data, so they need no destructor; a guard made on the
-// first miss returns the blocks at the end of the thread, after which everything goes to the system directly.
+// instructions, without lock, atomic or malloc. For core/, and where eager and tracer make one on every call.
+// A block that was freed on another thread simply enters that thread's list. The lists are plain data, so
+// they need no destructor; a guard made on the first miss returns the blocks at the end of the thread, after
+// which everything goes to the system directly.
 #pragma once
 
 #include <atomic>

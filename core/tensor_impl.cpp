@@ -4,7 +4,6 @@
 // tape of any length needs no more stack than one node.
 #include "tandem/core/tensor_impl.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -51,21 +50,6 @@ inline void push_impl(TensorImpl* t) noexcept {
     push_impl(next);
   }
   cache_.dropping = false;
-}
-
-/// Copies elements one by one: sizes were often just written as single words, which a wide load would wait
-/// for.
-inline void lay_out(TensorImpl& t, const Dims& sizes) {
-  const int rank = sizes.rank();
-  t.sizes.resize(rank);
-  t.strides.resize(rank);
-  int64_t step = 1;
-  for (int i = rank - 1; i >= 0; --i) {
-    const int64_t size = sizes[i];
-    t.sizes[i] = size;
-    t.strides[i] = step;
-    step *= std::max<int64_t>(size, 1);
-  }
 }
 
 }  // namespace
@@ -124,7 +108,7 @@ void set_layout(TensorImpl& t, const Dims& sizes, const Dims& strides) {
 
 void set_contiguous_layout(TensorImpl& t, const Dims& sizes) {
   if (&sizes == &t.sizes) return set_contiguous_layout(t, Dims(sizes));
-  lay_out(t, sizes);
+  lay_out(t, sizes.data(), sizes.rank());
   t.numel = numel(sizes);
   t.set(kContiguous, true);
   t.home = 0;
@@ -160,7 +144,7 @@ Ref<TensorImpl> make_tensor(const Dims& sizes, DType dtype, Device device) {
   t->data = storage->data;
   t->numel = count;
   t->storage = std::move(storage);
-  lay_out(*t, sizes);
+  lay_out(*t, sizes.data(), sizes.rank());
   return Ref<TensorImpl>::adopt(t);
 }
 

@@ -31,8 +31,9 @@ class CallBuilder {
   CallBuilder& list(const Dims& d) {
     const auto rank = static_cast<uint32_t>(d.rank());
     TANDEM_INTERNAL(n_words_ + 1 + rank <= kWords, "too many words");
-    words_[n_words_++] = d.rank();
-    for (const int64_t v : d) words_[n_words_++] = v;
+    words_[n_words_] = rank;
+    copy_words(words_ + n_words_ + 1, d.data(), rank);
+    n_words_ += 1 + rank;
     return *this;
   }
   Tensor run() { return call1(finish()); }

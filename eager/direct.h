@@ -1,6 +1,7 @@
-// The shortest way for the most frequent eager calls: a pointwise op of one scalar function over contiguous
-// float tensors of equal shape needs no key, no plan and no inference. Bit-equal to the general way, whose
-// chunk functions it calls.
+// The shortest way for the most frequent eager calls, which needs no key, no plan and no inference: on small
+// contiguous float tensors a pointwise op of one scalar function, also in place or with a number, and a
+// reduction of all elements; of any contiguous tensor a view of other sizes. Bit-equal to the general way,
+// whose chunk functions it calls; what it does not know, errors included, is left to that. Any thread.
 #pragma once
 
 #include "tandem/eager/dispatch.h"

@@ -284,14 +284,20 @@ namespace {
   node_noted(node, {call.in, call.n_in});
 }
 
+[[gnu::noinline]] void run_checked(const Call& call, Ref<TensorImpl>* results) {
+  check_operands(call);
+  if (call.in_place) check_in_place(call);
+  run_op(call, results);
+}
+
+[[gnu::noinline]] void note_now(const Call& call, Ref<TensorImpl>* results) {
+  node_noted(note(call, results), {call.in, call.n_in});
+}
+
 [[gnu::noinline]] void call_now(const Call& call, Ref<TensorImpl>* results) {
-  if (!direct(call, results)) {
-    check_operands(call);
-    if (call.in_place) check_in_place(call);
-    run_op(call, results);
-    if (call.in_place) bump_written(call);
-  }
-  if (wants_gradient(call)) node_noted(note(call, results), {call.in, call.n_in});
+  if (!direct(call, results)) run_checked(call, results);
+  if (call.in_place) bump_written(call);
+  if (wants_gradient(call)) note_now(call, results);
 }
 
 }  // namespace

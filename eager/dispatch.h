@@ -10,6 +10,11 @@ namespace tandem::eager {
 using core::Ref;
 using core::TensorImpl;
 
+/// Copies them one by one: they were often just written as single words, which a wide load would wait for.
+inline void copy_words(int64_t* to, const volatile int64_t* from, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) to[i] = from[i];
+}
+
 /// Calls an op of one result.
 Tensor call1(const Call& call);
 /// Calls any op; `results` has room for def(op).n_out. In-place calls fill nothing.
@@ -41,7 +46,10 @@ inline Device device_of(const Call& call) {
 ops::Layout infer_view(const Call& call);
 
 /// True if the tensor's strides can show `sizes` (one may be -1) without a copy.
-bool viewable(const TensorImpl& t, const Dims& sizes);
+bool viewable_by_strides(const TensorImpl& t, const Dims& sizes);
+inline bool viewable(const TensorImpl& t, const Dims& sizes) {
+  return t.has(core::kContiguous) || viewable_by_strides(t, sizes);
+}
 
 /// Throws if any operand is undefined (and not optional) or on another device.
 void check_operands(const Call& call);

@@ -2,6 +2,7 @@
 // are in and the order is the same in every run. Pending gradients hang on the nodes through Node::walk;
 // nothing recurses.
 #include <algorithm>
+#include <deque>
 #include <queue>
 
 #include "tandem/core/profile.h"
@@ -80,19 +81,27 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
   }
   const core::ProfileSpan span("backward", ops::def(n.op).name, n.where, 0, true);
   const Compiled& c = compiled_gradient(n, grads);
-  std::vector<void*> inputs;
-  for (const int code : c.inputs) {
+  constexpr size_t kMany = 16;
+  void* few_inputs[kMany];
+  Ref<TensorImpl> few_results[kMany];
+  std::vector<void*> many_inputs;
+  std::vector<Ref<TensorImpl>> many_results;
+  void** inputs = few_inputs;
+  Ref<TensorImpl>* results = few_results;
+  if (c.inputs.size() > kMany) many_inputs.resize(c.inputs.size()), inputs = many_inputs.data();
+  if (c.out_types.size() > kMany) many_results.resize(c.out_types.size()), results = many_results.data();
+  for (size_t k = 0; k < c.inputs.size(); ++k) {
+    const int code = c.inputs[k];
     const TensorImpl* t = code >= 2000   ? grads[static_cast<size_t>(code - 2000)].get()
                           : code >= 1000 ? n.out[static_cast<size_t>(code - 1000)].saved.value.get()
                                          : n.in[static_cast<size_t>(code)].saved.value.get();
-    inputs.push_back(t->data);
+    inputs[k] = t->data;
   }
-  std::vector<Ref<TensorImpl>> results(c.out_types.size());
-  run_compiled(c, ops::def(n.op).name, n.where, inputs.data(), n.words.data(), results.data());
+  run_compiled(c, ops::def(n.op).name, n.where, inputs, n.words.data(), results);
   for (size_t i = 0; i < out.size(); ++i) {
     const int r = c.results[i];
     if (r == Compiled::kNone) continue;
-    out[i] = r >= 0 ? results[static_cast<size_t>(r)] : grads[static_cast<size_t>(-2 - r)];
+    out[i] = r >= 0 ? results[r] : grads[static_cast<size_t>(-2 - r)];
     fresh[i] = r >= 0 && std::count(c.results.begin(), c.results.end(), r) == 1;
   }
 }
@@ -100,8 +109,16 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
 namespace {
 
 struct Pending {
+  explicit Pending(Node* n) : node(n) {
+    if (n->out.size() != 1) many.resize(n->out.size()), grads = many;
+  }
+  Pending(const Pending&) = delete;
+  Pending& operator=(const Pending&) = delete;
+
   Ref<core::TapeNode> node;
-  std::vector<Ref<TensorImpl>> grads;  // per result
+  Ref<TensorImpl> one;
+  std::vector<Ref<TensorImpl>> many;
+  std::span<Ref<TensorImpl>> grads{&one, 1};  // per result
 };
 struct LaterFirst {
   bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
@@ -111,7 +128,7 @@ class Walk {
  public:
   explicit Walk(const WalkRequest& request) : request_(request), collected_(request.inputs.size()) {}
   ~Walk() {
-    for (const std::unique_ptr<Pending>& p : pending_) as_node(p->node.get())->walk = nullptr;
+    for (const Pending& p : pending_) as_node(p.node.get())->walk = nullptr;
   }
 
   std::vector<Ref<TensorImpl>> run() {
@@ -130,7 +147,7 @@ class Walk {
         if (out[i]) deliver(n.in[i].edge, std::move(out[i]), fresh[i], nullptr);
       // What a second call of a checkpoint notes is for the nodes of the first, which release their own.
       if (!request_.retain_graph && !autograd::recomputing()) release(n);
-      p.grads.clear();
+      for (Ref<TensorImpl>& g : p.grads) g.reset();
     }
     return std::move(collected_);
   }
@@ -146,10 +163,7 @@ class Walk {
     if (n->extras && n->extras->stands_for) [[unlikely]]
       n = as_node(n->extras->stands_for.get());
     if (!n->walk) {
-      pending_.push_back(std::make_unique<Pending>());
-      pending_.back()->node = Ref<core::TapeNode>(n);
-      pending_.back()->grads.resize(n->out.size());
-      n->walk = pending_.back().get();
+      n->walk = &pending_.emplace_back(n);
       queue_.push(n);
     }
     Ref<TensorImpl>& sum = static_cast<Pending*>(n->walk)->grads[static_cast<size_t>(edge.index)];
@@ -326,7 +340,7 @@ class Walk {
 
   const WalkRequest& request_;
   std::vector<Ref<TensorImpl>> collected_;
-  std::vector<std::unique_ptr<Pending>> pending_;
+  std::deque<Pending> pending_;  // they stay where they are
   std::priority_queue<Node*, std::vector<Node*>, LaterFirst> queue_;
 };
 

@@ -16,8 +16,8 @@ Tensor Tensor::view(const Dims& sizes, Location where) const {
 }
 
 Tensor Tensor::reshape(const Dims& sizes, Location where) const {
-  const Tensor base = eager::viewable(checked(where), sizes) ? *this : clone(where);
-  return CallBuilder(OpId::reshape, where).in(base).list(sizes).run();
+  if (!eager::viewable(checked(where), sizes)) return clone(where).reshape(sizes, where);
+  return CallBuilder(OpId::reshape, where).in(*this).list(sizes).run();
 }
 
 Tensor Tensor::flatten(int64_t start_axis, int64_t end_axis, Location where) const {
@@ -95,8 +95,7 @@ Tensor Tensor::detach(Location where) const {
 namespace eager {
 
 // Sizes that the tensor cannot have are for the op to report.
-bool viewable(const TensorImpl& t, const Dims& sizes) {
-  if (t.has(core::kContiguous)) return true;
+bool viewable_by_strides(const TensorImpl& t, const Dims& sizes) {
   Dims wanted = sizes;
   int64_t* open = nullptr;
   int64_t product = 1;

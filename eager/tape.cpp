@@ -1,7 +1,6 @@
 #include "tandem/eager/tape.h"
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 
 #include "tandem/core/allocator.h"
@@ -121,8 +120,7 @@ Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge) {
 
 uint64_t coming_sequence() { return next_sequence_; }
 
-bool wants_gradient(const Call& call) {
-  if (!modes().grad) return false;
+bool wants_gradient_of(const Call& call) {
   uint16_t flags = 0;
   for (uint32_t i = 0; i < call.n_in; ++i) {
     if (!call.in[i]) continue;
@@ -133,6 +131,13 @@ bool wants_gradient(const Call& call) {
 }
 
 namespace {
+
+void set_type(ops::TensorType& type, const TensorImpl* t) {
+  type.dtype = t->dtype;
+  type.device = t->device;
+  type.sizes.resize(t->sizes.rank());
+  copy_words(type.sizes.begin(), t->sizes.begin(), static_cast<uint32_t>(t->sizes.rank()));
+}
 
 Ref<TensorImpl> kept(TensorImpl* t) {
   return interceptor_ || is_grad_leaf(t) ? Ref<TensorImpl>(t) : twin_of(t);
@@ -148,13 +153,13 @@ Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
   n.in_place = call.in_place;
   n.numbers = call.numbers;
   n.where = call.where;
-  if (call.n_words) std::memcpy(n.words.data(), call.words, call.n_words * sizeof(int64_t));
+  copy_words(n.words.data(), call.words, call.n_words);
   uint32_t needed = 0;
   for (uint32_t i = 0; i < call.n_in; ++i) {
     TensorImpl* t = call.in[i];
     if (!t) continue;
     Node::In& in = n.in[i];
-    in.type = {t->dtype, t->device, false, t->sizes};
+    set_type(in.type, t);
     in.edge = edge_of(t);
     if (in.edge) needed |= 1u << std::min(i, 31u);
   }
@@ -172,7 +177,7 @@ Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
     TensorImpl* t = call.in_place ? (op.writes[j] >= 0 ? call.in[op.writes[j]] : nullptr) : results[j].get();
     if (!t) continue;
     Node::Out& out = n.out[static_cast<size_t>(j)];
-    out.type = {t->dtype, t->device, false, t->sizes};
+    set_type(out.type, t);
     if (!is_floating(t->dtype)) continue;
     t->grad_fn = ref;
     if ((saves.out >> j) & 1) out.saved = {kept(t), version_of(t)};

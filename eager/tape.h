@@ -114,7 +114,14 @@ uint64_t coming_sequence();
 /// The saved value as an operand whose gradient flows where `edge` says, when gradients are noted.
 Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge);
 /// True if note() would make a node.
-bool wants_gradient(const Call& call);
+bool wants_gradient_of(const Call& call);
+inline bool wants_gradient(const Call& call) {
+  if (!modes().grad) return false;
+  uint16_t flags = 0;
+  for (uint32_t i = 0; i < call.n_in; ++i)
+    if (const TensorImpl* t = call.in[i]) flags |= t->flags;
+  return (flags & (core::kRequiresGrad | core::kView)) && wants_gradient_of(call);
+}
 /// Notes a custom function: `results` (fresh tensors of its forward) get the node, but for those in
 /// `constant`.
 void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,

@@ -5,22 +5,45 @@
 #include "tandem/eager/views.h"
 
 #include <algorithm>
+#include <new>
 
+#include "tandem/core/free_lists.h"
 #include "tandem/eager/emitter.h"
 
 namespace tandem::eager {
 
 namespace {
 
-Node& own_view(const TensorImpl* t) { return *as_node(t->view.get()); }
+ViewNode& own_view(const TensorImpl* t) { return *static_cast<ViewNode*>(t->view.get()); }
+
+int64_t view_bytes(uint32_t n_words) {
+  return static_cast<int64_t>(sizeof(ViewNode) + n_words * sizeof(int64_t));
+}
+
+// The parent, if this was its last handle, and what it shows die in a loop (core/tensor_impl.cpp).
+void destroy_view(core::TapeNode* node) {
+  auto* n = static_cast<ViewNode*>(node);
+  const int64_t nbytes = view_bytes(n->n_words);
+  n->~ViewNode();
+  core::push_block(n, nbytes);
+}
+
+[[gnu::always_inline]] inline ViewNode* make_view_node(const ViewOf& of, TensorImpl* base) {
+  const auto n_words = static_cast<uint32_t>(of.words.size());
+  auto* n = new (core::pop_block(view_bytes(n_words))) ViewNode(of, base);
+  n->refs.set(1);
+  n->destroy = destroy_view;
+  copy_words(reinterpret_cast<int64_t*>(n + 1), of.words.data(), n_words);
+  return n;
+}
 
 }  // namespace
 
 bool view_of(const TensorImpl* t, ViewOf& out) {
   if (!t->has(core::kView)) return false;
   if (!t->view) return interceptor_ && interceptor_->view(t, out);
-  const Node& n = own_view(t);
-  out = {n.in[0].saved.value.get(), n.op, n.words, n.where};
+  const ViewNode& n = own_view(t);
+  out = {n.parent.get(), n.op, {n.words(), n.n_words}, n.where};
   return true;
 }
 
@@ -31,9 +54,12 @@ std::vector<TensorImpl*> lineage(TensorImpl* t) {
   return out;
 }
 
-TensorImpl* base_of(TensorImpl* t) {
+TensorImpl* base_of_view(TensorImpl* t) {
   for (ViewOf v; t->has(core::kView);) {
-    if (t->view) return own_view(t).out[0].saved.value.get();
+    if (t->view) {
+      const ViewNode& n = own_view(t);
+      return n.base ? n.base.get() : n.parent.get();
+    }
     if (!view_of(t, v)) break;
     t = v.parent;
   }
@@ -41,22 +67,17 @@ TensorImpl* base_of(TensorImpl* t) {
 }
 
 Ref<core::TapeNode> view_node(const ViewOf& of) {
-  Ref<core::TapeNode> ref = new_node(1, 1, static_cast<uint32_t>(of.words.size()));
-  Node& n = *as_node(ref.get());
-  n.op = of.op;
-  n.where = of.where;
-  n.in[0].saved.value = Ref<TensorImpl>(of.parent);
-  n.out[0].saved.value = Ref<TensorImpl>(base_of(of.parent));
-  std::copy(of.words.begin(), of.words.end(), n.words.begin());
-  return ref;
+  return Ref<core::TapeNode>::adopt(make_view_node(of, base_of(of.parent)));
 }
 
 void mark_view(const Call& call, TensorImpl* view, bool grad) {
   if (!is_floating(view->dtype)) return;
   if (!grad) return view->set(core::kBlindView, true);
-  view->view = view_node({call.in[0], call.op, {call.words, call.n_words}, call.where});
-  view->history = base_of(call.in[0])->history;
+  TensorImpl* base = base_of(call.in[0]);
+  view->history = base->history;
   view->set(core::kView, true);
+  view->view = Ref<core::TapeNode>::adopt(
+      make_view_node({call.in[0], call.op, {call.words, call.n_words}, call.where}, base));
 }
 
 void refresh_view(TensorImpl* t) {

@@ -8,16 +8,34 @@
 
 namespace tandem::eager {
 
+/// What a real view owns: on the tape it is no node. Its words follow it in one block of the allocator.
+struct ViewNode : core::TapeNode {
+  Ref<TensorImpl> parent, base;  // base: null if it is the parent
+  Location where;
+  ops::OpId op;
+  uint32_t n_words;
+
+  ViewNode(const ViewOf& of, TensorImpl* root)
+      : parent(of.parent),
+        base(root == of.parent ? nullptr : root),
+        where(of.where),
+        op(of.op),
+        n_words(static_cast<uint32_t>(of.words.size())) {}
+
+  const int64_t* words() const { return reinterpret_cast<const int64_t*>(this + 1); }
+};
+
 /// True, and what `t` shows, if it is a view that follows its parent's history.
 bool view_of(const TensorImpl* t, ViewOf& out);
 /// From `t`, which comes first, up to its base.
 std::vector<TensorImpl*> lineage(TensorImpl* t);
 /// The tensor at the end of the chain of views: `t` itself if it is no view.
-TensorImpl* base_of(TensorImpl* t);
+TensorImpl* base_of_view(TensorImpl* t);
+inline TensorImpl* base_of(TensorImpl* t) { return t->has(core::kView) ? base_of_view(t) : t; }
 
 /// Marks the result of a view op, or of a view op under NoGrad.
 void mark_view(const Call& call, TensorImpl* view, bool grad);
-/// The node that a real view owns; `call` has run on `parent`.
+/// What the view will own.
 Ref<core::TapeNode> view_node(const ViewOf& of);
 
 /// Brings grad_fn and kRequiresGrad of a view up to date with its base. Cheap for what is no view.

@@ -27,5 +27,11 @@ const ChunkFunctions& chunk_functions() {
 
 DirectUnary direct_unary(ops::ScalarOp op, DType t) { return chunk_functions().unary(op, t); }
 DirectBinary direct_binary(ops::ScalarOp op, DType t) { return chunk_functions().binary(op, t, 0); }
+DirectBinary direct_binary_first(ops::ScalarOp op, DType t) { return chunk_functions().binary(op, t, 1); }
+DirectBinary direct_binary_second(ops::ScalarOp op, DType t) { return chunk_functions().binary(op, t, 2); }
+DirectReduction direct_reduction(ops::ReduceOp op, DType t) {
+  const Reducer* r = chunk_functions().reducer(op, t);
+  return r ? r->rows : nullptr;
+}
 
 }  // namespace tandem::jit
