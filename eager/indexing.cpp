@@ -197,8 +197,10 @@ Tensor put_values(const Selection& s, const Operand& values, Location where) {
       fail("index_put: the number " + std::to_string(number) + " does not fit into " +
                std::string(name(s.view.dtype())) + "; cast the tensor first",
            where);
-    return full({}, number, {.dtype = s.view.dtype(), .device = s.view.device()}, where)
-        .expand(s.sizes, where);
+    const TensorOptions options{.dtype = s.view.dtype(), .device = s.view.device()};
+    if (s.view.dtype() != int64) return full({}, number, options, where).expand(s.sizes, where);
+    const Tensor none = full({}, 0, options, where);  // a double does not hold every int64
+    return add(Operand(none, where), values).expand(s.sizes, where);
   }
   const Tensor t((core::Ref<core::TensorImpl>(values.impl)));
   Dims fits = t.sizes();

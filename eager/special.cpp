@@ -64,12 +64,17 @@ Tensor entr(const Tensor& a, Location where) {
   return tandem::where(Operand(below, where), Operand(-HUGE_VAL, where), Operand(inside, where));
 }
 
+// Where a is 0 and log1p(b) not finite, b is taken for 0: so the product is 0, and its gradients are.
 Tensor xlog1py(const Operand& a, const Tensor& b) {
   const Location at = a.where;
-  const Tensor product = mul(a, Operand(tandem::log1p(b, at), at));
-  const Tensor known = logical_not(isnan(b, at), at), zero = eq(a, Operand(0, at));
-  const Tensor free = logical_and(Operand(zero, at), Operand(known, at));
-  return tandem::where(Operand(free, at), Operand(0.0, at), Operand(product, at));
+  const Tensor zero = eq(a, Operand(0, at));
+  const Tensor below = le(Operand(b, at), Operand(-1, at));
+  const Tensor endless = eq(Operand(b, at), Operand(HUGE_VAL, at));
+  const Tensor wild = logical_or(Operand(below, at), Operand(endless, at));
+  const Tensor free = logical_and(Operand(zero, at), Operand(wild, at));
+  const Tensor inner = tandem::where(Operand(free, at), Operand(0.0, at), Operand(b, at));
+  const Tensor logarithm = tandem::log1p(inner, at);
+  return mul(a, Operand(logarithm, at));
 }
 
 Tensor ndtr(const Tensor& a, Location where) {

@@ -28,16 +28,16 @@ bool four_strides(const Layout& x, Dims* out) {
   };
   const int64_t rows = of(rank - 2, width);
   const int64_t heads = of(rank - 3, x.sizes[rank - 2] * rows);
-  int64_t batch = 0, next = 0;  // of the innermost leading axis; of the one before it, if they are one
+  int64_t batch = rank < 3 ? heads : x.sizes[rank - 3] * heads;
+  int64_t next = 0;  // stride of the leading axis before the last one seen, if they are one
+  bool seen = false;
   for (int axis = rank - 4; axis >= 0; --axis) {
     if (x.sizes[axis] == 1) continue;
-    if (batch == 0)
-      batch = x.strides[axis];
-    else if (x.strides[axis] != next)
-      return false;
+    if (seen && x.strides[axis] != next) return false;
+    if (!seen) batch = x.strides[axis];
+    seen = true;
     next = x.strides[axis] * x.sizes[axis];
   }
-  if (batch == 0) batch = rank < 3 ? heads : x.sizes[rank - 3] * heads;
   *out = {batch, heads, rows, 1};
   return fits(rows) && fits(heads) && fits(batch);
 }

@@ -6,9 +6,11 @@ using ops::Layout;
 
 namespace {
 
-/// Of an operand in the axes of the library's description, which may have one of size 1 in front.
+/// Of an operand in the axes of the library's description, which may have one of size 1 in front, or lack the
+/// first one of a volume, of size 1 in all operands.
 Dims with_axes(const Dims& sizes, Dims strides, int rank) {
   if (strides.rank() < rank) strides.insert(2, sizes[2] * strides[2]);
+  if (strides.rank() > rank) strides.erase(2);
   return strides;
 }
 

@@ -304,6 +304,9 @@ class Builder {
   void native(const NativeCallPlan& c) {
     if (c.op->library >= 0) return attention(c);
     if (c.op->kind == ops::OpKind::convolution && convolution(c)) return;
+    for (size_t i = 0; i < c.in_strides.size(); ++i)  // which only the library reads
+      TANDEM_INTERNAL(c.in_strides[i].empty() || is_contiguous(c.in_types[i].sizes, c.in_strides[i]),
+                      "no plan of cuDNN's any more for operands that are not contiguous");
     launches(c, cuda_native(device_, c));
   }
 

@@ -87,9 +87,16 @@ Value gradient::lerp_weight(Emitter& e, Value g, Value a, Value b) {
   return e.sub(to_b, e.mul(g, a));
 }
 
-// log(b), and 0 where a is 0.
+// log(b), and 0 where a is 0 and b has none.
 Value gradient::xlogy_factor(Emitter& e, Value g, Value a, Value b) {
-  const Value counts = e.cast(e.ne(a, 0.0), e.type(g).dtype);
+  const DType type = e.type(g).dtype;
+  if (e.type(b).number) {
+    const Value zero = e.full({}, type, 0);
+    b = e.add(zero, b);
+  }
+  const Value some = e.ne(a, 0.0);
+  const Value known = e.logical_not(e.le(b, 0.0));
+  const Value counts = e.cast(e.logical_or(some, known), type);
   return e.mul(g, e.xlogy(counts, b));
 }
 

@@ -42,16 +42,33 @@ Layout layout_of(Numbers lengths, bool enforce_sorted, const char* op, Location 
 
 Layout layout_of(const PackedSequence& p, Location where) {
   const Numbers sizes = p.batch_sizes.to_vector<int64_t>(where);
-  if (sizes.empty() || std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) != p.data.size(0, where))
+  int64_t steps = 0;
+  for (size_t t = 0; t < sizes.size(); ++t) {
+    if (sizes[t] < 1 || (t > 0 && sizes[t] > sizes[t - 1]))
+      fail("PackedSequence: batch_sizes must be positive and not rise, found " + std::to_string(sizes[t]) +
+               " at step " + std::to_string(t),
+           where);
+    steps = checked_add(steps, sizes[t], "PackedSequence: sum of batch_sizes", where);
+  }
+  if (steps == 0 || steps != p.data.size(0, where))
     fail("PackedSequence: batch_sizes do not make up data of shape " + to_string(p.data.sizes(where)), where);
   const auto n = static_cast<size_t>(sizes[0]);
   Layout l;
   l.order.resize(n);
   std::iota(l.order.begin(), l.order.end(), int64_t{0});
-  if (p.sorted_indices.defined()) l.order = p.sorted_indices.to_vector<int64_t>(where);
+  if (p.sorted_indices.defined()) {
+    const Numbers every = l.order;
+    l.order = p.sorted_indices.to_vector<int64_t>(where);
+    Numbers rising = l.order;
+    std::sort(rising.begin(), rising.end());
+    if (rising != every)
+      fail("PackedSequence: sorted_indices must hold each of 0 to " + std::to_string(n - 1) +
+               " once, found " + to_string(p.sorted_indices.sizes()),
+           where);
+  }
   l.lengths.resize(n);
   for (const int64_t size : sizes)
-    for (size_t i = 0; i < static_cast<size_t>(size); ++i) ++l.lengths[static_cast<size_t>(l.order.at(i))];
+    for (size_t i = 0; i < static_cast<size_t>(size); ++i) ++l.lengths[static_cast<size_t>(l.order[i])];
   return l;
 }
 
@@ -166,6 +183,11 @@ Tensor pad_sequence(const std::vector<Tensor>& sequences, bool batch_first, doub
 
 PackedSequence packed_like(const PackedSequence& like, const Tensor& x, bool batch_first, Location where) {
   const Layout l = layout_of(like, where);
+  const Dims wanted = batch_first ? Dims{l.batch(), l.steps()} : Dims{l.steps(), l.batch()};
+  if (x.dim(where) < 2 || x.size(0) != wanted[0] || x.size(1) != wanted[1])
+    fail("packed_like: x must begin with the sizes " + to_string(wanted) + " of the padded sequence, found " +
+             to_string(x.sizes()),
+         where);
   const Numbers at = rows(l, [&](int64_t t, int64_t n) { return t * l.batch() + n; });
   PackedSequence p = like;
   const Tensor table = table_of(x, batch_first, where);

@@ -142,6 +142,30 @@ TEST_CASE("cuda attention: parts of a packed projection are read where they lie"
   CHECK(attentions() == before + 1);
 }
 
+TEST_CASE("cuda attention: operands whose leading axes are expanded or turned", "[cuda]") {
+  need_device();
+  td::manual_seed(9);
+  const Dims sizes{2, 3, 2, 64, 8};
+  const Tensor whole = td::randn(sizes).to(td::float16).to(kCuda);
+  const auto check = [&](const Tensor& view) {
+    const Tensor copy = view.contiguous();
+    const auto run = [&](const Tensor& t) {
+      const Tensor q = t.detach().requires_grad_();
+      const Tensor y = td::scaled_dot_product_attention(q, q, q);
+      const Tensor g = td::autograd::grad(std::vector<Tensor>{y.to(td::float32).square().sum()},
+                                          std::vector<Tensor>{q})[0];
+      return std::pair(bits_of(y.detach()), bits_of(g));
+    };
+    CHECK(run(view) == run(copy));
+  };
+  for (int axis = 0; axis < 3; ++axis) check(whole.narrow(axis, 1, 1).expand(sizes));
+  check(whole.narrow(0, 1, 1).narrow(1, 2, 1).expand(sizes));
+  check(whole.transpose(0, 1));
+  check(whole.transpose(1, 2));
+  check(whole.transpose(0, 2));
+  check(whole.select(0, 1).narrow(0, 1, 1).expand({3, 2, 64, 8}));
+}
+
 TEST_CASE("cuda attention: operands at any address", "[cuda]") {
   need_device();
   td::manual_seed(6);

@@ -67,11 +67,14 @@ TEST_CASE("cuda convolutions: halves that lie channels last are read where they 
   const Tensor lying = numbers({2, 7, 6, 16}, kCuda).to(td::bfloat16),
                w = numbers({8, 16, 3, 3}, kCuda).to(td::bfloat16), b = numbers({8}, kCuda).to(td::bfloat16),
                line = numbers({2, 9, 16}, kCuda).to(td::float16),
-               w1 = numbers({8, 16, 3}, kCuda).to(td::float16);
+               w1 = numbers({8, 16, 3}, kCuda).to(td::float16),
+               flat = numbers({2, 1, 7, 6, 16}, kCuda).to(td::float16),  // a volume of one plane
+      w3 = numbers({8, 16, 1, 3, 3}, kCuda).to(td::float16);
   const auto both = [&](bool packed) {
     const auto as = [&](const Tensor& t) { return packed ? t.contiguous() : t; };
-    const Tensor x = as(lying.permute({0, 3, 1, 2})), x1 = as(line.permute({0, 2, 1}));
-    return std::vector<Tensor>{td::conv2d(x, w, b, 1, 1), td::conv1d(x1, w1)};
+    const Tensor x = as(lying.permute({0, 3, 1, 2})), x1 = as(line.permute({0, 2, 1})),
+                 x3 = as(flat.permute({0, 4, 1, 2, 3}));
+    return std::vector<Tensor>{td::conv2d(x, w, b, 1, 1), td::conv1d(x1, w1), td::conv3d(x3, w3)};
   };
   const std::vector<Tensor> packed = both(true), lain = both(false);
   const std::vector<Tensor> traced = td::trace([&] { return both(false); })();
@@ -84,7 +87,7 @@ TEST_CASE("cuda convolutions: halves that lie channels last are read where they 
   both(false);
   const long launches = simulator().sim_gpu_count("launches"), before = convolutions();
   both(false);
-  CHECK(convolutions() == before + 2);
+  CHECK(convolutions() == before + 3);
   CHECK(simulator().sim_gpu_count("launches") == launches);  // nothing was copied
 }
 

@@ -74,6 +74,17 @@ TEST_CASE("indexing: index_put_ on a leaf's copy has gradients of both sides", "
   CHECK(values(v.grad()) == F{2, 4});
 }
 
+TEST_CASE("indexing: integers that no double holds are put as they are", "[eager]") {
+  constexpr int64_t kLarge = (int64_t{1} << 53) + 1;
+  const std::vector<int64_t> wanted = {0, kLarge, -kLarge, kLarge};
+  const Tensor x = at({0, 0, 0, 0});
+  x.index_put_({at({1})}, kLarge);
+  x.index_put_({td::Slice(2, 3)}, -kLarge);
+  x.index_put_({at({3})}, kLarge, true);
+  CHECK(x.to_vector<int64_t>() == wanted);
+  CHECK(at({0}).index_put({at({0})}, kLarge).item<int64_t>() == kLarge);
+}
+
 TEST_CASE("indexing: what is refused", "[eager]") {
   const Tensor x = td::ones({3, 4});
   const auto read = [](const Tensor& t) { return t.sum().item<float>(); };

@@ -208,7 +208,9 @@ TEST_CASE("pointwise: gradients at edges", "[eager]") {
   CHECK(slopes([](const Tensor& x) { return td::elu(x); }, {1000, 1}) == V{1, 1});
   CHECK(slopes([](const Tensor& x) { return td::copysign(x, -1.0); }, {0, 2, -3}) == V{0, -1, 1});
   CHECK(slopes([](const Tensor& x) { return td::fmax(x, x.detach()); }, {2}) == V{1});
-  CHECK(slopes([](const Tensor& x) { return td::xlogy(x, 2.0); }, {0, 1}) == V{0, std::log(2.0)});
+  CHECK(slopes([](const Tensor& x) { return td::xlogy(x, 2.0); }, {0, 1}) == V{std::log(2.0), std::log(2.0)});
+  CHECK(slopes([](const Tensor& x) { return td::xlogy(x, x.detach()); }, {0, 1}) == V{0, 0});
+  CHECK(slopes([](const Tensor& x) { return td::xlogy(x, 0.0); }, {0}) == V{0});
   CHECK(slopes([](const Tensor& x) { return td::nan_to_num(x); }, {kNan, kInf, 1}) == V{0, 0, 1});
   CHECK(slopes([](const Tensor& x) { return x.norm(); }, {0, 0}) == V{0, 0});
   CHECK(slopes([](const Tensor& x) { return x.std(); }, {2, 2}) == V{0, 0});

@@ -182,6 +182,24 @@ TEST_CASE("special functions at poles, infinities and NaN", "[eager]") {
   CHECK(td::lgamma(td::full({}, 5, {.dtype = td::int64})).dtype() == td::float32);
 }
 
+// PyTorch's values and slopes.
+TEST_CASE("xlog1py where the first operand is 0", "[eager]") {
+  const auto run = [](double a, double b) {
+    const Tensor x = td::full({}, a, {.dtype = td::float64}).requires_grad_();
+    const Tensor y = td::special::xlog1py(x, td::full({}, b, {.dtype = td::float64}));
+    y.backward();
+    return std::pair(y.item<double>(), x.grad().item<double>());
+  };
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  CHECK(run(0, 0.5) == std::pair(0.0, std::log1p(0.5)));
+  CHECK(run(0, -1) == std::pair(0.0, 0.0));
+  CHECK(run(0, -2) == std::pair(0.0, 0.0));
+  CHECK(run(0, inf).first == 0);
+  CHECK(std::isnan(run(0, std::nan("")).first));
+  CHECK(run(2, 0) == std::pair(0.0, 0.0));
+  CHECK(run(1, -1) == std::pair(-inf, -inf));
+}
+
 TEST_CASE("special functions: what is refused", "[eager]") {
   CHECK_THAT(message([] { td::polygamma(-1, td::ones({2})); }), Contains("n must not be negative, found -1"));
   CHECK_THAT(message([] { td::mvlgamma(td::ones({2}), 0); }), Contains("p must be at least 1, found 0"));

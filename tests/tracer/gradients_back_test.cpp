@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "tandem/core/free_lists.h"
 #include "tandem/eager/dispatch.h"
 #include "tandem/tandem.h"
 #include "tests/catch.h"
@@ -88,6 +89,8 @@ void compare(const Twists& twists) {
 }  // namespace
 
 TEST_CASE("gradients that a call drops and makes again are the same tensors in the same memory", "[tracer]") {
+  if (td::core::kBypassCaches)
+    return;  // memory is handed back at once then, for the address sanitizer to see
   std::vector<std::vector<const void*>> found;
   const auto look = [&](Model& m) {
     found.emplace_back();
