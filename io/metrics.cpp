@@ -9,7 +9,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/core/io/file.h"
-#include "tandem/io/utf8.h"
+#include "tandem/io/wire.h"
 
 namespace tandem {
 
@@ -77,9 +77,8 @@ void MetricsFile::write(int64_t step, Numbers numbers, Location where) {
     bool taken = name.empty() || name == "step" || name == "time";
     for (size_t j = 0; j < i; ++j) taken |= numbers[j].first == name;
     if (taken) fail("MetricsFile: the name \"" + name + "\" is empty, reserved or given twice", where);
-    const std::optional<std::string> quoted = io::json_string(name);
-    if (!quoted) fail("MetricsFile: a name is not valid UTF-8", where);
-    line += ", " + *quoted + ": " + json_number(value);
+    if (!io::is_utf8(name)) fail("MetricsFile: a name is not valid UTF-8", where);
+    line += ", " + nlohmann::json(name).dump() + ": " + json_number(value);
   }
   line += "}\n";
   const std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 // Pointwise ops without a row: their formula, called on symbols as kernels are made of it, node by node in
 // ONNX's operators. Where the operator is another function at the edges (integer division, remainders, powers
 // of e near 0), it is built of several.
+#include <limits>
 #include <memory>
 #include <numbers>
 
@@ -289,19 +290,32 @@ class Formula {
     return c_.where(c_.compare("Equal", u, one), a, make("Mul", make("Log", u), scale));
   }
 
-  OnnxValue copysign(OnnxValue a, OnnxValue b) {
-    const OnnxValue zero = number(b, 0), inverse = make("Reciprocal", b);
-    const OnnxValue below = c_.compare("Less", b, zero), minus_zero = c_.compare("Less", inverse, zero);
-    const OnnxValue size = make("Abs", a);
-    return c_.where(make("Or", below, minus_zero), make("Neg", size), size);
+  /// Whether a sign is set, that of -0, too.
+  OnnxValue negative(OnnxValue a) {
+    const OnnxValue zero = number(a, 0), inverse = make("Reciprocal", a);
+    const OnnxValue below = c_.compare("Less", a, zero);
+    return make("Or", below, c_.compare("Less", inverse, zero));
   }
 
-  // atan(y / x), turned by pi where x is negative; y's sign times pi / 2, or 0, where x is 0.
+  OnnxValue copysign(OnnxValue a, OnnxValue b) {
+    const OnnxValue minus = negative(b), size = make("Abs", a);
+    return c_.where(minus, make("Neg", size), size);
+  }
+
+  // atan(y / x), turned by pi where x is negative; y's sign times pi / 2 where x is 0; with y of 0, too, that
+  // 0, turned by x's sign. Of two infinite ones the signs are as good.
   OnnxValue atan2(OnnxValue y, OnnxValue x) {
-    const OnnxValue zero = number(y, 0), angle = make("Atan", make("Div", y, x));
+    const OnnxValue zero = number(y, 0), inf = number(y, std::numeric_limits<double>::infinity());
+    const OnnxValue y_far = c_.compare("Equal", make("Abs", y), inf);
+    const OnnxValue x_far = c_.compare("Equal", make("Abs", x), inf);
+    const OnnxValue far = make("And", y_far, x_far), y_sign = make("Sign", y);
+    const OnnxValue x_near = c_.where(far, make("Sign", x), x);
+    const OnnxValue angle = make("Atan", make("Div", c_.where(far, y_sign, y), x_near));
     const OnnxValue turn = copysign(number(y, std::numbers::pi), y);
     const OnnxValue left = c_.where(c_.compare("Less", x, zero), make("Add", angle, turn), angle);
-    const OnnxValue quarter = with("Mul", make("Sign", y), std::numbers::pi / 2);
+    const OnnxValue both = c_.where(negative(x), turn, y);
+    const OnnxValue quarter =
+        c_.where(c_.compare("Equal", y, zero), both, with("Mul", y_sign, std::numbers::pi / 2));
     return c_.where(c_.compare("Equal", x, zero), quarter, left);
   }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "tandem/io/onnx_ops.h"
+#include "tandem/ops/windows.h"
 
 namespace tandem::io {
 
@@ -196,11 +197,11 @@ OnnxValue maxima(OnnxCall& c) {
   behind_reshapes(c.g, &source);
   const auto known = c.values.pooled.find(at);
   if (x != source || known == c.values.pooled.end() || c.axis(0) != c.sizes(0).rank() - 1) return {};
-  // One plane a row, in both.
-  const int rank = pooled.rank(), lead = c.sizes(0).rank() - 1;
-  int64_t plane = 1;
-  for (int d = lead; d < rank; ++d) plane *= pooled[d];
-  bool alike = lead < rank && c.sizes(0)[lead] == plane && c.sizes(1).rank() == lead + 1;
+  // One plane a row, in both: positions count within a plane.
+  const ops::Windows windows = ops::windows_of(ops::def(finder.op), pooled, finder.words);
+  const int lead = c.sizes(0).rank() - 1;
+  bool alike = lead + windows.rank == pooled.rank() && c.sizes(0)[lead] == windows.in_plane() &&
+               c.sizes(1).rank() == lead + 1;
   for (int d = 0; d < lead; ++d) alike = alike && c.sizes(0)[d] == pooled[d] && c.sizes(1)[d] == pooled[d];
   return alike ? known->second : OnnxValue{};
 }

@@ -20,7 +20,6 @@
 #include "tandem/eager/scalars.h"
 #include "tandem/io/histogram.h"
 #include "tandem/io/records.h"
-#include "tandem/io/utf8.h"
 #include "tandem/io/wire.h"
 
 namespace tandem::tensorboard {
@@ -135,6 +134,7 @@ struct Writer::State {
   std::string kept;   // whole records
   size_t queued = 0;  // so many
   double written_at = 0;
+  std::vector<Scalar> logged;  // by log_scalar, at their steps, which found no room yet
   bool closed = false;
 
   void write(Location where) {
@@ -142,6 +142,9 @@ struct Writer::State {
     kept.clear();
     queued = 0;
     written_at = clock();
+  }
+  void check_open(const char* who, Location where) const {
+    if (closed) fail(std::string(who) + ": \"" + path + "\" is closed", where);
   }
   void add(const Wire& event) {
     kept += io::record(event.text());
@@ -151,7 +154,7 @@ struct Writer::State {
   void add_value(const char* who, const Wire& value, int64_t step, std::optional<double> walltime,
                  Location where) {
     const std::lock_guard lock(mutex);
-    if (closed) fail(std::string(who) + ": \"" + path + "\" is closed", where);
+    check_open(who, where);
     const double now = clock();
     if (queued >= max_queue || now - written_at >= flush_secs) write(where);
     add(event(walltime.value_or(now), step).message(5, Wire().message(1, value)));
@@ -162,7 +165,7 @@ namespace {
 
 void check_tag(const char* who, const std::string& tag, Location where) {
   if (tag.empty()) fail(std::string(who) + ": the tag is empty", where);
-  if (!io::json_string(tag)) fail(std::string(who) + ": the tag is not valid UTF-8", where);
+  if (!io::is_utf8(tag)) fail(std::string(who) + ": the tag is not valid UTF-8", where);
 }
 
 }  // namespace
@@ -234,12 +237,37 @@ void Writer::add_histogram(const std::string& tag, const Tensor& values, int64_t
 void Writer::add_text(const std::string& tag, const std::string& text, int64_t global_step,
                       std::optional<double> walltime, Location where) {
   check_tag("add_text", tag, where);
-  if (!io::json_string(text)) fail("add_text: \"" + tag + "\": the text is not valid UTF-8", where);
+  if (!io::is_utf8(text)) fail("add_text: \"" + tag + "\": the text is not valid UTF-8", where);
   state_->add_value("add_text", text_value(tag, text), global_step, walltime, where);
 }
 
 void Writer::add_logged(int64_t first_step, Location where) {
-  for (const Scalar& s : take_scalars()) add_scalar(s.name, s.value, first_step + s.index, {}, where);
+  std::vector<Scalar> all;
+  std::optional<std::string> no_tag;
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->check_open("add_logged", where);
+    std::vector<Scalar> taken = take_scalars();
+    all.swap(state_->logged);
+    for (Scalar& s : taken) {
+      if (s.name.empty() || !io::is_utf8(s.name)) {
+        no_tag = s.name;
+        continue;
+      }
+      s.index += first_step;
+      all.push_back(std::move(s));
+    }
+  }
+  auto next = all.begin();
+  try {
+    for (; next != all.end(); ++next)
+      state_->add_value("add_logged", scalar(next->name, next->value), next->index, {}, where);
+  } catch (...) {
+    const std::lock_guard lock(state_->mutex);
+    state_->logged.insert(state_->logged.begin(), next, all.end());
+    throw;
+  }
+  if (no_tag) check_tag("add_logged", *no_tag, where);
 }
 
 void Writer::flush(Location where) {

@@ -54,7 +54,8 @@ class Writer {
   void add_text(const std::string& tag, const std::string& text, int64_t global_step = 0,
                 std::optional<double> walltime = {}, Location where = Location::here());
   /// All that log_scalar() kept (take_scalars()): each name a tag, each value's index plus `first_step` its
-  /// step. For what a traced step logs without waiting for it (a body that logs cannot be frozen).
+  /// step. For what a traced step logs without waiting for it (a body that logs cannot be frozen). Values
+  /// that find no room are added by the next call.
   void add_logged(int64_t first_step = 0, Location where = Location::here());
 
   /// Writes what is kept.

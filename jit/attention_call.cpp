@@ -111,7 +111,8 @@ bool pays(const CudnnAttention& s) {
 Graph with_library_calls(const Graph& g, Device device) {
   Graph out = g;
   for (Node& n : out.nodes) {
-    if (!could_be(g, n)) continue;
+    if (by_library(n)) n.words[kWhole] = 0;  // of a graph from elsewhere
+    if (device.type != DeviceType::cuda || !could_be(g, n)) continue;
     const CudnnAttention shape = packed_shape(g, n);
     if (pays(shape) && cudnn_attention(cuda::Runtime::of(device), shape)) n.words[kWhole] = 1;
   }

@@ -11,9 +11,9 @@
 
 namespace tandem::jit {
 
-/// `g`, for a CUDA device, with calls of attention marked that cuDNN does on this device (OpDef::library):
-/// halves, widths that are multiples of 8 up to 256, kLeastScores scores a head at least, and a plan of the
-/// library's for them.
+/// `g` with those calls of attention marked, and no others, that cuDNN does on this device (OpDef::library):
+/// on CUDA halves, widths that are multiples of 8 up to 256, kLeastScores scores a head at least, and a plan
+/// of the library's for them.
 Graph with_library_calls(const Graph& g, Device device);
 /// What is less is left to our own kernels: a block of the library's would be mostly empty.
 inline constexpr int64_t kLeastScores = 64 * 64;

@@ -363,8 +363,9 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   const auto ready = [&](const Graph& from) {
     return options.optimize ? jit::optimize(from, options.disabled_passes) : expand_composites(from);
   };
-  impl->graph =
-      options.device.type == DeviceType::cuda ? ready(with_library_calls(g, options.device)) : ready(g);
+  const bool calls =
+      options.device.type == DeviceType::cuda || std::any_of(g.nodes.begin(), g.nodes.end(), by_library);
+  impl->graph = calls ? ready(with_library_calls(g, options.device)) : ready(g);
   impl->plan = plan_of(impl->graph, options.optimize, options.device);
   if (options.device.type == DeviceType::cuda)
     impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);

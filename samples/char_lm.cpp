@@ -230,7 +230,7 @@ int run(int argc, char** argv) {
   const td::Checkpoint parts{.module = &net,
                              .optimizer = &opt,
                              .generators = {{"default", &td::default_generator()}, {"pieces", &pieces}}};
-  td::Metadata fixed = {{"lr", std::to_string(s.lr)}};
+  td::Metadata fixed = {{"lr", samples::RunFolder::digits(s.lr)}};
   for (const auto& [name, value] : {std::pair("steps", s.steps),
                                     {"batch", s.batch},
                                     {"context", s.context},

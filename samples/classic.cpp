@@ -4,6 +4,7 @@
 #include <tandem/tandem.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -59,6 +60,13 @@ Result measure(samples::Training& training, td::Device device, long warmup, long
   return r;
 }
 
+/// A loss for JSON, which has no NaN.
+std::string number(double loss) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", loss);
+  return std::isfinite(loss) ? text : "null";
+}
+
 std::string model_names() {
   std::string names;
   for (const samples::WorkloadRecipe& r : samples::workload_recipes())
@@ -98,11 +106,12 @@ int run(int argc, char** argv) {
     std::printf(
         "{\"model\": \"%s\", \"device\": \"%s\", \"dtype\": \"%s\", \"mode\": \"%s\", \"scale\": %g, "
         "\"batch\": %ld, \"steps\": %ld, \"parameters\": %lld, \"unit\": \"%s\", \"per_second\": %.6g, "
-        "\"step_ms\": %.6g, \"first_loss\": %.9g, \"last_loss\": %.9g, \"peak_bytes\": %lld, "
+        "\"step_ms\": %.6g, \"first_loss\": %s, \"last_loss\": %s, \"peak_bytes\": %lld, "
         "\"process_peak_bytes\": %lld}\n",
         recipe.name, device_name.c_str(), dtype.c_str(), mode.c_str(), scale, size, steps,
-        static_cast<long long>(r.parameters), recipe.unit, per_second, milliseconds, r.first_loss,
-        r.last_loss, static_cast<long long>(r.memory.peak_bytes), static_cast<long long>(peak_of_process()));
+        static_cast<long long>(r.parameters), recipe.unit, per_second, milliseconds,
+        number(r.first_loss).c_str(), number(r.last_loss).c_str(),
+        static_cast<long long>(r.memory.peak_bytes), static_cast<long long>(peak_of_process()));
     return 0;
   }
   constexpr double kMiB = 1 << 20;

@@ -136,7 +136,8 @@ class Training {
                                 {"vocab", s_.vocab},
                                 {"batch", std::to_string(s_.batch)},
                                 {"context", std::to_string(s_.context)},
-                                {"seed", std::to_string(s_.seed)}};
+                                {"seed", std::to_string(s_.seed)},
+                                {"weight-decay", samples::RunFolder::digits(s_.decay)}};
     const td::Checkpoint parts{.module = &net_,
                                .optimizer = &opt_,
                                .generators = {{"default", &td::default_generator()}, {"pieces", &pieces_}}};

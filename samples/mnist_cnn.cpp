@@ -125,7 +125,7 @@ int run(int argc, char** argv) {
   const long done = folder.start({{"epochs", std::to_string(epochs)},
                                   {"batch", std::to_string(batch)},
                                   {"seed", std::to_string(seed)},
-                                  {"lr", std::to_string(lr)}},
+                                  {"lr", samples::RunFolder::digits(lr)}},
                                  parts);
   samples::Progress progress("mnist_cnn", epochs - done, loader.size());
   const auto start = std::chrono::steady_clock::now();

@@ -6,12 +6,14 @@
 
 #include <tandem/tandem.h>
 
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <initializer_list>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "samples/cli.h"
 #include "tandem/core/io/file.h"
@@ -30,14 +32,23 @@ class RunFolder {
   bool active() const { return !folder_.empty(); }
   std::string operator/(const std::string& name) const { return folder_ + '/' + name; }
 
+  /// A number as `fixed` below has it: with all its digits.
+  static std::string digits(double value) {
+    char text[32];
+    return {text, std::to_chars(text, text + sizeof text, value).ptr};
+  }
+
   /// Begins the run and returns how many steps it has behind it. `fixed` are options without which the
-  /// checkpoint means nothing. Errors: a checkpoint is there, but --resume was not given; other options.
+  /// checkpoint means nothing, or which it would override. Errors: logs or a checkpoint are there, but
+  /// --resume was not given; other options.
   long start(const tandem::Metadata& fixed, const tandem::Checkpoint& parts) {
     if (!active()) return 0;
-    const std::string checkpoint = *this / "checkpoint.safetensors";
+    const std::string checkpoint = *this / "checkpoint.safetensors", metrics = *this / "metrics.jsonl";
     const bool found = std::filesystem::exists(checkpoint);
-    if (found && !resume_) tandem::fail("\"" + folder_ + "\" holds a run already: --resume goes on with it");
+    if ((found || std::filesystem::exists(metrics)) && !resume_)
+      tandem::fail("\"" + folder_ + "\" holds a run already: --resume goes on with it");
     tandem::core::make_folders(folder_);
+    remove_leftovers();
     check_options(fixed, found);
     long done = 0;
     if (found) {
@@ -47,7 +58,7 @@ class RunFolder {
     } else if (resume_) {
       std::printf("%s: there is no checkpoint yet; the run begins\n", folder_.c_str());
     }
-    metrics_.emplace(*this / "metrics.jsonl", tandem::MetricsOptions{.last_step = done});
+    metrics_.emplace(metrics, tandem::MetricsOptions{.last_step = done});
     events_.emplace(folder_, tandem::tensorboard::WriterOptions{.purge_step = done + 1});
     return done;
   }
@@ -70,6 +81,15 @@ class RunFolder {
   }
 
  private:
+  /// What processes that were killed while they saved left behind: files as large as checkpoints.
+  void remove_leftovers() const {
+    std::vector<std::filesystem::path> left;
+    for (const auto& file : std::filesystem::directory_iterator(folder_))
+      if (file.path().filename().string().find(".safetensors.tmp-") != std::string::npos)
+        left.push_back(file.path());
+    for (const std::filesystem::path& path : left) std::filesystem::remove(path);
+  }
+
   /// options.txt has lines `name=value`; written when a run begins, compared when it goes on.
   void check_options(const tandem::Metadata& fixed, bool found) const {
     const std::string path = *this / "options.txt";

@@ -190,7 +190,8 @@ AppendFile::~AppendFile() { close(fd_); }
 
 void AppendFile::append(const std::string& bytes, Location where) {
   struct stat before {};
-  if (fstat(fd_, &before) == 0 && write_all(fd_, bytes_of(bytes))) return;
+  if (fstat(fd_, &before) != 0) fail_system("append: cannot look at", path_, errno, where);
+  if (write_all(fd_, bytes_of(bytes))) return;
   const int code = errno;
   if (retried([&] { return ftruncate(fd_, before.st_size); }) != 0)
     fail_system("append: cannot take back a part that was written to", path_, code, where);

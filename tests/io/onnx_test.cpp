@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <sstream>
 
@@ -174,6 +175,50 @@ TEST_CASE("Recurrent layers, halves, and functions of every type are exported") 
     INFO(name << ": " << verdict);
     CHECK(verdict.empty());
   }
+}
+
+TEST_CASE("Maxima are MaxPool's own only where they are what is looked up") {
+  if (!td::test::have_onnx()) return;
+  td::test::OnnxJudge judge;
+  const Tensor x = noise({2, 3, 4, 6});
+  // A position counts within its channel: among all channels in one row it is one of the first's.
+  ask(judge, "all_channels", {x}, [](const Tensors& in) {
+    const td::ValuesIndices p = td::max_pool2d_with_indices(in[0], 2);
+    return Tensors{in[0].flatten(1).gather(1, p.indices.flatten(1)), p.values};
+  });
+  ask(judge, "three_axes", {noise({1, 2, 4, 4, 6})}, [](const Tensors& in) {
+    const td::ValuesIndices p = td::max_pool3d_with_indices(in[0], 2);
+    return Tensors{p.values, p.indices, in[0].flatten(2).gather(2, p.indices.flatten(2))};
+  });
+  ask(judge, "one_axis", {noise({2, 3, 8})}, [](const Tensors& in) {
+    const td::ValuesIndices p = td::max_pool1d_with_indices(in[0], 3, 2, 1);
+    return Tensors{p.values, p.indices, in[0].flatten(1).gather(1, p.indices.flatten(1))};
+  });
+  judge.run();
+  for (const auto& [name, verdict] : judge.verdicts()) {
+    INFO(name << ": " << verdict);
+    CHECK(verdict.empty());
+  }
+}
+
+TEST_CASE("Functions at the edges of their ranges are exported as they are") {
+  if (!td::test::have_onnx()) return;
+  td::test::OnnxJudge judge;
+  const double inf = std::numeric_limits<double>::infinity();
+  const Tensor a =
+      td::tensor({0.0, -0.0, 1.0, -1.0, inf, -inf, 1e-30, -3.0, 5.0, 88.0, -88.0, 0.5}).to(td::float32);
+  const Tensor y = a.unsqueeze(1).expand({12, 12}).contiguous(),
+               x = a.unsqueeze(0).expand({12, 12}).contiguous();
+  ask(judge, "edges", {y, x}, [](const Tensors& in) {
+    return Tensors{td::atan2(in[0], in[1]), td::expm1(in[0]),
+                   td::log1p(in[0].abs()),  td::copysign(in[0], in[1]),
+                   td::erfc(in[0]),         td::trunc(in[0]),
+                   td::round(in[0]),        td::hypot(in[0], in[1]),
+                   td::sigmoid(in[0]),      td::silu(in[0].clamp(-90, 90)),
+                   td::softplus(in[0]),     td::sinc(in[0].clamp(-5, 5))};
+  });
+  judge.run();
+  CHECK(judge.verdict("edges") == "");
 }
 
 TEST_CASE("Views, arguments, captured tensors and one value twice may be results") {

@@ -57,6 +57,29 @@ Event one(F add) {
   return all[1];
 }
 
+/// While it lives, no file grows by more than some bytes beyond `size`.
+class FullDisk {
+ public:
+  explicit FullDisk(size_t size) {
+    struct sigaction ignore {};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGXFSZ, &ignore, &action_);
+    getrlimit(RLIMIT_FSIZE, &limit_);
+    const rlimit small{size + 50, limit_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &small);
+  }
+  ~FullDisk() {
+    setrlimit(RLIMIT_FSIZE, &limit_);
+    sigaction(SIGXFSZ, &action_, nullptr);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  struct sigaction action_ {};
+  rlimit limit_{};
+};
+
 }  // namespace
 
 TEST_CASE("CRC-32C has the values of RFC 3720", "[tensorboard]") {
@@ -263,21 +286,16 @@ TEST_CASE("a folder that may not be written is an error that names the file", "[
 TEST_CASE("on a full disk nothing is cut: what was kept is written once there is room", "[tensorboard]") {
   ScratchFolder folder;
   Writer w(folder.path(), {.max_queue = 4});
-  struct sigaction ignore {
-  }, before{};
-  ignore.sa_handler = SIG_IGN;
-  sigaction(SIGXFSZ, &ignore, &before);
-  rlimit old{};
-  getrlimit(RLIMIT_FSIZE, &old);
   const size_t size = td::core::read_file(w.path()).size();
-  const rlimit small{size + 50, old.rlim_max};
   for (int i = 0; i < 4; ++i) w.add_scalar("x", i, i);
-  setrlimit(RLIMIT_FSIZE, &small);
-  const std::string first = message([&] { w.add_scalar("x", 4, 4); });
-  const std::string again = message([&] { w.flush(); });
-  const size_t left = td::core::read_file(w.path()).size();
-  setrlimit(RLIMIT_FSIZE, &old);
-  sigaction(SIGXFSZ, &before, nullptr);
+  std::string first, again;
+  size_t left = 0;
+  {
+    const FullDisk full(size);
+    first = message([&] { w.add_scalar("x", 4, 4); });
+    again = message([&] { w.flush(); });
+    left = td::core::read_file(w.path()).size();
+  }
   CHECK(first.find("append: cannot write \"" + w.path() + "\"") == 0);
   CHECK(again == first.substr(0, first.rfind(" at ")) + again.substr(again.rfind(" at ")));
   CHECK(left == size);
@@ -411,4 +429,31 @@ TEST_CASE("what log_scalar kept is written by name and index", "[tensorboard]") 
     CHECK(all[i].step == static_cast<int64_t>(9 + i));
     CHECK(all[i].scalar == static_cast<float>(2 * (i - 1)));
   }
+}
+
+TEST_CASE("what log_scalar kept and a full disk refused is added by the next call", "[tensorboard]") {
+  td::take_scalars();
+  ScratchFolder folder;
+  Writer w(folder.path(), {.max_queue = 2});
+  for (int i = 0; i < 6; ++i) td::log_scalar("tensorboard_test/kept", td::tensor({1.0 * i}));
+  td::log_scalar("", td::tensor({7.0}));
+  {
+    const FullDisk full(td::core::read_file(w.path()).size());
+    CHECK_THROWS_WITH(w.add_logged(5), Contains("append: cannot write"));
+  }
+  CHECK(td::take_scalars().empty());
+  td::log_scalar("tensorboard_test/kept", td::tensor({6.0}));
+  td::log_scalar("\xff", td::tensor({8.0}));
+  CHECK_THROWS_WITH(w.add_logged(5), Contains("add_logged: the tag is not valid UTF-8"));
+  w.add_logged(5);
+  w.close();
+  const std::vector<Event> all = events(td::core::read_file(w.path()));
+  REQUIRE(all.size() == 8);
+  for (size_t i = 1; i < 8; ++i) {
+    CHECK(all[i].step == static_cast<int64_t>(i) + 4);
+    CHECK(all[i].scalar == static_cast<float>(i - 1));
+  }
+  td::log_scalar("tensorboard_test/kept", td::tensor({9.0}));
+  CHECK_THROWS_WITH(w.add_logged(5), Contains("is closed"));
+  CHECK(td::take_scalars().size() == 1);  // for another writer
 }

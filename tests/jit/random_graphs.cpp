@@ -436,6 +436,7 @@ class Generator : RandomValues {
           break;
         case ops::AttrType::boolean:
           c.words.push_back(static_cast<int64_t>(below(2)));
+          if (k == c.op->library) c.words.back() = 0;  // a mark that executables set
           break;
         case ops::AttrType::dtype:
           c.words.push_back(static_cast<int64_t>(one_in(3) ? any_type() : floating_type()));

@@ -83,7 +83,9 @@ TEST_CASE("gpt2 that is killed goes on from its last checkpoint", "[samples]") {
 TEST_CASE("gpt2's event files hold what metrics.jsonl does", "[samples]") {
   ScratchFolder folder;
   run(gpt2(folder.path(), {"--mode", "eager", "--steps", "5"}));
+  folder.put("checkpoint.safetensors.tmp-0123456789abcdef", "left by a kill");
   run(gpt2(folder.path(), {"--mode", "eager", "--steps", "7", "--resume", "--write", "3"}));
+  CHECK_FALSE(std::filesystem::exists(folder / "checkpoint.safetensors.tmp-0123456789abcdef"));
   Numbers losses;
   int starts = 0, texts = 0;
   for (const std::string& path : event_files(folder.path()))
@@ -103,6 +105,15 @@ TEST_CASE("gpt2 refuses what would spoil a run", "[samples]") {
              Contains("holds a run already: --resume goes on with it"));
   CHECK_THAT(run(gpt2(folder.path(), {"--resume", "--batch", "3"}), 1),
              Contains("has another --batch than \"3\""));
+  // The checkpoint has it, and would override it.
+  CHECK_THAT(run(gpt2(folder.path(), {"--resume", "--weight-decay", "0.1000001"}), 1),
+             Contains("has another --weight-decay than \"0.1000001"));
+  ScratchFolder logs;
+  const std::string line = "{\"step\": 3, \"time\": 1, \"loss\": 2}\n";
+  logs.put("metrics.jsonl", line);
+  CHECK_THAT(run(gpt2(logs.path(), {"--mode", "eager", "--steps", "1"}), 1),
+             Contains("holds a run already: --resume goes on with it"));
+  CHECK((logs.count() == 1 && tandem::core::read_file(logs / "metrics.jsonl") == line));
   CHECK_THAT(run({TANDEM_SAMPLES "/gpt2", "--resume"}, 2), Contains("--resume needs --out"));
   CHECK_THAT(run({TANDEM_SAMPLES "/gpt2", "--mode", "fast"}, 2),
              Contains("eager, checked or frozen, not 'fast'"));
