@@ -23,6 +23,7 @@ constexpr Name kNames[] = {
     {"lstm_gates", "lstm_cell", ""},
     {"gru_gates", "gru_cell", ""},
     {"scaled_dot_product_attention", "", "younger than these lists"},
+    {"attention_forward", "", "younger than these lists"},
     {"scaled_dot_product_attention_dropout", "", "younger than these lists"},
     {"square", "pow", ""},
     {"norm_p", "norm", ""},

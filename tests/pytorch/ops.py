@@ -235,6 +235,33 @@ def attention(q, k, v, mask, causal, scaled, tf32, scale):
     return p @ v, p
 
 
+def attention_scores(q, k, causal, scaled, scale):
+    x = q @ k.transpose(-2, -1) * (scale if scaled else q.shape[-1] ** -0.5)
+    return x.masked_fill(torch.ones(x.shape[-2:]).tril() == 0, -torch.inf) if causal else x
+
+
+def for_queries(q, t):
+    return t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) if q.dim() > 2 else t
+
+
+def attention_forward(q, k, v, causal, scaled, tf32, whole, scale):
+    x = attention_scores(q, for_queries(q, k), causal, scaled, scale)
+    return x.softmax(-1) @ for_queries(q, v), x.logsumexp(-1)
+
+
+def attention_backward(q, k, v, y, stats, grad_y, grad_stats, causal, scaled, tf32, whole, scale):
+    """From y and stats as they are given, whatever they belong to."""
+    many_k, many_v = for_queries(q, k), for_queries(q, v)
+    p = (attention_scores(q, many_k, causal, scaled, scale) - stats.unsqueeze(-1)).exp()
+    along = (grad_y * y).sum(-1) - (0 if grad_stats is None else grad_stats)
+    factor = scale if scaled else q.shape[-1] ** -0.5
+    grad_x = p * (grad_y @ many_v.transpose(-2, -1) - along.unsqueeze(-1)) * factor
+
+    def shared(t, like):
+        return t.unflatten(-3, (like.shape[-3], -1)).sum(-3) if q.dim() > 2 else t
+    return grad_x @ many_k, shared(grad_x.transpose(-2, -1) @ q, k), shared(p.transpose(-2, -1) @ grad_y, v)
+
+
 def lstm_gates(a, b, c):
     i, f, g, o = (a + b).chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -311,6 +338,7 @@ TABLE = {
     "interpolate": interpolate, "index": index, "index_put": index_put,
     "digamma": Digamma.apply, "sinc": sinc, "batch_norm_train": batch_norm_train, "scaled_dot_product_attention": attention,
     "scaled_dot_product_attention_dropout": OTHER_DRAWS,
+    "attention_forward": attention_forward, "attention_backward": attention_backward,
     "lstm_gates": lstm_gates, "gru_gates": gru_gates, "split2": split, "split3": split, "split4": split,
     "rand": OTHER_DRAWS, "randn": OTHER_DRAWS, "bernoulli_mask": OTHER_DRAWS, "dropout": OTHER_DRAWS,
 }
