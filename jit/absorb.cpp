@@ -106,6 +106,7 @@ class Absorber {
     const int32_t root = p_.root(v), maker = p_.values_node(root);
     AxisMap map;
     if (!movable(root, i) || !free(y) || kind(maker) != OpKind::contraction ||
+        numel(p_.layout(v).sizes) != numel(p_.g.type(root).sizes) ||  // a copy that repeats elements
         !axes_of_root(p_.g.type(root).sizes, p_.layout(v), map))
       return;
     for (const int32_t u : p_.users[at(y)])

@@ -1,12 +1,15 @@
 // Blocks are placed in three ways, and the one that needs least memory is taken. In the order in which they
 // begin: into the smallest gap that holds them, else at the end; a gap comes back when its block's last
 // reader has run, and neighbouring gaps are joined. Or, if they are not too many, the largest first: each
-// into the smallest gap between those already there that live at the same time.
+// into the smallest gap between those already there that live at the same time. Or so, those that live
+// longest first. Only these two use memory that outputs lend.
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <queue>
 
+#include "tandem/core/error.h"
 #include "tandem/jit/plan.h"
 #include "tandem/jit/planted_bugs.h"
 
@@ -62,6 +65,7 @@ class Gaps {
   std::map<int64_t, int64_t> gaps_;  // offset: bytes
   int64_t end_ = 0;
 };
+
 int64_t room(const ArenaBlock& b) { return (b.bytes + kAlign - 1) / kAlign * kAlign; }
 
 int64_t place_in_time(std::vector<ArenaBlock>& blocks) {
@@ -71,6 +75,7 @@ int64_t place_in_time(std::vector<ArenaBlock>& blocks) {
   std::vector<char> taken(blocks.size(), 0);
   for (size_t i = 0; i < blocks.size(); ++i) {
     ArenaBlock& b = blocks[i];
+    if (b.output >= 0) continue;
     while (!alive.empty() && alive.top().first < b.first + planted(PlantedBug::arena_overlap)) {
       const auto dead = static_cast<size_t>(alive.top().second);
       alive.pop();
@@ -87,63 +92,106 @@ int64_t place_in_time(std::vector<ArenaBlock>& blocks) {
   return gaps.end();
 }
 
-/// The largest first, or those that live longest. Blocks that take over one another's memory are one, from
-/// the first's begin to the last's end.
-int64_t place_greatest_first(std::vector<ArenaBlock>& blocks, bool by_life) {
-  std::vector<int32_t> owner(blocks.size());
-  std::vector<ArenaBlock> whole = blocks;
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    owner[i] =
-        blocks[i].takes_over < 0 ? static_cast<int32_t>(i) : owner[static_cast<size_t>(blocks[i].takes_over)];
-    ArenaBlock& w = whole[static_cast<size_t>(owner[i])];
-    w.last = std::max(w.last, blocks[i].last);
-  }
-  std::vector<int32_t> order;
-  for (size_t i = 0; i < blocks.size(); ++i)
-    if (owner[i] == static_cast<int32_t>(i)) order.push_back(owner[i]);
-  const auto rank = [&](int32_t i) {
-    const ArenaBlock& b = whole[static_cast<size_t>(i)];
-    const int64_t life = b.last - b.first;
-    return by_life ? std::pair{life, room(b)} : std::pair{room(b), life};
+/// Blocks that go on in one another, as one.
+struct Chain {
+  int32_t first, last;
+  int64_t bytes, offset;
+};
+
+/// Memory that chains are placed in: an output's until it is needed, or the arena.
+struct Room {
+  int64_t bytes;
+  int32_t until, output;
+  std::vector<size_t> placed;  // chains, ascending by offset
+};
+
+/// Whether the chain fits in; it is placed then, in the smallest gap.
+bool place_in(Room& room, std::vector<Chain>& chains, size_t c) {
+  Chain& mine = chains[c];
+  if (mine.last >= room.until || mine.bytes > room.bytes) return false;
+  const auto before = [](const Chain& a, const Chain& b) {
+    return a.last < b.first + planted(PlantedBug::arena_overlap);
   };
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
-  std::vector<int32_t> placed;  // by offset
-  int64_t end = 0;
-  for (const int32_t i : order) {
-    ArenaBlock& b = whole[static_cast<size_t>(i)];
-    const int64_t bytes = room(b);
-    int64_t from = 0, best = -1, best_gap = 0;
-    for (const int32_t k : placed) {
-      const ArenaBlock& other = whole[static_cast<size_t>(k)];
-      const int32_t early = planted(PlantedBug::arena_overlap);
-      if (other.last < b.first + early || b.last < other.first + early) continue;
-      const int64_t gap = other.offset - from;
-      if (gap >= bytes && (best < 0 || gap < best_gap)) best = from, best_gap = gap;
-      from = std::max(from, other.offset + room(other));
-    }
-    b.offset = best >= 0 ? best : from;
-    end = std::max(end, b.offset + bytes);
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), i,
-                                   [&](int32_t x, int32_t y) {
-                                     return whole[static_cast<size_t>(x)].offset <
-                                            whole[static_cast<size_t>(y)].offset;
-                                   }),
-                  i);
+  int64_t from = 0, best = INT64_MAX;
+  for (const size_t o : room.placed) {
+    const Chain& other = chains[o];
+    if (before(other, mine) || before(mine, other)) continue;
+    const int64_t gap = other.offset - from;
+    if (gap >= mine.bytes && gap < best) best = gap, mine.offset = from;
+    from = std::max(from, other.offset + other.bytes);
   }
-  for (size_t i = 0; i < blocks.size(); ++i) blocks[i].offset = whole[static_cast<size_t>(owner[i])].offset;
+  if (best == INT64_MAX) {
+    if (room.bytes - from < mine.bytes) return false;
+    mine.offset = from;
+  }
+  const auto less = [&](int64_t offset, size_t o) { return offset < chains[o].offset; };
+  room.placed.insert(std::upper_bound(room.placed.begin(), room.placed.end(), mine.offset, less), c);
+  return true;
+}
+
+/// The largest first, or those that live longest.
+int64_t place_greatest_first(std::vector<ArenaBlock>& blocks, bool by_life,
+                             const std::vector<LentMemory>& lent) {
+  constexpr size_t kNone = SIZE_MAX;
+  constexpr int64_t kLarge = 64 * 1024;  // smaller ones stay together
+  std::vector<Chain> chains;
+  std::vector<size_t> chain_of;
+  for (const ArenaBlock& b : blocks) {
+    if (b.output >= 0) {
+      chain_of.push_back(kNone);
+    } else if (b.takes_over >= 0) {
+      chain_of.push_back(chain_of[static_cast<size_t>(b.takes_over)]);
+      chains[chain_of.back()].last = std::max(chains[chain_of.back()].last, b.last);
+    } else {
+      chain_of.push_back(chains.size());
+      chains.push_back({b.first, b.last, room(b), 0});
+    }
+  }
+  // What is needed soonest is used first: the others may serve longer.
+  std::vector<Room> rooms;
+  for (const LentMemory& l : lent)
+    if (l.bytes >= kLarge) rooms.push_back({l.bytes / kAlign * kAlign, l.until, l.output, {}});
+  std::stable_sort(rooms.begin(), rooms.end(),
+                   [](const Room& a, const Room& b) { return a.until < b.until; });
+  Room arena{INT64_MAX, INT32_MAX, -1, {}};
+  std::vector<size_t> order(chains.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto rank = [&](size_t i) {
+    const int64_t life = chains[i].last - chains[i].first;
+    return by_life ? std::pair{life, chains[i].bytes} : std::pair{chains[i].bytes, life};
+  };
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return rank(a) > rank(b); });
+  std::vector<int32_t> output(chains.size(), -1);
+  int64_t end = 0;
+  for (const size_t c : order) {
+    const auto fits = [&](Room& r) { return place_in(r, chains, c); };
+    const auto lender =
+        chains[c].bytes < kLarge ? rooms.end() : std::find_if(rooms.begin(), rooms.end(), fits);
+    if (lender != rooms.end()) {
+      output[c] = lender->output;
+    } else {
+      TANDEM_INTERNAL(place_in(arena, chains, c), "the arena has no end");
+      end = std::max(end, chains[c].offset + chains[c].bytes);
+    }
+  }
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (chain_of[i] == kNone) continue;
+    blocks[i].offset = chains[chain_of[i]].offset;
+    blocks[i].output = output[chain_of[i]];
+  }
   return end;
 }
 
 }  // namespace
 
-int64_t place_blocks(std::vector<ArenaBlock>& blocks) {
-  constexpr size_t kMost = 2000;  // the others are quadratic
-  if (blocks.empty()) return 0;
+int64_t place_blocks(std::vector<ArenaBlock>& blocks, const std::vector<LentMemory>& lent) {
+  constexpr size_t kMost = 4096;  // by size and by life every two are compared
+  const std::vector<ArenaBlock> given = blocks;
   int64_t least = place_in_time(blocks);
   if (blocks.size() > kMost) return least;
   for (const bool by_life : {false, true}) {
-    std::vector<ArenaBlock> other = blocks;
-    const int64_t bytes = place_greatest_first(other, by_life);
+    std::vector<ArenaBlock> other = given;
+    const int64_t bytes = place_greatest_first(other, by_life, lent);
     if (bytes >= least) continue;
     least = bytes;
     blocks = std::move(other);

@@ -23,11 +23,11 @@ constexpr int64_t kSmallResult = 4096;  // bytes that a merged kernel may keep w
 
 class Planner {
  public:
-  Planner(const Prepared& p, const Grouping& grouping, bool join, bool tails)
+  Planner(const Prepared& p, const Grouping& grouping, bool join, bool host)
       : p_(p),
         g_(grouping),
         join_(join),
-        tails_(tails),
+        host_(host),
         placed_(place(p, grouping)),
         units_(placed_.units),
         homes_(placed_.homes) {}
@@ -36,8 +36,8 @@ class Planner {
     fill_constants();
     lower_units();
     if (join_) join_alike();
-    if (join_ && tails_) attach_tails(p_, g_, units_);
-    schedule_ = schedule(p_, g_, placed_);
+    if (join_ && host_) attach_tails(p_, g_, units_);
+    schedule_ = schedule(p_, g_, placed_, host_);
     plan_.arena_bytes = schedule_.arena_bytes;
     plan_.groups = static_cast<int32_t>(units_.size());
     for (const int32_t u : schedule_.order) emit(u);
@@ -159,7 +159,11 @@ class Planner {
       return {d.output ? Base::output : Base::input, d.index, bytes};
     }
     const Home& h = homes_[at(root)];
-    if (h.base == Base::arena) return {Base::arena, 0, schedule_.offsets[at(h.block)] + bytes};
+    if (h.base == Base::arena) {
+      const ArenaBlock& b = schedule_.blocks[at(h.block)];
+      if (b.output >= 0) return {Base::output, b.output, b.offset + bytes};
+      return {Base::arena, 0, b.offset + bytes};
+    }
     if (h.base == Base::constant) return {h.base, 0, h.index * static_cast<int64_t>(sizeof(Line)) + bytes};
     TANDEM_INTERNAL(h.base != Base::none, "a value without memory is read");
     return {h.base, h.index, bytes};
@@ -373,7 +377,7 @@ class Planner {
 
   const Prepared& p_;
   const Grouping& g_;
-  const bool join_, tails_;
+  const bool join_, host_;
   Placement placed_;
   std::vector<Unit>& units_;
   std::vector<Home>& homes_;
@@ -386,8 +390,8 @@ class Planner {
 
 }  // namespace
 
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool tails) {
-  return Planner(p, grouping, join, tails).build();
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host) {
+  return Planner(p, grouping, join, host).build();
 }
 
 }  // namespace tandem::jit

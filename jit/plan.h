@@ -95,9 +95,10 @@ struct Plan {
   int64_t bytes_moved = 0, bytes_unfused = 0;
 };
 
-/// `join`: kernels that are alike and independent become one entry. `tails`: kernels may run behind products
-/// (on the CPU).
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool tails = false);
+/// `join`: kernels that are alike and independent become one entry. `host`: for the CPU, where kernels may
+/// run behind products, and intermediate values lie in the memory of outputs that are not made yet (a CUDA
+/// graph would have to follow each output that moves wherever such a value is used).
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host = false);
 /// Entries with their ops and addresses, for people.
 std::string to_string(const Plan& plan);
 
@@ -106,10 +107,17 @@ struct ArenaBlock {
   int64_t bytes = 0;
   int32_t first = 0, last = 0;  // entries
   int32_t takes_over = -1;
-  int64_t offset = 0;  // the result
+  int64_t offset = 0;   // the result: in the arena, or
+  int32_t output = -1;  // in this output's memory; if given, at its start (of all that go on in one another)
 };
-/// Gives every block an offset, a multiple of 64; returns the bytes needed. `blocks` ascend by `first`.
-int64_t place_blocks(std::vector<ArenaBlock>& blocks);
+/// Memory of an output, which nothing uses before entry `until`.
+struct LentMemory {
+  int64_t bytes = 0;
+  int32_t until = 0, output = 0;
+};
+/// Gives every block an offset, a multiple of 64; returns the bytes needed of the arena. `blocks` ascend by
+/// `first`. Large ones lie in `lent` memory where they fit and are done with it in time.
+int64_t place_blocks(std::vector<ArenaBlock>& blocks, const std::vector<LentMemory>& lent = {});
 
 /// More buffers or numbers than this in one kernel are an internal error; groups stay well below.
 inline constexpr int kMaxKernelBuffers = 256;

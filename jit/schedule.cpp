@@ -5,6 +5,7 @@
 
 #include <queue>
 #include <tuple>
+#include <utility>
 
 #include "tandem/core/error.h"
 
@@ -15,25 +16,38 @@ namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr int kMostCuts = 6;
 constexpr int64_t kWorthACut = 32;  // of the peak
+// A larger arena is not in caches anyway, and does with the memory of outputs that are still to come.
+constexpr int64_t kOutOfCaches = int64_t{32} << 20;
 
 class Scheduler {
  public:
-  Scheduler(const Prepared& p, const Grouping& grouping, Placement& placed)
-      : p_(p), g_(grouping), units_(placed.units), homes_(placed.homes) {}
+  Scheduler(const Prepared& p, const Grouping& grouping, Placement& placed, bool lend)
+      : p_(p), g_(grouping), lend_(lend), units_(placed.units), homes_(placed.homes) {}
 
   Schedule run() {
-    order_units();
-    find_blocks();
-    for (int cuts = 0; cuts < kMostCuts && cut_at_peak(); ++cuts) {
-      order_units();
-      find_blocks();
-    }
-    r_.arena_bytes = place_blocks(blocks_);
-    for (const ArenaBlock& b : blocks_) r_.offsets.push_back(b.offset);
+    arrange();
+    for (int cuts = 0; cuts < kMostCuts && cut_at_peak(); ++cuts) arrange();
+    lay_out();
     return std::move(r_);
   }
 
  private:
+  void arrange() {
+    order_units();
+    find_blocks();
+  }
+
+  void lay_out() {
+    std::vector<LentMemory> lent;
+    if (lend_) lent = outputs_before_use();
+    move_to_outputs(lent);
+    r_.blocks = blocks_;
+    r_.arena_bytes = place_blocks(r_.blocks);
+    if (!lend_ || r_.arena_bytes <= kOutOfCaches) return;
+    r_.blocks = blocks_;
+    r_.arena_bytes = place_blocks(r_.blocks, lent);
+  }
+
   const Group& group(int32_t i) const { return g_.groups[at(i)]; }
   bool is_kernel(const Unit& u) const { return u.group < 0 || group(u.group).is_kernel(); }
   const Unit& unit_at(int32_t e) const { return units_[at(r_.order[at(e)])]; }
@@ -86,6 +100,7 @@ class Scheduler {
     blocks_.clear();
     readers_.clear();
     taken_.clear();
+    moved_.clear();
     for (Home& h : homes_)
       if (h.base == Base::arena) h.block = -1;
     const auto reads = [&](int32_t v, int32_t e) {
@@ -153,7 +168,8 @@ class Scheduler {
   }
 
   /// A result takes the memory of an operand that dies in its kernel, if both are walked alike: kernels store
-  /// in their last pass, after all they read of an element.
+  /// in their last pass, after all they read of an element. Where the result is an output the operand lives
+  /// there from the start.
   void take_over(const Unit& u, int32_t e, const std::vector<int32_t>& beside) {
     if (!is_kernel(u)) return;
     const auto& slots = u.lowered.slots;
@@ -168,13 +184,15 @@ class Scheduler {
     const auto& strides = u.lowered.strides;
     for (size_t s = loads; s < slots.size(); ++s) {
       const Home& h = homes_[at(slots[s].value)];
-      if (slots[s].destination >= 0 || h.base != Base::arena || blocks_[at(h.block)].takes_over >= 0)
-        continue;
-      ArenaBlock& mine = blocks_[at(h.block)];
-      for (size_t l = 0; l < loads && mine.takes_over < 0; ++l) {
+      const bool in_arena = slots[s].destination < 0 && h.base == Base::arena;
+      const int32_t output = lend_ && slots[s].offset == 0 ? output_of(slots[s]) : -1;
+      if (in_arena ? blocks_[at(h.block)].takes_over >= 0 : output < 0) continue;
+      const int64_t wanted = in_arena ? blocks_[at(h.block)].bytes : bytes(slots[s].value);
+      int32_t taken = -1;  // of several the one that lived longest
+      for (size_t l = 0; l < loads; ++l) {
         const Home& dying = homes_[at(slots[l].value)];
         if (dying.base != Base::arena || blocks_[at(dying.block)].last != e ||
-            blocks_[at(dying.block)].bytes != mine.bytes)
+            blocks_[at(dying.block)].bytes != wanted)
           continue;
         bool good = dying.block != h.block && !taken_[at(dying.block)] &&
                     std::find(beside.begin(), beside.end(), slots[l].value) == beside.end();
@@ -185,11 +203,59 @@ class Scheduler {
         }
         const bool same_size =
             itemsize(p_.g.type(slots[l].value).dtype) == itemsize(p_.g.type(slots[s].value).dtype);
-        if (!good || !same_size) continue;
-        mine.takes_over = dying.block;
-        taken_[at(dying.block)] = 1;
+        if (good && same_size && (taken < 0 || dying.block < taken)) taken = dying.block;
       }
+      if (taken < 0) continue;
+      taken_[at(taken)] = 1;
+      if (in_arena)
+        blocks_[at(h.block)].takes_over = taken;
+      else
+        moved_.emplace_back(taken, output);
     }
+  }
+
+  int64_t bytes(int32_t v) const {
+    const TensorType& t = p_.g.type(v);
+    return checked_mul(numel(t.sizes), itemsize(t.dtype), "bytes of a value");
+  }
+
+  /// The output that a store goes to, -1 for none. Nothing else is ever stored there, and nobody reads it
+  /// before.
+  int32_t output_of(const Slot& s) const {
+    if (s.destination < 0) return -1;
+    const Destination& d = p_.destinations[at(s.value)][at(s.destination)];
+    return d.output ? d.index : -1;
+  }
+
+  /// Blocks whose memory goes on in an output, and those that they go on from, leave the arena.
+  void move_to_outputs(std::vector<LentMemory>& lent) {
+    for (const auto& [last, output] : moved_)
+      for (int32_t b = last; b >= 0; b = blocks_[at(b)].takes_over) {
+        blocks_[at(b)].output = output;
+        for (LentMemory& l : lent)
+          if (l.output == output) l.until = std::min(l.until, blocks_[at(b)].first);
+      }
+  }
+
+  /// The memory of outputs, until something is stored there.
+  std::vector<LentMemory> outputs_before_use() const {
+    std::vector<LentMemory> lent;
+    std::vector<char> seen(p_.g.outputs.size(), 0);
+    const auto stored = [&](int32_t output, int32_t v, int32_t e) {
+      if (!std::exchange(seen[at(output)], 1)) lent.push_back({bytes(v), e, output});
+    };
+    for (int32_t e = 0; e < size(); ++e)
+      for (const int32_t m : members(unit_at(e))) {
+        const Unit& u = units_[at(m)];
+        for_results(u, [&](int32_t v) {
+          const Home& h = homes_[at(whole(v))];
+          if (h.base == Base::output) stored(h.index, whole(v), e);
+        });
+        if (!is_kernel(u)) continue;
+        for (const Slot& s : u.lowered.slots)
+          if (const int32_t output = s.store ? output_of(s) : -1; output >= 0) stored(output, s.value, e);
+      }
+    return lent;
   }
 
   // --- Cuts ---
@@ -259,18 +325,20 @@ class Scheduler {
 
   const Prepared& p_;
   const Grouping& g_;
+  const bool lend_;
   std::vector<Unit>& units_;
   std::vector<Home>& homes_;
   std::vector<ArenaBlock> blocks_;
-  std::vector<int32_t> readers_;  // per block: its last but one reader, or maker
-  std::vector<char> taken_;       // per block: its memory goes on in another
+  std::vector<int32_t> readers_;                    // per block: its last but one reader, or maker
+  std::vector<char> taken_;                         // per block: its memory goes on in another
+  std::vector<std::pair<int32_t, int32_t>> moved_;  // blocks whose memory is that output
   Schedule r_;
 };
 
 }  // namespace
 
-Schedule schedule(const Prepared& p, const Grouping& grouping, Placement& placed) {
-  return Scheduler(p, grouping, placed).run();
+Schedule schedule(const Prepared& p, const Grouping& grouping, Placement& placed, bool lend) {
+  return Scheduler(p, grouping, placed, lend).run();
 }
 
 }  // namespace tandem::jit

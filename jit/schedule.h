@@ -9,14 +9,15 @@
 namespace tandem::jit {
 
 struct Schedule {
-  std::vector<int32_t> order;    // units
-  std::vector<int64_t> offsets;  // of arena blocks (Home::block)
+  std::vector<int32_t> order;      // units
+  std::vector<ArenaBlock> blocks;  // placed (Home::block)
   int64_t arena_bytes = 0;
 };
 
 /// Units in an order close to the program's, values of the arena in blocks by their lifetimes. Takes joined
-/// units apart again where what they keep waiting makes the peak.
-Schedule schedule(const Prepared& p, const Grouping& grouping, Placement& placed);
+/// units apart again where what they keep waiting makes the peak. `lend`: a value whose memory could go on in
+/// an output lies there from the start, and a large arena uses the memory of outputs until they are made.
+Schedule schedule(const Prepared& p, const Grouping& grouping, Placement& placed, bool lend);
 
 /// The units that run in the entry of `u`.
 inline std::vector<int32_t> members(const Unit& u) {

@@ -98,6 +98,17 @@ TEST_CASE("a product writes its result in another order", "[jit]") {
   CHECK(r.stats.entries == 2);
 }
 
+TEST_CASE("a product's result that is repeated is repeated by a copy", "[jit]") {
+  const Program p{{{DType::float32, {1, 4}}, {DType::float32, {4, 1}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    const Value one = e.reshape(e.matmul(in[0], in[1]), {1, 1});
+                    return Values{e.call(OpId::pad, {e.expand(one, {1, 3})}, {0, 0, 3})};
+                  },
+                  {}};
+  check_program(p);
+}
+
 TEST_CASE("products are parts of a joined tensor", "[jit]") {
   const Program p{{{DType::float32, {2, 3, 9, 8}}, {DType::float32, {2, 3, 8, 10}}},
                   {},

@@ -39,6 +39,49 @@ TEST_CASE("arena blocks that live at the same time do not overlap", "[jit]") {
   }
 }
 
+TEST_CASE("arena blocks that go on in one another share their memory", "[jit]") {
+  std::mt19937 random(6);
+  for (int round = 0; round < 50; ++round) {
+    std::vector<jit::ArenaBlock> blocks;
+    std::vector<char> taken(60, 0);
+    std::vector<size_t> chain;
+    for (int32_t first = 0; first < 60; ++first) {
+      jit::ArenaBlock b{static_cast<int64_t>(1 + random() % 5000), first,
+                        first + static_cast<int32_t>(random() % 9), -1, 0};
+      chain.push_back(blocks.size());
+      for (size_t k = 0; k < blocks.size() && b.takes_over < 0; ++k)
+        if (blocks[k].last == first && !taken[k]) {
+          b.takes_over = static_cast<int32_t>(k);
+          b.bytes = blocks[k].bytes;
+          chain.back() = chain[k];
+          taken[k] = 1;
+        }
+      blocks.push_back(b);
+    }
+    const int64_t bytes = jit::place_blocks(blocks);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      CHECK(blocks[i].offset + blocks[i].bytes <= bytes);
+      for (size_t k = 0; k < i; ++k) {
+        if (chain[i] == chain[k]) {
+          CHECK(blocks[i].offset == blocks[k].offset);
+          continue;
+        }
+        const bool together = blocks[i].first <= blocks[k].last && blocks[k].first <= blocks[i].last;
+        const bool apart = blocks[i].offset + blocks[i].bytes <= blocks[k].offset ||
+                           blocks[k].offset + blocks[k].bytes <= blocks[i].offset;
+        CHECK((!together || apart));
+      }
+    }
+  }
+}
+
+TEST_CASE("a small early block does not part what a large one needs", "[jit]") {
+  const int64_t large = int64_t{1} << 20;
+  std::vector<jit::ArenaBlock> blocks = {
+      {large, 0, 1, -1, 0}, {64, 1, 3, -1, 0}, {large + 64, 2, 3, -1, 0}, {64, 4, 4, -1, 0}};
+  CHECK(jit::place_blocks(blocks) == large + 128);
+}
+
 TEST_CASE("the order of groups follows merges and closes old groups", "[jit]") {
   jit::GroupOrder order;
   const int a = order.add(), b = order.add(), c = order.add(), d = order.add();
@@ -126,6 +169,100 @@ TEST_CASE("masks of values that are kept anyway are made where they are needed",
                   {}};
   constexpr int64_t kValue = kSide * kSide * 4;
   CHECK(check_program(p, 1e-4, false).stats.arena_bytes <= (kLayers + 6) * kValue);
+}
+
+TEST_CASE("blocks in the memory of outputs leave it in time", "[jit]") {
+  std::mt19937 random(7);
+  size_t lent_to = 0;
+  for (int round = 0; round < 50; ++round) {
+    const auto large = [&] { return static_cast<int64_t>(40'000 + random() % 400'000); };
+    std::vector<jit::LentMemory> lent;
+    for (int32_t k = 0; k < 6; ++k) lent.push_back({large(), static_cast<int32_t>(random() % 60), k});
+    std::vector<jit::ArenaBlock> blocks;
+    for (int32_t first = 0; first < 60; ++first)
+      blocks.push_back({large(), first, first + static_cast<int32_t>(random() % 30), -1, 0});
+    blocks[20].output = 3;  // given
+    lent[3].until = std::min(lent[3].until, 20);
+    const int64_t bytes = jit::place_blocks(blocks, lent);
+    CHECK(blocks[20].output == 3);
+    CHECK(blocks[20].offset == 0);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (i == 20) continue;
+      const int32_t output = blocks[i].output;
+      lent_to += output >= 0;
+      if (output >= 0) CHECK(blocks[i].last < lent[static_cast<size_t>(output)].until);
+      CHECK(blocks[i].offset % 64 == 0);
+      CHECK(blocks[i].offset + blocks[i].bytes <=
+            (output >= 0 ? lent[static_cast<size_t>(output)].bytes : bytes));
+      for (size_t k = 0; k < i; ++k) {
+        const bool together = blocks[i].first <= blocks[k].last && blocks[k].first <= blocks[i].last;
+        const bool apart = blocks[i].offset + blocks[i].bytes <= blocks[k].offset ||
+                           blocks[k].offset + blocks[k].bytes <= blocks[i].offset;
+        CHECK((!together || apart || output != blocks[k].output));
+      }
+    }
+  }
+  CHECK(lent_to > 100);
+}
+
+TEST_CASE("a large arena does with the memory of outputs", "[jit]") {
+  // Three values of 12 MiB die before two outputs as large are made.
+  const int64_t rows = 1536, columns = 2048, one = rows * columns * 4;
+  const Program p{{{DType::float32, {rows, 4}}, {DType::float32, {4, columns}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    const Value a = e.matmul(in[0], in[1]), more = e.exp(in[0]);
+                    const Value b = e.matmul(more, in[1]), c = e.matmul(e.tanh(in[0]), in[1]);
+                    const Value ab = e.mul(a, b);
+                    const Value y = e.mul(in[1], e.sum(e.mul(ab, c), {0}, true));
+                    const Value first = e.matmul(in[0], y);
+                    return Values{first, e.matmul(more, y)};
+                  },
+                  {}};
+  const int64_t arena = check_program(p, 1e-3).stats.arena_bytes;
+  CHECK(arena >= one);
+  CHECK(arena < one + (int64_t{1} << 20));
+}
+
+TEST_CASE("what ends in an output is made there", "[jit]") {
+  const auto arena_of = [](auto body) {
+    const Program p{
+        {{DType::float32, {64, 64}, -0.2, 0.2}, {DType::float32, {64, 64}, -0.2, 0.2}}, {}, body, {}};
+    return check_program(p).stats.arena_bytes;
+  };
+  constexpr int64_t kOne = 64 * 64 * 4;
+  // Of two products that are added one lies in the output from the start: the one that waits.
+  CHECK(arena_of([](Emitter& e, const Values& in, const Values&) {
+          const Value first = e.matmul(in[0], in[1]);
+          const Value second = e.matmul(e.relu(first), in[1]);
+          return Values{e.add(e.tanh(first), second)};
+        }) == 2 * kOne);
+  CHECK(arena_of([](Emitter& e, const Values& in, const Values&) {
+          const Value a = e.matmul(in[0], in[1]);
+          return Values{e.add(a, in[0])};
+        }) == 0);
+  // So does what the one that dies had taken over.
+  CHECK(arena_of([](Emitter& e, const Values& in, const Values&) {
+          const Value a = e.relu(e.matmul(in[0], in[0]));
+          const Value b = e.call(ops::OpId::softmax, {e.matmul(a, in[0])}, {1});
+          const Value columns = e.sum(e.matmul(b, in[0]), {0}, true);
+          return Values{e.add(columns, b)};
+        }) == kOne + 64 * 4);
+  // Not what a product reads whose tail makes the output: other rows are still read.
+  CHECK(arena_of([](Emitter& e, const Values& in, const Values&) {
+          const Value b = e.call(ops::OpId::softmax, {in[0]}, {1});
+          return Values{e.add(e.matmul(b, in[0]), b)};
+        }) == kOne);
+  // Not what is read in another order, nor what lives on.
+  CHECK(arena_of([](Emitter& e, const Values& in, const Values&) {
+          const Value a = e.matmul(in[0], in[1]);
+          return Values{e.add(e.permute(a, {1, 0}), in[0])};
+        }) == kOne);
+  CHECK(arena_of([](Emitter& e, const Values& in, const Values&) {
+          const Value a = e.matmul(in[0], in[1]);
+          const Value y = e.add(a, in[0]);
+          return Values{y, e.matmul(a, y)};
+        }) == kOne);
 }
 
 TEST_CASE("for measuring, compiled executables may be made to run no entry", "[jit]") {

@@ -251,7 +251,7 @@ class Generator : RandomValues {
       case OpKind::convolution:
         return convolution(*c.op, c.in, c.words) && accepted(c);
       case OpKind::composite:
-        composite(c);
+        if (!composite(c)) return false;
         break;
       case OpKind::kernel:
         return false;
@@ -372,10 +372,11 @@ class Generator : RandomValues {
     if (c.op->n_in == 3) c.in.push_back(one_in(2) ? input(t, {n}) : Value{});
   }
 
-  void composite(Call& c) {
+  bool composite(Call& c) {
     constexpr uint64_t kPerChannel = 6;
     const uint64_t family = one_in(5) ? kPerChannel : below(4);  // operands of an op tend to be of one sort
     Value x = pick();
+    if (is_layer(c.op->id)) return layer(*c.op, x, c.in);
     if (c.op->id == OpId::one_hot) {
       const Dims index = labels(type(x).sizes);
       x = input(DType::int64, index, 0, kClasses);
@@ -420,6 +421,11 @@ class Generator : RandomValues {
           break;
       }
     }
+    // No index is good along an axis without elements.
+    return std::find(s.begin(), s.end(), 0) == s.end() ||
+           std::none_of(c.in.begin() + 1, c.in.end(), [&](Value v) {
+             return v && !type(v).number && is_integral(type(v).dtype) && numel(type(v).sizes) > 0;
+           });
   }
 
   void attributes(Call& c) {
@@ -435,27 +441,14 @@ class Generator : RandomValues {
           c.in.push_back(number(true));
           break;
         case ops::AttrType::boolean:
-          c.words.push_back(static_cast<int64_t>(below(2)));
-          if (k == c.op->library) c.words.back() = 0;  // a mark that executables set
+          c.words.push_back(k == c.op->library ? 0
+                                               : static_cast<int64_t>(below(2)));  // a mark of executables
           break;
         case ops::AttrType::dtype:
           c.words.push_back(static_cast<int64_t>(one_in(3) ? any_type() : floating_type()));
           break;
         case ops::AttrType::integer:
-          if (name == "axis")
-            c.words.push_back(rank == 0 ? 0 : between(-rank, rank - 1));
-          else if (name == "start" || name == "index")
-            c.words.push_back(between(-3, 3));
-          else if (name == "end")
-            c.words.push_back(one_in(3) ? between(-3, 6) : 1 << 20);
-          else if (name == "step")
-            c.words.push_back(between(1, 3));
-          else if (name == "classes")
-            c.words.push_back(kClasses);
-          else if (name == "axis2")
-            c.words.push_back(between(-1, 1));
-          else
-            c.words.push_back(between(0, 2));
+          c.words.push_back(integer(name, rank));
           break;
         case ops::AttrType::list:
           list(c, name, s);

@@ -244,6 +244,35 @@ Dims RandomValues::reshaped(const Dims& s) {
   return l;
 }
 
+int64_t RandomValues::integer(const std::string& name, int rank) {
+  if (name == "axis") return rank == 0 ? 0 : between(-rank, rank - 1);
+  if (name == "start" || name == "index") return between(-3, 3);
+  if (name == "end") return one_in(3) ? between(-3, 6) : 1 << 20;
+  if (name == "step") return between(1, 3);
+  if (name == "classes") return kClasses;
+  return name == "axis2" ? between(-1, 1) : between(0, 2);
+}
+
+bool RandomValues::layer(const ops::OpDef& op, Value x, std::vector<Value>& in) {
+  const Dims s = type(x).sizes;
+  const bool gates = op.id == ops::OpId::lstm_gates;
+  if (s.rank() < (gates ? 1 : 2) || numel(s) == 0 || !is_floating(type(x).dtype)) return false;
+  if (gates) {
+    Dims four = s;
+    four[s.rank() - 1] *= 4;
+    in = {like(x, four, 1), like(x, four, 1), x};
+    return true;
+  }
+  Dims rows = s;
+  rows.erase(s.rank() - 1);
+  in = {x};
+  for (int i = 1; i < 7; ++i) {
+    const bool stats = i == 4 || i == 6;
+    in.push_back(i == 6 && one_in(2) ? Value{} : like(x, stats ? rows : s, 1));
+  }
+  return true;
+}
+
 bool RandomValues::convolution(const ops::OpDef& op, std::vector<ops::Value>& in,
                                std::vector<int64_t>& words) {
   ops::Value x = pick();

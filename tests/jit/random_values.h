@@ -48,11 +48,19 @@ class RandomValues {
   /// Sizes of labels for a tensor of sizes `s`; none where there is nothing to look up.
   Dims labels(const Dims& s);
   ops::Value number(bool integral = false);
+  /// An attribute of this name, of an op on a tensor of `rank` axes.
+  int64_t integer(const std::string& name, int rank);
   ops::Value run_time(double v);
   ops::Value run_time_int(int64_t v);
   /// Operands and words for a convolution of a value whose elements are arranged as (N, C, positions) or (N,
   /// C, rows, columns); false if it has too many or the window does not fit.
   bool convolution(const ops::OpDef& op, std::vector<ops::Value>& in, std::vector<int64_t>& words);
+  /// Ops whose operands' sizes all follow from one of them; `layer` gives these for that one, `x`, or false
+  /// if it is no state of an LSTM, or no queries.
+  static bool is_layer(ops::OpId op) {
+    return op == ops::OpId::lstm_gates || op == ops::OpId::attention_backward;
+  }
+  bool layer(const ops::OpDef& op, ops::Value x, std::vector<ops::Value>& in);
   double some_double() { return static_cast<double>(between(-40, 40)) / 16; }  // exact in every floating type
 
   /// Chooses outputs, and inputs that are overwritten.
