@@ -29,7 +29,6 @@ constexpr OpKind kKinds[] = {OpKind::pointwise, OpKind::pointwise, OpKind::point
                              OpKind::random,    OpKind::fill,      OpKind::contraction, OpKind::convolution,
                              OpKind::composite, OpKind::composite, OpKind::composite};
 
-constexpr int64_t kClasses = 5;
 
 class Generator : RandomValues {
  public:

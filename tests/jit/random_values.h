@@ -8,6 +8,8 @@
 
 namespace tandem::test {
 
+inline constexpr int64_t kClasses = 5;  // of labels
+
 class RandomValues {
  protected:
   explicit RandomValues(uint64_t seed) : random_(seed), emitter_(r_.graph, false) { r_.seed = seed; }
