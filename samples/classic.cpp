@@ -1,5 +1,6 @@
 // Trains a model of the literature on synthetic data of the real shapes and says how fast: throughput, loss,
-// memory.
+// memory. With --out each step's loss is logged, which waits for it, and the last state saved; --resume goes
+// on.
 #include <sys/resource.h>
 #include <tandem/tandem.h>
 
@@ -12,6 +13,7 @@
 #include "samples/cli.h"
 #include "samples/models/training.h"
 #include "samples/models/workloads.h"
+#include "samples/run_folder.h"
 
 namespace td = tandem;
 
@@ -36,27 +38,36 @@ struct Result {
   int64_t parameters = 0;
 };
 
-/// With a profile if a file for it is named.
-Result measure(samples::Training& training, td::Device device, long warmup, long steps,
-               const std::string& profile) {
+struct Plan {
+  td::Device device;
+  long done, warmup, steps;  // steps of earlier runs, then of this one
+  std::string profile;       // the file for one, if named
+};
+
+Result measure(samples::Training& training, const Plan& plan, samples::RunFolder& folder) {
   Result r;
   r.parameters = training.workload().model->num_parameters();
+  samples::Progress progress("classic", 1, plan.warmup + plan.steps);
   td::Tensor loss;
-  for (long i = 0; i < warmup; ++i) {
-    loss = training.step();
-    if (i == 0) r.first_loss = loss.item<double>();
-  }
-  td::reset_peak_memory(device);
+  long step = plan.done;
+  const auto train = [&](long steps) {
+    for (long i = 0; i < steps; ++i) {
+      loss = training.step();
+      if (step++ == plan.done) r.first_loss = loss.item<double>();
+      if (folder.active()) folder.log(step, {{"loss", loss.item<double>()}});
+      progress.step();
+    }
+  };
+  train(plan.warmup);
+  td::reset_peak_memory(plan.device);
   std::optional<td::Profile> timed;
-  if (!profile.empty()) timed.emplace(profile);
-  const auto start = now_on(device);
-  for (long i = 0; i < steps; ++i) {
-    loss = training.step();
-    if (warmup == 0 && i == 0) r.first_loss = loss.item<double>();
-  }
-  r.seconds = std::chrono::duration<double>(now_on(device) - start).count();
+  if (!plan.profile.empty()) timed.emplace(plan.profile);
+  const auto start = now_on(plan.device);
+  train(plan.steps);
+  r.seconds = std::chrono::duration<double>(now_on(plan.device) - start).count();
   r.last_loss = loss.item<double>();
-  r.memory = td::device_memory(device);
+  r.memory = td::device_memory(plan.device);
+  progress.epoch("loss " + samples::RunFolder::digits(r.last_loss));
   return r;
 }
 
@@ -87,6 +98,7 @@ int run(int argc, char** argv) {
   const long seed = options.integer("seed", 1, "of weights, data and dropout");
   const std::string profile = options.text("profile", "", "also time the ops of these steps: a Chrome trace");
   const bool json = options.flag("json", "print one line of JSON");
+  samples::RunFolder folder(options);
   options.done();
   if (batch < 0 || steps < 1 || warmup < 0)
     options.stop("--batch and --warmup must not be negative, and --steps at least 1");
@@ -99,7 +111,17 @@ int run(int argc, char** argv) {
   td::manual_seed(static_cast<uint64_t>(seed));
   const long size = batch > 0 ? batch : recipe.batch;
   samples::Training training(recipe.make({.scale = scale, .batch = size}), run_mode, precision);
-  const Result r = measure(training, device, warmup, steps, profile);
+  const td::Checkpoint parts{.module = training.workload().model.get(),
+                             .optimizer = training.workload().optimizer.get(),
+                             .generators = {{"default", &td::default_generator()}}};
+  const long done = folder.start({{"model", recipe.name},
+                                  {"dtype", dtype},
+                                  {"scale", samples::RunFolder::digits(scale)},
+                                  {"batch", std::to_string(size)},
+                                  {"seed", std::to_string(seed)}},
+                                 parts);
+  const Result r = measure(training, {device, done, warmup, steps, profile}, folder);
+  folder.save(done + warmup + steps, parts);
   const double per_second = training.workload().units * static_cast<double>(steps) / r.seconds;
   const double milliseconds = 1e3 * r.seconds / static_cast<double>(steps);
   if (json) {

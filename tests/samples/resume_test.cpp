@@ -1,4 +1,4 @@
-// mnist_cnn and char_lm, killed in the middle, go on with the numbers of a run that was not.
+// mnist_cnn and char_lm, killed in the middle, and classic, ended, go on with the numbers of a run that was not.
 #include <random>
 
 #include "tests/samples/program.h"
@@ -55,4 +55,32 @@ TEST_CASE("char_lm goes on after a kill", "[samples]") {
   compare({TANDEM_SAMPLES "/char_lm", "--mode", "eager", "--layers", "1", "--width", "32", "--heads", "2",
            "--context", "16", "--steps", "100", "--evaluations", "10", "--dropout", "0.1", "--write", "0"},
           4, {"loss", "validation", "lr"});
+}
+
+TEST_CASE("classic goes on from the end of an earlier run", "[samples]") {
+  ScratchFolder whole, parted;
+  const auto train = [](const ScratchFolder& folder, const std::string& steps, const std::string& more) {
+    std::vector<std::string> program = {TANDEM_SAMPLES "/classic",
+                                        "--model",
+                                        "mobilenet_v2",
+                                        "--scale",
+                                        "0.0625",
+                                        "--batch",
+                                        "2",
+                                        "--warmup",
+                                        "0",
+                                        "--steps",
+                                        steps,
+                                        "--mode",
+                                        "eager",
+                                        "--out",
+                                        folder.path()};
+    if (!more.empty()) program.push_back(more);
+    return run(program);
+  };
+  train(whole, "6", "");
+  train(parted, "3", "");
+  CHECK(train(parted, "3", "--resume").find("goes on after step 3") != std::string::npos);
+  CHECK(numbers(parted / "metrics.jsonl", "loss") == numbers(whole / "metrics.jsonl", "loss"));
+  CHECK(numbers(parted / "metrics.jsonl", "loss").size() == 6);
 }
