@@ -1,5 +1,4 @@
-// Pooling: words of the ops in ops/pooling.def. The largest elements are looked up at the positions that
-// max_pool_positions finds, so that gradients of any order are those of gather.
+// Pooling: words of the ops in ops/pooling.def.
 #include "tandem/eager/pooling.h"
 
 #include <cmath>
@@ -45,14 +44,11 @@ Dims adaptive_windows(const Tensor& x, int rank, const char* op, const Dims& out
   return sizes;
 }
 
-ValuesIndices max_pool(const Tensor& x, int rank, bool ceil, bool adaptive, const Dims& list,
+/// The largest elements, and where they are: in the plane if `positions`, else as only their gradient takes
+/// it.
+ValuesIndices max_pool(const Tensor& x, bool ceil, bool adaptive, bool positions, const Dims& list,
                        Location where) {
-  const Tensor at =
-      CallBuilder(OpId::max_pool_positions, where).in(x).word(ceil).word(adaptive).list(list).run();
-  const Tensor plane = rank == 1 ? x : x.flatten(-rank, -1, where);
-  const Tensor places = rank == 1 ? at : at.flatten(-rank, -1, where);
-  const Tensor values = plane.gather(-1, places, where);
-  return {rank == 1 ? values : values.view(at.sizes(), where), at};
+  return CallBuilder(OpId::max_pool, where).in(x).word(ceil).word(adaptive).word(positions).list(list).run2();
 }
 
 Tensor avg_pool(const Tensor& x, bool ceil, bool adaptive, bool count_include_pad, int64_t divisor,
@@ -112,33 +108,29 @@ VolumeWindows volume_windows(const char* op, const Dims& kernel, const Dims& str
 
 /// Max pooling over three axes: the largest of each plane's windows, then the largest of those. That is the
 /// first of equal ones in row-major order, and of several NaN the last, as within a plane.
-ValuesIndices max_pool_volume(const Tensor& given, const char* op, bool ceil, bool adaptive,
+ValuesIndices max_pool_volume(const Tensor& given, const char* op, bool ceil, bool adaptive, bool positions,
                               const VolumeWindows& w, Location where) {
   const Tensor x = volumes(given, op, where);
   const int64_t batch = x.size(0), channels = x.size(1), depth = x.size(2), plane = x.size(3) * x.size(4);
-  Tensor at;
-  {
-    const NoGrad no_grad;  // positions have none
-    const ValuesIndices flat = max_pool(x.reshape({batch * channels, depth, x.size(3), x.size(4)}, where), 2,
-                                        ceil, adaptive, w.plane, where);
-    const Dims rows = {batch * channels, depth, flat.values.size(2) * flat.values.size(3)};
-    Dims across = w.across;
-    if (adaptive) across = {across[0], rows[2]};
-    const Tensor tops = flat.values.reshape(rows, where);
-    const Tensor best =
-        CallBuilder(OpId::max_pool_positions, where).in(tops).word(ceil).word(adaptive).list(across).run();
-    const Tensor start =
-        arange(0, static_cast<double>(depth), 1, {.dtype = int64, .device = x.device()}, where);
-    const Tensor above = mul(Operand(start.reshape({depth, 1}, where), where), Operand(plane, where));
-    const Tensor whole = add(Operand(flat.indices.reshape(rows, where), where), Operand(above, where));
-    at = whole.flatten(-2, -1, where)
-             .gather(-1, best.flatten(-2, -1, where), where)
-             .reshape({batch, channels, best.size(1), flat.values.size(2), flat.values.size(3)}, where);
-  }
-  const Tensor values =
-      x.flatten(-3, -1, where).gather(-1, at.flatten(-3, -1, where), where).reshape(at.sizes(), where);
-  if (given.dim() == 5) return {values, at};
-  return {values.squeeze(0, where), at.squeeze(0, where)};
+  const ValuesIndices flat = max_pool(x.reshape({batch * channels, depth, x.size(3), x.size(4)}, where), ceil,
+                                      adaptive, positions, w.plane, where);
+  const int64_t high = flat.values.size(2), wide = flat.values.size(3);
+  const Dims rows = {batch * channels, depth, high * wide};
+  Dims across = w.across;
+  if (adaptive) across = {across[0], rows[2]};
+  const ValuesIndices best =
+      max_pool(flat.values.reshape(rows, where), ceil, adaptive, positions, across, where);
+  Dims sizes = given.sizes();
+  const int rank = sizes.rank();
+  sizes[rank - 3] = best.values.size(1), sizes[rank - 2] = high, sizes[rank - 1] = wide;
+  const Tensor values = best.values.reshape(sizes, where);
+  if (!positions) return {values, {}};
+  const Tensor start =
+      arange(0, static_cast<double>(depth), 1, {.dtype = int64, .device = x.device()}, where);
+  const Tensor above = mul(Operand(start.reshape({depth, 1}, where), where), Operand(plane, where));
+  const Tensor whole = add(Operand(flat.indices.reshape(rows, where), where), Operand(above, where));
+  const Tensor found = whole.flatten(-2, -1, where).gather(-1, best.indices.flatten(-2, -1, where), where);
+  return {values, found.reshape(sizes, where)};
 }
 
 Tensor avg_pool_volume(const Tensor& given, const char* op, bool ceil, bool adaptive, bool count_include_pad,
@@ -218,12 +210,14 @@ Tensor lp_pool(const Tensor& means, double norm_type, const Dims& kernel_size, i
 ValuesIndices max_pool3d_with_indices(const Tensor& x, const Dims& kernel_size, const Dims& stride,
                                       const Dims& padding, const Dims& dilation, bool ceil_mode,
                                       Location where) {
-  return max_pool_volume(x, "max_pool3d", ceil_mode, false,
+  return max_pool_volume(x, "max_pool3d", ceil_mode, false, true,
                          volume_windows("max_pool3d", kernel_size, stride, padding, dilation, where), where);
 }
 Tensor max_pool3d(const Tensor& x, const Dims& kernel_size, const Dims& stride, const Dims& padding,
                   const Dims& dilation, bool ceil_mode, Location where) {
-  return max_pool3d_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode, where).values;
+  return max_pool_volume(x, "max_pool3d", ceil_mode, false, false,
+                         volume_windows("max_pool3d", kernel_size, stride, padding, dilation, where), where)
+      .values;
 }
 Tensor avg_pool3d(const Tensor& x, const Dims& kernel_size, const Dims& stride, const Dims& padding,
                   bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override,
@@ -239,10 +233,11 @@ Tensor adaptive_avg_pool3d(const Tensor& x, const Dims& output_size, Location wh
 }
 ValuesIndices adaptive_max_pool3d_with_indices(const Tensor& x, const Dims& output_size, Location where) {
   const VolumeWindows w = adaptive_volume(x, "adaptive_max_pool3d", output_size, where);
-  return max_pool_volume(x, "adaptive_max_pool3d", false, true, w, where);
+  return max_pool_volume(x, "adaptive_max_pool3d", false, true, true, w, where);
 }
 Tensor adaptive_max_pool3d(const Tensor& x, const Dims& output_size, Location where) {
-  return adaptive_max_pool3d_with_indices(x, output_size, where).values;
+  const VolumeWindows w = adaptive_volume(x, "adaptive_max_pool3d", output_size, where);
+  return max_pool_volume(x, "adaptive_max_pool3d", false, true, false, w, where).values;
 }
 
 #define TANDEM_MAX_UNPOOL(name, rank)                                                              \
@@ -271,22 +266,26 @@ Tensor lp_pool2d(const Tensor& x, double norm_type, const Dims& kernel_size, con
 ValuesIndices max_pool1d_with_indices(const Tensor& x, const Dims& kernel_size, const Dims& stride,
                                       const Dims& padding, const Dims& dilation, bool ceil_mode,
                                       Location where) {
-  return max_pool(x, 1, ceil_mode, false,
+  return max_pool(x, ceil_mode, false, true,
                   windows(1, "max_pool1d", kernel_size, stride, padding, dilation, where), where);
 }
 ValuesIndices max_pool2d_with_indices(const Tensor& x, const Dims& kernel_size, const Dims& stride,
                                       const Dims& padding, const Dims& dilation, bool ceil_mode,
                                       Location where) {
-  return max_pool(x, 2, ceil_mode, false,
+  return max_pool(x, ceil_mode, false, true,
                   windows(2, "max_pool2d", kernel_size, stride, padding, dilation, where), where);
 }
 Tensor max_pool1d(const Tensor& x, const Dims& kernel_size, const Dims& stride, const Dims& padding,
                   const Dims& dilation, bool ceil_mode, Location where) {
-  return max_pool1d_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode, where).values;
+  return max_pool(x, ceil_mode, false, false,
+                  windows(1, "max_pool1d", kernel_size, stride, padding, dilation, where), where)
+      .values;
 }
 Tensor max_pool2d(const Tensor& x, const Dims& kernel_size, const Dims& stride, const Dims& padding,
                   const Dims& dilation, bool ceil_mode, Location where) {
-  return max_pool2d_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode, where).values;
+  return max_pool(x, ceil_mode, false, false,
+                  windows(2, "max_pool2d", kernel_size, stride, padding, dilation, where), where)
+      .values;
 }
 
 Tensor avg_pool1d(const Tensor& x, const Dims& kernel_size, const Dims& stride, const Dims& padding,
@@ -310,18 +309,22 @@ Tensor adaptive_avg_pool2d(const Tensor& x, const Dims& output_size, Location wh
   return adaptive_avg_pool(x, 2, "adaptive_avg_pool2d", output_size, where);
 }
 ValuesIndices adaptive_max_pool1d_with_indices(const Tensor& x, const Dims& output_size, Location where) {
-  return max_pool(x, 1, false, true, adaptive_windows(x, 1, "adaptive_max_pool1d", output_size, where),
+  return max_pool(x, false, true, true, adaptive_windows(x, 1, "adaptive_max_pool1d", output_size, where),
                   where);
 }
 ValuesIndices adaptive_max_pool2d_with_indices(const Tensor& x, const Dims& output_size, Location where) {
-  return max_pool(x, 2, false, true, adaptive_windows(x, 2, "adaptive_max_pool2d", output_size, where),
+  return max_pool(x, false, true, true, adaptive_windows(x, 2, "adaptive_max_pool2d", output_size, where),
                   where);
 }
 Tensor adaptive_max_pool1d(const Tensor& x, const Dims& output_size, Location where) {
-  return adaptive_max_pool1d_with_indices(x, output_size, where).values;
+  return max_pool(x, false, true, false, adaptive_windows(x, 1, "adaptive_max_pool1d", output_size, where),
+                  where)
+      .values;
 }
 Tensor adaptive_max_pool2d(const Tensor& x, const Dims& output_size, Location where) {
-  return adaptive_max_pool2d_with_indices(x, output_size, where).values;
+  return max_pool(x, false, true, false, adaptive_windows(x, 2, "adaptive_max_pool2d", output_size, where),
+                  where)
+      .values;
 }
 
 Tensor interpolate(const Tensor& x, const InterpolateOptions& o, Location where) {

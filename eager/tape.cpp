@@ -178,9 +178,13 @@ Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
     if (!t) continue;
     Node::Out& out = n.out[static_cast<size_t>(j)];
     set_type(out.type, t);
-    if (!is_floating(t->dtype)) continue;
+    const bool saved = ((saves.out >> j) & 1) != 0;
+    if (!is_floating(t->dtype)) {  // has no history, and may be what a gradient reads
+      if (saved) out.saved = {kept(t), version_of(t)};
+      continue;
+    }
     t->grad_fn = ref;
-    if ((saves.out >> j) & 1) out.saved = {kept(t), version_of(t)};
+    if (saved) out.saved = {kept(t), version_of(t)};
     t->output_index = j;
     t->set(core::kRequiresGrad, true);
     if (call.in_place) spread_history(t, call.where);

@@ -28,7 +28,6 @@ struct OnnxNumber {
 struct OnnxValues {
   std::vector<OnnxValue> tensors;                   // by value id; none: a number
   std::unordered_map<int32_t, OnnxNumber> numbers;  // by value id
-  std::unordered_map<int32_t, OnnxValue> pooled;    // by positions of maxima: the maxima
 };
 
 struct OnnxCall {

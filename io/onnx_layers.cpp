@@ -207,6 +207,63 @@ std::vector<std::vector<int64_t>> positions(const ops::Windows& w) {
   return all;
 }
 
+/// x with each plane as one axis.
+OnnxValue flat_planes(OnnxCall& c, const Pooling& p, OnnxValue x, int64_t plane) {
+  Dims sizes = c.m.type(x).sizes;
+  sizes.resize(sizes.rank() - p.windows.rank);
+  sizes.push_back(plane);
+  return c.reshape(x, sizes);
+}
+
+/// A constant of each window, of the spatial sizes that a pooling gives: get(o).
+template <class Get>
+OnnxValue of_windows(OnnxCall& c, const Pooling& p, Get get) {
+  std::vector<double> values;
+  for (int64_t o = 0; o < p.windows.out_plane(); ++o) values.push_back(static_cast<double>(get(o)));
+  Dims sizes;
+  for (const ops::WindowAxis& a : p.axes) sizes.push_back(a.out);
+  return c.m.constant({DType::int64, sizes}, values);
+}
+
+/// How max_pool counts places in a window: from these rows and columns, so far apart.
+struct Places {
+  Places(OnnxCall& c, const Pooling& p)
+      : row(of_windows(c, p, [&](int64_t o) { return p.windows.axis[0].positions(o / columns(p)).first; })),
+        column(
+            of_windows(c, p, [&](int64_t o) { return p.windows.axis[1].positions(o % columns(p)).first; })),
+        down(number(c, p.windows.axis[0].dilation)),
+        right(number(c, p.windows.axis[1].dilation)),
+        width(number(c, p.windows.axis[1].widest())),
+        in(number(c, std::max<int64_t>(1, p.windows.axis[1].in))) {}
+  static int64_t columns(const Pooling& p) { return p.windows.axis[1].out; }
+  static OnnxValue number(OnnxCall& c, int64_t n) { return c.m.scalar(DType::int64, n); }
+
+  OnnxValue row, column, down, right, width, in;
+};
+
+/// Positions in the plane, as the second result of max_pool has them.
+OnnxValue places(OnnxCall& c, const Pooling& p, OnnxValue at) {
+  if (c.out_type(1).dtype != DType::uint8) return at;
+  const Places k(c, p);
+  const OnnxValue row = c.pointwise("Div", {at, k.in}), column = c.pointwise("Mod", {at, k.in});
+  const OnnxValue below = c.pointwise("Sub", {row, k.row}), behind = c.pointwise("Sub", {column, k.column});
+  const OnnxValue y = c.pointwise("Div", {below, k.down}), x = c.pointwise("Div", {behind, k.right});
+  const OnnxValue before = c.pointwise("Mul", {y, k.width});
+  return c.pointwise("Add", {before, x});
+}
+
+/// The reverse: positions in the plane of operand 1.
+OnnxValue plane_positions(OnnxCall& c, const Pooling& p) {
+  const OnnxValue at = c.in(1, DType::int64);
+  if (c.type(1).dtype != DType::uint8) return at;
+  const Places k(c, p);
+  const OnnxValue y = c.pointwise("Div", {at, k.width}), x = c.pointwise("Mod", {at, k.width});
+  const OnnxValue below = c.pointwise("Mul", {y, k.down}), behind = c.pointwise("Mul", {x, k.right});
+  const OnnxValue row = c.pointwise("Add", {below, k.row}), column = c.pointwise("Add", {behind, k.column});
+  const OnnxValue before = c.pointwise("Mul", {row, k.in});
+  return c.pointwise("Add", {before, column});
+}
+
 /// Any windows: gathered, so that each is a row, of which ArgMax finds the first largest element.
 void gathered_maxima(OnnxCall& c, const Pooling& p, OnnxValue x) {
   const std::vector<std::vector<int64_t>> windows = positions(p.windows);
@@ -234,13 +291,16 @@ void gathered_maxima(OnnxCall& c, const Pooling& p, OnnxValue x) {
       c.m.node("ArgMax", {seen}, {DType::int64, found}, {{"axis", axis + 1}, {"keepdims", int64_t{0}}});
   const OnnxValue at = c.pointwise("Add", {which, c.m.constant({DType::int64, {n}}, first)});
   const OnnxValue y = c.m.node("Gather", {table, at}, {DType::int64, found}, {{"axis", int64_t{0}}});
-  c.set(c.reshape(y, c.out_type().sizes));
+  const OnnxValue best =
+      c.m.node("GatherElements", {c.reshape(x, rows), y}, {c.m.type(x).dtype, found}, {{"axis", axis}});
+  c.set(c.reshape(best, c.out_type().sizes));
+  c.set(places(c, p, c.reshape(y, c.out_type(1).sizes)), 1);
 }
 
 }  // namespace
 
 // MaxPool counts positions over the whole of x; here they are those of a plane.
-void onnx_row::max_pool_positions(OnnxCall& c) {
+void onnx_row::max_pool(OnnxCall& c) {
   const DType own = c.type(0).dtype;
   const Pooling p(c);
   const DType t = is_floating(own) ? layer_type(own) : onnx_carrier(own);
@@ -251,10 +311,34 @@ void onnx_row::max_pool_positions(OnnxCall& c) {
   c.m.nodes(
       "MaxPool", {x}, {{t, sizes}, {DType::int64, sizes}}, out,
       {{"kernel_shape", p.kernel}, {"strides", p.stride}, {"pads", p.pads()}, {"dilations", p.dilation}}, 1);
-  c.values.pooled[c.n.out[0]] = c.cast(c.reshape(out[0], c.out_type().sizes), own);
-  const OnnxValue at =
-      c.pointwise("Mod", {out[1], c.m.scalar(DType::int64, std::max<int64_t>(1, p.windows.in_plane()))});
-  c.set(c.reshape(at, c.out_type().sizes));
+  c.set(c.reshape(out[0], c.out_type().sizes));
+  const OnnxValue plane = c.m.scalar(DType::int64, std::max<int64_t>(1, p.windows.in_plane()));
+  const OnnxValue at = c.pointwise("Mod", {out[1], plane});
+  c.set(places(c, p, c.reshape(at, c.out_type(1).sizes)), 1);
+}
+
+void onnx_row::max_pool_backward(OnnxCall& c) {
+  const Pooling p(c);
+  const DType t = layer_type(c.out_type().dtype);
+  const OnnxValue from = flat_planes(c, p, c.in(0, t), p.windows.out_plane());
+  const OnnxValue at = flat_planes(c, p, plane_positions(c, p), p.windows.out_plane());
+  Dims sizes = c.out_type().sizes;
+  sizes.resize(sizes.rank() - p.windows.rank);
+  sizes.push_back(p.windows.in_plane());
+  const OnnxValue zeros = c.expand(c.m.scalar(t, 0.0), sizes);
+  const OnnxValue y = c.m.node("ScatterElements", {zeros, at, from}, {t, sizes},
+                               {{"axis", int64_t{sizes.rank() - 1}}, {"reduction", std::string("add")}});
+  c.set(c.reshape(y, c.out_type().sizes));
+}
+
+void onnx_row::max_pool_pick(OnnxCall& c) {
+  const Pooling p(c);
+  const OnnxValue from = flat_planes(c, p, c.in(0), p.windows.in_plane());
+  const OnnxValue at = flat_planes(c, p, plane_positions(c, p), p.windows.out_plane());
+  const Dims sizes = c.m.type(at).sizes;
+  const OnnxValue y = c.m.node("GatherElements", {from, at}, {c.m.type(from).dtype, sizes},
+                               {{"axis", int64_t{sizes.rank() - 1}}});
+  c.set(c.reshape(y, c.out_type().sizes));
 }
 
 namespace {

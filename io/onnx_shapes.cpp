@@ -178,38 +178,7 @@ void onnx_row::index_select(OnnxCall& c) {
                  {{"axis", rows ? int64_t{0} : c.axis(0)}}));
 }
 
-namespace {
-
-const jit::Node& behind_reshapes(const jit::Graph& g, int32_t* v) {
-  while (g.node_of(*v).leaf == jit::Leaf::op && g.node_of(*v).op == ops::OpId::reshape)
-    *v = g.node_of(*v).in[0];
-  return g.node_of(*v);
-}
-
-/// What pooling looks up at the positions of its maxima are the maxima, which MaxPool gives besides.
-OnnxValue maxima(OnnxCall& c) {
-  int32_t x = c.n.in[0], at = c.n.in[1];
-  const jit::Node& finder = behind_reshapes(c.g, &at);
-  if (finder.leaf != jit::Leaf::op || finder.op != ops::OpId::max_pool_positions) return {};
-  int32_t source = finder.in[0];
-  const Dims pooled = c.g.type(source).sizes;
-  behind_reshapes(c.g, &x);
-  behind_reshapes(c.g, &source);
-  const auto known = c.values.pooled.find(at);
-  if (x != source || known == c.values.pooled.end() || c.axis(0) != c.sizes(0).rank() - 1) return {};
-  // One plane a row, in both: positions count within a plane.
-  const ops::Windows windows = ops::windows_of(ops::def(finder.op), pooled, finder.words);
-  const int lead = c.sizes(0).rank() - 1;
-  bool alike = lead + windows.rank == pooled.rank() && c.sizes(0)[lead] == windows.in_plane() &&
-               c.sizes(1).rank() == lead + 1;
-  for (int d = 0; d < lead; ++d) alike = alike && c.sizes(0)[d] == pooled[d] && c.sizes(1)[d] == pooled[d];
-  return alike ? known->second : OnnxValue{};
-}
-
-}  // namespace
-
 void onnx_row::gather(OnnxCall& c) {
-  if (const OnnxValue v = maxima(c)) return c.set(c.reshape(v, c.out_type().sizes));
   c.set(c.m.node("GatherElements", {c.in(0), c.in(1)}, c.out_as(c.type(0).dtype), {{"axis", c.axis(0)}}));
 }
 

@@ -329,7 +329,9 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
     case OpId::convolution_weight:
       all.push_back(convolution_text(c));
       return all;
-    case OpId::max_pool_positions:
+    case OpId::max_pool:
+    case OpId::max_pool_backward:
+    case OpId::max_pool_pick:
       all.push_back(max_pool_text(c));
       return all;
     case OpId::avg_pool:

@@ -39,19 +39,26 @@ std::string windows(const std::string& name, const std::string& axis, const std:
   if (adaptive)
     return n + "first = " + at + " * " + a + "out / " + a + "in;\n" + n + "end = ((" + at + " + 1) * " + a +
            "out + " + a + "in - 1) / " + a + "in;\n";
-  return n + "at = " + at + " + " + a + "padding;\n" + n + "first = " + name + "_at < " + a +
-         "kernel ? 0 : (" + name + "_at - " + a + "kernel + " + a + "stride) / " + a + "stride;\n" + n +
-         "end = td_least(" + name + "_at / " + a + "stride + 1, " + a + "out);\n";
+  return n + "at = " + at + " + " + a + "padding;\n" + n + "before = " + name + "_at - (" + a +
+         "kernel - 1) * " + a + "dilation;\n" + n + "first = " + name + "_before <= 0 ? 0 : (" + name +
+         "_before + " + a + "stride - 1) / " + a + "stride;\n" + n + "end = td_least(" + name + "_at / " + a +
+         "stride + 1, " + a + "out);\n";
 }
 
-NativeText begin(const NativeCallPlan& c, const Windows& w, const std::string& fields) {
+/// `pointers`: fields between the operand and the result; words for them stand before those of the axes.
+NativeText begin(const NativeCallPlan& c, const Windows& w, const std::string& fields,
+                 const std::string& pointers = "", const std::vector<NativeWord>& more = {},
+                 const std::string& variant = "") {
   const DType type = c.in_types[0].dtype;
   NativeText l;
-  l.symbol = std::string("tandem_") + c.op->name + (w.axis[1].adaptive ? "_adaptive_" : "_") + c_suffix(type);
-  l.source = native_head(l.symbol, std::string("const ") + c_scalar(type) + "* from; " +
+  l.symbol = std::string("tandem_") + c.op->name + (w.axis[1].adaptive ? "_adaptive_" : "_") +
+             c_suffix(type) + variant;
+  l.source = native_head(l.symbol, std::string("const ") + c_scalar(type) + "* from; " + pointers +
                                        c_scalar(c.out_types[0].dtype) + "* to; td_i64 " + fields_of("y") +
                                        ", " + fields_of("x") + fields + ";");
-  l.words = {{NativeWord::kInput, 0}, {NativeWord::kOut, 0}};
+  l.words = {{NativeWord::kInput, 0}};
+  l.words.insert(l.words.end(), more.begin(), more.end());
+  l.words.push_back({NativeWord::kOut, 0});
   for (const WindowAxis& a : w.axis)
     l.words.insert(l.words.end(), {a.in, a.out, a.kernel, a.stride, a.padding, a.dilation});
   l.count = numel(c.out_types[0].sizes);
@@ -67,25 +74,73 @@ std::string place(const char* size, const char* operand) {
          operand + ";\n";
 }
 
+/// What `i` and `j`, a position of the window, are written as.
+std::string place_of(bool small, const std::string& i, const std::string& j) {
+  if (!small) return i + " * a.x_in + " + j;
+  return "(" + i + " - rows_first) / a.y_dilation * a.width + (" + j + " - columns_first) / a.x_dilation";
+}
+
+/// `i` and `j` of place k, and whether they are a position of the window.
+std::string position_of(bool small) {
+  if (small)
+    return "  const td_i64 i = rows_first + k / a.width * a.y_dilation;\n"
+           "  const td_i64 j = columns_first + k % a.width * a.x_dilation;\n"
+           "  const bool inside = i < rows_end && j < columns_end;\n";
+  return "  const td_i64 i = k / a.x_in, j = k % a.x_in;\n"
+         "  const bool inside = k >= 0 && i >= rows_first && i < rows_end && j >= columns_first && j < "
+         "columns_end && (i - rows_first) % a.y_dilation == 0 && (j - columns_first) % a.x_dilation == 0;\n";
+}
+
 }  // namespace
 
 NativeText max_pool_text(const NativeCallPlan& c) {
   const Windows w = ops::windows_of(*c.op, c.in_types[0].sizes, c.words);
-  const bool adaptive = w.axis[1].adaptive;
+  const bool adaptive = w.axis[1].adaptive, forward = c.op->id == OpId::max_pool;
   const DType type = c.in_types[0].dtype, wide = native_sum_type(type);
-  const auto load = [&](const char* at) {
-    return native_convert(type, wide, std::string("a.from[plane + ") + at + "]");
+  const DType places = forward ? c.out_types[1].dtype : c.in_types[1].dtype;
+  const bool small = places == DType::uint8;
+  const std::string scalar = c_scalar(wide), own = c_scalar(places);
+  const auto load = [&](const std::string& at) {
+    return native_convert(type, wide, "a.from[plane + " + at + "]");
   };
-  NativeText l = begin(c, w, "");
-  l.source +=
-      place("out", "in") + positions("rows", "y", "y", adaptive) + positions("columns", "x", "x", adaptive) +
-      "  td_i64 at = rows_first * a.x_in + columns_first;\n  " + c_scalar(wide) + " best = " + load("at") +
-      ";\n"
-      "  for (td_i64 i = rows_first; i < rows_end; i += a.y_dilation)\n"
-      "    for (td_i64 j = columns_first; j < columns_end; j += a.x_dilation) {\n"
-      "      const " +
-      c_scalar(wide) + " v = " + load("i * a.x_in + j") +
-      ";\n      if (v > best || v != v) best = v, at = i * a.x_in + j;\n    }\n  a.to[t] = at;\n}\n";
+  NativeText l =
+      begin(c, w, ", width", (forward ? "" : "const ") + own + "* places; ",
+            {{forward ? NativeWord::kOutputs - 1 : NativeWord::kInput + 1, 0}}, small ? "_small" : "");
+  l.words.push_back(w.axis[1].widest());
+  const std::string rows = positions("rows", "y", "y", adaptive),
+                    columns = positions("columns", "x", "x", adaptive);
+  if (forward) {
+    l.source += place("out", "in") + rows + columns +
+                "  td_i64 row = rows_first, column = columns_first;\n  " + scalar +
+                " best = " + load("row * a.x_in + column") +
+                ";\n"
+                "  for (td_i64 i = rows_first; i < rows_end; i += a.y_dilation)\n"
+                "    for (td_i64 j = columns_first; j < columns_end; j += a.x_dilation) {\n"
+                "      const " +
+                scalar + " v = " + load("i * a.x_in + j") +
+                ";\n      if (v > best || v != v) best = v, row = i, column = j;\n    }\n"
+                "  a.to[t] = a.from[plane + row * a.x_in + column];\n  a.places[t] = (" +
+                own + ")(" + place_of(small, "row", "column") + ");\n}\n";
+    return l;
+  }
+  if (c.op->id == OpId::max_pool_pick) {
+    l.source += place("out", "in") + rows + columns + "  const td_i64 k = a.places[t];\n" +
+                position_of(small) + "  if (inside)\n    a.to[t] = a.from[plane + i * a.x_in + j];\n" +
+                "  else\n    a.to[t] = {};\n}\n";
+    return l;
+  }
+  // Of the windows that may hold (y, x), those that say so.
+  l.source += place("in", "out") + windows("above", "y", "y", adaptive) +
+              windows("left", "x", "x", adaptive) + "  " + scalar +
+              " sum = 0;\n  for (td_i64 o = above_first; o < above_end; ++o) {\n" +
+              positions("rows", "y", "o", adaptive) +
+              "    if ((y - rows_first) % a.y_dilation != 0) continue;\n"
+              "    for (td_i64 p = left_first; p < left_end; ++p) {\n" +
+              positions("columns", "x", "p", adaptive) +
+              "      if ((x - columns_first) % a.x_dilation != 0) continue;\n"
+              "      if (a.places[plane + o * a.x_out + p] == " +
+              place_of(small, "y", "x") + ") sum = td_add(sum, " + load("o * a.x_out + p") +
+              ");\n    }\n  }\n  a.to[t] = " + native_convert(wide, type, "sum") + ";\n}\n";
   return l;
 }
 

@@ -158,13 +158,36 @@ Library::Found& find(Library& library, const Library::Key& key, Make&& make) {
   return at->second;
 }
 
-void tell(const std::string& shape, const std::string& engines, int64_t bytes, const std::string& why) {
-  if (why.empty())
-    core::log(
-        core::LogArea::jit, core::LogLevel::debug,
-        "cuDNN, " + shape + ": engines " + engines + ", " + std::to_string(bytes) + " bytes of workspace");
-  else
-    core::log(core::LogArea::jit, core::LogLevel::info, "cuDNN, " + shape + ": not taken: " + why);
+template <class Shape>
+void tell(const Shape& shape, const std::string& engines, int64_t bytes) {
+  core::log(
+      core::LogArea::jit, core::LogLevel::debug,
+      "cuDNN, " + to_string(shape) + ": " + engines + ", " + std::to_string(bytes) + " bytes of workspace");
+}
+
+/// What the library makes of a call: found, or made once by make(library, why), which gives null where there
+/// is none.
+template <class Shape, class Made, class Make>
+Made ask(Runtime& device, const Shape& shape, std::string* why, Made Library::Found::*kind, Make make) {
+  std::string reason;
+  if (!why) why = &reason;
+#ifdef TANDEM_TEST_SWITCHES
+  if (cudnn_off) return nullptr;
+#endif
+  if (!cudnn_can(shape, why)) return nullptr;
+  Library& library = library_of(device);
+  const std::lock_guard lock(library.mutex);
+  const Library::Found& found = find(library, key_of(shape), [&](Library::Found& answer) {
+    if (!open(device, library, &answer.why)) return;
+    answer.*kind = make(library, answer.why);
+    if (answer.*kind)
+      answer.why.clear();
+    else
+      core::log(core::LogArea::jit, core::LogLevel::info,
+                "cuDNN, " + to_string(shape) + ": not taken: " + answer.why);
+  });
+  if (!(found.*kind)) *why = found.why;
+  return found.*kind;
 }
 
 }  // namespace
@@ -239,58 +262,31 @@ size_t cudnn_kept(Runtime& device) {
 
 std::shared_ptr<const CudnnConvolution> cudnn_convolution(Runtime& device, const CudnnShape& shape,
                                                           std::string* why) {
-  std::string reason;
-  if (!why) why = &reason;
-#ifdef TANDEM_TEST_SWITCHES
-  if (cudnn_off) return nullptr;
-#endif
-  if (!cudnn_can(shape, why)) return nullptr;
-  Library& library = library_of(device);
-  const std::lock_guard lock(library.mutex);
-  const Library::Found& found = find(library, key_of(shape), [&](Library::Found& made) {
-    if (!open(device, library, &made.why)) return;
+  return ask(device, shape, why, &Library::Found::convolution, [&](Library& library, std::string& reason) {
     const CudnnTarget target{cuda::cudnn(), library.handle, nullptr};
     const int64_t element = itemsize(shape.dtype);
-    std::optional<CudnnPlan> aligned = CudnnPlan::make(target, shape, kAligned, &made.why), loose;
-    if (aligned) loose = CudnnPlan::make(target, shape, element, &made.why);
-    if (loose) {
-      made.why.clear();
-      made.convolution = std::make_shared<const CudnnConvolution>(
-          CudnnConvolution{std::move(*aligned), std::move(*loose), element});
-    }
-    const CudnnConvolution* const c = made.convolution.get();
-    tell(to_string(shape),
-         c ? std::to_string(c->aligned.engine()) + " and " + std::to_string(c->loose.engine()) : "",
-         c ? workspace_bytes(*c) : 0, made.why);
+    std::optional<CudnnPlan> aligned = CudnnPlan::make(target, shape, kAligned, &reason), loose;
+    if (aligned) loose = CudnnPlan::make(target, shape, element, &reason);
+    if (!loose) return std::shared_ptr<const CudnnConvolution>();
+    const auto made = std::make_shared<const CudnnConvolution>(
+        CudnnConvolution{std::move(*aligned), std::move(*loose), element});
+    const std::string engines =
+        std::to_string(made->aligned.engine()) + " and " + std::to_string(made->loose.engine());
+    tell(shape, "engines " + engines, workspace_bytes(*made));
+    return made;
   });
-  if (!found.convolution) *why = found.why;
-  return found.convolution;
 }
 
 std::shared_ptr<const CudnnPlan> cudnn_attention(Runtime& device, const CudnnAttention& shape,
                                                  std::string* why) {
-  std::string reason;
-  if (!why) why = &reason;
-#ifdef TANDEM_TEST_SWITCHES
-  if (cudnn_off) return nullptr;
-#endif
-  if (!cudnn_can(shape, why)) return nullptr;
-  Library& library = library_of(device);
-  const std::lock_guard lock(library.mutex);
-  const Library::Found& found = find(library, key_of(shape), [&](Library::Found& made) {
-    if (!open(device, library, &made.why)) return;
+  return ask(device, shape, why, &Library::Found::attention, [&](Library& library, std::string& reason) {
     const Cudnn& api = *cuda::cudnn();
     std::optional<CudnnPlan> plan = CudnnPlan::make(
-        {&api, library.handle, nullptr}, attention_graph(api, shape), attention_terms(shape), &made.why);
-    if (plan) {
-      made.why.clear();
-      made.attention = std::make_shared<const CudnnPlan>(std::move(*plan));
-    }
-    const CudnnPlan* const p = made.attention.get();
-    tell(to_string(shape), p ? std::to_string(p->engine()) : "", p ? p->workspace_bytes() : 0, made.why);
+        {&api, library.handle, nullptr}, attention_graph(api, shape), attention_terms(shape), &reason);
+    if (!plan) return std::shared_ptr<const CudnnPlan>();
+    tell(shape, "engine " + std::to_string(plan->engine()), plan->workspace_bytes());
+    return std::make_shared<const CudnnPlan>(std::move(*plan));
   });
-  if (!found.attention) *why = found.why;
-  return found.attention;
 }
 
 int64_t workspace_bytes(const CudnnConvolution& c) {

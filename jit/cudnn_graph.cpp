@@ -95,71 +95,61 @@ CudnnGraph::Tensor CudnnGraph::number(int rank) {
   return tensor(Cudnn::kFloat, ones, ones, 4, Attribute::tensor_by_value);
 }
 
-void CudnnGraph::pointwise(int mode, Tensor x, Tensor b, Tensor y, Tensor t) {
-  CudnnDescriptor& does = keep(CudnnDescriptor(*api_, Kind::pointwise));
-  const int compute = type(y) == Cudnn::kBoolean || type(y) == Cudnn::kInt32 ? type(y) : Cudnn::kFloat;
-  does.set(Attribute::pointwise_mode, Type::pointwise_mode, 1, &mode);
-  does.set(Attribute::pointwise_type, Type::data_type, 1, &compute);
-  does.finalize();
-  CudnnDescriptor op(*api_, Kind::pointwise_operation);
-  op.set(Attribute::pointwise_does, does);
-  op.set(Attribute::pointwise_x, descriptor(x));
-  if (b) op.set(Attribute::pointwise_b, descriptor(b));
-  if (t) op.set(Attribute::pointwise_t, descriptor(t));
-  op.set(Attribute::pointwise_y, descriptor(y));
+CudnnDescriptor& CudnnGraph::does(int kind, int type_attribute, int compute) {
+  CudnnDescriptor& made = keep(CudnnDescriptor(*api_, kind));
+  made.set(type_attribute, Type::data_type, 1, &compute);
+  return made;
+}
+
+void CudnnGraph::operation(int kind, std::initializer_list<Named> operands, int does_attribute,
+                           CudnnDescriptor* does) {
+  CudnnDescriptor op(*api_, kind);
+  if (does) {
+    does->finalize();
+    op.set(does_attribute, *does);
+  }
+  for (const auto& [attribute, t] : operands)
+    if (t) op.set(attribute, descriptor(t));
   op.finalize();
   add(std::move(op));
+}
+
+void CudnnGraph::pointwise(int mode, Tensor x, Tensor b, Tensor y, Tensor t) {
+  const bool whole = type(y) == Cudnn::kBoolean || type(y) == Cudnn::kInt32;
+  CudnnDescriptor& what = does(Kind::pointwise, Attribute::pointwise_type, whole ? type(y) : Cudnn::kFloat);
+  what.set(Attribute::pointwise_mode, Type::pointwise_mode, 1, &mode);
+  operation(Kind::pointwise_operation,
+            {{Attribute::pointwise_x, x},
+             {Attribute::pointwise_b, b},
+             {Attribute::pointwise_t, t},
+             {Attribute::pointwise_y, y}},
+            Attribute::pointwise_does, &what);
 }
 
 void CudnnGraph::index(Tensor x, int64_t axis, Tensor y) {
-  CudnnDescriptor& does = keep(CudnnDescriptor(*api_, Kind::pointwise));
-  const int mode = Cudnn::Pointwise::index, compute = Cudnn::kFloat;
-  does.set(Attribute::pointwise_mode, Type::pointwise_mode, 1, &mode);
-  does.set(Attribute::pointwise_type, Type::data_type, 1, &compute);
-  does.set(Attribute::pointwise_axis, axis);
-  does.finalize();
-  CudnnDescriptor op(*api_, Kind::pointwise_operation);
-  op.set(Attribute::pointwise_does, does);
-  op.set(Attribute::pointwise_x, descriptor(x));
-  op.set(Attribute::pointwise_y, descriptor(y));
-  op.finalize();
-  add(std::move(op));
+  CudnnDescriptor& what = does(Kind::pointwise, Attribute::pointwise_type, Cudnn::kFloat);
+  const int mode = Cudnn::Pointwise::index;
+  what.set(Attribute::pointwise_mode, Type::pointwise_mode, 1, &mode);
+  what.set(Attribute::pointwise_axis, axis);
+  operation(Kind::pointwise_operation, {{Attribute::pointwise_x, x}, {Attribute::pointwise_y, y}},
+            Attribute::pointwise_does, &what);
 }
 
 void CudnnGraph::product(Tensor a, Tensor b, Tensor c) {
-  CudnnDescriptor& does = keep(CudnnDescriptor(*api_, Kind::product));
-  const int compute = Cudnn::kFloat;
-  does.set(Attribute::product_type, Type::data_type, 1, &compute);
-  does.finalize();
-  CudnnDescriptor op(*api_, Kind::product_operation);
-  op.set(Attribute::product_does, does);
-  op.set(Attribute::product_a, descriptor(a));
-  op.set(Attribute::product_b, descriptor(b));
-  op.set(Attribute::product_c, descriptor(c));
-  op.finalize();
-  add(std::move(op));
+  operation(Kind::product_operation,
+            {{Attribute::product_a, a}, {Attribute::product_b, b}, {Attribute::product_c, c}},
+            Attribute::product_does, &does(Kind::product, Attribute::product_type, Cudnn::kFloat));
 }
 
 void CudnnGraph::reduce(int mode, Tensor x, Tensor y) {
-  CudnnDescriptor& does = keep(CudnnDescriptor(*api_, Kind::reduction));
-  const int compute = Cudnn::kFloat;
-  does.set(Attribute::reduction_mode, Type::reduction, 1, &mode);
-  does.set(Attribute::reduction_type, Type::data_type, 1, &compute);
-  does.finalize();
-  CudnnDescriptor op(*api_, Kind::reduction_operation);
-  op.set(Attribute::reduction_does, does);
-  op.set(Attribute::reduction_x, descriptor(x));
-  op.set(Attribute::reduction_y, descriptor(y));
-  op.finalize();
-  add(std::move(op));
+  CudnnDescriptor& what = does(Kind::reduction, Attribute::reduction_type, Cudnn::kFloat);
+  what.set(Attribute::reduction_mode, Type::reduction, 1, &mode);
+  operation(Kind::reduction_operation, {{Attribute::reduction_x, x}, {Attribute::reduction_y, y}},
+            Attribute::reduction_does, &what);
 }
 
 void CudnnGraph::reshape(Tensor x, Tensor y) {
-  CudnnDescriptor op(*api_, Kind::reshape);
-  op.set(Attribute::reshape_x, descriptor(x));
-  op.set(Attribute::reshape_y, descriptor(y));
-  op.finalize();
-  add(std::move(op));
+  operation(Kind::reshape, {{Attribute::reshape_x, x}, {Attribute::reshape_y, y}});
 }
 
 CudnnDescriptor CudnnGraph::finish(Cudnn::Handle handle) const {

@@ -102,7 +102,13 @@ class CudnnGraph {
     CudnnDescriptor made;
     int type;
   };
+  using Named = std::pair<int, Tensor>;  // an operand's attribute and the operand; 0: left out
   Tensor tensor(int type, const Dims& sizes, const Dims& strides, int64_t alignment, int flag);
+  /// What an operation does, computed in `compute`; to be described further.
+  CudnnDescriptor& does(int kind, int type_attribute, int compute);
+  /// Adds an operation; what it does, if that is described apart, is finished by this.
+  void operation(int kind, std::initializer_list<Named> operands, int does_attribute = 0,
+                 CudnnDescriptor* does = nullptr);
   int type(Tensor t) const { return tensors_[static_cast<size_t>(t) - 1].type; }
 
   const cuda::Cudnn* api_;

@@ -10,15 +10,32 @@ namespace tandem::ops {
 namespace {
 
 /// Words of an axis in the list.
-int words_per_axis(const OpDef& op, bool adaptive) {
-  return adaptive ? 1 : op.id == OpId::max_pool_positions ? 4 : 3;
-}
+int words_per_axis(const OpDef& op, bool adaptive) { return adaptive ? 1 : pools_maxima(op.id) ? 4 : 3; }
 
-/// Spatial axes that the list speaks of; 0 if its length is wrong.
-int spatial_rank(const OpDef& op, const Dims& list, bool adaptive) {
-  const int each = words_per_axis(op, adaptive) + (op.id == OpId::avg_pool_backward);
-  const int rank = list.size() / each;
-  return list.size() % each != 0 || rank > kMaxSpatial ? 0 : rank;
+/// What the lists of a call say.
+struct Lists {
+  Dims windows, sizes;  // sizes: of the operand of the pooling, in the op of its gradient
+  int rank = 0;         // spatial axes; 0 if a length is wrong
+};
+Lists lists_of(const OpDef& op, Words words) {
+  size_t at = 0;
+  while (op.attrs[at].type != AttrType::list) ++at;
+  Lists l{Dims(words.data() + at + 1, words[at]), {}, 0};
+  int each = words_per_axis(op, words[1] != 0);
+  if (op.id == OpId::max_pool_backward) {
+    at += static_cast<size_t>(words[at]) + 1;
+    l.sizes = Dims(words.data() + at + 1, words[at]);
+  }
+  const bool joined = op.id == OpId::avg_pool_backward;
+  each += joined;
+  l.rank = l.windows.size() / each;
+  if (l.windows.size() % each != 0 || l.rank > kMaxSpatial) l.rank = 0;
+  if (joined) {
+    l.sizes = Dims(l.windows.end() - l.rank, l.rank);
+    l.windows.resize(l.windows.size() - l.rank);
+  }
+  if (pools_backward(op.id) && l.sizes.size() != l.rank) l.rank = 0;
+  return l;
 }
 
 constexpr int64_t kLargest = INT32_MAX;  // of a window's attributes, so that no sum of them overflows
@@ -35,11 +52,13 @@ int64_t count(const WindowAxis& a, bool ceil) {
 Windows checked_windows(const InferCall& call) {
   const TensorType& x = operand(call, 0);
   const bool adaptive = call.integer(1) != 0;
-  const bool backward = call.op.id == OpId::avg_pool_backward;
-  const Dims list = call.list(call.op.n_attrs - 1);
-  const int rank = spatial_rank(call.op, list, adaptive);
+  const bool backward = pools_backward(call.op.id);
+  const Lists lists = lists_of(call.op, call.words);
+  const Dims& list = lists.windows;
+  const int rank = lists.rank;
   if (rank == 0)
-    fail_call(call, "the windows of one or two axes are needed, found the list " + to_string(list));
+    fail_call(call, "the windows of one or two axes are needed, found the list " + to_string(list) +
+                        (backward ? " and sizes " + to_string(lists.sizes) : ""));
   if (x.sizes.rank() != rank + 1 && x.sizes.rank() != rank + 2)
     fail_call(call, "x must have " + std::to_string(rank) + " axes behind (N, C) or (C), found " +
                         operand_text(call));
@@ -63,8 +82,8 @@ Windows checked_windows(const InferCall& call) {
   Dims in = x.sizes;  // of the operand of the pooling itself
   for (int i = 0; i < rank; ++i) {
     int64_t& size = in[in.rank() - rank + i];
-    if (backward) size = list[rank * each + i];
-    if (size < 0) fail_call(call, "negative size in " + to_string(list));
+    if (backward) size = lists.sizes[i];
+    if (size < 0) fail_call(call, "negative size in " + to_string(in));
   }
   const Windows w = windows_of(call.op, in, call.words);
   for (int i = kMaxSpatial - rank; i < kMaxSpatial; ++i) {
@@ -99,26 +118,56 @@ void need_divisor(const InferCall& call) {
     fail_call(call, "the divisor must not be negative, found " + std::to_string(call.integer(3)));
 }
 
-/// The other direction: a call with the list that is given.
-Value transposed(Gradient& r, OpId op, const Dims& list) {
-  std::vector<int64_t> words = {r.integer(0), r.integer(1), r.integer(2), r.integer(3), list.size()};
+/// Sizes of x's spatial axes.
+Dims spatial_sizes(const Gradient& r, const Dims& x) {
+  const int rank = lists_of(r.op, r.words).rank;
+  return Dims(x.end() - rank, rank);
+}
+
+void append(std::vector<int64_t>& words, const Dims& list) {
+  words.push_back(list.size());
   words.insert(words.end(), list.begin(), list.end());
+}
+
+/// The other direction of a mean, of x with the spatial `sizes` or from them.
+Value transposed(Gradient& r, OpId op, const Dims& sizes) {
+  std::vector<int64_t> words = {r.integer(0), r.integer(1), r.integer(2), r.integer(3)};
+  Dims list = lists_of(r.op, r.words).windows;
+  for (const int64_t size : sizes) list.push_back(size);
+  append(words, list);
   return r.e.call(op, {r.grad()}, words);
+}
+/// The same of maxima at `places`.
+Value transposed(Gradient& r, OpId op, Value places, const Dims& sizes) {
+  std::vector<int64_t> words = {r.integer(0), r.integer(1)};
+  append(words, lists_of(r.op, r.words).windows);
+  if (op == OpId::max_pool_backward) append(words, sizes);
+  return r.e.call(op, {r.grad(), places}, words);
+}
+
+/// That operand 1 says where in its window each element of `sizes` is.
+void need_places(const InferCall& call, const Windows& w, const Dims& sizes) {
+  const TensorType& at = operand(call, 1);
+  if (at.sizes != sizes)
+    fail_call(call, "places of shape " + to_string(sizes) + " are needed, found " + to_string(at));
+  if (at.dtype != DType::int64 && !(at.dtype == DType::uint8 && w.small()))
+    fail_call(call,
+              "places must be int64, or uint8 for windows of up to 256 elements, found " + to_string(at));
 }
 
 }  // namespace
 
 Windows windows_of(const OpDef& op, const Dims& x, Words words) {
-  const bool ceil = words[0] != 0, adaptive = words[1] != 0, backward = op.id == OpId::avg_pool_backward;
-  const auto before = static_cast<size_t>(op.n_attrs);  // of the list's values
-  const Dims list(words.data() + before, words[before - 1]);
+  const bool ceil = words[0] != 0, adaptive = words[1] != 0, backward = pools_backward(op.id);
+  const Lists lists = lists_of(op, words);
+  const Dims& list = lists.windows;
   const int each = words_per_axis(op, adaptive);
   Windows w;
-  w.rank = list.size() / (each + backward);
+  w.rank = lists.rank;
   for (int i = 0; i < w.rank; ++i) {
     WindowAxis& a = w.axis[kMaxSpatial - w.rank + i];
     a.adaptive = adaptive;
-    a.in = backward ? list[w.rank * each + i] : x[x.rank() - w.rank + i];
+    a.in = backward ? lists.sizes[i] : x[x.rank() - w.rank + i];
     if (adaptive) {
       a.out = list[i];
     } else {
@@ -130,10 +179,32 @@ Windows windows_of(const OpDef& op, const Dims& x, Words words) {
   return w;
 }
 
-void check::max_pool_positions(const InferCall& call, std::vector<TensorType>& out) {
+bool pools_maxima(OpId op) {
+  return op == OpId::max_pool || op == OpId::max_pool_backward || op == OpId::max_pool_pick;
+}
+
+bool pools_backward(OpId op) { return op == OpId::max_pool_backward || op == OpId::avg_pool_backward; }
+
+void check::max_pool(const InferCall& call, std::vector<TensorType>& out) {
   need_tensor(call, 0);
   const Windows w = checked_windows(call);
-  out.push_back(resized(call, w, DType::int64, [](const WindowAxis& a) { return a.out; }));
+  const auto windows = [](const WindowAxis& a) { return a.out; };
+  out.push_back(resized(call, w, operand(call, 0).dtype, windows));
+  out.push_back(resized(call, w, call.integer(2) == 0 && w.small() ? DType::uint8 : DType::int64, windows));
+}
+
+void check::max_pool_backward(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  const Windows w = checked_windows(call);
+  need_places(call, w, operand(call, 0).sizes);
+  out.push_back(resized(call, w, operand(call, 0).dtype, [](const WindowAxis& a) { return a.in; }));
+}
+
+void check::max_pool_pick(const InferCall& call, std::vector<TensorType>& out) {
+  need_floating(call, 0);
+  const Windows w = checked_windows(call);
+  out.push_back(resized(call, w, operand(call, 0).dtype, [](const WindowAxis& a) { return a.out; }));
+  need_places(call, w, out.back().sizes);
 }
 
 void check::avg_pool(const InferCall& call, std::vector<TensorType>& out) {
@@ -148,18 +219,23 @@ void check::avg_pool_backward(const InferCall& call, std::vector<TensorType>& ou
   out.push_back(resized(call, w, operand(call, 0).dtype, [](const WindowAxis& a) { return a.in; }));
 }
 
-void gradient::avg_pool(Gradient& r) {
-  const Dims& x = r.in_type(0).sizes;
-  Dims list = r.list(4);
-  const int rank = spatial_rank(r.op, list, r.integer(1) != 0);
-  for (int i = x.rank() - rank; i < x.rank(); ++i) list.push_back(x[i]);
-  r.set(0, transposed(r, OpId::avg_pool_backward, list));
+void gradient::max_pool(Gradient& r) {
+  if (!r.grad()) return;
+  r.set(0, transposed(r, OpId::max_pool_backward, r.out(1), spatial_sizes(r, r.in_type(0).sizes)));
 }
 
-void gradient::avg_pool_backward(Gradient& r) {
-  Dims list = r.list(4);
-  list.resize(list.rank() - spatial_rank(r.op, list, r.integer(1) != 0));
-  r.set(0, transposed(r, OpId::avg_pool, list));
+void gradient::max_pool_backward(Gradient& r) {
+  r.set(0, transposed(r, OpId::max_pool_pick, r.in(1), Dims{}));
 }
+
+void gradient::max_pool_pick(Gradient& r) {
+  r.set(0, transposed(r, OpId::max_pool_backward, r.in(1), spatial_sizes(r, r.in_type(0).sizes)));
+}
+
+void gradient::avg_pool(Gradient& r) {
+  r.set(0, transposed(r, OpId::avg_pool_backward, spatial_sizes(r, r.in_type(0).sizes)));
+}
+
+void gradient::avg_pool_backward(Gradient& r) { r.set(0, transposed(r, OpId::avg_pool, Dims{})); }
 
 }  // namespace tandem::ops

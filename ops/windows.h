@@ -28,13 +28,15 @@ struct WindowAxis {
     const int64_t first = start < 0 ? start + (-start + dilation - 1) / dilation * dilation : start;
     return {first, past < in ? past : in, (past < in + padding ? past : in + padding) - start};
   }
-  /// The windows [first, end) that hold position i; dilation 1.
+  /// The windows [first, end) that may hold position i, and do with dilation 1.
   Range windows(int64_t i) const {
     if (adaptive) return {i * out / in, ((i + 1) * out + in - 1) / in, 0};
-    const int64_t at = i + padding, before = at - kernel + 1;
+    const int64_t at = i + padding, before = at - (kernel - 1) * dilation;
     const int64_t first = before <= 0 ? 0 : (before + stride - 1) / stride, end = at / stride + 1;
     return {first, end < out ? end : out, 0};
   }
+  /// No window has more positions.
+  int64_t widest() const { return !adaptive ? kernel : in % out == 0 ? in / out : in / out + 2; }
 };
 
 /// A pooling's axes, as its words say them; axes that are not there have one position and one window.
@@ -43,11 +45,17 @@ struct Windows {
   WindowAxis axis[kMaxSpatial];  // the last of them are used
   int64_t in_plane() const { return axis[0].in * axis[1].in; }
   int64_t out_plane() const { return axis[0].out * axis[1].out; }
+  /// Whether an element's place in its window, row * axis[1].widest() + column, fits uint8.
+  bool small() const { return axis[0].widest() <= 256 && axis[0].widest() * axis[1].widest() <= 256; }
 };
 
 /// Of the pooling ops. `words` are structural; their list holds kernel, stride and padding of each axis (and
-/// dilation: max_pool_positions), or its number of windows if adaptive; that of avg_pool_backward goes on
-/// with the spatial sizes of avg_pool's operand. `x`: the sizes of operand 0.
+/// dilation, of maxima), or its number of windows if adaptive. Spatial sizes of the pooling's operand: at the
+/// list's end (avg_pool_backward) or in one of their own (max_pool_backward). `x`: sizes of operand 0.
 Windows windows_of(const OpDef& op, const Dims& x, Words words);
+/// max_pool, max_pool_backward, max_pool_pick.
+bool pools_maxima(OpId op);
+/// The ops whose operand has an element a window, and whose result one a position.
+bool pools_backward(OpId op);
 
 }  // namespace tandem::ops

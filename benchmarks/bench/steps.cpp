@@ -246,11 +246,7 @@ Workload cnn() {
   w.counted =
       "two FLOP a multiplication and addition, no gradient of the images; 8 bytes a parameter, the images "
       "once, results of convolutions and pools three times";
-  w.open =
-      "two fifths of the step are pooling: positions, gather, scatter_add and casts; next: one native a "
-      "direction "
-      "that keeps positions as bytes, then bias and ReLU inside the convolution and its layout kept between "
-      "the two";
+  w.open = "next: bias and ReLU inside the convolution and its layout kept between the two";
   w.bars = {{Of::times_faster, 2.5, "LibTorch", 1},
             {Of::times_faster, 1.5, "PyTorch eager"},
             {Of::times_faster, 1.2, "PyTorch compile"},

@@ -1,5 +1,6 @@
 // Pooling and interpolation against plain loops, their gradients of first and second order against
 // differences, and what cannot be seen in the op table: ties, NaN, functions over several ops.
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -197,6 +198,21 @@ TEST_CASE("pooling: ties, NaN and the divisor", "[eager]") {
 TEST_CASE("pooling: gradients of first and second order", "[eager]") {
   check_gradients([](const Tensor& x) { return max_pool2d(x, 3, 2, 1); }, {2, 2, 6, 5});
   check_gradients([](const Tensor& x) { return max_pool1d(x, 3, 1, 1, 1); }, {2, 2, 7});
+  check_gradients([](const Tensor& x) { return max_pool2d(x, 2); }, {2, 2, 7, 5});
+  check_gradients(
+      [](const Tensor& x) {
+        return max_pool2d(x, {2, 3}, {1, 2}, {1, 1}, {3, 2}, true);
+      },
+      {2, 2, 9, 8});
+  check_gradients([](const Tensor& x) { return max_pool2d_with_indices(x, 3, 2, 1).values; }, {2, 2, 6, 5});
+  check_gradients([](const Tensor& x) { return max_pool1d(x, 260, 3); }, {1, 2, 280});  // above 256 elements
+  check_gradients(
+      [](const Tensor& x) {
+        return max_pool3d(x, {2, 3, 2}, {1, 2, 2}, {1, 1, 0});
+      },
+      {2, 1, 4, 5, 4});
+  check_gradients([](const Tensor& x) { return max_pool3d_with_indices(x, 2).values; }, {1, 2, 4, 4, 5});
+  check_gradients([](const Tensor& x) { return adaptive_max_pool3d(x, {2, 3, 2}); }, {1, 2, 3, 5, 4});
   check_gradients([](const Tensor& x) { return avg_pool2d(x, 3, 2, 1, true, false); }, {2, 2, 6, 5});
   check_gradients([](const Tensor& x) { return adaptive_avg_pool2d(x, {3, 4}); }, {2, 2, 7, 5});
   check_gradients([](const Tensor& x) { return adaptive_max_pool2d(x, {3, 4}); }, {2, 2, 7, 5});
@@ -206,6 +222,32 @@ TEST_CASE("pooling: gradients of first and second order", "[eager]") {
         return interpolate(x, {.scale_factor = {1.7}, .mode = Interpolation::bilinear});
       },
       {1, 2, 3, 4});
+}
+
+TEST_CASE("pooling: maxima without their positions are the same, with the same gradient", "[eager]") {
+  // Several windows of two by two a step, with what a step leaves over; zeros of both signs, NaN.
+  for (const DType type : {float64, float32, float16, bfloat16})
+    for (const int64_t kernel : {2, 3})
+      for (const int64_t width : {2, 7, 9, 40, 301}) {
+        CAPTURE(type, kernel, width);
+        Tensor x = (noise({2, 3, 6, width}, 11) * 2).floor().to(type);
+        x = where(x.eq(-2), full(x.sizes(), NAN, {.dtype = type}), where(x.eq(1), x.mul(-0.0), x));
+        const Tensor a = x.clone().requires_grad_(), b = x.clone().requires_grad_();
+        const Tensor top = max_pool2d(a, kernel, 2, kernel / 2);
+        const ValuesIndices with = max_pool2d_with_indices(b, kernel, 2, kernel / 2);
+        const Tensor g = noise(top.sizes(), 12).to(type);
+        const auto bits = [](const Tensor& t) {
+          std::vector<uint64_t> all;
+          for (const double v : values(t.to(float64))) all.push_back(std::bit_cast<uint64_t>(v));
+          return all;
+        };
+        CHECK(bits(top.detach()) == bits(with.values.detach()));
+        const Tensor along_a = (top * g).sum(), along_b = (with.values * g).sum();
+        along_a.backward(), along_b.backward();
+        CHECK(bits(a.grad()) == bits(b.grad()));
+        const Tensor looked = x.flatten(-2, -1).gather(-1, with.indices.flatten(-2, -1));
+        CHECK(bits(looked) == bits(top.detach().flatten(-2, -1)));
+      }
 }
 
 TEST_CASE("interpolate: positions are PyTorch's", "[eager]") {

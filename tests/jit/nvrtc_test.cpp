@@ -7,6 +7,7 @@
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/plan.h"
+#include "tandem/ops/windows.h"
 #include "tests/catch.h"
 #include "tests/jit/nvrtc.h"
 #include "tests/jit/op_graphs.h"
@@ -241,25 +242,37 @@ TEST_CASE("NVRTC compiles the op table and random graphs for three generations o
 TEST_CASE("NVRTC compiles poolings without warning or spill", "[jit]") {
   if (!samples::has_nvrtc()) return;
   std::string text;
-  const auto add = [&](ops::OpId op, DType type, const Dims& sizes, const std::vector<int64_t>& words) {
+  const auto add = [&](ops::OpId op, DType type, const Dims& sizes, const std::vector<int64_t>& words,
+                       const Dims& places = {}, DType place = DType::int64) {
     NativeCallPlan c;
     c.op = &ops::def(op);
     c.words = words;
     c.in_types = {{type, cpu, false, sizes}};
-    const bool present = true;
-    ops::infer({*c.op, c.in_types, {&present, 1}, c.words, {}}, c.out_types);
-    text += (op == ops::OpId::max_pool_positions ? max_pool_text(c) : avg_pool_text(c)).source;
+    if (!places.empty()) c.in_types.push_back({place, cpu, false, places});
+    const bool present[2] = {true, true};
+    ops::infer({*c.op, c.in_types, {present, c.in_types.size()}, c.words, {}}, c.out_types);
+    text += (ops::pools_maxima(op) ? max_pool_text(c) : avg_pool_text(c)).source;
   };
+  const Dims x = {2, 3, 9, 9}, z = {2, 3, 4, 7};
   for (const DType type : {DType::float32, DType::float16, DType::bfloat16, DType::float64}) {
-    add(ops::OpId::max_pool_positions, type, {2, 3, 9, 9}, {0, 0, 8, 3, 2, 1, 1, 2, 3, 0, 2});
-    add(ops::OpId::max_pool_positions, type, {2, 3, 9, 9}, {0, 1, 2, 4, 7});
-    add(ops::OpId::avg_pool, type, {2, 3, 9, 9}, {0, 0, 1, 0, 6, 3, 2, 1, 3, 1, 1});
-    add(ops::OpId::avg_pool, type, {2, 3, 9, 9}, {0, 1, 0, 0, 2, 4, 7});
+    for (const int64_t positions : {0, 1}) {
+      add(ops::OpId::max_pool, type, x, {0, 0, positions, 8, 3, 2, 1, 1, 2, 3, 0, 2});
+      add(ops::OpId::max_pool, type, x, {0, 1, positions, 2, 4, 7});
+    }
+    for (const DType place : {DType::uint8, DType::int64}) {
+      add(ops::OpId::max_pool_backward, type, {2, 3, 5, 3}, {0, 0, 8, 3, 2, 1, 1, 2, 3, 0, 2, 2, 9, 9},
+          {2, 3, 5, 3}, place);
+      add(ops::OpId::max_pool_backward, type, z, {0, 1, 2, 4, 7, 2, 9, 9}, z, place);
+      add(ops::OpId::max_pool_pick, type, x, {0, 0, 8, 3, 2, 1, 1, 2, 3, 0, 2}, {2, 3, 5, 3}, place);
+      add(ops::OpId::max_pool_pick, type, x, {0, 1, 2, 4, 7}, z, place);
+    }
+    add(ops::OpId::avg_pool, type, x, {0, 0, 1, 0, 6, 3, 2, 1, 3, 1, 1});
+    add(ops::OpId::avg_pool, type, x, {0, 1, 0, 0, 2, 4, 7});
     add(ops::OpId::avg_pool_backward, type, {2, 3, 5, 9}, {0, 0, 1, 0, 8, 3, 2, 1, 3, 1, 1, 9, 9});
-    add(ops::OpId::avg_pool_backward, type, {2, 3, 4, 7}, {0, 1, 0, 0, 4, 4, 7, 9, 9});
+    add(ops::OpId::avg_pool_backward, type, z, {0, 1, 0, 0, 4, 4, 7, 9, 9});
   }
-  add(ops::OpId::max_pool_positions, DType::int64, {2, 9}, {0, 0, 4, 3, 2, 1, 1});
-  add(ops::OpId::max_pool_positions, DType::bool_, {2, 9}, {0, 0, 4, 3, 2, 1, 1});
+  add(ops::OpId::max_pool, DType::int64, {2, 9}, {0, 0, 0, 4, 3, 2, 1, 1});
+  add(ops::OpId::max_pool, DType::bool_, {2, 9}, {0, 0, 1, 4, 3, 2, 1, 1});
   check_clean(samples::nvrtc_compile(text));
 }
 

@@ -78,6 +78,31 @@ void check_pool(OpId op, DType type, const Dims& sizes, const std::vector<int64_
   check(g);
 }
 
+/// max_pool with places in the window and in the plane, its gradient and the gradient's, each of the other's
+/// places; `windows` without the flags.
+void check_max_pool(DType type, const Dims& sizes, bool ceil, bool adaptive, const Dims& windows) {
+  for (const int64_t positions : {0, 1}) {
+    CAPTURE(type, sizes, ceil, adaptive, windows, positions);
+    Graph g;
+    GraphEmitter e(g, false);
+    const Value x = input(g, type, sizes);
+    std::vector<int64_t> words = {ceil, adaptive, positions, windows.size()};
+    words.insert(words.end(), windows.begin(), windows.end());
+    Value top[2];
+    e.emit(OpId::max_pool, {&x, 1}, words, top);
+    g.outputs = {top[0].id, top[1].id};
+    if (is_floating(type)) {
+      words.erase(words.begin() + 2);
+      g.outputs.push_back(e.call(OpId::max_pool_pick, {x, top[1]}, words).id);
+      const int rank = windows.size() / (adaptive ? 1 : 4);
+      words.push_back(rank);
+      for (int i = sizes.rank() - rank; i < sizes.rank(); ++i) words.push_back(sizes[i]);
+      g.outputs.push_back(e.call(OpId::max_pool_backward, {top[0], top[1]}, words).id);
+    }
+    check(g);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("index_add in segments gives the CPU's bits", "[jit]") {
@@ -113,8 +138,12 @@ TEST_CASE("running sums by blocks give the CPU's bits", "[jit]") {
 TEST_CASE("poolings give the CPU's bits", "[jit]") {
   for (const DType type : {DType::float32, DType::float16, DType::bfloat16, DType::float64}) {
     // ceil, adaptive, then kernel, stride, padding (and dilation) of each axis
-    check_pool(OpId::max_pool_positions, type, {2, 3, 13, 17}, {1, 0, 8, 3, 2, 1, 1, 2, 3, 0, 2});
-    check_pool(OpId::max_pool_positions, type, {2, 3, 13, 17}, {0, 1, 2, 4, 7});
+    check_max_pool(type, {2, 3, 13, 17}, true, false, {3, 2, 1, 1, 2, 3, 0, 2});
+    check_max_pool(type, {2, 3, 13, 17}, false, false, {3, 1, 1, 1, 3, 1, 1, 2});
+    check_max_pool(type, {2, 3, 13, 17}, false, false, {2, 2, 0, 1, 2, 2, 0, 1});
+    check_max_pool(type, {2, 3, 13, 17}, true, false, {2, 2, 0, 1, 2, 2, 0, 1});
+    check_max_pool(type, {2, 13, 300}, false, false, {3, 2, 1, 1, 3, 2, 1, 1});
+    check_max_pool(type, {2, 3, 13, 17}, false, true, {4, 7});
     for (const int64_t counted : {0, 1}) {
       check_pool(OpId::avg_pool, type, {2, 3, 13, 17}, {1, 0, counted, 0, 6, 3, 2, 1, 3, 1, 1});
       check_pool(OpId::avg_pool_backward, type, {2, 3, 7, 17},
@@ -124,6 +153,7 @@ TEST_CASE("poolings give the CPU's bits", "[jit]") {
     check_pool(OpId::avg_pool_backward, type, {2, 3, 4, 7}, {0, 1, 0, 0, 4, 4, 7, 13, 17});
     check_pool(OpId::avg_pool, type, {5, 300}, {0, 0, 1, 5, 3, 7, 3, 2});
   }
-  check_pool(OpId::max_pool_positions, DType::int64, {5, 300}, {0, 0, 4, 7, 3, 2, 1});
-  check_pool(OpId::max_pool_positions, DType::bool_, {5, 30}, {0, 0, 4, 7, 3, 2, 1});
+  check_max_pool(DType::int64, {5, 300}, false, false, {7, 3, 2, 1});
+  check_max_pool(DType::bool_, {5, 30}, false, false, {7, 3, 2, 1});
+  check_max_pool(DType::float32, {5, 900}, false, false, {270, 10, 2, 1});  // places in the plane
 }

@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "tandem/ops/windows.h"
 #include "tests/jit/program.h"
 
 namespace tandem::test {
@@ -319,6 +320,15 @@ bool RandomValues::convolution(const ops::OpDef& op, std::vector<ops::Value>& in
 Dims RandomValues::sizes(const ops::OpDef& op, const std::vector<int64_t>& words, const Dims& s) {
   if (op.id == ops::OpId::expand) return expanded(s);
   if (op.id == ops::OpId::interpolate) return Dims::filled(std::max(s.rank() - 2, 1), between(1, 5));
+  if (op.id == ops::OpId::max_pool_backward) {  // what its windows fit
+    const size_t each = words[1] != 0 ? 1 : 4, rank = static_cast<size_t>(words[2]) / each;
+    Dims l;
+    for (size_t i = 0; i < rank; ++i)
+      l.push_back(words[1] != 0 || s.rank() < static_cast<int>(rank)
+                      ? between(1, 9)
+                      : s[s.rank() - static_cast<int>(rank - i)] * words[3 + i * each]);
+    return l;
+  }
   if (op.n_out == 1 || s.empty()) return reshaped(s);
   const int64_t axis = words[0];  // into parts
   int64_t left = s[static_cast<int>(axis < 0 ? axis + s.rank() : axis)];
@@ -333,7 +343,7 @@ Dims RandomValues::sizes(const ops::OpDef& op, const std::vector<int64_t>& words
 
 Dims RandomValues::windows(const ops::OpDef& op, bool adaptive, const Dims& s) {
   const int rank = s.rank() > 2 && one_in(2) ? 2 : 1;
-  const bool backward = op.id == ops::OpId::avg_pool_backward;
+  const bool backward = ops::pools_backward(op.id);
   Dims list, in;
   for (int i = 0; i < rank; ++i) {
     const int64_t n = s.rank() >= rank ? s[s.rank() - rank + i] : 1, kernel = between(1, 3);
@@ -345,10 +355,11 @@ Dims RandomValues::windows(const ops::OpDef& op, bool adaptive, const Dims& s) {
     const int64_t stride = backward ? kernel : between(1, 3),
                   padding = backward || kernel == 1 ? 0 : between(0, 1);
     for (const int64_t v : {kernel, stride, padding}) list.push_back(v);
-    if (op.id == ops::OpId::max_pool_positions) list.push_back(between(1, 2));
+    if (ops::pools_maxima(op.id)) list.push_back(backward ? 1 : between(1, 2));
     in.push_back(n * kernel);
   }
-  for (int i = 0; backward && i < rank; ++i) list.push_back(in[i]);
+  const bool joined = backward && op.id != ops::OpId::max_pool_backward;
+  for (int i = 0; joined && i < rank; ++i) list.push_back(in[i]);
   return list;
 }
 

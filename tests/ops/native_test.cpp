@@ -83,19 +83,30 @@ std::vector<double> decode(const std::vector<char>& bytes, size_t n, DType t) {
 
 struct NativeRun {
   std::vector<std::vector<char>> in;
-  std::vector<char> out;
+  std::vector<char> out;                // of the first result
+  std::vector<std::vector<char>> more;  // of the others
   int64_t error = 0;
 
   NativeRun(const OpDef& op, const std::vector<TensorType>& types,
-            const std::vector<std::vector<double>>& values, Words words, const TensorType& result) {
+            const std::vector<std::vector<double>>& values, Words words, const TensorType& result)
+      : NativeRun(op, types, values, words, std::vector{result}) {}
+  NativeRun(const OpDef& op, const std::vector<TensorType>& types,
+            const std::vector<std::vector<double>>& values, Words words,
+            const std::vector<TensorType>& results) {
     std::vector<const void*> addresses;
     for (size_t i = 0; i < types.size(); ++i) in.push_back(encode(values[i], types[i].dtype));
     for (size_t i = 0; i < in.size(); ++i)
       addresses.push_back(values[i].empty() && types[i].sizes.empty() ? nullptr : in[i].data());  // absent
-    out.assign(static_cast<size_t>(numel(result.sizes) * itemsize(result.dtype)) + 1, '\x7f');
-    void* to = out.data();
-    op.native({addresses, {&to, 1}, types, {&result, 1}, words, &error});
+    std::vector<void*> to;
+    more.resize(results.size() - 1);
+    for (size_t j = 0; j < results.size(); ++j) {
+      std::vector<char>& bytes = j == 0 ? out : more[j - 1];
+      bytes.assign(static_cast<size_t>(numel(results[j].sizes) * itemsize(results[j].dtype)) + 1, '\x7f');
+      to.push_back(bytes.data());
+    }
+    op.native({addresses, to, types, results, words, &error});
     CHECK(out.back() == '\x7f');
+    for (const std::vector<char>& bytes : more) CHECK(bytes.back() == '\x7f');
   }
 };
 
@@ -118,19 +129,22 @@ TEST_CASE("native kernels equal the reference in every type", "[ops]") {
             if (takes_gradient(s.operands[i])) v = dtype == DType::bool_ ? v > 0 : std::floor(v + 2);
         ReferenceEmitter e;
         const SampleCall call = make_call(e, op, s, dtype, values);
-        Value expected;
+        Value expected[kMaxOutputs];
         try {
-          e.emit(op.id, call.in, call.words, &expected);
+          e.emit(op.id, call.in, call.words, expected);
         } catch (const Error&) {  // some are for floating types alone
           CHECK_FALSE(is_floating(dtype));
           continue;
         }
         std::vector<TensorType> types;
         for (const Value v : call.in) types.push_back(v ? e.type(v) : TensorType{});
-        const TensorType result = e.type(expected);
-        const NativeRun run(op, types, values, call.words, result);
+        std::vector<TensorType> results;
+        for (int j = 0; j < op.n_out; ++j) results.push_back(e.type(expected[j]));
+        const NativeRun run(op, types, values, call.words, results);
         CHECK(run.error == 0);
-        CHECK(decode(run.out, e.values(expected).size(), result.dtype) == e.values(expected));
+        for (size_t j = 0; j < results.size(); ++j)
+          CHECK(decode(j == 0 ? run.out : run.more[j - 1], e.values(expected[j]).size(), results[j].dtype) ==
+                e.values(expected[j]));
       }
     }
   });
@@ -146,6 +160,27 @@ TEST_CASE("an index out of range is reported and nothing else promised", "[ops]"
       const NativeRun run(def(id), {x, index, src}, {{1, 2, 3}, {0, bad}, {1, 1}}, words, x);
       CHECK(run.error == 2);
     }
+  }
+}
+
+TEST_CASE("a place outside of its window takes and gives nothing", "[ops]") {
+  const TensorType x{DType::float32, cpu, false, {1, 5}}, y{DType::float32, cpu, false, {1, 3}};
+  const std::vector<double> from = {1, 2, 3, 4, 5};
+  // Windows of 3 positions from -1, 1 and 3 on.
+  struct {
+    DType type;
+    std::vector<double> places, shares, picked;
+  } const cases[] = {{DType::uint8, {2, 2, 1}, {0, 0, 0, 20, 30}, {0, 4, 5}},
+                     {DType::uint8, {255, 3, 2}, {0, 0, 0, 0, 0}, {0, 0, 0}},
+                     {DType::int64, {1, 4, 2}, {0, 10, 0, 0, 0}, {2, 0, 0}},
+                     {DType::int64, {-1, 1e15, 3}, {0, 0, 0, 30, 0}, {0, 0, 4}}};
+  for (const auto& c : cases) {
+    const TensorType at{c.type, cpu, false, {1, 3}};
+    const std::vector<int64_t> words = {0, 0, 4, 3, 2, 1, 1}, with_size = {0, 0, 4, 3, 2, 1, 1, 1, 5};
+    const NativeRun back(def(OpId::max_pool_backward), {y, at}, {{10, 20, 30}, c.places}, with_size, x);
+    CHECK(decode(back.out, 5, DType::float32) == c.shares);
+    const NativeRun pick(def(OpId::max_pool_pick), {x, at}, {from, c.places}, words, y);
+    CHECK(decode(pick.out, 3, DType::float32) == c.picked);
   }
 }
 

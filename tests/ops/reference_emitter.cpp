@@ -117,6 +117,8 @@ struct Call {
   std::vector<double> numbers;
   ops::Words words;
   const TensorType& out;
+  const TensorType* out2;  // of an op with two results, whose values go to more
+  Values* more;
 
   int axis() const { return normalize_axis(words[0], in[0]->type.sizes.rank(), op.name); }
   const Dims& sizes(size_t i) const { return in[i]->type.sizes; }
@@ -239,8 +241,20 @@ Values run_argsort(const Call& c) {
 
 Values run_scan(const Call& c) {
   if (c.op.id == OpId::argsort) return run_argsort(c);
-  if (c.op.id == OpId::max_pool_positions || c.op.id == OpId::avg_pool || c.op.id == OpId::avg_pool_backward)
-    return reference_pool(c.op, c.in[0]->values, c.sizes(0), c.words, c.out.sizes);
+  switch (c.op.id) {
+    case OpId::avg_pool:
+    case OpId::avg_pool_backward:
+      return reference_pool(c.op, {&c.in[0]->values}, c.sizes(0), c.words, c.out.sizes);
+    case OpId::max_pool:
+      return reference_pool(c.op, {&c.in[0]->values}, c.sizes(0), c.words, c.out.sizes,
+                            c.out2->dtype == DType::uint8, c.more);
+    case OpId::max_pool_backward:
+    case OpId::max_pool_pick:
+      return reference_pool(c.op, {&c.in[0]->values, &c.in[1]->values}, c.sizes(0), c.words, c.out.sizes,
+                            c.in[1]->type.dtype == DType::uint8);
+    default:
+      break;
+  }
   if (c.out.sizes.empty()) return c.in[0]->values;
   Values result(at(numel(c.out.sizes)));
   const int64_t size = c.out.sizes[c.axis()];
@@ -384,12 +398,14 @@ void ReferenceEmitter::emit(OpId id, std::span<const ops::Value> in, ops::Words 
                                                       to_string(results[j]));
     return;
   }
-  Call call{op, {}, {}, words, results[0]};
+  Values more;
+  Call call{op, {}, {}, words, results[0], results.size() > 1 ? &results[1] : nullptr, &more};
   for (size_t i = 0; i < n; ++i) call.in.push_back(in[i] ? &at(in[i]) : nullptr);
   for (size_t i = n; i < in.size(); ++i) call.numbers.push_back(values(in[i])[0]);
   Values result = run(call, infer);
   for (double& v : result) v = to_type(v, results[0].dtype);
   out[0] = add(results[0], std::move(result));
+  if (results.size() > 1) out[1] = add(results[1], std::move(more));
 }
 
 }  // namespace tandem::test

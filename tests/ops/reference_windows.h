@@ -32,16 +32,23 @@ inline std::vector<int64_t> PoolAxis::window(int64_t o) const {
   return all;
 }
 
-/// max_pool_positions, avg_pool or avg_pool_backward of x with `sizes`; `out_sizes` as inferred.
-inline std::vector<double> reference_pool(const ops::OpDef& op, const std::vector<double>& x,
-                                          const Dims& sizes, ops::Words words, const Dims& out_sizes) {
-  const bool largest = op.id == ops::OpId::max_pool_positions,
-             backward = op.id == ops::OpId::avg_pool_backward;
-  const size_t n_before = static_cast<size_t>(op.n_attrs);
-  const std::vector<int64_t> list(words.begin() + static_cast<std::ptrdiff_t>(n_before), words.end());
+/// A pooling op of operands `in`; `sizes` of the first one, `out_sizes` as inferred. max_pool's places are
+/// appended to `places`, in the plane or, if `small`, in the window; of the others with two operands `small`
+/// says how the second one has them.
+inline std::vector<double> reference_pool(const ops::OpDef& op,
+                                          const std::vector<const std::vector<double>*>& in,
+                                          const Dims& sizes, ops::Words words, const Dims& out_sizes,
+                                          bool small = false, std::vector<double>* places = nullptr) {
+  using ops::OpId;
+  const std::vector<double>& x = *in[0];
+  const bool largest = op.id == OpId::max_pool, maxima = largest || in.size() > 1,
+             backward = op.id == OpId::avg_pool_backward || op.id == OpId::max_pool_backward;
+  const auto start = static_cast<size_t>(op.structural_index(op.n_attrs - 1 - (backward && maxima)));
+  const auto n_list = static_cast<size_t>(words[start]);
+  const std::vector<int64_t> list(words.data() + start + 1, words.data() + start + 1 + n_list);
   const bool adaptive = words[1] != 0;
-  const size_t each = adaptive ? 1 : largest ? 4 : 3;
-  const int rank = static_cast<int>(list.size() / (each + backward));
+  const size_t each = adaptive ? 1 : maxima ? 4 : 3;
+  const int rank = static_cast<int>(list.size() / (each + (backward && !maxima)));
   const Dims &in_sizes = backward ? out_sizes : sizes, &pooled = backward ? sizes : out_sizes;
   PoolAxis axes[2];
   for (int i = 0; i < rank; ++i) {
@@ -55,23 +62,45 @@ inline std::vector<double> reference_pool(const ops::OpDef& op, const std::vecto
     if (each > 3) a.dilation = own[3];
   }
   const PoolAxis &y = axes[0], &right = axes[1];
+  const int64_t widest = !right.adaptive             ? right.kernel
+                         : right.in % right.out == 0 ? right.in / right.out
+                                                     : right.in / right.out + 2;
   const int64_t in_plane = y.in * right.in, out_plane = y.out * right.out;
   const int64_t planes = in_plane == 0 ? 0 : numel(in_sizes) / in_plane;
   std::vector<double> result(static_cast<size_t>(numel(out_sizes)));
   for (int64_t p = 0; p < planes; ++p)
     for (int64_t o = 0; o < out_plane; ++o) {
       const std::vector<int64_t> rows = y.window(o / right.out), columns = right.window(o % right.out);
-      std::vector<int64_t> held;
-      for (const int64_t i : rows)
-        for (const int64_t j : columns)
-          if (i >= 0 && i < y.in && j >= 0 && j < right.in) held.push_back(i * right.in + j);
+      std::vector<int64_t> held, names;  // positions in the plane, and how they are called
+      int64_t row = 0;
+      for (const int64_t i : rows) {
+        int64_t column = 0;
+        for (const int64_t j : columns) {
+          if (i < 0 || i >= y.in || j < 0 || j >= right.in) continue;
+          held.push_back(i * right.in + j);
+          names.push_back(small ? row * widest + column : held.back());
+          ++column;
+        }
+        row += i >= 0;
+      }
       const auto element = [&](int64_t at) { return x[static_cast<size_t>(p * in_plane + at)]; };
       const auto to = static_cast<size_t>(p * out_plane + o);
       if (largest) {
-        int64_t best = held.at(0);
-        for (const int64_t at : held)
-          if (element(at) > element(best) || std::isnan(element(at))) best = at;
-        result[to] = static_cast<double>(best);
+        size_t best = 0;
+        for (size_t k = 0; k < held.size(); ++k)
+          if (element(held[k]) > element(held.at(best)) || std::isnan(element(held[k]))) best = k;
+        result[to] = element(held.at(best));
+        places->push_back(static_cast<double>(names[best]));
+        continue;
+      }
+      if (maxima) {
+        for (size_t k = 0; k < held.size(); ++k) {
+          if (static_cast<double>(names[k]) != (*in[1])[to]) continue;
+          if (backward)
+            result[static_cast<size_t>(p * in_plane + held[k])] += x[to];
+          else
+            result[to] = element(held[k]);
+        }
         continue;
       }
       const double divisor = words[3]

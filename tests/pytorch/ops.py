@@ -2,6 +2,8 @@
 
 Each function takes the operands in order and the attributes by name. `None`: PyTorch has no counterpart.
 """
+import math
+
 import torch
 import torch.nn.functional as F
 from reference import DTYPES, NoAnswer
@@ -144,14 +146,47 @@ def per_axis(windows, numbers):
     return [windows[i::numbers] for i in range(numbers)]
 
 
-def max_pool_positions(x, ceil, adaptive, windows):
-    x = x.double()  # also for integers
+def max_pool(x, ceil, adaptive, positions, windows):
+    own, x = x.dtype, x if x.is_floating_point() else x.double()
     if adaptive:
         function = (F.adaptive_max_pool1d, F.adaptive_max_pool2d)[len(windows) - 1]
-        return function(x, windows, return_indices=True)[1]
-    kernel, stride, padding, dilation = per_axis(windows, 4)
-    function = (F.max_pool1d, F.max_pool2d)[len(kernel) - 1]
-    return function(x, kernel, stride, padding, dilation, ceil, return_indices=True)[1]
+        y, at = function(x, windows, return_indices=True)
+    else:
+        kernel, stride, padding, dilation = per_axis(windows, 4)
+        function = (F.max_pool1d, F.max_pool2d)[len(kernel) - 1]
+        y, at = function(x, kernel, stride, padding, dilation, ceil, return_indices=True)
+    return y.to(own), at if positions else in_window(at, x, adaptive, windows)
+
+
+def in_window(at, x, adaptive, windows):
+    """Positions in the plane as row * width + column of the window, from its first position in the plane."""
+    axes = len(windows) // (1 if adaptive else 4)
+    place, widths, rest = torch.zeros_like(at), 1, at
+    for axis in range(axes - 1, -1, -1):
+        size, count = x.shape[axis - axes], at.shape[axis - axes]
+        o = torch.arange(count)
+        if adaptive:
+            first, dilation = o * size // count, 1
+            width = size // count if size % count == 0 else size // count + 2
+        else:
+            width, stride, padding, dilation = windows[4 * axis:4 * axis + 4]
+            first = o * stride - padding
+            first = torch.where(first < 0, first + (dilation - 1 - first) // dilation * dilation, first)
+        first = first.reshape([count] + [1] * (axes - 1 - axis))
+        place = place + (rest % size - first) // dilation * widths
+        rest, widths = rest // size, widths * width
+    return place.to(torch.uint8) if widths <= 256 else at
+
+
+def max_pool_backward(g, at, ceil, adaptive, windows, sizes):
+    axes = len(sizes)
+    zeros = g.new_zeros(list(g.shape[:-axes]) + [math.prod(sizes)])
+    return zeros.scatter_add(-1, at.flatten(-axes), g.flatten(-axes)).reshape(list(g.shape[:-axes]) + sizes)
+
+
+def max_pool_pick(x, at, ceil, adaptive, windows):
+    axes = len(windows) // (1 if adaptive else 4)
+    return x.flatten(-axes).gather(-1, at.flatten(-axes)).reshape(at.shape)
 
 
 def avg_pool(x, ceil, adaptive, count_include_pad, divisor, windows):
@@ -334,7 +369,8 @@ TABLE = {
     "kl_div": loss(F.kl_div), "soft_margin_loss": loss(F.soft_margin_loss),
     "cosine_similarity": lambda a, b, axis, eps: F.cosine_similarity(a, b, axis, eps),
     "convolution": convolution, "convolution_input": convolution_input, "convolution_weight": convolution_weight,
-    "max_pool_positions": max_pool_positions, "avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward,
+    "max_pool": max_pool, "max_pool_backward": max_pool_backward, "max_pool_pick": max_pool_pick,
+    "avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward,
     "interpolate": interpolate, "index": index, "index_put": index_put,
     "digamma": Digamma.apply, "sinc": sinc, "batch_norm_train": batch_norm_train, "scaled_dot_product_attention": attention,
     "scaled_dot_product_attention_dropout": OTHER_DRAWS,
