@@ -109,7 +109,7 @@ uint64_t next_sequence(const Node& n) {
 
 Ref<TensorImpl> with_history(const Saved& saved, const Edge& edge) {
   const Ref<TensorImpl>& value = saved.value;
-  if (!modes().grad || !edge || value->frame) return value;
+  if (!modes().grad || !edge || value->frame || !is_floating(value->dtype)) return value;
   if (edge.leaf) return edge.leaf;
   Ref<TensorImpl> out = twin_of(value.get());
   out->grad_fn = edge.node;

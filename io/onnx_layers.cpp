@@ -319,7 +319,7 @@ void onnx_row::max_pool(OnnxCall& c) {
 
 void onnx_row::max_pool_backward(OnnxCall& c) {
   const Pooling p(c);
-  const DType t = layer_type(c.out_type().dtype);
+  const DType own = layer_type(c.out_type().dtype), t = own == DType::float16 ? DType::float32 : own;
   const OnnxValue from = flat_planes(c, p, c.in(0, t), p.windows.out_plane());
   const OnnxValue at = flat_planes(c, p, plane_positions(c, p), p.windows.out_plane());
   Dims sizes = c.out_type().sizes;

@@ -90,6 +90,7 @@ const std::vector<Pass>& passes() {
       {"fold", fold},
       {"common_subexpressions", common_subexpressions},
       {"dead_code", dead_code},
+      {"relu_behind_pooling", relu_behind_pooling},
       {"rematerialise", rematerialise},
   };
   return list;

@@ -32,6 +32,7 @@ class Rewrite {
     for (size_t j = 0; j < n.out.size(); ++j)
       renamed_[static_cast<size_t>(n.out[j])] = first + static_cast<int32_t>(j);
   }
+  void name(int32_t v, int32_t value) { renamed_[static_cast<size_t>(v)] = value; }
   Graph finish() {
     for (Input& i : to.inputs) i.value = (*this)[i.value];
     for (const int32_t v : from_.outputs) to.outputs.push_back((*this)[v]);
@@ -53,6 +54,9 @@ class Rewrite {
 
 /// Nodes that no output and no write needs are left out; inputs and numbers stay, since callers count them.
 Graph dead_code(const Graph& g);
+
+/// A relu before a max pooling, and its mask behind the pooling's gradient, run on the pooled elements.
+Graph relu_behind_pooling(const Graph& g);
 
 /// Values that live from before a product to long after it are computed again where they are used late, if
 /// that frees memory and moves no more bytes.

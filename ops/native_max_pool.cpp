@@ -1,11 +1,12 @@
-// Native kernels of max pooling: planes shared by the threads. A row of windows is made tap by tap, so that a
-// step of the loop does several windows at once; windows at the edges, and of other types than float32 and
-// float64, one by one. The gradient adds the windows' shares in row-major order of the windows, halves in
-// float32, each rounded once.
+// Native kernels of max pooling: planes shared by the threads. In float32 windows that are whole along their
+// row are made several a step (pool_rows.h); those at the edges, large ones, and of other types, one by one.
+// The gradient adds the windows' shares in row-major order of the windows, halves in float32, each rounded
+// once.
 #include <bit>
 #include <type_traits>
 
 #include "tandem/ops/native_pool.h"
+#include "tandem/ops/pool_rows.h"
 #include "tandem/ops/rules.h"
 
 namespace tandem::ops {
@@ -34,6 +35,10 @@ int64_t position_of(int64_t ranked) {
 struct Maxima {
   explicit Maxima(const Windows& windows)
       : w(windows), rows(all_positions(w.axis[0])), columns(all_positions(w.axis[1])) {
+    for (const Range& y : rows) {
+      first.push_back(y.first * right().in);
+      height.push_back((y.end - y.first + down().dilation - 1) / down().dilation);
+    }
     for (int64_t k = 0; k < 256; ++k) {
       row_of[k] = k / width() * down().dilation;
       column_of[k] = k % width() * right().dilation;
@@ -79,7 +84,8 @@ struct Maxima {
 
   Windows w;
   std::vector<Range> rows, columns;
-  int64_t inner = 0, inner_end = 0;  // windows along a row that are whole
+  std::vector<int64_t> first, height;  // of the rows of windows: element in the plane, rows of the plane
+  int64_t inner = 0, inner_end = 0;    // windows along a row that are whole
   int64_t row_of[256], column_of[256];
 };
 
@@ -106,132 +112,53 @@ int64_t largest(const Maxima& m, const T* from, const Range& y, const Range& x) 
   return at;
 }
 
-constexpr int64_t kBlock = 128;  // windows made together
-
-/// One tap of n windows, `step` apart: the better of what is there and the element, whose place is k.
-template <int64_t kStep, class T, class I>
-void tap(const T* from, int64_t step, I k, int64_t n, T* best, I* at) {
-  if constexpr (kStep != 0) step = kStep;
-  for (int64_t j = 0; j < n; ++j) {
-    const T v = from[j * step], b = best[j];
-    const bool better = static_cast<int>(v > b) | static_cast<int>(v != v);
-    best[j] = better ? v : b;
-    at[j] = better ? k : at[j];
-  }
-}
-
-/// n whole windows of a row; `from`: the first position of the first of them.
-template <class T, class At>
-void whole_windows(const Maxima& m, const T* from, const Range& y, int64_t position, int64_t n, T* to,
-                   At* places) {
-  using I = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  const WindowAxis &down = m.down(), &right = m.right();
-  T best[kBlock];
-  I at[kBlock];
-  for (int64_t j = 0; j < n; ++j) best[j] = from[j * right.stride], at[j] = 0;
-  for (int64_t r = 0; y.first + r * down.dilation < y.end; ++r)
-    for (int64_t s = 0; s < right.kernel; ++s) {
-      if (r == 0 && s == 0) continue;
-      const T* taps = from + r * down.dilation * right.in + s * right.dilation;
-      const I k = static_cast<I>(r * right.kernel + s);
-      if (right.stride == 1)
-        tap<1>(taps, 1, k, n, best, at);
-      else if (right.stride == 2)
-        tap<2>(taps, 2, k, n, best, at);
-      else
-        tap<0>(taps, right.stride, k, n, best, at);
-    }
-  std::copy(best, best + n, to);
-  for (int64_t j = 0; j < n; ++j) {
-    if constexpr (sizeof(At) == 1) {
-      places[j] = static_cast<At>(at[j]);
-    } else {
-      const int64_t r = at[j] / right.kernel, s = at[j] % right.kernel;
-      places[j] = position + j * right.stride + r * down.dilation * right.in + s * right.dilation;
-    }
-  }
-}
-
-/// A row of windows of two by two: `top` and `bottom` are their rows.
-template <class T>
-void quarter_windows(const T* __restrict top, const T* __restrict bottom, int64_t n, T* __restrict to,
-                     uint8_t* __restrict places) {
-  using I = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  for (int64_t j = 0; j < n; ++j) {
-    T best = top[2 * j];
-    I at = 0;
-    const T others[3] = {top[2 * j + 1], bottom[2 * j], bottom[2 * j + 1]};
-    for (int k = 0; k < 3; ++k) {
-      const T v = others[k];
-      const bool better = static_cast<int>(v > best) | static_cast<int>(v != v);
-      best = better ? v : best;
-      at = better ? I{k + 1} : at;
-    }
-    to[j] = best;
-    places[j] = static_cast<uint8_t>(at);
-  }
-}
-
 template <class T, class At>
 void forward_plane(const Maxima& m, const T* from, T* to, At* places) {
-  const int64_t in = m.right().in;
-  const auto one = [&](const Range& y, size_t o) {
-    const int64_t at = largest(m, from, y, m.columns[o]);
-    to[o] = from[at];
-    places[o] = m.place(At{}, at, y, m.columns[o]);
-  };
-  constexpr bool kRows = std::is_floating_point_v<T>;
-  const bool quarters = m.quarters();
-  for (const Range& y : m.rows) {
-    int64_t o = 0;
-    if constexpr (kRows) {
-      if (quarters && sizeof(At) == 1) {
-        if constexpr (sizeof(At) == 1)
-          quarter_windows(from + y.first * in, from + (y.first + 1) * in, m.right().out, to, places);
-        o = m.right().out;
-      } else if (m.w.in_plane() <= INT32_MAX) {
-        for (; o < m.inner; ++o) one(y, static_cast<size_t>(o));
-        for (int64_t n; o < m.inner_end; o += n) {
-          n = std::min(kBlock, m.inner_end - o);
-          const int64_t first = y.first * in + m.columns[static_cast<size_t>(o)].first;
-          whole_windows(m, from + first, y, first, n, to + o, places + o);
-        }
+  const int64_t in = m.right().in, out = m.right().out, n = m.inner_end - m.inner;
+  int64_t begin = 0, end = 0;  // windows of each row that are made together
+  if constexpr (std::is_same_v<T, float>) {
+    if (m.w.small() && n > 0) {
+      begin = m.inner, end = m.inner_end;
+      std::vector<uint8_t> space;  // of places in the windows, where positions are wanted
+      uint8_t* at;
+      if constexpr (sizeof(At) == 1) {
+        at = places;
+      } else {
+        space.resize(static_cast<size_t>(m.w.out_plane()));
+        at = space.data();
       }
+      pool_rows::best_rows().forward({from + m.columns[static_cast<size_t>(begin)].first, m.first.data(),
+                                      m.height.data(), static_cast<int64_t>(m.rows.size()),
+                                      m.down().dilation * in, n, m.right().stride, m.right().kernel,
+                                      m.right().dilation, to + begin, at + begin, out});
+      if constexpr (sizeof(At) != 1)
+        for (size_t i = 0; i < m.rows.size(); ++i)
+          for (int64_t o = begin; o < end; ++o) {
+            const size_t k = i * static_cast<size_t>(out) + static_cast<size_t>(o);
+            places[k] = m.position(space[k], m.rows[i], m.columns[static_cast<size_t>(o)]);
+          }
     }
-    for (; o < m.right().out; ++o) one(y, static_cast<size_t>(o));
-    to += m.right().out, places += m.right().out;
   }
-}
-
-/// The gradient of a row of windows of two by two: all of what their rows hold. Masks, since a choice would
-/// become branches.
-template <class T>
-void quarter_shares(const T* __restrict from, const uint8_t* __restrict places, int64_t n, T* __restrict top,
-                    T* __restrict bottom) {
-  using I = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  const auto share = [](I g, I at, I k) { return std::bit_cast<T>(static_cast<I>(g & -I{at == k})); };
-  for (int64_t j = 0; j < n; ++j) {
-    const I g = std::bit_cast<I>(from[j] + T{});  // a sum that begins with 0: no -0
-    const I at = places[j];
-    top[2 * j] = share(g, at, 0);
-    top[2 * j + 1] = share(g, at, 1);
-    bottom[2 * j] = share(g, at, 2);
-    bottom[2 * j + 1] = share(g, at, 3);
+  for (const Range& y : m.rows) {
+    for (int64_t o = begin > 0 ? 0 : end; o < out; o = o + 1 == begin ? end : o + 1) {
+      const auto c = static_cast<size_t>(o);
+      const int64_t at = largest(m, from, y, m.columns[c]);
+      to[c] = from[at];
+      places[c] = m.place(At{}, at, y, m.columns[c]);
+    }
+    to += out, places += out;
   }
 }
 
 template <class T, class At>
 void backward_plane(const Maxima& m, const T* from, const At* places, T* to) {
   const int64_t in = m.right().in, out = m.right().out, plane = m.w.in_plane();
-  if constexpr (std::is_floating_point_v<T> && sizeof(At) == 1) {
+  if constexpr (std::is_same_v<T, float> && sizeof(At) == 1) {
     if (m.quarters()) {
-      for (int64_t i = 0; i < m.down().out; ++i) {
-        T* row = to + 2 * i * in;
-        quarter_shares(from + i * out, places + i * out, out, row, row + in);
-        std::fill(row + 2 * out, row + in, T{});
-        std::fill(row + in + 2 * out, row + 2 * in, T{});
-      }
-      std::fill(to + 2 * m.down().out * in, to + plane, T{});
+      pool_rows::best_rows().quarters({from, places, m.down().out, out, to, in});
+      for (float* row = to; 2 * out < in && row < to + 2 * m.down().out * in; row += in)
+        std::fill(row + 2 * out, row + in, 0.0f);
+      std::fill(to + 2 * m.down().out * in, to + plane, 0.0f);
       return;
     }
   }

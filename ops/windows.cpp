@@ -95,10 +95,15 @@ Windows checked_windows(const InferCall& call) {
     if (backward && found != a.out)
       fail_call(call, std::to_string(a.out) + " windows fit an axis of " + std::to_string(a.in) + ", found " +
                           operand_text(call));
-    for (int64_t o = 0; a.dilation > 1 && o < a.out; ++o)
-      if (a.positions(o).first >= a.positions(o).end)
+    // Only windows that begin in the padding before can miss a plane, one narrower than their steps: those
+    // whose first position from 0 on is behind it. From one that meets it on, others are skipped.
+    for (int64_t o = 0; a.in < a.dilation && o < a.out && o * a.stride < a.padding;) {
+      const WindowAxis::Range r = a.positions(o);
+      if (r.first >= r.end)
         fail_call(call, "a window of " + to_string(x) + " holds nothing but padding; kernel " +
                             std::to_string(a.kernel) + ", dilation " + std::to_string(a.dilation));
+      o += (a.in - r.first + a.stride - 1) / a.stride;
+    }
   }
   return w;
 }

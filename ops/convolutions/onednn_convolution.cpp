@@ -26,7 +26,7 @@ namespace {
 using dnnl::memory;
 using Desc = memory::desc;
 
-constexpr double kBlockFlops = 16e6, kBlockBytes = 1e6;  // of a block at most; bytes of x and y together
+constexpr double kBlockFlops = 32e6, kBlockBytes = 0.5e6;  // of a block at most; bytes of x and y together
 constexpr size_t kKept = 512;                            // primitives
 
 dnnl::engine& cpu_engine() {

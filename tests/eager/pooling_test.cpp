@@ -250,6 +250,57 @@ TEST_CASE("pooling: maxima without their positions are the same, with the same g
       }
 }
 
+TEST_CASE("pooling: a window of nothing but padding is refused, whichever it is", "[eager]") {
+  int refused = 0;
+  for (int64_t in = 1; in <= 4; ++in)
+    for (int64_t kernel = 2; kernel <= 4; ++kernel)
+      for (int64_t stride = 1; stride <= 4; ++stride)
+        for (int64_t dilation = 2; dilation <= 7; ++dilation)
+          for (int64_t padding = 0; padding <= ((kernel - 1) * dilation + 1) / 2; ++padding) {
+            CAPTURE(in, kernel, stride, dilation, padding);
+            const int64_t room = in + 2 * padding - (kernel - 1) * dilation - 1;
+            bool wrong = room < 0;
+            for (int64_t o = 0; room >= 0 && o <= room / stride; ++o) {
+              bool holds = false;
+              for (int64_t k = 0; k < kernel; ++k) {
+                const int64_t at = o * stride - padding + k * dilation;
+                holds = holds || (at >= 0 && at < in);
+              }
+              wrong = wrong || !holds;
+            }
+            bool threw = false;
+            try {
+              max_pool1d(zeros({1, in}), kernel, stride, padding, dilation);
+            } catch (const Error&) {
+              threw = true;
+            }
+            CHECK(threw == wrong);
+            refused += threw && room >= 0;
+          }
+  CHECK(refused > 100);
+}
+
+TEST_CASE("pooling: positions that a gradient reads are kept, and have no history", "[eager]") {
+  const Tensor x = noise({1, 2, 4, 4}, 21).requires_grad_();
+  {
+    const ValuesIndices r = max_pool2d_with_indices(x, 2);
+    CHECK_FALSE(r.indices.requires_grad());
+    r.indices.add_(1);
+    try {
+      r.values.sum().backward();
+      FAIL("positions changed behind the gradient's back");
+    } catch (const Error& e) {
+      CHECK(std::string(e.what()).find("changed in place") != std::string::npos);
+    }
+  }
+  // Under a gradient that has a history itself.
+  const Tensor top = max_pool2d(x, 2);
+  const TensorList once = autograd::grad(TensorList{(top * top).sum()}, TensorList{x}, {}, true, true);
+  const TensorList twice = autograd::grad(TensorList{once[0].sum()}, TensorList{x});
+  // d/dx of the sum of twice the maxima: 2 where a window's largest is.
+  CHECK(twice[0].sum().item<double>() == 2.0 * static_cast<double>(top.numel()));
+}
+
 TEST_CASE("interpolate: positions are PyTorch's", "[eager]") {
   const Tensor x = noise({1, 1, 5}, 2);
   const Values from = values(x);

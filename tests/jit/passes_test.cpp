@@ -46,8 +46,8 @@ const std::string kX = "%x = input float32(3, 4) strides (4, 1)\n";
 TEST_CASE("the passes run in their order", "[passes]") {
   std::vector<std::string> names;
   for (const Pass& p : passes()) names.push_back(p.name);
-  CHECK(names ==
-        std::vector<std::string>{"expand", "fold", "common_subexpressions", "dead_code", "rematerialise"});
+  CHECK(names == std::vector<std::string>{"expand", "fold", "common_subexpressions", "dead_code",
+                                          "relu_behind_pooling", "rematerialise"});
 }
 
 TEST_CASE("expand replaces composites to the ground", "[passes]") {

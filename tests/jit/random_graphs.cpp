@@ -29,7 +29,6 @@ constexpr OpKind kKinds[] = {OpKind::pointwise, OpKind::pointwise, OpKind::point
                              OpKind::random,    OpKind::fill,      OpKind::contraction, OpKind::convolution,
                              OpKind::composite, OpKind::composite, OpKind::composite};
 
-
 class Generator : RandomValues {
  public:
   explicit Generator(uint64_t seed) : RandomValues(seed) {}
@@ -256,7 +255,9 @@ class Generator : RandomValues {
         return false;
     }
     attributes(c);
-    return true;
+    if (c.op->id != OpId::max_pool_backward && c.op->id != OpId::max_pool_pick) return true;
+    c.in.push_back(places(*c.op, c.in[0], c.words));
+    return c.in[1] && accepted(c);
   }
 
   Value operand_for(const OpDef& d) {

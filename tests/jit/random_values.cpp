@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "tandem/core/error.h"
 #include "tandem/ops/windows.h"
 #include "tests/jit/program.h"
 
@@ -361,6 +362,25 @@ Dims RandomValues::windows(const ops::OpDef& op, bool adaptive, const Dims& s) {
   const bool joined = backward && op.id != ops::OpId::max_pool_backward;
   for (int i = 0; joined && i < rank; ++i) list.push_back(in[i]);
   return list;
+}
+
+ops::Value RandomValues::places(const ops::OpDef& op, ops::Value v, const std::vector<int64_t>& words) {
+  Dims s = type(v).sizes;
+  const ops::Windows w = ops::windows_of(op, s, words);
+  if (w.rank == 0 || s.rank() < w.rank + 1) return {};
+  if (ops::pools_backward(op.id))
+    for (int i = 0; i < w.rank; ++i) s[s.rank() - w.rank + i] = w.axis[ops::kMaxSpatial - w.rank + i].in;
+  if (numel(s) > 4 * largest_) return {};
+  std::vector<int64_t> of_pool = {words[0], words[1], one_in(2)};
+  of_pool.insert(of_pool.end(), words.begin() + 2, words.begin() + 3 + words[2]);
+  const ops::Value x = input(type(v).dtype, s);
+  ops::Value out[2];
+  try {
+    emitter_.emit(ops::OpId::max_pool, std::vector<ops::Value>{x}, of_pool, out);
+  } catch (const Error&) {
+    return {};
+  }
+  return out[1];
 }
 
 }  // namespace tandem::test

@@ -32,6 +32,9 @@ class RandomValues {
   /// Of a list `sizes`; `words`: the attributes before it.
   Dims sizes(const ops::OpDef& op, const std::vector<int64_t>& words, const Dims& s);
   Dims windows(const ops::OpDef& op, bool adaptive, const Dims& s);
+  /// Operand 1 of a gradient of maxima, for operand 0 `v`: where another tensor has them. None if no window
+  /// fits.
+  ops::Value places(const ops::OpDef& op, ops::Value v, const std::vector<int64_t>& words);
 
   // Values that exist.
   const ops::TensorType& type(ops::Value v) { return r_.graph.type(v.id); }
