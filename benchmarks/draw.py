@@ -14,6 +14,8 @@ KINDS = [  # the beginning of a contestant's name, its colour, its legend
     ("PyTorch eager", "#f0a35e", "PyTorch, eager"),
     ("PyTorch compile", "#d64545", "PyTorch, compiled"),
     ("PyTorch max-autotune", "#8b1e3f", "PyTorch, max-autotune"),
+    ("PyTorch reduce-overhead", "#7b5ea7", "PyTorch, reduce-overhead"),
+    ("PyTorch graph", "#2f5d8a", "PyTorch, captured by hand"),
 ]
 
 
@@ -56,7 +58,9 @@ def main():
         + "</text>",
     ]
     x = 10
-    for _, colour, text in KINDS:
+    for prefix, colour, text in KINDS:
+        if not any(c["name"].startswith(prefix) for r in rows for c in r["contestants"]):
+            continue
         out.append(f'<circle cx="{x + 4}" cy="50" r="4" fill="{colour}"/><text x="{x + 12}" y="54">{escape(text)}</text>')
         x += 26 + 6.2 * len(text)
     ratio = LOW

@@ -31,6 +31,7 @@ constexpr int64_t kImplBlocks = 16384;
 constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kUncounted = int64_t{1} << 20;  // bytes that a thread keeps to itself before it counts them
 
+constinit std::atomic<bool> count_small_{false};
 constinit std::atomic<int64_t> live_{0};
 constinit std::atomic<int64_t> peak_{0};
 
@@ -62,9 +63,14 @@ void settle_live() noexcept {
   }
 }
 
+bool is_counted(int64_t nbytes) noexcept {
+  return nbytes > kSmallBytes || count_small_.load(std::memory_order_relaxed);
+}
+
 void count_live(int64_t nbytes) noexcept {
   cache_.live += nbytes;
-  if (cache_.live >= kUncounted || cache_.live <= -kUncounted || cache_.state != ThreadCache::State::open)
+  if (count_small_.load(std::memory_order_relaxed) || cache_.live >= kUncounted ||
+      cache_.live <= -kUncounted || cache_.state != ThreadCache::State::open)
     settle_live();
 }
 
@@ -122,7 +128,8 @@ bool open_cache() {
     read_poison_setting();
     thread_local Guard guard;
     cache_.state = ThreadCache::State::open;
-    for (int c = 0; c < kSmallClasses; ++c) cache_.lists[c].room = small_capacity(c);
+    const bool keep = !count_small_.load(std::memory_order_relaxed);  // what is kept is not seen again
+    for (int c = 0; c < kSmallClasses; ++c) cache_.lists[c].room = keep ? small_capacity(c) : 0;
     cache_.impl_room = kImplBlocks;
     cache_.large_room = large_budget();
   }
@@ -156,7 +163,7 @@ void* allocate_slow(int64_t nbytes) {
       block = from_system(class_bytes(c));
     }
   }
-  if (nbytes > kSmallBytes) count_live(nbytes);
+  if (is_counted(nbytes)) count_live(nbytes);
   if (poison_.load(std::memory_order_relaxed)) fill_poison(block, nbytes);
   return block;
 }
@@ -164,7 +171,7 @@ void* allocate_slow(int64_t nbytes) {
 void deallocate_slow(void* memory, int64_t nbytes) noexcept {
   if (memory == nullptr) return;
   nbytes = std::max<int64_t>(nbytes, 1);
-  if (nbytes > kSmallBytes) count_live(-nbytes);
+  if (is_counted(nbytes)) count_live(-nbytes);
   if (kBypassCaches || nbytes > kMaxClassBytes || !open_cache()) return std::free(memory);
 
   const int c = size_class(static_cast<uint64_t>(nbytes - 1) / kBlockUnit);
@@ -199,6 +206,15 @@ AllocatorStats allocator_stats() {
       stats.cached_bytes += class_bytes(c);
   stats.system_calls = cache_.system_calls;
   return stats;
+}
+
+void count_small_blocks() {
+  open_cache();
+  count_small_.store(true, std::memory_order_relaxed);
+  for (int c = 0; c < kSmallClasses; ++c) {
+    release_list(c);
+    cache_.lists[c].room = 0;
+  }
 }
 
 void reset_peak_bytes() noexcept {

@@ -20,8 +20,12 @@ struct AllocatorStats {
   int64_t system_calls = 0;  // allocations that reached the system
 };
 /// Figures of this thread's lists, and of all threads where said. Large blocks only are counted in live and
-/// peak.
+/// peak, unless count_small_blocks() was called.
 AllocatorStats allocator_stats();
+/// From now on small blocks of this thread, and of threads that begin later, are counted in live and peak as
+/// large ones are, to the byte; each then comes from the system and goes back. For measuring: call it before
+/// the first tensor is made, since blocks that were taken before are counted when they come back.
+void count_small_blocks();
 /// peak_bytes begins again at live_bytes.
 void reset_peak_bytes() noexcept;
 /// Returns this thread's cached blocks to the system.

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "tandem/core/bfloat.h"
+
 namespace tandem {
 
 const char* name(DType t) {
@@ -68,13 +70,8 @@ uint16_t float_to_half(float value) {
   return static_cast<uint16_t>(sign | result);
 }
 
-float bfloat_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
-uint16_t float_to_bfloat(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
+float bfloat_to_float(uint16_t bits) { return core::widened_bfloat(bits); }
+uint16_t float_to_bfloat(float value) { return core::rounded_to_bfloat(value); }
 
 namespace core {
 

@@ -251,7 +251,12 @@ class Visitor {
     } else if constexpr (!is_host_value<std::remove_cvref_t<decltype(*std::begin(list))>>) {
       size_t i = 0;
       for (const auto& element : list) {
-        within([&] { return "[" + std::to_string(i) + "]"; }, element);
+        within(
+            [&] {
+              std::string text = "[";  // by steps: g++ 12 warns of "[" + a temporary at -O3
+              return text.append(std::to_string(i)).append("]");
+            },
+            element);
         ++i;
       }
     }

@@ -46,7 +46,7 @@ std::vector<Row> cuda() {
   const Recipe& mlp = recipe("host_mlp");
   const auto full = std::make_shared<Training>(mlp, kCuda), checked = std::make_shared<Training>(mlp, kCuda),
              eager = std::make_shared<Training>(mlp, kCuda);
-  const td::Tensor &x = full->batch(0).x, &y = full->batch(0).y;
+  const td::Tensor &x = full->batch(0)[0], &y = full->batch(0)[1];
   auto step = td::trace([full](td::Tensor a, td::Tensor b) { return full->step(a, b); });
   auto checks = td::trace([checked](td::Tensor a, td::Tensor b) { return checked->step(a, b); });
   {

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdio>
 
-#include "benchmarks/bench/workload.h"
 #include "tandem/core/cuda/cuda.h"
 
 namespace bench {
@@ -20,18 +19,16 @@ DeviceCounts device_counts() {
   return {calls(), count("launches"), count("graph_launches")};
 }
 
-bool print_device_counts(tandem::Device device, const std::string& filter) {
-  if (!tandem::cuda::is_available()) {
-    std::printf("bench: CUDA is left out: %s\n", tandem::cuda::why_not_available().c_str());
-    return false;
-  }
+bool is_simulated() { return device_counts().calls > 0; }
+
+bool print_device_counts(tandem::Device device, const std::vector<Workload>& workloads) {
   bool right = true;
   std::printf(
       "| workload | launches of graphs | other launches | nodes | kernels | products | natives | plan's MB | "
       "counted MB "
       "| plan / counted |\n|---|---|---|---|---|---|---|---|---|---|\n");
-  for (const Workload& w : workloads()) {
-    if (w.name.find(filter) == std::string::npos || (w.flop <= 0 && w.bytes <= 0)) continue;
+  for (const Workload& w : workloads) {
+    if (w.flop <= 0 && w.bytes <= 0) continue;
     const Prepared prepared = w.prepare({device, 1});
     const Contestant& traced = prepared.contestants.front();
     traced.time_us(4);  // records, compiles, makes the graph

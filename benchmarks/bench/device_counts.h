@@ -2,9 +2,9 @@
 // for a card, so none are taken here. Main thread.
 #pragma once
 
-#include <string>
+#include <vector>
 
-#include "tandem/core/device.h"
+#include "benchmarks/bench/workload.h"
 
 namespace bench {
 
@@ -15,7 +15,9 @@ struct DeviceCounts {
 };
 DeviceCounts device_counts();
 
-/// Prints the counts of the workloads whose name holds `filter`; false if results or counts are wrong.
-bool print_device_counts(tandem::Device device, const std::string& filter);
+/// Whether the driver is the simulated one, which runs nothing in the time of a card.
+bool is_simulated();
+/// Prints the counts of these workloads; false if results or counts are wrong.
+bool print_device_counts(tandem::Device device, const std::vector<Workload>& workloads);
 
 }  // namespace bench

@@ -29,8 +29,9 @@ struct Operands {
     const std::vector<float> va = values(64, kInputs, 1), vb = values(64, kInputs + 1, 1);
     ma = td::tensor(std::span<const float>(va), {8, 8}).to(device);
     mb = td::tensor(std::span<const float>(vb), {8, 8}).to(device);
+    mleaf = ma.clone().requires_grad_();
   }
-  Tensor a, b, one, changed, leaf, ma, mb;
+  Tensor a, b, one, changed, leaf, ma, mb, mleaf;
 };
 
 struct Op {
@@ -69,6 +70,23 @@ std::vector<Op> ops() {
           },
           8),
       op(
+          "slice", "a.slice(0, 1, 3), a view", [](Operands& o) { return o.a.slice(0, 1, 3); }, 4),
+      op(
+          "relu_grad", "relu(a), gradient noted", [](Operands& o) { return td::relu(o.leaf); }, 4),
+      op(
+          "sum_grad", "a.sum(), gradient noted", [](Operands& o) { return o.leaf.sum(); }, 4),
+      op(
+          "view_grad", "a.reshape({2, n / 2}), gradient noted",
+          [](Operands& o) {
+            return o.leaf.reshape({2, o.leaf.numel() / 2});
+          },
+          4),
+      op(
+          "slice_grad", "a.slice(0, 1, 3), gradient noted", [](Operands& o) { return o.leaf.slice(0, 1, 3); },
+          4),
+      op(
+          "mm_grad", "mm of 8 x 8, gradient noted", [](Operands& o) { return td::mm(o.mleaf, o.mb); }, 2),
+      op(
           "mm", "mm of 8 x 8", [](Operands& o) { return td::mm(o.ma, o.mb); }, 2),
       op(
           "chain", "ten multiplications, their sum, and backward",
@@ -87,23 +105,26 @@ Workload workload(const Op& op, int64_t n) {
   Workload w;
   w.name = "eager_" + op.name + (n > 4 ? "_1024" : "");
   w.section = "5.g";
-  w.what = op.what + (op.name == "mm" ? "" : ", " + std::to_string(n) + " floats") + ", eagerly";
+  w.what = op.what + (op.name.starts_with("mm") ? "" : ", " + std::to_string(n) + " floats") + ", eagerly";
   w.threads = {1};
   w.counted = "nothing: the host's time";
   if (op.name == "mm")
     w.open = "1,024 FLOP among checks made for large products; next: the short way of small operands";
+  if (op.name.starts_with("slice"))
+    w.open =
+        "views other than view, reshape and detach are inferred with vectors; next: the short way of view";
   w.bars = {{Bar::Of::times_faster, n == 4 ? op.times : 4, "LibTorch"},
             {Bar::Of::times_faster, 4, "PyTorch"}};
   if (op.at_most > 0 && n == 4) w.bars.push_back({Bar::Of::at_most_us, op.at_most, ""});
   w.reference = [=] {
     Operands o(n, td::cpu);
-    return Answer{op.call(o).to_vector<double>()};
+    return Answer{op.call(o).detach().to_vector<double>()};
   };
   w.prepare = [=](const Setting& setting) {
     const auto o = std::make_shared<Operands>(n, setting.device);
     Prepared p;
     p.contestants = {{"eager", Side::ours, setting.threads, [=](int calls) { return op.time_us(*o, calls); },
-                      [=] { return Answer{op.call(*o).to_vector<double>()}; }}};
+                      [=] { return Answer{op.call(*o).detach().to_vector<double>()}; }}};
     return p;
   };
   return w;

@@ -37,27 +37,29 @@ Contestant contestant(const std::string& name, Side side, int threads, const std
   return {name, side, threads, time, nullptr, true};
 }
 
-Workload first_call(const std::string& step, bool kept) {
+Workload first_call(const std::string& step, bool kept, bool heavy) {
   Workload w;
   w.name = "first_call_" + step + (kept ? "_kept" : "");
   w.section = "5.h";
   w.what = "the first call of the training step '" + step + "' in a new process, " +
            (kept ? "kernels kept by another" : "nothing kept");
   w.threads = {2};
+  w.heavy = heavy;
   w.counted = "nothing: recording, planning, compiling, and the step itself";
   w.bars = {{Bar::Of::at_most_us, kept ? 2e5 : 2e6, ""},
             {Bar::Of::times_faster, kept ? 20. : 10., "PyTorch"}};
   w.prepare = [=](const Setting& setting) {
     const std::string threads = std::to_string(setting.threads);
+    const std::string device = " --device " + td::to_string(setting.device);
     Prepared p;
-    p.contestants = {
-        contestant("traced", Side::ours, setting.threads, "ours " + step, "TANDEM_CACHE_DIR",
-                   "TANDEM_NUM_THREADS=" + threads + " " + this_program() + " --first-call " + step, kept)};
+    p.contestants = {contestant(
+        "traced", Side::ours, setting.threads, "ours " + step, "TANDEM_CACHE_DIR",
+        "TANDEM_NUM_THREADS=" + threads + " " + this_program() + " --first-call " + step + device, kept)};
     const std::string python = python_peer();
     if (!python.empty())
       p.contestants.push_back(contestant("PyTorch compile", Side::peer, setting.threads, "PyTorch " + step,
                                          "TORCHINDUCTOR_CACHE_DIR",
-                                         python + " " + threads + " --first-call " + step, kept));
+                                         python + " " + threads + device + " --first-call " + step, kept));
     return p;
   };
   return w;
@@ -65,15 +67,18 @@ Workload first_call(const std::string& step, bool kept) {
 
 }  // namespace
 
-double first_call_us(const std::string& workload) {
-  Training training(recipe(workload));
-  auto step = td::trace([&](const td::Tensor& x, const td::Tensor& y) { return training.step(x, y); });
-  return time_us(1, [&] { step(training.batch(0).x, training.batch(0).y); });
+double first_call_us(const std::string& workload, td::Device device) {
+  Training training(recipe(workload), device);  // on a card that makes its context, too
+  auto step = td::trace([&](const Batch& batch) { return training.step(batch); });
+  return time_us_on(device, 1, [&] { step(training.batch(0)); });
 }
 
 std::vector<Workload> first_call_workloads() {
-  return {first_call("mlp64", false), first_call("mlp64", true), first_call("gpt", false),
-          first_call("gpt", true)};
+  std::vector<Workload> all;
+  for (const auto& [step, heavy] :
+       {std::pair{"mlp64", false}, {"gpt", false}, {"resnet50", true}, {"gpt2", true}})
+    for (const bool kept : {false, true}) all.push_back(first_call(step, kept, heavy));
+  return all;
 }
 
 }  // namespace bench

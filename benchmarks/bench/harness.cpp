@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <ctime>
 
+#include "tandem/core/cuda/cuda.h"
+
 namespace bench {
 
 namespace {
@@ -15,6 +17,10 @@ double now_us() {
   return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
 }
 void take_processor_time() { timed_clock = CLOCK_PROCESS_CPUTIME_ID; }
+
+void synchronize(tandem::Device device) {
+  if (device.type == tandem::DeviceType::cuda) tandem::cuda::synchronize(device);
+}
 
 double quantile(std::vector<double> v, double q) {
   const auto at = static_cast<std::ptrdiff_t>(q * static_cast<double>(v.size() - 1) + 0.5);

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tandem/core/device.h"
+
 namespace bench {
 
 struct Part {
@@ -27,12 +29,23 @@ double now_us();
 /// What is timed from now on is the time that processors spend on this process: for one thread on a busy
 /// machine.
 void take_processor_time();
+/// Waits for a CUDA device.
+void synchronize(tandem::Device device);
 
 /// Microseconds per call of `f`, over `calls` calls.
 template <class F>
 double time_us(int calls, F&& f) {
   const double start = now_us();
   for (int i = 0; i < calls; ++i) f();
+  return (now_us() - start) / calls;
+}
+/// The same until the device has done it all.
+template <class F>
+double time_us_on(tandem::Device device, int calls, F&& f) {
+  synchronize(device);
+  const double start = now_us();
+  for (int i = 0; i < calls; ++i) f();
+  synchronize(device);
   return (now_us() - start) / calls;
 }
 /// The value below which a share `q` of the sorted list lies.

@@ -55,7 +55,7 @@ std::vector<Row> host() {
   td::set_num_threads(1);
   td::manual_seed(1);
   Training training(recipe("host_mlp"));
-  const td::Tensor &x = training.batch(0).x, &y = training.batch(0).y;
+  const td::Tensor &x = training.batch(0)[0], &y = training.batch(0)[1];
   auto step = td::trace([&](td::Tensor a, td::Tensor b) { return training.step(a, b); });
   const auto call = [&] { step(x, y); };
   {
@@ -81,7 +81,7 @@ std::vector<Row> frozen() {
   td::set_num_threads(1);
   td::manual_seed(1);
   Training training(recipe("host_mlp"));
-  const td::Tensor &in = training.batch(0).x, &labels = training.batch(0).y;
+  const td::Tensor &in = training.batch(0)[0], &labels = training.batch(0)[1];
   const td::Tensor x = td::rand({4}), w = td::rand({4});
   std::vector<td::Tensor> many;
   for (int i = 0; i < 150; ++i) many.push_back(td::rand({4, 8}));

@@ -10,9 +10,8 @@
 #include "benchmarks/bench/harness.h"
 #include "benchmarks/bench/pattern.h"
 #include "benchmarks/bench/products.h"
-#include "tandem/core/error.h"
-#include "tandem/core/profile.h"
 #include "tandem/core/thread_pool.h"
+#include "tandem/tandem.h"
 
 namespace bench {
 
@@ -213,18 +212,53 @@ void measure_into(Result& result, const Options& options, const std::vector<std:
       if (line.strongest == SIZE_MAX || line.times[i] < line.times[line.strongest]) line.strongest = i;
     }
     if (w.eager_private_bytes && !options.quick) {
-      const double bytes = command_number(this_program() + " --private-bytes " + w.name);
+      const double bytes = command_number(this_program() + " --device " + tandem::to_string(options.device) +
+                                          " --private-bytes " + w.name);
       line.facts["eager's private bytes"] = bytes;
-      if (bytes > 0) line.facts["private bytes over eager's"] = line.facts["plan's private bytes"] / bytes;
+      const double plan = line.facts["plan's private bytes"], gradients = line.facts["gradients' bytes"];
+      if (bytes > 0) line.facts["private bytes over eager's"] = plan / bytes;
+      if (bytes > gradients)
+        line.facts["the same without gradients"] = (plan - gradients) / (bytes - gradients);
     }
     result.lines.push_back(std::move(line));
   }
 }
 
+/// A card's, by our own copies and the library's products.
+void measure_card(Ceilings& ceilings, tandem::Device device) {
+  constexpr int64_t kCount = int64_t{128} << 20, kSide = 8192;
+  const tandem::Tensor from = tandem::ones({kCount}).to(device), to = tandem::zeros({kCount}).to(device);
+  const tandem::NoGrad no_grad;
+  const auto fastest_us = [&](int calls, auto f) {
+    double least = 1e300;
+    for (int i = 0; i < 5; ++i) least = std::min(least, time_us_on(device, calls, f));
+    return least;
+  };
+  const auto keep = [](double& most, double now) { most = std::max(most, now); };
+  keep(ceilings.copy_gb_s, 8e-3 * kCount / fastest_us(10, [&] { to.copy_(from); }));
+  const std::vector<float> v = values(kSide * kSide, kInputs, 1);
+  const tandem::Tensor a = tandem::tensor(std::span<const float>(v), {kSide, kSide}).to(device);
+  const double flop = 2.0 * kSide * kSide * kSide;
+  const auto product = [&](const tandem::Tensor& t) {
+    return flop * 1e-3 / fastest_us(5, [&] { tandem::mm(t, t); });
+  };
+  keep(ceilings.gemm_gflop_s, product(a));
+  keep(ceilings.bf16_gflop_s, product(a.to(tandem::bfloat16)));
+  const tandem::AllowTf32 allowed(true);
+  keep(ceilings.tf32_gflop_s, product(a));
+}
+
 }  // namespace
 
-void measure_ceilings(Ceilings& ceilings) {
+double Ceilings::products(const std::string& workload) const {
+  if (workload.find("_bf16") != std::string::npos && bf16_gflop_s > 0) return bf16_gflop_s;
+  if (workload.find("_tf32") != std::string::npos && tf32_gflop_s > 0) return tf32_gflop_s;
+  return gemm_gflop_s;
+}
+
+void measure_ceilings(Ceilings& ceilings, tandem::Device device) {
   tandem::set_num_threads(ceilings.threads);
+  if (device != tandem::cpu) return measure_card(ceilings, device);
   constexpr int64_t kBytes = int64_t{16} << 20;
   static std::vector<char> from(kBytes, 1), to(kBytes);
   const auto copy = [&] {
@@ -276,9 +310,9 @@ void judge(Result& result, const std::vector<Ceilings>& ceilings) {
   for (Line& line : result.lines) {
     const double us = result.figures[line.ours].median_us;
     for (const Ceilings& c : ceilings)
-      if (c.threads == line.threads && us > 0) {
+      if (c.threads == line.threads && us > 0 && c.copy_gb_s > 0) {
         line.share_of_copy = result.workload.bytes * 1e-3 / us / c.copy_gb_s;
-        line.share_of_gemm = result.workload.flop * 1e-3 / us / c.gemm_gflop_s;
+        line.share_of_gemm = result.workload.flop * 1e-3 / us / c.products(result.workload.name);
       }
     line.verdicts.clear();
     for (const Bar& bar : result.workload.bars)

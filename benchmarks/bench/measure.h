@@ -19,11 +19,14 @@ struct Options {
 /// What the machine can do, measured in the same run: most of several tries, before and after the workloads.
 struct Ceilings {
   int threads = 1;
-  double copy_gb_s = 0;     // bytes read and written, of 16 MiB copied to 16 MiB
-  double gemm_gflop_s = 0;  // float32, 1024^3
+  double copy_gb_s = 0;     // bytes read and written, of 16 MiB copied to 16 MiB; on a card 512 MiB
+  double gemm_gflop_s = 0;  // float32, 1024^3; on a card 8192^3
+  double tf32_gflop_s = 0, bf16_gflop_s = 0;  // of a card
+  /// Of a workload's products, told by its name; on a CPU float32's for all.
+  double products(const std::string& workload) const;
 };
 /// Tries again and keeps what is higher.
-void measure_ceilings(Ceilings& ceilings);
+void measure_ceilings(Ceilings& ceilings, tandem::Device device);
 
 struct Figure {
   std::string name;

@@ -44,6 +44,9 @@ struct TransformerSizes {
   bool fused;
 };
 
+inline constexpr TransformerSizes kGpt{4, 128, 4, 64, 65, true};
+inline constexpr int64_t kGptBatch = 12;
+
 struct Block : td::nn::Module {
   explicit Block(const TransformerSizes& s)
       : sizes(s),

@@ -34,14 +34,19 @@ inline std::vector<int64_t> labels(int64_t n, uint32_t seed, uint32_t classes) {
   return v;
 }
 
-// A parameter of two or more axes is uniform up to 1 / sqrt(elements per output); one of one axis is 1 if its
-// name holds "norm" and ends in "weight", else 0. The k-th of named_parameters() has the seed k + 1.
+// A parameter of two or more axes is uniform up to 1 / sqrt(elements per output), times the recipe's gain.
+// One without axes, and one of one axis whose name ends in "weight", is 1; one whose name holds "bias", 0;
+// another of one axis is uniform in [-1, 1). The k-th of named_parameters() has the seed k + 1.
 inline double weight_scale(int64_t elements, int64_t outputs) {
   return std::sqrt(static_cast<double>(outputs) / static_cast<double>(elements));
 }
-// Batch r of a ring of kBatches: inputs have the seed kInputs + r, labels kLabels + r.
+// Batch r of a ring of kBatches: its first tensor has the seed kInputs + r, the second, labels, kLabels + r,
+// and so on.
 inline constexpr uint32_t kInputs = 1000, kLabels = 2000;
 inline constexpr int kBatches = 4;
+inline uint32_t batch_seed(size_t tensor, uint32_t r) {
+  return kInputs + static_cast<uint32_t>(tensor) * (kLabels - kInputs) + r;
+}
 /// Steps whose losses are compared, and a learning rate for the timed ones, at which nothing converges (and
 /// no moment becomes denormal).
 inline constexpr int kGateSteps = 20;

@@ -21,7 +21,7 @@ namespace {
 
 namespace td = tandem;
 
-constexpr int kMakeSeconds = 400, kTimeSeconds = 120;  // compilations take their time
+constexpr int kMakeSeconds = 1200, kTimeSeconds = 300;  // compilations take their time
 
 [[noreturn]] void fail(const std::string& what) { td::fail("bench: " + what, td::Location::here()); }
 
@@ -169,7 +169,7 @@ std::vector<std::unique_ptr<Peer>> start_peers(const PeerOptions& options) {
   std::vector<std::unique_ptr<Peer>> peers;
   const auto start = [&](const std::string& command, int threads) {
     try {
-      peers.push_back(std::make_unique<Peer>(command + " " + std::to_string(threads), threads));
+      peers.push_back(std::make_unique<Peer>(command, threads));
       std::fprintf(stderr, "bench: peer: %s %s, %d threads\n", peers.back()->name().c_str(),
                    peers.back()->version().c_str(), threads);
       if (options.processor_time) peers.back()->take_processor_time();
@@ -182,18 +182,20 @@ std::vector<std::unique_ptr<Peer>> start_peers(const PeerOptions& options) {
   const std::string program = this_program();
   const std::string libtorch = program.substr(0, program.rfind('/') + 1) + "libtorch";
   for (const int threads : options.threads) {
+    const std::string number = std::to_string(threads);
     if (options.libtorch && access(libtorch.c_str(), X_OK) == 0) {
       // Of its own choice this build takes AVX2; the faster of the two counts.
-      const std::string blas = "OPENBLAS_NUM_THREADS=" + std::to_string(threads) + " ";
-      start(blas + "ATEN_CPU_CAPABILITY=avx2 " + libtorch + " AVX2", threads);
+      const std::string blas = "OPENBLAS_NUM_THREADS=" + number + " ";
+      start(blas + "ATEN_CPU_CAPABILITY=avx2 " + libtorch + " AVX2 " + number, threads);
       if (__builtin_cpu_supports("avx512f"))
-        start(blas + "ATEN_CPU_CAPABILITY=avx512 " + libtorch + " AVX-512", threads);
+        start(blas + "ATEN_CPU_CAPABILITY=avx512 " + libtorch + " AVX-512 " + number, threads);
     } else if (options.libtorch) {
       std::fprintf(stderr, "bench: LibTorch is left out: there is no %s\n", libtorch.c_str());
     }
     if (!options.python.empty()) {
       const std::string command = options.python + " " TANDEM_SOURCE_DIR "/benchmarks/peers/pytorch.py";
-      if (start(command, threads)) python = command;
+      if (start(command + " " + number + " --device " + td::to_string(options.device), threads))
+        python = command;
     }
   }
   return peers;

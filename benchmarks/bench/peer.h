@@ -52,6 +52,7 @@ struct PeerOptions {
   bool libtorch = false;
   bool processor_time = false;
   std::string python;  // whose PyTorch is asked; empty: none
+  tandem::Device device;
   std::vector<int> threads = {1, 2};
 };
 /// Starts those that are there; what is missing is told on stderr.

@@ -78,6 +78,7 @@ std::string json(const Result& r, const Line& line) {
   o.add("workload", quoted(w.name)).add("section", quoted(w.section)).add("what", quoted(w.what));
   o.add("threads", number(line.threads)).add("flop", number(w.flop)).add("bytes", number(w.bytes));
   o.add("counted", quoted(w.counted));
+  if (w.units > 0) o.add("units", number(w.units)).add("unit", quoted(w.unit));
   o.add("share_of_copy", number(line.share_of_copy)).add("share_of_gemm", number(line.share_of_gemm));
   for (const auto& [key, value] : line.facts) facts.add(key, number(value));
   for (size_t i = 0; i < r.figures.size(); ++i) {
@@ -138,6 +139,8 @@ void print(const Result& r) {
         std::printf("  %-32s %12s  [%s .. %s]  %6.2f x\n", label(f).c_str(), time_text(f.median_us).c_str(),
                     time_text(f.p10_us).c_str(), time_text(f.p90_us).c_str(), line.times[i]);
     }
+    if (const double us = r.figures[line.ours].median_us; w.units > 0 && us > 0)
+      std::printf("    %s a second: %.6g\n", w.unit.c_str(), w.units * 1e6 / us);
     for (const auto& [key, value] : line.facts) std::printf("    %s: %.6g\n", key.c_str(), value);
     for (const Verdict& v : line.verdicts)
       std::printf("    bar %s: %s%s\n",
@@ -156,9 +159,12 @@ void print_table(const Run& run) {
   std::printf("\n%s, load %.1f%s%s\n", run.machine.c_str(), run.load,
               run.processor_time ? ", processor time" : "",
               run.quick ? "; QUICK: these times mean nothing" : "");
-  for (const Ceilings& c : run.ceilings)
-    std::printf("ceilings, threads: %d: copy %.1f GB/s, products %.1f GFLOP/s\n", c.threads, c.copy_gb_s,
+  for (const Ceilings& c : run.ceilings) {
+    std::printf("ceilings, threads: %d: copy %.1f GB/s, products %.1f GFLOP/s", c.threads, c.copy_gb_s,
                 c.gemm_gflop_s);
+    if (c.bf16_gflop_s > 0) std::printf(", TF32 %.1f, bfloat16 %.1f", c.tf32_gflop_s, c.bf16_gflop_s);
+    std::printf("\n");
+  }
   std::printf(
       "\n| workload | threads | FLOP | bytes | ours | strongest peer | its time / ours | of copy | of "
       "products "
@@ -189,7 +195,10 @@ std::string json(const Run& run) {
   for (const Ceilings& c : run.ceilings) {
     List one;
     one.add("threads", number(c.threads)).add("copy_gb_s", number(c.copy_gb_s));
-    ceilings.raw(one.add("gemm_gflop_s", number(c.gemm_gflop_s)).object());
+    one.add("gemm_gflop_s", number(c.gemm_gflop_s));
+    if (c.bf16_gflop_s > 0)
+      one.add("tf32_gflop_s", number(c.tf32_gflop_s)).add("bf16_gflop_s", number(c.bf16_gflop_s));
+    ceilings.raw(one.object());
   }
   for (const Result& r : run.results) {
     if (!r.failure.empty()) failures.add(r.workload.name, quoted(r.failure));

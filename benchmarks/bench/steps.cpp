@@ -1,191 +1,11 @@
 // Training steps (protocol 5.c and 5.j): forward, backward and update in one call, on a ring of batches,
 // beside the step's products alone.
-#include <optional>
-
-#include "benchmarks/bench/harness.h"
-#include "benchmarks/bench/products.h"
-#include "benchmarks/bench/training.h"
-#include "benchmarks/bench/workload.h"
-#include "tandem/core/allocator.h"
-#include "tandem/core/error.h"
+#include "benchmarks/bench/contest.h"
+#include "benchmarks/bench/models.h"
 
 namespace bench {
 
 namespace {
-
-using Optimizers =
-    std::function<std::unique_ptr<td::optim::Optimizer>(const std::vector<td::Tensor>&, double)>;
-
-template <class Optimizer, class Options>
-Optimizers optimizer() {
-  return [](const std::vector<td::Tensor>& parameters, double lr) {
-    return std::make_unique<Optimizer>(parameters, Options{.lr = lr});
-  };
-}
-template <class Module, class... Args>
-std::function<Net()> net(Args... args) {
-  return [=] {
-    const auto module = std::make_shared<Module>(args...);
-    return Net{module, [at = module.get()](const td::Tensor& x) { return at->forward(x); }};
-  };
-}
-
-constexpr TransformerSizes kGpt{4, 128, 4, 64, 65, true};
-constexpr int64_t kGptBatch = 12;
-
-std::map<std::string, Recipe> recipes() {
-  const Optimizers adam = optimizer<td::optim::Adam, td::optim::AdamOptions>();
-  const Optimizers adamw = optimizer<td::optim::AdamW, td::optim::AdamWOptions>();
-  const Optimizers sgd = optimizer<td::optim::SGD, td::optim::SGDOptions>();
-  constexpr TransformerSizes host{12, 16, 2, 8, 32, false};
-  return {{"mlp784", {net<Mlp>(784), adam, {64, 784}, 0, 64, 10}},
-          {"mlp64", {net<Mlp>(64), adam, {64, 64}, 0, 64, 10}},
-          {"cnn", {net<Cnn>(), sgd, {64, 1, 28, 28}, 0, 64, 10, 1e-2}},
-          {"gpt",
-           {net<Transformer>(kGpt),
-            adamw,
-            {kGptBatch, kGpt.length},
-            kGpt.words,
-            kGptBatch * kGpt.length,
-            kGpt.words}},
-          {"host_mlp", {net<Mlp>(64), adamw, {64, 64}, 0, 64, 10, kTimedLr}},
-          {"host_transformer", {net<Transformer>(host), adamw, {2, 8}, 32, 16, 32, kTimedLr}}};
-}
-
-using Losses = std::vector<double>;
-
-template <class Step>
-void run(Step&& step, const Training& training, int64_t from, int64_t to, Losses& losses) {
-  for (int64_t i = from; i < to; ++i)
-    losses.push_back(step(training.batch(i).x, training.batch(i).y).template item<double>());
-}
-/// Times calls that go round the ring.
-template <class Step>
-double time_ring(Step&& step, const Training& training, int calls) {
-  int64_t i = 0;
-  return time_us(calls, [&] {
-    const Batch& b = training.batch(i++);
-    step(b.x, b.y);
-  });
-}
-
-/// The step eagerly, checked and frozen, each with a network of its own.
-struct Trained {
-  std::shared_ptr<Training> training;
-  td::Tensor operator()(const td::Tensor& x, const td::Tensor& y) const { return training->step(x, y); }
-};
-using Traced = td::TracedFunction<Trained>;
-using FrozenStep = td::Frozen<Trained>;
-constexpr int kBeforeFreezing = 4;  // calls: the first makes what later ones find
-
-struct Contest {
-  explicit Contest(const Recipe& recipe, td::Device device)
-      : eager{std::make_shared<Training>(recipe, device)},
-        checked{std::make_shared<Training>(recipe, device)},
-        frozen{std::make_shared<Training>(recipe, device)},
-        traced(checked, {.name = "step"}) {}
-
-  Losses gate_eager() const {
-    Losses losses;
-    run(eager, *eager.training, 0, kGateSteps, losses);
-    eager.training->opt->set_lr(kTimedLr);
-    return losses;
-  }
-  Losses gate_traced() {
-    Losses losses;
-    run(traced, *checked.training, 0, kGateSteps, losses);
-    checked.training->opt->set_lr(kTimedLr);
-    return losses;
-  }
-  /// Freezing makes the learning rate a constant: once for the gate, again for the timed calls.
-  Losses gate_frozen() {
-    Losses losses;
-    Traced first(frozen, {.name = "step"});
-    run(first, *frozen.training, 0, kBeforeFreezing, losses);
-    FrozenStep step = first.freeze();
-    run(step, *frozen.training, kBeforeFreezing, kGateSteps, losses);
-    frozen.training->opt->set_lr(kTimedLr);
-    Traced second(frozen, {.name = "step"});
-    Losses ignored;
-    run(second, *frozen.training, 0, kBeforeFreezing, ignored);
-    frozen_step.emplace(second.freeze());
-    return losses;
-  }
-
-  Trained eager, checked, frozen;
-  Traced traced;
-  std::optional<FrozenStep> frozen_step;
-};
-
-Losses reference(const std::string& name, td::DType dtype) {
-  const Trained step{std::make_shared<Training>(recipe(name), td::cpu, dtype)};
-  Losses losses;
-  run(step, *step.training, 0, kGateSteps, losses);
-  return losses;
-}
-
-/// What the eager step allocates at its highest, beyond what lives between steps without gradients.
-double eager_private_bytes(const std::string& name) {
-  const Trained step{std::make_shared<Training>(recipe(name))};
-  Losses losses;
-  run(step, *step.training, 0, 3, losses);
-  step.training->opt->zero_grad();
-  const int64_t between = td::core::allocator_stats().live_bytes;
-  run(step, *step.training, 3, 6, losses);
-  return static_cast<double>(td::core::allocator_stats().peak_bytes - between);
-}
-
-struct Work {
-  std::vector<Product> products;
-  std::vector<td::ops::ConvolutionShape> convolutions;
-};
-
-Workload training_workload(const std::string& name, const std::string& section, const std::string& what,
-                           td::DType reference_dtype, const Work& work) {
-  Workload w;
-  w.name = name, w.section = section, w.what = what;
-  w.reference = [=] { return Answer{reference(name, reference_dtype)}; };
-  w.eager_private_bytes = [=] { return eager_private_bytes(name); };
-  w.prepare = [=](const Setting& setting) {
-    const auto contest = std::make_shared<Contest>(recipe(name), setting.device);
-    Prepared p;
-    const auto ours = [&](const char* who, auto time, auto answer) {
-      p.contestants.push_back({who, Side::ours, setting.threads, time, answer});
-    };
-    ours(
-        "traced", [=](int n) { return time_ring(contest->traced, *contest->checked.training, n); },
-        [=] { return Answer{contest->gate_traced()}; });
-    ours(
-        "frozen", [=](int n) { return time_ring(*contest->frozen_step, *contest->frozen.training, n); },
-        [=] { return Answer{contest->gate_frozen()}; });
-    ours(
-        "eager", [=](int n) { return time_ring(contest->eager, *contest->eager.training, n); },
-        [=] { return Answer{contest->gate_eager()}; });
-    if (setting.device == td::cpu) {
-      const std::function<void()> products = alone(work.products, work.convolutions);
-      p.contestants.push_back({"products alone", Side::part, setting.threads,
-                               [=](int n) { return time_us(n, products); }, nullptr});
-    }
-    p.facts = [=] {
-      const td::TraceReport r = contest->traced.report();
-      const auto number = [](int64_t n) { return static_cast<double>(n); };
-      return std::map<std::string, double>{
-          {"plan entries", number(r.entries)},
-          {"graph nodes", number(r.graph_nodes)},
-          {"kernels", number(r.kernels)},
-          {"products", number(r.products)},
-          {"natives", number(r.natives)},
-          {"plan's private bytes", number(r.arena_bytes + r.escaping_bytes)},
-          {"plan's bytes moved", number(r.bytes_moved)},
-          {"bytes moved unfused", number(r.bytes_unfused)},
-          {"recorded", number(r.recorded)},
-          {"op by op", number(r.op_by_op + r.eager_calls)},
-      };
-    };
-    return p;
-  };
-  return w;
-}
 
 using Of = Bar::Of;
 
@@ -210,8 +30,12 @@ Workload mlp(const std::string& name, int64_t in, double over_libtorch) {
             {Of::times_faster, 3.5, "LibTorch", 2},
             {Of::times_faster, 2, "PyTorch eager"},
             {Of::times_faster, 1.5, "PyTorch compile"},
-            {Of::at_most_times, 1.03, "frozen"}};
-  w.eager_private_bytes = nullptr;  // its blocks are too small for the allocator to count
+            {Of::at_most_times, 1.03, "frozen"},
+            {Of::fact_at_most, 0.8, "private bytes over eager's"},
+            {Of::fact_at_most, 12, "plan entries"}};
+  w.open =
+      "nearly all private bytes are gradients, which stay in .grad either way; what the step needs beside "
+      "them is printed too";
   return w;
 }
 
@@ -252,8 +76,8 @@ Workload cnn() {
   w.bars = {{Of::times_faster, 2.5, "LibTorch", 1},
             {Of::times_faster, 1.5, "PyTorch eager"},
             {Of::times_faster, 1.2, "PyTorch compile"},
-            {Of::at_most_times, 1.03, "frozen"},
-            {Of::fact_at_most, 1, "private bytes over eager's"}};
+            {Of::at_most_times, 1.01, "frozen"},
+            {Of::fact_at_most, 0.8, "private bytes over eager's"}};
   return w;
 }
 
@@ -283,27 +107,45 @@ Workload gpt() {
   w.counted =
       "two FLOP a multiplication and addition, attention whole; 24 bytes a parameter, and what a layer keeps "
       "for its gradient (13 widths and the probabilities a row) written and read once";
+  w.open = "next: what dies inside backward";
+  w.bars = {{Of::at_most_times, 1.4, "products alone", 1},
+            {Of::times_faster, 2, "LibTorch AVX2", 1},
+            {Of::times_faster, 1.7, "LibTorch AVX-512", 1},
+            {Of::times_faster, 2, "PyTorch eager"},
+            {Of::times_faster, 1.3, "PyTorch compile"},
+            {Of::at_most_times, 1.01, "frozen"},
+            {Of::fact_at_most, 0.8, "private bytes over eager's"},
+            {Of::fact_at_most, 90, "plan entries"}};
+  return w;
+}
+
+/// The same under autocast: products in bfloat16, weights and moments in float32.
+Workload in_bfloat16(const Workload& of) {
+  Workload w =
+      training_workload(of.name + "_bf16", "5.j", of.what + ", autocast to bfloat16", td::float64, {});
+  w.flop = of.flop, w.bytes = of.bytes;
+  w.counted = of.counted + "; as in float32";
+  w.tolerance = 2e-2;
   w.open =
-      "the plan counts its gradients, eager mode's small ones are not counted; next: what dies inside "
-      "backward";
-  w.bars = {{Of::at_most_times, 1.4, "products alone", 1},      {Of::times_faster, 2, "LibTorch AVX2", 1},
-            {Of::times_faster, 1.7, "LibTorch AVX-512", 1},     {Of::times_faster, 2, "PyTorch eager"},
-            {Of::times_faster, 1.3, "PyTorch compile"},         {Of::at_most_times, 1.03, "frozen"},
+      "operands are widened, multiplied at float32's rate and rounded, each a pass; next: tiles that widen "
+      "while they pack, then pairs of bfloat16 in one instruction where the processor has it";
+  w.bars = {{Of::times_faster, 1, "PyTorch"},
+            {Of::at_most_times, 1.03, "frozen"},
             {Of::fact_at_most, 1, "private bytes over eager's"}};
   return w;
 }
 
 }  // namespace
 
-const Recipe& recipe(const std::string& workload) {
-  static const std::map<std::string, Recipe> all = recipes();
-  const auto at = all.find(workload);
-  if (at == all.end()) td::fail("bench: no training step is called '" + workload + "'", td::Location::here());
-  return at->second;
-}
-
 std::vector<Workload> training_workloads() {
-  return {mlp("mlp784", 784, 3), mlp("mlp64", 64, 2.75), cnn(), gpt()};
+  const Workload mlp784 = mlp("mlp784", 784, 3), images = cnn(), words = gpt();
+  return {mlp784,
+          mlp("mlp64", 64, 2.75),
+          images,
+          words,
+          in_bfloat16(mlp784),
+          in_bfloat16(images),
+          in_bfloat16(words)};
 }
 
 }  // namespace bench

@@ -17,7 +17,7 @@ std::vector<Row> transformer() {
   td::set_num_threads(1);
   td::manual_seed(1);
   Training training(recipe("host_transformer"));
-  const td::Tensor &x = training.batch(0).x, &y = training.batch(0).y;
+  const td::Tensor &x = training.batch(0)[0], &y = training.batch(0)[1];
   auto step = td::trace([&](Tensor a, Tensor b) { return training.step(a, b); });
   const auto call = [&] { step(x, y); };
   {

@@ -65,6 +65,9 @@ struct Workload {
   double flop = 0, bytes = 0;  // of one call, counted by hand: what cannot be avoided
   std::string counted;         // how
   std::vector<int> threads = {1, 2};
+  double units = 0;         // of a call, if its rate is to be printed
+  std::string unit;         // "images"
+  bool heavy = false;       // run only where asked for by name or by --heavy
   double tolerance = 1e-3;  // of the gate, relative to the reference
   std::vector<Bar> bars;
   /// Why a bar is missed, and the next idea; printed when it is.
@@ -74,18 +77,23 @@ struct Workload {
   std::function<Prepared(const Setting&)> prepare;
   /// Bytes beyond parameters, moments and batches that the eager step needs at its highest, asked for in a
   /// process of its own; null: not asked.
-  std::function<double()> eager_private_bytes;
+  std::function<double(tandem::Device)> eager_private_bytes;
 };
 
-/// In the order of the table.
-std::vector<Workload> workloads();
+/// In the order of the table, those for a kind of device.
+std::vector<Workload> workloads(tandem::DeviceType type);
 // Its parts, a file each.
 std::vector<Workload> training_workloads();
 std::vector<Workload> row_workloads();
 std::vector<Workload> dispatch_workloads();
 std::vector<Workload> first_call_workloads();
+std::vector<Workload> guard_workloads();
+std::vector<Workload> literature_workloads();
+// In sizes that fill a card.
+std::vector<Workload> card_workloads();
+std::vector<Workload> card_row_workloads();
 
 /// Builds the training step of this name from nothing and runs its first call; microseconds (first_call.cpp).
-double first_call_us(const std::string& workload);
+double first_call_us(const std::string& workload, tandem::Device device);
 
 }  // namespace bench

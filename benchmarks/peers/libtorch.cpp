@@ -187,13 +187,12 @@ const std::vector<Rows>& rows() {
   return all;
 }
 
-Made make_rows(const Rows& kernel, bool backward) {
-  constexpr int64_t kRows = 4096, kColumns = 1024;
-  const Tensor x = pattern({kRows, kColumns}, bench::kInputs, 3);
-  const Tensor dy = pattern({kRows, kColumns}, bench::kInputs + 1, 1);
-  const Tensor weight = pattern({kColumns}, bench::kInputs + 2, 1);
-  const Tensor bias = pattern({kColumns}, bench::kInputs + 3, 1);
-  const Tensor y = pattern_labels({kRows}, bench::kLabels, kColumns);
+Made make_rows(const Rows& kernel, int64_t count, int64_t columns, bool backward) {
+  const Tensor x = pattern({count, columns}, bench::kInputs, 3);
+  const Tensor dy = pattern({count, columns}, bench::kInputs + 1, 1);
+  const Tensor weight = pattern({columns}, bench::kInputs + 2, 1);
+  const Tensor bias = pattern({columns}, bench::kInputs + 3, 1);
+  const Tensor y = pattern_labels({count}, bench::kLabels, static_cast<uint32_t>(columns));
   const bool random = kernel.name == "gelu_dropout";
   const auto answer = [random](const std::vector<Tensor>& results) {
     Answer parts;
@@ -221,7 +220,7 @@ Made make_rows(const Rows& kernel, bool backward) {
 }
 
 struct Op {
-  Tensor a, b, one, changed, leaf, ma, mb;
+  Tensor a, b, one, changed, leaf, ma, mb, mleaf;
 };
 template <class Body>
 Made make_op(const Op& o, Body body) {
@@ -239,12 +238,20 @@ Made make_eager(std::string name) {
   o.a = pattern({n}, bench::kInputs, 1), o.b = pattern({n}, bench::kInputs + 1, 1), o.one = torch::ones({n});
   o.changed = o.a.clone(), o.leaf = o.a.clone().requires_grad_();
   o.ma = pattern({8, 8}, bench::kInputs, 1), o.mb = pattern({8, 8}, bench::kInputs + 1, 1);
+  o.mleaf = o.ma.clone().requires_grad_();
   if (name == "eager_add") return make_op(o, [](const Op& p) { return p.a + p.b; });
   if (name == "eager_add_grad") return make_op(o, [](const Op& p) { return p.leaf + p.b; });
   if (name == "eager_mul_") return make_op(o, [](const Op& p) { return p.changed.mul_(p.one); });
   if (name == "eager_relu") return make_op(o, [](const Op& p) { return torch::relu(p.a); });
   if (name == "eager_sum") return make_op(o, [](const Op& p) { return p.a.sum(); });
   if (name == "eager_view") return make_op(o, [](const Op& p) { return p.a.view({2, p.a.numel() / 2}); });
+  if (name == "eager_slice") return make_op(o, [](const Op& p) { return p.a.slice(0, 1, 3); });
+  if (name == "eager_relu_grad") return make_op(o, [](const Op& p) { return torch::relu(p.leaf); });
+  if (name == "eager_sum_grad") return make_op(o, [](const Op& p) { return p.leaf.sum(); });
+  if (name == "eager_view_grad")
+    return make_op(o, [](const Op& p) { return p.leaf.view({2, p.leaf.numel() / 2}); });
+  if (name == "eager_slice_grad") return make_op(o, [](const Op& p) { return p.leaf.slice(0, 1, 3); });
+  if (name == "eager_mm_grad") return make_op(o, [](const Op& p) { return torch::mm(p.mleaf, p.mb); });
   if (name == "eager_mm") return make_op(o, [](const Op& p) { return torch::mm(p.ma, p.mb); });
   if (name == "eager_chain")
     return make_op(o, [](const Op& p) {
@@ -271,8 +278,10 @@ Made make(const std::string& name) {
     return training<Gpt, AdamW>(std::make_shared<Gpt>(), AdamWOptions(), 1e-3,
                                 batches({kGptBatch, kLength}, kWords, kGptBatch * kLength, kWords));
   for (const Rows& kernel : rows()) {
-    if (name == kernel.name) return make_rows(kernel, false);
-    if (name == kernel.name + "_backward") return make_rows(kernel, true);
+    for (const auto& [end, backward] : {std::pair{"", false}, {"_backward", true}}) {
+      if (name == kernel.name + end) return make_rows(kernel, 4096, 1024, backward);
+      if (name == kernel.name + "_64x3072" + end) return make_rows(kernel, 64, 3072, backward);
+    }
   }
   return make_eager(name);
 }

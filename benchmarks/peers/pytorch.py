@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The workloads in PyTorch, for the benchmark program: pytorch.py THREADS takes commands on standard input
-(benchmarks/bench/peer.h). Variants: eager, and torch.compile in its default mode and in max-autotune
-(reduce-overhead is the default mode on a CPU: it captures CUDA graphs). Optimizers are fused where the version
-has that. Also: pytorch.py THREADS --first-call WORKLOAD prints the microseconds of a compiled step's first call.
+"""The workloads in PyTorch, for the benchmark program: pytorch.py THREADS --device cpu|cuda takes commands on
+standard input (benchmarks/bench/peer.h). Training steps and their variants are torch_steps.py's; rows run eagerly
+and by torch.compile, single calls eagerly, guards by torch.compile alone. Optimizers are fused where the version has
+that. On CUDA cuDNN may try its algorithms and its attention is preferred.
+Also: pytorch.py THREADS --device DEVICE --first-call WORKLOAD prints the microseconds of a compiled step's first call.
 """
+import argparse
 import logging
-import math
 import os
 import sys
 import time
@@ -14,141 +15,20 @@ import warnings
 # The protocol has standard output to itself: what libraries and compilers print goes to standard error.
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
+sys.dont_write_bytecode = True
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-INPUTS, LABELS, BATCHES, GATE_STEPS, SAMPLES = 1000, 2000, 4, 20, 64  # those of benchmarks/bench/pattern.h
-TIMED_LR = 1e-7
-LAYERS, WIDTH, HEADS, LENGTH, WORDS, GPT_BATCH = 4, 128, 4, 64, 65, 12
-COMPILED = hasattr(torch, "compile")
+import torch_steps  # noqa: E402
+from torch_steps import COMPILED, INPUTS, LABELS, in_mode, pattern, pattern_labels  # noqa: E402
 
-
-def words(count, seed):
-    mask = 0xFFFFFFFF
-    x = (torch.arange(count, dtype=torch.int64) + seed * 0x9E3779B9) & mask
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & mask
-    return x ^ (x >> 16)
-
-
-def pattern(sizes, seed, scale):
-    grid = (words(math.prod(sizes), seed) >> 8).to(torch.float64) * 2.0**-23 - 1
-    return (grid * scale).to(torch.float32).reshape(sizes)
-
-
-def pattern_labels(sizes, seed, classes):
-    return (words(math.prod(sizes), seed) % classes).reshape(sizes)
-
-
-class Mlp(nn.Module):
-    def __init__(self, inputs):
-        super().__init__()
-        self.a, self.b, self.c = nn.Linear(inputs, 256), nn.Linear(256, 128), nn.Linear(128, 10)
-
-    def forward(self, x):
-        return self.c(F.relu(self.b(F.relu(self.a(x)))))
-
-
-class Cnn(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
-        self.fc1, self.fc2 = nn.Linear(64 * 7 * 7, 128), nn.Linear(128, 10)
-
-    def forward(self, x):
-        h = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        h = F.max_pool2d(F.relu(self.conv2(h)), 2)
-        return self.fc2(F.relu(self.fc1(h.flatten(1))))
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm1, self.qkv, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.norm2, self.fc1, self.fc2 = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, x):
-        n, t, _ = x.shape
-        q, k, v = (p.view(n, t, HEADS, WIDTH // HEADS).transpose(1, 2) for p in self.qkv(self.norm1(x)).split(WIDTH, 2))
-        if hasattr(F, "scaled_dot_product_attention"):
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            scores = q @ k.transpose(-2, -1) / math.sqrt(WIDTH // HEADS)
-            unseen = torch.ones(t, t, dtype=torch.bool).triu(1)
-            mixed = scores.masked_fill(unseen, -math.inf).softmax(-1) @ v
-        h = x + self.out(mixed.transpose(1, 2).reshape(n, t, WIDTH))
-        return h + self.fc2(F.gelu(self.fc1(self.norm2(h)), approximate="tanh"))
-
-
-class Gpt(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.words, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.register_buffer("positions", torch.arange(LENGTH))
-
-    def forward(self, x):
-        h = self.words(x) + self.places(self.positions)
-        for block in self.blocks:
-            h = block(h)
-        return (self.norm(h) @ self.words.weight.t()).view(-1, WORDS)
-
-
-def optimizer(kind, parameters, **options):
-    try:
-        return kind(parameters, fused=True, **options)
-    except (TypeError, RuntimeError):
-        return kind(parameters, **options)
-
-
-def in_variant(f, variant):
-    if variant == "eager":
-        return f
-    return torch.compile(f, mode=None if variant == "compile" else variant)
-
-
-class Training:
-    def __init__(self, net, kind, gate_lr, inputs, classes, labels, variant, vocabulary=None):
-        for k, (name, p) in enumerate(net.named_parameters()):
-            with torch.no_grad():
-                if p.dim() >= 2:
-                    p.copy_(pattern(p.shape, k + 1, math.sqrt(p.shape[0] / p.numel())))
-                else:
-                    p.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        if variant.endswith("channels_last"):
-            net = net.to(memory_format=torch.channels_last)
-            variant = variant[: -len("-channels_last")]
-        self.opt = optimizer(kind, net.parameters(), lr=gate_lr)
-        make_x = (lambda s: pattern_labels(inputs, s, vocabulary)) if vocabulary else (lambda s: pattern(inputs, s, 1))
-        self.ring = [
-            (make_x(INPUTS + r), pattern_labels((labels,), LABELS + r, classes)) for r in range(BATCHES)
-        ]
-        self.loss = in_variant(lambda x, y: F.cross_entropy(net(x), y), variant)
-        self.next = 0
-
-    def step(self, x, y):
-        loss = self.loss(x, y)
-        self.opt.zero_grad(set_to_none=True)
-        loss.backward()
-        self.opt.step()
-        return loss
-
-    def answer(self):
-        losses = [self.step(*self.ring[i % BATCHES]).item() for i in range(GATE_STEPS)]
-        for group in self.opt.param_groups:
-            group["lr"] = TIMED_LR
-        return [losses]
-
-    def call(self):
-        self.next += 1
-        self.step(*self.ring[self.next % BATCHES])
+SAMPLES = 64  # that of benchmarks/bench/pattern.h
 
 
 def samples(t):
-    flat = t.detach().reshape(-1)
+    flat = t.detach().float().reshape(-1)
     n = flat.numel()
     if n > SAMPLES:
         stride = n // SAMPLES
@@ -165,16 +45,28 @@ ROWS = {
 }
 
 
+def find_rows(name):
+    """(kernel, sizes, dtype, backward) of "gelu_dropout_64x3072_bf16_backward", or None."""
+    backward = name.endswith("_backward")
+    name, precision = torch_steps.take_precision(name[: -len("_backward")] if backward else name)
+    kernel, _, sizes = name.rpartition("_")
+    parts = sizes.split("x")
+    if len(parts) == 2 and all(p.isdigit() for p in parts):
+        sizes = tuple(int(p) for p in parts)
+    else:
+        kernel, sizes = name, (4096, 1024)
+    return (kernel, sizes, torch.bfloat16 if precision == "bf16" else torch.float32, backward) if kernel in ROWS else None
+
+
 class Rows:
     def __init__(self, name, variant):
-        self.random = name.startswith("gelu_dropout")
-        backward = name.endswith("_backward")
-        forward, count = ROWS[name[: -len("_backward")] if backward else name]
-        sizes = (4096, 1024)
-        x, dy = pattern(sizes, INPUTS, 3), pattern(sizes, INPUTS + 1, 1)
-        w, b = pattern(sizes[1:], INPUTS + 2, 1), pattern(sizes[1:], INPUTS + 3, 1)
+        kernel, sizes, dtype, backward = find_rows(name)
+        self.random = kernel == "gelu_dropout"
+        forward, count = ROWS[kernel]
+        x, dy = pattern(sizes, INPUTS, 3).to(dtype), pattern(sizes, INPUTS + 1, 1).to(dtype)
+        w, b = pattern(sizes[1:], INPUTS + 2, 1).to(dtype), pattern(sizes[1:], INPUTS + 3, 1).to(dtype)
         y = pattern_labels(sizes[:1], LABELS, sizes[1])
-        forward = in_variant(forward, variant)
+        forward = in_mode(forward, variant)
         if not backward:
             self.f = lambda: (forward(x, w, b, y),)
             return
@@ -188,7 +80,7 @@ class Rows:
     def answer(self):
         results = self.f()
         if self.random:
-            return [[results[0].mean().item(), (results[0] == 0).double().mean().item()]]
+            return [[results[0].float().mean().item(), (results[0] == 0).double().mean().item()]]
         return [samples(t) for t in results]
 
     def call(self):
@@ -202,6 +94,7 @@ class Op:
         a, b, one = pattern((n,), INPUTS, 1), pattern((n,), INPUTS + 1, 1), torch.ones(n)
         changed, leaf = a.clone(), a.clone().requires_grad_()
         ma, mb = pattern((8, 8), INPUTS, 1), pattern((8, 8), INPUTS + 1, 1)
+        mleaf = ma.clone().requires_grad_()
 
         def chain():
             y = leaf
@@ -218,6 +111,12 @@ class Op:
             "eager_relu": lambda: torch.relu(a),
             "eager_sum": lambda: a.sum(),
             "eager_view": lambda: a.view(2, n // 2),
+            "eager_slice": lambda: a[1:3],
+            "eager_relu_grad": lambda: torch.relu(leaf),
+            "eager_sum_grad": lambda: leaf.sum(),
+            "eager_view_grad": lambda: leaf.view(2, n // 2),
+            "eager_slice_grad": lambda: leaf[1:3],
+            "eager_mm_grad": lambda: torch.mm(mleaf, mb),
             "eager_mm": lambda: torch.mm(ma, mb),
             "eager_chain": chain,
         }[name]
@@ -226,33 +125,46 @@ class Op:
         return [self.call().detach().reshape(-1).tolist()]
 
 
-def training(name, variant):
-    if name in ("mlp784", "mlp64"):
-        inputs = int(name[3:])
-        return Training(Mlp(inputs), torch.optim.Adam, 1e-3, (64, inputs), 10, 64, variant)
-    if name == "cnn":
-        return Training(Cnn(), torch.optim.SGD, 1e-2, (64, 1, 28, 28), 10, 64, variant)
-    return Training(Gpt(), torch.optim.AdamW, 1e-3, (GPT_BATCH, LENGTH), WORDS, GPT_BATCH * LENGTH, variant, WORDS)
+class Guards:
+    """A call of a compiled module with so many buffers; what it was compiled to does nothing."""
+
+    def __init__(self, count):
+        class Sum(nn.Module):
+            def __init__(self):
+                super().__init__()
+                for i in range(count):
+                    self.register_buffer(f"part{i}", torch.full((4,), float(i)))
+
+            def forward(self, x):
+                for i in range(count):
+                    x = x + getattr(self, f"part{i}")
+                return x
+
+        result = torch.zeros(4)
+        net, x = torch.compile(Sum(), backend=lambda graph, inputs: lambda *given: (result,)), torch.ones(4)
+        self.call = lambda: net(x)
+
+    def answer(self):
+        return [[float(v) for v in self.call()]]
 
 
 def variants(name):
     if name.startswith("eager_"):
         return ["eager"]
-    if name not in ("mlp784", "mlp64", "cnn", "gpt") and name.replace("_backward", "") not in ROWS:
-        return []
-    compiled = ["compile"] if COMPILED else []
-    if COMPILED and name in ("mlp784", "mlp64", "cnn", "gpt"):
-        compiled.append("max-autotune")
-    if name == "cnn":
-        return ["eager", "eager-channels_last"] + [c + layout for c in compiled[:1] for layout in ("", "-channels_last")]
-    return ["eager"] + compiled
+    if name.startswith("guards_"):
+        return ["compile"] if COMPILED else []
+    if find_rows(name):
+        return ["eager"] + (["compile"] if COMPILED else [])
+    return torch_steps.variants(name)
 
 
 def make(name, variant):
     torch.manual_seed(1)
     if name.startswith("eager_"):
         return Op(name)
-    return Rows(name, variant) if name.replace("_backward", "") in ROWS else training(name, variant)
+    if name.startswith("guards_"):
+        return Guards(int(name[len("guards_"):]))
+    return Rows(name, variant) if find_rows(name) else torch_steps.Training(name, variant)
 
 
 def reply(text):
@@ -260,15 +172,28 @@ def reply(text):
     answers.flush()
 
 
+def wait():
+    if torch_steps.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def first_call(name):
-    work = training(name, "compile")
+    work = torch_steps.Training(name, "compile")
+    wait()
     start = time.perf_counter()
     work.call()
+    wait()
     reply(f"{(time.perf_counter() - start) * 1e6:.0f}")
 
 
+def where():
+    if torch_steps.device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return torch.backends.cpu.get_cpu_capability() if COMPILED else ""
+
+
 def serve():
-    reply(f"ready PyTorch {torch.__version__} {torch.backends.cpu.get_cpu_capability() if COMPILED else ''}")
+    reply(f"ready PyTorch {torch.__version__} {where()}")
     made = []
     clock = time.perf_counter
     for line in sys.stdin:
@@ -282,17 +207,22 @@ def serve():
                 reply(f"{len(made) - 1} " + " | ".join(" ".join(repr(v) for v in part) for part in parts))
             elif command == "time":
                 call, calls = made[int(rest[0])].call, int(rest[1])
+                wait()
                 start = clock()
                 for _ in range(calls):
                     call()
+                wait()
                 reply(repr((clock() - start) * 1e6 / calls))
             elif command == "clock":
                 clock = time.process_time if rest[0] == "processor" else time.perf_counter
                 reply("ok")
             elif command == "clear":
                 made.clear()
+                torch_steps.Training.networks.clear()
                 if COMPILED:
                     torch.compiler.reset()
+                if torch_steps.device.type == "cuda":
+                    torch.cuda.empty_cache()
                 reply("ok")
             else:
                 reply("error unknown command")
@@ -300,16 +230,35 @@ def serve():
             reply("error " + " ".join(f"{type(e).__name__}: {e}".split())[:300])
 
 
+def prefer_cudnn():
+    """Until what it returns is gone."""
+    torch.backends.cudnn.benchmark = True
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    preference = sdpa_kernel(order, set_priority=True)
+    preference.__enter__()
+    return preference
+
+
 def main():
-    torch.set_num_threads(int(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("threads", type=int)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--first-call")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     if COMPILED:
         from torch._functorch import config
 
         config.donated_buffer = False  # gradients are asked for again and again
-    if len(sys.argv) > 3 and sys.argv[2] == "--first-call":
-        first_call(sys.argv[3])
+    if options.device == "cuda":
+        torch_steps.device = torch.device("cuda")
+        preference = prefer_cudnn()  # noqa: F841
+    if options.first_call:
+        first_call(options.first_call)
     else:
         serve()
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string>
 
+#include "tandem/core/bfloat.h"
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/ops/convolutions/providers.h"
@@ -22,7 +23,7 @@ void widen(DType dtype, float* to, const void* from, int64_t n) {
   const auto* bits = static_cast<const uint16_t*>(from);
   core::parallel(n, kGrain, [&](int64_t begin, int64_t end) {
     if (dtype == DType::bfloat16)
-      for (int64_t i = begin; i < end; ++i) to[i] = bfloat_to_float(bits[i]);
+      for (int64_t i = begin; i < end; ++i) to[i] = core::widened_bfloat(bits[i]);
     else
       for (int64_t i = begin; i < end; ++i) to[i] = half_to_float(bits[i]);
   });
@@ -32,7 +33,7 @@ void narrow(DType dtype, void* to, const float* from, int64_t n) {
   auto* bits = static_cast<uint16_t*>(to);
   core::parallel(n, kGrain, [&](int64_t begin, int64_t end) {
     if (dtype == DType::bfloat16)
-      for (int64_t i = begin; i < end; ++i) bits[i] = float_to_bfloat(from[i]);
+      for (int64_t i = begin; i < end; ++i) bits[i] = core::rounded_to_bfloat(from[i]);
     else
       for (int64_t i = begin; i < end; ++i) bits[i] = float_to_half(from[i]);
   });

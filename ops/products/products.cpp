@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "tandem/core/bfloat.h"
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/ops/products/providers.h"
@@ -52,11 +53,28 @@ void for_rows(int64_t batch, int64_t rows, int64_t columns, int64_t batch_stride
 void widen(DType dtype, float* to, const uint16_t* from, int64_t batch, int64_t rows, int64_t columns,
            int64_t batch_stride, int64_t row, int64_t col) {
   for_rows(batch, rows, columns, batch_stride, row, [&](int64_t strided, int64_t packed) {
-    if (dtype == DType::bfloat16)
-      for (int64_t j = 0; j < columns; ++j) to[packed + j] = bfloat_to_float(from[strided + j * col]);
+    if (dtype == DType::bfloat16 && col == 1)
+      for (int64_t j = 0; j < columns; ++j) to[packed + j] = core::widened_bfloat(from[strided + j]);
+    else if (dtype == DType::bfloat16)
+      for (int64_t j = 0; j < columns; ++j) to[packed + j] = core::widened_bfloat(from[strided + j * col]);
     else
       for (int64_t j = 0; j < columns; ++j) to[packed + j] = half_to_float(from[strided + j * col]);
   });
+}
+
+/// An operand (rows, columns) in float32, packed in the order in which it lies.
+struct Packed {
+  Packed(int64_t rows, int64_t columns, int64_t row, int64_t col)
+      : turned(col != 1 && row == 1), row_stride(turned ? 1 : columns), col_stride(turned ? rows : 1) {}
+  bool turned;
+  int64_t row_stride, col_stride;
+};
+void widen(const Packed& layout, DType dtype, float* to, const uint16_t* from, int64_t batch, int64_t rows,
+           int64_t columns, int64_t batch_stride, int64_t row, int64_t col) {
+  if (layout.turned)
+    widen(dtype, to, from, batch, columns, rows, batch_stride, col, row);
+  else
+    widen(dtype, to, from, batch, rows, columns, batch_stride, row, col);
 }
 
 /// Operands become float32, the product stays float32 to the end, bias included, and is rounded once.
@@ -65,6 +83,7 @@ void product_half(const ProductCall& call) {
   const bool shared_a = call.a_batch == 0, shared_b = call.b_batch == 0;
   const int64_t per_matrix = (shared_a ? 0 : m * k) + (shared_b ? 0 : k * n) + m * n;
   const int64_t chunk = std::clamp<int64_t>(kHalfChunk / per_matrix, 1, call.batch);
+  const Packed a(m, k, call.a_row, call.a_col), b(k, n, call.b_row, call.b_col);
   constexpr int64_t kSize = sizeof(float);
   const Scratch a_space((shared_a ? 1 : chunk) * m * k * kSize),
       b_space((shared_b ? 1 : chunk) * k * n * kSize);
@@ -75,10 +94,10 @@ void product_half(const ProductCall& call) {
   for (int64_t first = 0; first < call.batch; first += chunk) {
     const int64_t batch = std::min(chunk, call.batch - first);
     if (first == 0 || !shared_a)
-      widen(call.dtype, a_space.as<float>(), static_cast<const uint16_t*>(call.a) + first * call.a_batch,
+      widen(a, call.dtype, a_space.as<float>(), static_cast<const uint16_t*>(call.a) + first * call.a_batch,
             shared_a ? 1 : batch, m, k, call.a_batch, call.a_row, call.a_col);
     if (first == 0 || !shared_b)
-      widen(call.dtype, b_space.as<float>(), static_cast<const uint16_t*>(call.b) + first * call.b_batch,
+      widen(b, call.dtype, b_space.as<float>(), static_cast<const uint16_t*>(call.b) + first * call.b_batch,
             shared_b ? 1 : batch, k, n, call.b_batch, call.b_row, call.b_col);
     product_tiles(normalised({.batch = batch,
                               .m = m,
@@ -87,12 +106,12 @@ void product_half(const ProductCall& call) {
                               .dtype = DType::float32,
                               .a = a_space.as<float>(),
                               .a_batch = shared_a ? 0 : m * k,
-                              .a_row = k,
-                              .a_col = 1,
+                              .a_row = a.row_stride,
+                              .a_col = a.col_stride,
                               .b = b_space.as<float>(),
                               .b_batch = shared_b ? 0 : k * n,
-                              .b_row = n,
-                              .b_col = 1,
+                              .b_row = b.row_stride,
+                              .b_col = b.col_stride,
                               .bias = call.bias ? bias_space.as<float>() : nullptr,
                               .bias_stride = 1,
                               .c = c_space.as<float>(),
@@ -102,9 +121,12 @@ void product_half(const ProductCall& call) {
     const float* from = c_space.as<float>();
     auto* to = static_cast<uint16_t*>(call.c) + first * call.c_batch;
     for_rows(batch, m, n, call.c_batch, call.c_row, [&](int64_t strided, int64_t packed) {
-      for (int64_t j = 0; j < n; ++j)
-        to[strided + j * call.c_col] = call.dtype == DType::bfloat16 ? float_to_bfloat(from[packed + j])
-                                                                     : float_to_half(from[packed + j]);
+      if (call.dtype == DType::bfloat16 && call.c_col == 1)
+        for (int64_t j = 0; j < n; ++j) to[strided + j] = core::rounded_to_bfloat(from[packed + j]);
+      else
+        for (int64_t j = 0; j < n; ++j)
+          to[strided + j * call.c_col] = call.dtype == DType::bfloat16 ? float_to_bfloat(from[packed + j])
+                                                                       : float_to_half(from[packed + j]);
     });
   }
 }

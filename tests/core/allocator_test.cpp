@@ -1,6 +1,8 @@
 #include "tandem/core/allocator.h"
 
 #include <malloc.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <limits>
@@ -120,6 +122,39 @@ TEST_CASE("the peak can begin again", "[allocator]") {
   deallocate(allocate(8 << 20), 8 << 20);
   CHECK(tandem::device_memory(tandem::cpu).peak_bytes == now.live_bytes + (8 << 20));
   deallocate(kept, 3 << 20);
+}
+
+// In a process of its own, since nothing switches it off again.
+TEST_CASE("small blocks are counted to the byte where that is asked for", "[allocator]") {
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    void* before = allocate(100);
+    deallocate(before, 100);  // waits in a list
+    count_small_blocks();
+    const int64_t live = allocator_stats().live_bytes;
+    reset_peak_bytes();
+    void* a = allocate(100);
+    void* b = allocate(256 << 10);
+    deallocate(allocate(64), 64);
+    bool right = allocator_stats().live_bytes == live + 100 + (256 << 10);
+    right = right && allocator_stats().peak_bytes == live + 164 + (256 << 10);
+    deallocate(a, 100);
+    deallocate(b, 256 << 10);
+    right = right && allocator_stats().live_bytes == live;
+#ifndef __SANITIZE_THREAD__  // which has no threads after a fork
+    std::thread([&] {
+      const int64_t calls = allocator_stats().system_calls;
+      for (int i = 0; i < 3; ++i) deallocate(allocate(5000), 5000);
+      right = right && allocator_stats().system_calls == calls + 3 && allocator_stats().live_bytes == live;
+    }).join();
+#endif
+    _exit(right ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
 }
 
 TEST_CASE("a block may be freed on another thread", "[allocator]") {

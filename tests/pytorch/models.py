@@ -1,5 +1,5 @@
 """Networks of the literature in PyTorch, under torchvision's parameter names: ten steps of training from the
-weights of a case. `scale` shrinks them as samples/models does."""
+weights of a case. `scale` shrinks them as samples/models does. benchmarks/peers/torch_steps.py trains the same classes."""
 import torch
 import torch.nn.functional as F
 from torch import nn

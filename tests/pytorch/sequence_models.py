@@ -1,6 +1,6 @@
 """GNMT, NeuMF and GPT-2 in PyTorch, without dropout, from the weights of a case: the losses of some steps of
 training and the gradients of the first. Weights have Tandem's names; those of GPT-2 are laid out as in Hugging
-Face's files."""
+Face's files, unless its linear layers are PyTorch's. benchmarks/peers/torch_steps.py trains the same classes."""
 import math
 
 import torch
@@ -24,8 +24,9 @@ class Attention(nn.Module):
         v = self.normalize_scalar * self.linear_att / torch.linalg.vector_norm(self.linear_att)
         pairs = self.linear_q(query)[:, :, None, :] + self.linear_k(keys)[:, None, :, :] + self.normalize_bias
         scores = torch.tanh(pairs) @ v
-        there = torch.arange(keys.shape[1]) < lengths[:, None]
-        scores = scores.masked_fill(~there[:, None, :], -math.inf)
+        if lengths is not None:
+            there = torch.arange(keys.shape[1], device=keys.device) < lengths[:, None]
+            scores = scores.masked_fill(~there[:, None, :], -math.inf)
         return torch.bmm(torch.softmax(scores, -1), keys)
 
 
@@ -38,8 +39,11 @@ class Encoder(nn.Module):
         self.rnn_layers = nn.ModuleList([both, one] + more)
 
     def forward(self, x, lengths):
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        x, _ = pad_packed_sequence(self.rnn_layers[0](packed)[0], batch_first=True, total_length=x.shape[1])
+        if lengths is None:
+            x, _ = self.rnn_layers[0](x)
+        else:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            x, _ = pad_packed_sequence(self.rnn_layers[0](packed)[0], batch_first=True, total_length=x.shape[1])
         x, _ = self.rnn_layers[1](x)
         for layer in self.rnn_layers[2:]:
             x = layer(x)[0] + x
@@ -64,6 +68,8 @@ class Decoder(nn.Module):
 
 
 class Gnmt(nn.Module):
+    """Lengths of None: no source is padded."""
+
     def __init__(self, vocab_size, hidden_size, num_layers, label_smoothing):
         super().__init__()
         self.smoothing = label_smoothing
@@ -112,39 +118,45 @@ class Conv1D(nn.Module):
         return x @ self.weight + self.bias
 
 
+def causal_attention(q, k, v):
+    """(B, heads, T, size) each; position i sees 0 to i."""
+    if hasattr(F, "scaled_dot_product_attention"):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    return scores.masked_fill(~seen, -math.inf).softmax(-1) @ v
+
+
 class Gpt2Attention(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, linear):
         super().__init__()
         self.heads = heads
-        self.c_attn = Conv1D(width, 3 * width)
-        self.c_proj = Conv1D(width, width)
+        self.c_attn = linear(width, 3 * width)
+        self.c_proj = linear(width, width)
 
     def forward(self, x):
         b, t, width = x.shape
         q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.c_attn(x).split(width, 2))
-        scores = q @ k.transpose(2, 3) / math.sqrt(width // self.heads)
-        seen = torch.ones(t, t, dtype=torch.bool).tril()
-        scores = scores.masked_fill(~seen, -math.inf)
-        return self.c_proj((torch.softmax(scores, -1) @ v).transpose(1, 2).reshape(b, t, width))
+        return self.c_proj(causal_attention(q, k, v).transpose(1, 2).reshape(b, t, width))
 
 
 class Gpt2Mlp(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, linear):
         super().__init__()
-        self.c_fc = Conv1D(width, 4 * width)
-        self.c_proj = Conv1D(4 * width, width)
+        self.c_fc = linear(width, 4 * width)
+        self.c_proj = linear(4 * width, width)
 
     def forward(self, x):
         return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
 
 
 class Gpt2Block(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, linear):
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
-        self.attn = Gpt2Attention(width, heads)
+        self.attn = Gpt2Attention(width, heads, linear)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = Gpt2Mlp(width)
+        self.mlp = Gpt2Mlp(width, linear)
 
     def forward(self, x):
         x = x + self.attn(self.ln_1(x))
@@ -152,15 +164,16 @@ class Gpt2Block(nn.Module):
 
 
 class Gpt2(nn.Module):
-    def __init__(self, n_layer, n_head, n_embd, n_positions, vocab_size):
+    def __init__(self, n_layer, n_head, n_embd, n_positions, vocab_size, linear=Conv1D):
         super().__init__()
         parts = {"wte": nn.Embedding(vocab_size, n_embd), "wpe": nn.Embedding(n_positions, n_embd),
-                 "h": nn.ModuleList(Gpt2Block(n_embd, n_head) for _ in range(n_layer)), "ln_f": nn.LayerNorm(n_embd)}
+                 "h": nn.ModuleList(Gpt2Block(n_embd, n_head, linear) for _ in range(n_layer)),
+                 "ln_f": nn.LayerNorm(n_embd)}
         self.transformer = nn.ModuleDict(parts)
 
     def forward(self, ids):
         t = self.transformer
-        x = t["wte"](ids) + t["wpe"](torch.arange(ids.shape[1]))
+        x = t["wte"](ids) + t["wpe"](torch.arange(ids.shape[1], device=ids.device))
         for block in t["h"]:
             x = block(x)
         return t["ln_f"](x) @ t["wte"].weight.T
