@@ -57,15 +57,15 @@ RowBlocks::RowBlocks(const Contraction& contraction, int threads) : c(&contracti
 
 int64_t RowBlocks::rows_in(int64_t i) const { return std::min(rows, c->call.m - i % per_matrix * rows); }
 
-ops::ProductCall RowBlocks::block(int64_t i, ops::ProductCall whole) const {
-  const int64_t matrix = i / per_matrix, row = i % per_matrix * rows, batch = matrix % whole.batch;
+ops::ProductCall RowBlocks::part(int64_t matrix, int64_t row, int64_t n, ops::ProductCall whole) const {
+  const int64_t batch = matrix % whole.batch;
   const MatrixPlace outer = matrix_place(*c, matrix / whole.batch);
   const int64_t size = itemsize(whole.dtype);
   whole.a = static_cast<const char*>(whole.a) + (outer.a + batch * whole.a_batch + row * whole.a_row) * size;
   whole.b = static_cast<const char*>(whole.b) + (outer.b + batch * whole.b_batch) * size;
   whole.c = static_cast<char*>(whole.c) + (outer.c + batch * whole.c_batch + row * whole.c_row) * size;
   whole.batch = 1;
-  whole.m = rows_in(i);
+  whole.m = n;
   return whole;
 }
 

@@ -26,7 +26,11 @@ struct RowBlocks {
   RowBlocks(const Contraction& c, int threads);
   int64_t first_row(int64_t i) const { return i / per_matrix * c->call.m + i % per_matrix * rows; }
   int64_t rows_in(int64_t i) const;
-  ops::ProductCall block(int64_t i, ops::ProductCall whole) const;
+  ops::ProductCall block(int64_t i, const ops::ProductCall& whole) const {
+    return part(i / per_matrix, i % per_matrix * rows, rows_in(i), whole);
+  }
+  /// Rows `row` to `row` + `n` of one matrix.
+  ops::ProductCall part(int64_t matrix, int64_t row, int64_t n, ops::ProductCall whole) const;
 
   const Contraction* c;
   int64_t rows = 0, per_matrix = 0, count = 0;

@@ -186,6 +186,7 @@ class Evaluator::Program::Run {
     execute(p_->once);
     for (row_ = args_.begin; row_ < args_.end; row_ += count_[1]) {
       count_[1] = std::min(group, args_.end - row_);
+      if (across()) count_[1] = std::min(count_[1], kColumnBlock - row_ % kColumnBlock);
       count_[2] = count_[1] * reduced_;
       at_ = row_ * reduced_;
       for (const Section& s : p_->passes) {
@@ -193,6 +194,7 @@ class Evaluator::Program::Run {
         execute(s.full);
         for (const ReduceStep& r : s.reductions)
           r.reducer->rows(ptr(r.result), ptr(r.input), count_[1], reduced_);
+        for (const AcrossStep& c : s.across) add_across(c, count_[1], 0, reduced_);
       }
       execute(p_->finish);
     }
@@ -214,6 +216,7 @@ class Evaluator::Program::Run {
             execute(s.full);
             for (const ReduceStep& r : s.reductions)
               r.reducer->lanes_add(state(r), ptr(r.input), count_[2], i);
+            for (const AcrossStep& c : s.across) add_across(c, 1, i, count_[2]);
           }
           for (const ReduceStep& r : s.reductions) {
             char* const total = state(r) + kLaneState;
@@ -227,6 +230,16 @@ class Evaluator::Program::Run {
       }
       execute(p_->finish);
     }
+  }
+
+  bool across() const { return !p_->passes.empty() && !p_->passes.back().across.empty(); }
+  /// Elements `first` and on of `rows` rows, all of one block, join the block's results.
+  void add_across(const AcrossStep& c, int64_t rows, int64_t first, int64_t n) const {
+    const int64_t size = p_->registers[static_cast<size_t>(c.input)].itemsize;
+    char* const results =
+        static_cast<char*>(args_.buffers[c.buffer]) + (row_ / kColumnBlock * reduced_ + first) * size;
+    if (row_ % kColumnBlock == 0) c.reducer->columns_begin(results, nullptr, n);
+    c.reducer->columns_add(results, nullptr, ptr(c.input), rows, n, 0);
   }
 
   void column_chunk(int64_t most) {

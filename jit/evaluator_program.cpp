@@ -80,6 +80,7 @@ class Builder {
                       "a row-level store of a full-level value");
       mark_live(s.value);
     }
+    for (const Across& c : k_.across) mark_live(c.input);
     sections();
     place_chunks();
     aim_stores();
@@ -137,6 +138,7 @@ class Builder {
     }
     for (const Store& s : k_.stores)
       if (!row_store(s)) last = std::max(last, phase_[at(s.value)]);
+    for (const Across& c : k_.across) last = std::max(last, phase_[at(c.input)]);
     p_.passes.resize(at(last + 1));
     result_.assign(k_.reductions.size(), -1);
 
@@ -170,9 +172,11 @@ class Builder {
     std::vector<int32_t> todo;
     for (size_t r = 0; r < used.size(); ++r)
       if (used[r] && phase_[at(k_.reductions[r].input)] == p) todo.push_back(k_.reductions[r].input);
-    if (is_last)
+    if (is_last) {
       for (const Store& s : k_.stores)
         if (!row_store(s)) todo.push_back(s.value);
+      for (const Across& c : k_.across) todo.push_back(c.input);
+    }
     std::vector<bool> needed(at(k_.scalars.size()), false);
     while (!todo.empty()) {
       const int32_t i = todo.back();
@@ -186,11 +190,18 @@ class Builder {
     for (size_t r = 0; r < used.size(); ++r)
       if (used[r] && phase_[at(k_.reductions[r].input)] == p) reduce(r);
     if (!is_last) return;
+    for (const Across& c : k_.across) {
+      const Reducer* reducer = f_.reducer(c.op, type(c.input));
+      TANDEM_INTERNAL(reducer != nullptr && !finds_index(c.op),
+                      std::string("no reduction over rows of ") + tandem::name(type(c.input)));
+      section.across.push_back({reducer, spread(c.input, Level::full, true), c.buffer});
+    }
     for (size_t s = 0; s < k_.stores.size(); ++s) {
       if (row_store(k_.stores[s])) continue;
       store(s, Level::full);
       // Reductions run after the steps, when this store may have replaced the memory that they would read.
       for (const ReduceStep& r : section.reductions) copy_load(r.input);
+      for (const AcrossStep& c : section.across) copy_load(c.input);
     }
   }
 
@@ -370,6 +381,7 @@ class Builder {
     for (const Section& s : p_.passes) {
       position += static_cast<int32_t>(s.before.size() + s.full.size());
       for (const ReduceStep& r : s.reductions) use(r.input, position);
+      for (const AcrossStep& c : s.across) use(c.input, position);
     }
     // Row-level chunks, and results of reductions, keep a slot to themselves.
     for (size_t r = 0; r < n; ++r)
@@ -418,6 +430,8 @@ class Builder {
     }
     for (const ReduceStep& r : p_.passes.back().reductions)
       if (loaded[at(r.input)]) return;
+    for (const AcrossStep& c : p_.passes.back().across)
+      if (loaded[at(c.input)]) return;
     for (size_t i = first; i < steps.size(); ++i) {
       const Step s = steps[i];
       if (s.kind == StepKind::store || s.out < 0 || loaded[at(s.out)]) continue;

@@ -58,10 +58,17 @@ struct ReduceStep {
   bool index;             // argmax, argmin: `result` holds indices
 };
 
+struct AcrossStep {
+  const Reducer* reducer;
+  int32_t input;   // register
+  int32_t buffer;  // of the kernel
+};
+
 struct Section {
   std::vector<Step> before;  // row level
   std::vector<Step> full;
   std::vector<ReduceStep> reductions;
+  std::vector<AcrossStep> across;  // of the last one
 };
 
 /// How row-level values meet full-level ones, and whether a pass sees all reduced elements at once.

@@ -98,19 +98,32 @@ struct Executable::Impl {
     }
   }
 
-  /// One call of a kernel, spread over the pool.
+  /// One call of a kernel, spread over the pool: whole blocks of rows, where results of these are left.
   bool run_whole(int32_t kernel, const KernelCall& c, const Memory& memory, const int64_t* numbers) const {
     std::atomic<bool> failed{false};
-    core::parallel(c.range, std::max<int64_t>(1, kGrain / c.work), [&](int64_t begin, int64_t end) {
+    const Kernel& k = plan.kernels[static_cast<size_t>(kernel)];
+    const int64_t block = k.across.empty() ? 1 : kColumnBlock, parts = (c.range + block - 1) / block;
+    core::parallel(parts, std::max<int64_t>(1, kGrain / (c.work * block)), [&](int64_t begin, int64_t end) {
       int64_t error = 0;
-      run_call(runners[static_cast<size_t>(kernel)], plan.kernels[static_cast<size_t>(kernel)], c, begin, end,
+      run_call(runners[static_cast<size_t>(kernel)], k, c, begin * block, std::min(end * block, c.range),
                memory, numbers, &error);
       if (error) failed.store(true, std::memory_order_relaxed);
     });
     return !failed.load(std::memory_order_relaxed);
   }
 
+  bool run_joins(const Entry& e, const Memory& memory, const int64_t* numbers) const {
+    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
+      const Join& join = plan.joins[static_cast<size_t>(j)];
+      if (!run_whole(join.kernel, plan.calls[static_cast<size_t>(join.call)], memory, numbers)) return false;
+    }
+    return true;
+  }
+
   bool run_kernel(const Entry& e, const Memory& memory, const int64_t* numbers) const {
+    if (e.joins > 0)
+      return run_whole(e.index, plan.calls[static_cast<size_t>(e.first)], memory, numbers) &&
+             run_joins(e, memory, numbers);
     if (e.work <= kGrain) {
       int64_t error = 0;
       const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
@@ -154,39 +167,47 @@ struct Executable::Impl {
   }
 
   /// A product and the kernels behind it: block by block, or, where there are too few blocks for the threads,
-  /// one after the other.
+  /// one after the other. Where those leave results of blocks of rows, a thread has whole ones of them.
   bool run_product_entry(const Entry& e, const Memory& memory, const int64_t* numbers) const {
     const ProductCallPlan& c = plan.products[static_cast<size_t>(e.index)];
     if (e.count == 0) return run_product(c, memory), true;
     const Tail* const tails = plan.tails.data() + e.first;
     const RowBlocks blocks(c.shape, num_threads());
-    if (blocks.count < num_threads()) {
+    const int64_t threads = num_threads(), unit = e.joins > 0 ? kColumnBlock : blocks.rows;
+    const int64_t units = e.joins > 0 ? (c.shape.call.m + unit - 1) / unit : blocks.count;
+    if (units < (e.joins > 0 && threads > 1 ? 4 * threads : threads)) {
       run_product(c, memory);
       for (int32_t t = 0; t < e.count; ++t)
         if (!run_whole(tails[t].kernel, plan.calls[static_cast<size_t>(tails[t].call)], memory, numbers))
           return false;
-      return true;
+      return run_joins(e, memory, numbers);
     }
     const ops::ProductCall whole = with_addresses(c, memory);
     constexpr double kWork = 1e6;  // floating-point operations that are worth a thread
-    const double flops = 2.0 * static_cast<double>(blocks.rows) * static_cast<double>(whole.n) *
-                         static_cast<double>(whole.k + 16);
+    const double flops =
+        2.0 * static_cast<double>(unit) * static_cast<double>(whole.n) * static_cast<double>(whole.k + 16);
     std::atomic<bool> failed{false};
-    core::parallel(blocks.count, static_cast<int64_t>(kWork / flops) + 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        ops::product(blocks.block(i, whole), c.shape.provider);
-        const int64_t row = blocks.first_row(i), rows = blocks.rows_in(i);
-        int64_t error = 0;
-        for (int32_t t = 0; t < e.count; ++t) {
-          const Tail& tail = tails[t];
-          run_call(runners[static_cast<size_t>(tail.kernel)], plan.kernels[static_cast<size_t>(tail.kernel)],
-                   plan.calls[static_cast<size_t>(tail.call)], row * tail.per_row,
-                   (row + rows) * tail.per_row, memory, numbers, &error);
-        }
-        if (error) failed.store(true, std::memory_order_relaxed);
+    const auto run_rows = [&](const ops::ProductCall& part, int64_t row) {
+      ops::product(part, c.shape.provider);
+      int64_t error = 0;
+      for (int32_t t = 0; t < e.count; ++t) {
+        const Tail& tail = tails[t];
+        run_call(runners[static_cast<size_t>(tail.kernel)], plan.kernels[static_cast<size_t>(tail.kernel)],
+                 plan.calls[static_cast<size_t>(tail.call)], row * tail.per_row,
+                 (row + part.m) * tail.per_row, memory, numbers, &error);
       }
+      if (error) failed.store(true, std::memory_order_relaxed);
+    };
+    core::parallel(units, static_cast<int64_t>(kWork / flops) + 1, [&](int64_t begin, int64_t end) {
+      if (e.joins == 0) {
+        for (int64_t i = begin; i < end; ++i) run_rows(blocks.block(i, whole), blocks.first_row(i));
+        return;
+      }
+      const int64_t last = std::min(end * unit, whole.m);
+      for (int64_t row = begin * unit; row < last; row += blocks.rows)
+        run_rows(blocks.part(0, row, std::min(blocks.rows, last - row), whole), row);
     });
-    return !failed.load(std::memory_order_relaxed);
+    return !failed.load(std::memory_order_relaxed) && run_joins(e, memory, numbers);
   }
 
   /// Results without elements, where nothing can go wrong either: an axis beside the empty one may be so long
@@ -306,6 +327,10 @@ struct Executable::Impl {
           ++stats.natives;
           break;
       }
+    for (const Join& j : plan.joins) {
+      ++stats.kernels, ++stats.tails, ++stats.joins;
+      ++(is_compiled(static_cast<size_t>(j.kernel)) ? stats.compiled : stats.interpreted);
+    }
     if (cuda) {
       stats.graph_nodes = cuda->has_graph() ? static_cast<int>(cuda->steps().steps.size()) : 0;
       stats.launches = cuda->has_graph() ? 1 : cuda->steps().launches;

@@ -17,6 +17,8 @@
 //   order of b.
 // Joining starts with the first block's result. argmax and argmin keep the lowest index among equals; NaN
 // wins.
+// A row kernel may also reduce *across* its rows, in the tree of columns: it leaves the results of the blocks
+// of rows, and another kernel joins them.
 #pragma once
 
 #include <cstdint>
@@ -66,6 +68,16 @@ struct Store {
   friend bool operator==(const Store&, const Store&) = default;
 };
 
+/// A reduction over the rows of a row kernel, of each of their n elements: the rows kColumnBlock * b + i are
+/// combined over i in order, from the identity, and the result for element r lies at b * n + r. A call that
+/// begins within a block goes on from what lies there. Of float32, float64 or int64; no argmax or argmin.
+struct Across {
+  ReduceOp op;
+  int32_t input;   // scalar node
+  int32_t buffer;  // index into KernelArgs::buffers; contiguous, of the input's type
+  friend bool operator==(const Across&, const Across&) = default;
+};
+
 /// Level of a scalar node: `full` nodes depend on the reduced dimensions, `row` nodes do not.
 struct Kernel {
   std::string name;  // for people: the ops in it
@@ -77,6 +89,7 @@ struct Kernel {
   std::vector<Load> loads;
   std::vector<Reduction> reductions;
   std::vector<Store> stores;
+  std::vector<Across> across;  // row kernels of one reduced dimension
 };
 
 /// Calls `f` with each node that node `i` reads: its operands, then the index of an indexed load.

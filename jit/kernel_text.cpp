@@ -100,6 +100,11 @@ std::string to_string(const Kernel& k) {
     s += "store " + number(i) + ": " + access(o.buffer, o.dtype, o.inner, o.row_level) + " = %" +
          number(o.value) + "\n";
   }
+  for (size_t i = 0; i < k.across.size(); ++i) {
+    const Across& c = k.across[i];
+    s += "across " + number(i) + ": " + name(c.op) + " %" + number(c.input) + " to b" + number(c.buffer) +
+         "\n";
+  }
   return s;
 }
 

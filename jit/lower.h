@@ -34,6 +34,10 @@ struct LoweredKernel {
   int64_t bytes = 0;             // loaded and stored, each access counted once
   int64_t bytes_stored = 0;      // of them
   std::vector<int64_t> load_bytes;  // of each load
+  // Results of blocks of rows (Kernel::across), which the kernel leaves or joins: buffers behind those of
+  // `slots`, in bytes from the start of the entry's own memory, of which it needs `scratch`.
+  std::vector<int64_t> partials;
+  int64_t scratch = 0;
 };
 
 /// `stores`: what the group must put into memory.

@@ -19,7 +19,9 @@ struct Unit {
   std::string text;
   std::vector<int32_t>
       alike;  // units whose calls this one makes, itself first; empty if another one makes its calls
-  std::vector<int32_t> tails;  // product: kernels that follow it row by row, in order (tails.h)
+  std::vector<int32_t> tails;    // product: kernels that follow it row by row, in order (tails.h)
+  std::vector<int32_t> columns;  // kernels that join what this one's leave of blocks of rows (across.h)
+  bool behind_columns = false;   // it waits for such a kernel
 };
 
 struct Home {

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/across.h"
 #include "tandem/jit/planted_bugs.h"
 #include "tandem/jit/schedule.h"
 #include "tandem/jit/tails.h"
@@ -35,9 +36,11 @@ class Planner {
   Plan build() {
     fill_constants();
     lower_units();
+    if (join_ && host_) attach_columns(p_, units_, g_);
     if (join_) join_alike();
     if (join_ && host_) attach_tails(p_, g_, units_);
     schedule_ = schedule(p_, g_, placed_, host_);
+    scratch_ = (schedule_.arena_bytes + 63) / 64 * 64;
     plan_.arena_bytes = schedule_.arena_bytes;
     plan_.groups = static_cast<int32_t>(units_.size());
     for (const int32_t u : schedule_.order) emit(u);
@@ -95,6 +98,7 @@ class Planner {
     for (size_t i = 0; i < units_.size(); ++i) {
       Unit& u = units_[i];
       if (!is_kernel(u) || u.lowered.range == 0 || (u.group >= 0 && group(u.group).may_fail)) continue;
+      if (u.alike.empty() || !u.columns.empty()) continue;
       if (awaited[i] && result_bytes(u) > kSmallResult) continue;
       const auto [it, fresh] = first.try_emplace(u.text, static_cast<int32_t>(i));
       if (fresh) continue;
@@ -195,6 +199,7 @@ class Planner {
     } else {
       emit_native(u, e);
     }
+    emit_joins(u, e);
     for (const int32_t m : members(u))
       if (units_[at(m)].group >= 0) entry_of_[units_[at(m)].group] = plan_.entries.size();
     plan_.entries.push_back(std::move(e));
@@ -260,6 +265,7 @@ class Planner {
     KernelCall c;
     c.buffers = static_cast<int32_t>(plan_.buffers.size());
     for (const Slot& s : k.slots) plan_.buffers.push_back(address(s.value, s.offset, s.destination));
+    for (const int64_t at : k.partials) plan_.buffers.push_back({Base::arena, 0, scratch_ + at});
     c.numbers = static_cast<int32_t>(plan_.numbers.size());
     for (const int32_t v : k.numbers) plan_.numbers.push_back(number_word(v));
     if (planted(PlantedBug::numbers_swapped))
@@ -298,6 +304,18 @@ class Planner {
       e.may_fail = true;
       e.op = ops::def(n.op).name;
       e.where = n.where;
+    }
+  }
+
+  void emit_joins(const Unit& u, Entry& e) {
+    e.first_join = static_cast<int32_t>(plan_.joins.size());
+    e.joins = static_cast<int32_t>(u.columns.size());
+    if (u.lowered.scratch > 0) plan_.arena_bytes = std::max(plan_.arena_bytes, scratch_ + u.lowered.scratch);
+    for (const int32_t m : u.columns) {
+      const Unit& c = units_[at(m)];
+      add_call(c.lowered, 0);
+      plan_.joins.push_back({kernel_id(c), static_cast<int32_t>(plan_.calls.size()) - 1});
+      e.name += '+' + c.lowered.kernel.name;
     }
   }
 
@@ -382,6 +400,7 @@ class Planner {
   std::vector<Unit>& units_;
   std::vector<Home>& homes_;
   Schedule schedule_;
+  int64_t scratch_ = 0;  // where in the arena an entry's own memory begins: behind all values
   std::unordered_map<std::string, int32_t> kernel_ids_;
   EntryNote note_;                                // of the entry being made
   std::unordered_map<int32_t, size_t> entry_of_;  // per group that has one

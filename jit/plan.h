@@ -44,6 +44,11 @@ struct Tail {
   int64_t per_row = 1;  // indices of its range per row of the product
 };
 
+/// A kernel that runs when its entry's others have run: it joins what they left of blocks of rows.
+struct Join {
+  int32_t kernel = 0, call = 0;
+};
+
 struct NativeCallPlan {
   const ops::OpDef* op = nullptr;
   std::vector<Address> in, out;
@@ -61,9 +66,10 @@ struct Entry {
   bool may_fail = false;
   int32_t index = 0;             // of the kernel, product or native
   int32_t first = 0, count = 0;  // kernel: its calls (several in a horizontal group); product: its tails
-  int64_t work = 0;              // elements over all calls
-  std::string name, op;          // the kernel's name; the op that may fail, or the first
-  Location where;                // of that op
+  int32_t first_join = 0, joins = 0;
+  int64_t work = 0;      // elements over all calls
+  std::string name, op;  // the kernel's name; the op that may fail, or the first
+  Location where;        // of that op
 };
 
 /// What people ask of an entry, beside what runs.
@@ -86,6 +92,7 @@ struct Plan {
   std::vector<KernelCall> calls;
   std::vector<ProductCallPlan> products;
   std::vector<Tail> tails;
+  std::vector<Join> joins;
   std::vector<NativeCallPlan> natives;
   std::vector<Address> buffers;
   std::vector<NumberWord> numbers;

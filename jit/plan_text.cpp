@@ -44,9 +44,15 @@ std::string to_string(const Plan& plan) {
                                                          : ", ") +
                 std::to_string(plan.words[at(call.dims) + d]);
       text += ") loads ";
-      list(&plan.buffers[at(call.buffers)], k.loads.size());
+      const auto buffers = [&](const auto& accesses) {
+        for (size_t i = 0; i < accesses.size(); ++i)
+          text += (i ? ", " : "") + to_string(plan.buffers[at(call.buffers + accesses[i].buffer)]);
+      };
+      buffers(k.loads);
       text += " stores ";
-      list(&plan.buffers[at(call.buffers)] + k.loads.size(), k.stores.size());
+      buffers(k.stores);
+      if (!k.across.empty()) text += " across rows ";
+      buffers(k.across);
       text += "\n";
     };
     switch (e.kind) {
@@ -85,6 +91,12 @@ std::string to_string(const Plan& plan) {
         text += "\n";
         break;
       }
+    }
+    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
+      const Join& join = plan.joins[at(j)];
+      text +=
+          "   then over blocks of rows " + kernel(join.kernel) + plan.kernels[at(join.kernel)].name + "\n";
+      one_call(plan.kernels[at(join.kernel)], plan.calls[at(join.call)]);
     }
   }
   return text;

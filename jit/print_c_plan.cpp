@@ -37,6 +37,7 @@ class Planner {
         *why_ = "a row-level store of a full-level value";
       mark_live(s.value);
     }
+    for (const Across& c : k_.across) mark_live(c.input);
     if (!why_->empty()) return {};
     make_passes();
     find_uses();
@@ -56,6 +57,8 @@ class Planner {
       refuse("a pointwise kernel with reductions");
     for (const Store& s : k_.stores)
       if (s.dtype != k_.scalars[s.value].type) refuse("a store of another type than its value");
+    if (!k_.across.empty() && k_.kind != KernelKind::row)
+      refuse("reductions over rows in a kernel without rows");
     for (const Reduction& r : k_.reductions) {
       const DType input = k_.scalars[r.input].type;
       const bool finds_index = r.op == ReduceOp::argmax || r.op == ReduceOp::argmin;
@@ -151,7 +154,9 @@ class Planner {
     for (const Store& s : k_.stores)
       if (!s.row_level || k_.kind == KernelKind::pointwise)
         last_walk = std::max(last_walk, phase_[at(s.value)]);
+    for (const Across& c : k_.across) last_walk = std::max(last_walk, phase_[at(c.input)]);
     p_.passes.resize(at(std::max(last_value, last_walk)) + 1);
+    if (!k_.across.empty()) p_.passes[at(last_walk)].across = true;
 
     for (size_t r = 0; r < k_.reductions.size(); ++r)
       if (reduction_live[r])
@@ -209,6 +214,8 @@ class Planner {
     std::vector<int32_t> todo;
     for (const int32_t r : pass.reductions) todo.push_back(k_.reductions[at(r)].input);
     for (const int32_t s : pass.stores) todo.push_back(k_.stores[at(s)].value);
+    if (pass.across)
+      for (const Across& c : k_.across) todo.push_back(c.input);
     while (!todo.empty()) {
       const int32_t i = todo.back();
       todo.pop_back();
@@ -272,6 +279,7 @@ class Planner {
     }
     for (const Store& s : k_.stores)
       if (!(s.row_level && k_.kind == KernelKind::row)) use(s.value);
+    for (const Across& c : k_.across) use(c.input);
   }
 
   const Kernel& k_;

@@ -33,7 +33,8 @@ struct Pass {
   std::vector<int32_t> written;     // those of `nodes` that go to the row's buffer
   std::vector<int32_t> reductions;  // accumulated here
   std::vector<int32_t> stores;      // of full level: all in the last walk, as a result may replace an operand
-  bool walks() const { return !reductions.empty() || !stores.empty(); }
+  bool across = false;              // Kernel::across is accumulated here: in the last walk
+  bool walks() const { return !reductions.empty() || !stores.empty() || across; }
 };
 
 struct CPlan {

@@ -3,7 +3,7 @@
 // Names in the printed text: p, o: where loads and stores stand; s: strides; d: sizes; c: counters of the
 // kept dimensions; q: offsets of the reduced position; v: values; w: the vector of a scalar; x: checked
 // offsets of indexed loads, n and m their extents and strides; a: accumulators; t: totals; k: row buffers; g:
-// random draws.
+// random draws; y, z: results across rows: all, and of this block.
 #pragma once
 
 #include <string>
@@ -34,6 +34,8 @@ class CPrinter {
   void row();
   void row_walk(const Pass& pass);
   void row_body(const Pass& pass);
+  void begin_block();
+  Reduction reduction(const Across& c) const;
   int cost(const Pass& pass) const;
   void column();
   void column_values(const std::vector<int32_t>& values, const std::string& size);

@@ -55,8 +55,14 @@ void CPrinter::row() {
   const std::string d = "d" + num(k_.kept_rank);
   if (!plan_.buffered.empty()) t_.line("const bool keep = " + d + " <= " + num(kRowBuffer) + ";");
   counters(k_.kept_rank, "a->begin");
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    const std::string type = c_scalar(k_.scalars[k_.across[c].input].type);
+    t_.line(type + "* const y" + num(static_cast<int64_t>(c)) + " = (" + type + "*)a->buffers[" +
+            num(k_.across[c].buffer) + "];");
+  }
   t_.line("for (td_i64 at = a->begin; at < a->end; ++at) {");
   pointers(k_.kept_rank, "");
+  begin_block();
   for (const Pass& pass : plan_.passes) {
     for (const int32_t i : pass.before) t_.node(i, {});
     if (pass.walks()) row_walk(pass);
@@ -65,6 +71,29 @@ void CPrinter::row() {
   advance(k_.kept_rank);
   t_.line("}");
 }
+
+// Where the row's block leaves its results; the first row of a block begins them.
+void CPrinter::begin_block() {
+  if (k_.across.empty()) return;
+  const std::string d = "d" + num(k_.kept_rank), block = num(kColumnBlock);
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    const std::string n = num(static_cast<int64_t>(c));
+    t_.line(std::string(c_scalar(k_.scalars[k_.across[c].input].type)) + "* const z" + n + " = y" + n +
+            " + at / " + block + " * " + d + ";");
+  }
+  t_.line("if (at % " + block + " == 0) {");
+  t_.line("for (td_i64 r = 0; r < " + d + "; r += 16) {");
+  t_.line("const td_i64 n = td_least(16, " + d + " - r);");
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    const Reduction as = reduction(k_.across[c]);
+    t_.line(std::string("td_store_") + c_suffix(as.type) + "(z" + num(static_cast<int64_t>(c)) + " + r, " +
+            identity(as) + ", n);");
+  }
+  t_.line("}");
+  t_.line("}");
+}
+
+Reduction CPrinter::reduction(const Across& c) const { return {c.op, c.input, k_.scalars[c.input].type}; }
 
 void CPrinter::row_walk(const Pass& pass) {
   const std::string d = "d" + num(k_.kept_rank);
@@ -158,6 +187,14 @@ void CPrinter::row_body(const Pass& pass) {
   }
   for (const int32_t s : pass.stores) t_.store(s, place);
   for (const int32_t r : pass.reductions) accumulate(r, "a" + num(r), "td_iota(r)", true);
+  if (!pass.across) return;
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    const Reduction as = reduction(k_.across[c]);
+    const std::string z = "z" + num(static_cast<int64_t>(c)) + " + r", suffix = c_suffix(as.type);
+    const std::string so_far = "td_load_" + suffix + "(" + z + ", n)";
+    t_.line("td_store_" + suffix + "(" + z + ", " + combine_text(as, so_far, t_.name(as.input, true)) +
+            ", n);");
+  }
 }
 
 // Panels of columns, whose accumulators stay in L1; in a panel, tiles of a few rows by 64 columns, so that

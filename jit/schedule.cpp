@@ -128,17 +128,17 @@ class Scheduler {
     taken_.assign(blocks_.size(), 0);
     for (int32_t e = 0; e < size(); ++e) {
       const Unit& u = unit_at(e);
-      if (u.alike.size() == 1 && u.tails.empty()) take_over(u, e, {});
+      if (u.alike.size() == 1 && u.tails.empty()) take_over(u, e, read_beside(u, u.alike[0]));
       for (const int32_t t : u.tails) take_over(units_[at(t)], e, read_beside(u, t));
     }
   }
 
-  /// What the entry of `u` reads beside its member `tail`: other blocks of rows may still read it when the
-  /// tail stores.
-  std::vector<int32_t> read_beside(const Unit& u, int32_t tail) const {
+  /// What the entry of `u` reads beside its member `one`: other blocks of rows, or what joins them, may still
+  /// read it when that one stores.
+  std::vector<int32_t> read_beside(const Unit& u, int32_t one) const {
     std::vector<int32_t> roots;
     for (const int32_t m : members(u))
-      if (m != tail) for_operands(units_[at(m)], [&](int32_t root) { roots.push_back(root); });
+      if (m != one) for_operands(units_[at(m)], [&](int32_t root) { roots.push_back(root); });
     return roots;
   }
 

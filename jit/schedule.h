@@ -23,6 +23,7 @@ Schedule schedule(const Prepared& p, const Grouping& grouping, Placement& placed
 inline std::vector<int32_t> members(const Unit& u) {
   std::vector<int32_t> all = u.alike;
   all.insert(all.end(), u.tails.begin(), u.tails.end());
+  all.insert(all.end(), u.columns.begin(), u.columns.end());
   return all;
 }
 

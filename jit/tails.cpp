@@ -4,6 +4,9 @@
 #include "tandem/jit/tails.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "tandem/jit/schedule.h"
 
 namespace tandem::jit {
 
@@ -60,7 +63,7 @@ class Attacher {
   Attacher(const Prepared& p, const Grouping& grouping, std::vector<Unit>& units)
       : p_(p), g_(grouping), units_(units) {
     for (size_t u = 0; u < units.size(); ++u)
-      for (const int32_t m : units[u].alike)
+      for (const int32_t m : members(units[u]))
         if (units[at(m)].group >= 0) {
           if (unit_of_.size() < g_.groups.size()) unit_of_.resize(g_.groups.size(), -1);
           unit_of_[at(units[at(m)].group)] = static_cast<int32_t>(u);
@@ -85,6 +88,7 @@ class Attacher {
     Contraction c;
     contraction_of(p_, n, c);
     rows_ = rows_of(c);
+    single_ = rows_ == c.call.m;
     if (rows_ == 0) return;
     values_ = {n.out[0]};
     read_.clear();
@@ -107,10 +111,12 @@ class Attacher {
   bool fits(int32_t product, int32_t u) const {
     const Unit& unit = units_[at(u)];
     const Group* g = group(unit);
-    if (!g || unit.alike.size() != 1 || !(g->kind == GroupKind::pointwise || g->kind == GroupKind::row))
+    if (!g || unit.alike.size() != 1 || (unit.behind_columns && !units_[at(product)].columns.empty()) ||
+        !(g->kind == GroupKind::pointwise || g->kind == GroupKind::row))
       return false;
     const LoweredKernel& k = unit.lowered;
     if (k.range == 0 || k.range % rows_ != 0 || (g->may_fail && writes_)) return false;
+    if (!unit.columns.empty() && (!single_ || k.range != rows_)) return false;
     bool good = true, writes = false;
     for_accesses(k, [&](const Access& a) {
       const int32_t v = a.slot->value;
@@ -150,6 +156,7 @@ class Attacher {
     host.tails.push_back(u);
     unit.alike.clear();
     unit_of_[at(unit.group)] = product;
+    take_columns(product, u);
     for (const int32_t b : unit.before)
       if (b != product) add_before(units_, host, b);
     for (Unit& other : units_)
@@ -162,12 +169,30 @@ class Attacher {
       }
   }
 
+  /// What joins the tail's results of blocks of rows does it at the end of the product's entry.
+  void take_columns(int32_t product, int32_t u) {
+    Unit& host = units_[at(product)];
+    Unit& unit = units_[at(u)];
+    for (int64_t& at : unit.lowered.partials) at += host.lowered.scratch;
+    for (const int32_t m : unit.columns) {
+      Unit& column = units_[at(m)];
+      for (int64_t& at : column.lowered.partials) at += host.lowered.scratch;
+      for (const Slot& s : column.lowered.slots)
+        if (!s.store) read_.push_back(s.value);
+      unit_of_[at(column.group)] = product;
+      host.columns.push_back(m);
+    }
+    host.lowered.scratch += std::exchange(unit.lowered.scratch, 0);
+    unit.columns.clear();
+  }
+
   const Prepared& p_;
   const Grouping& g_;
   std::vector<Unit>& units_;
   std::vector<int32_t> unit_of_;  // per group: the unit in whose entry it runs
   // Of the chain being made:
   int64_t rows_ = 0;
+  bool single_ = false;          // of one matrix
   std::vector<int32_t> values_;  // its results that lie row by row
   std::vector<int32_t> read_;    // what it reads from before it
   bool may_fail_ = false, writes_ = false;

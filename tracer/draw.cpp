@@ -222,6 +222,8 @@ class PlanPage {
       if (e.kind == EntryKind::product)
         for (int32_t t = e.first; t < e.first + e.count; ++t)
           show += " d-" + id("source", p_.plan.plan.tails[at(t)].kernel);
+      for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j)
+        show += " d-" + id("source", p_.plan.plan.joins[at(j)].kernel);
     }
     std::string out = "<g class=\"box " + kind + "\" id=\"" + id("box", b) + "\" data-show=\"" + show +
                       "\" transform=\"translate(" + number(n.x) + " " + number(n.y) + ")\">";

@@ -102,8 +102,8 @@ std::vector<Kernel> kernels() {
        .forward_share = 0.85,
        .backward_share = 0.85,
        .backward_open =
-           "rows are read twice: for the input's gradient, and by columns for those of weight and bias; "
-           "next: one pass that keeps partial sums of the columns"},
+           "on CUDA rows are read twice: for the input's gradient, and by columns for those of weight and "
+           "bias; next: the CPU's one walk, which keeps partial sums of the columns, there, too"},
       {.name = "cross_entropy",
        .what = "cross-entropy of rows, mean",
        .section = "5.b",
@@ -134,9 +134,9 @@ std::vector<Kernel> kernels() {
        .forward_share = 0.35,
        .backward_share = 0.35,
        .forward_open = "Philox takes longer than GELU; next: its rounds on whole vectors",
-       .backward_open =
-           "draws again, and the bias's gradient reads the input's once more; next: partial sums of the "
-           "columns in the pass that writes it"},
+       .backward_open = "draws again, and that and tanh take longer than the memory; on CUDA the bias's "
+                        "gradient reads the "
+                        "input's once more; next: Philox and exp on fewer instructions"},
   };
 }
 

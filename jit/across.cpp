@@ -1,0 +1,212 @@
+// A column kernel goes to the first kernel that makes or reads what it reads, if the two can be one
+// (across_walks.h) and none waits for the other by a way around. What the host stored for nobody else is not
+// stored any more.
+#include "tandem/jit/across.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+
+#include "tandem/jit/across_walks.h"
+
+namespace tandem::jit {
+
+using ops::ScalarNode;
+using ops::ScalarOp;
+
+namespace {
+
+constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
+// Fewer rows are no walk worth saving, and one block of them is one thread's.
+constexpr int64_t kFewestRows = 2 * kColumnBlock;
+constexpr int64_t kMostRows = kColumnBlock * kColumnBlock;  // the joining kernel has one block
+constexpr int64_t kSerial = 2 * 32768;                      // elements of a block, unless there are many
+constexpr int64_t kManyBlocks = 8;
+constexpr size_t kMostHosts = 8;
+constexpr size_t kMostSeen = 4096;  // units, when looking for what waits for what
+
+class Attacher {
+ public:
+  Attacher(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping)
+      : p_(p), g_(grouping), units_(units), host_of_(units.size(), -1) {}
+
+  void run() {
+    for (size_t u = 0; u < units_.size(); ++u) {
+      if (!may_host(units_[u])) continue;
+      for (const Slot& s : units_[u].lowered.slots) {
+        auto& list = (s.store ? makers_ : readers_)[s.value];
+        if (list.empty() || list.back() != static_cast<int32_t>(u)) list.push_back(static_cast<int32_t>(u));
+      }
+    }
+    if (makers_.empty()) return;
+    bool any = false;
+    for (size_t u = 0; u < units_.size(); ++u)
+      if (may_join(units_[u])) any = find_host(static_cast<int32_t>(u)) || any;
+    if (any) finish();
+  }
+
+ private:
+  const Group* group(const Unit& u) const { return u.group < 0 ? nullptr : &g_.groups[at(u.group)]; }
+
+  static bool plain_loads(const Kernel& k) {
+    return std::none_of(k.loads.begin(), k.loads.end(), [](const Load& l) { return l.index >= 0; });
+  }
+
+  bool may_host(const Unit& u) const {
+    const Group* g = group(u);
+    const LoweredKernel& l = u.lowered;
+    if (!g || !(g->kind == GroupKind::pointwise || g->kind == GroupKind::row)) return false;
+    return l.kernel.reduced_rank <= 1 && plain_loads(l.kernel) && l.range * l.work >= kFewestRows * 2;
+  }
+
+  bool may_join(const Unit& u) const {
+    const Group* g = group(u);
+    const LoweredKernel& l = u.lowered;
+    const Kernel& k = l.kernel;
+    if (!g || g->kind != GroupKind::column || g->may_fail || k.kept_rank != 1 || l.range < 2) return false;
+    if (l.work < kFewestRows || l.work > kMostRows || !plain_loads(k)) return false;
+    if (kColumnBlock * l.range > kSerial && l.work < kManyBlocks * kColumnBlock) return false;
+    for (const Reduction& r : k.reductions)
+      if (r.op == ReduceOp::argmax || r.op == ReduceOp::argmin) return false;
+    for (const ScalarNode& n : k.scalars.nodes())
+      if (n.op == ScalarOp::index) return false;
+    return true;
+  }
+
+  // --- Which host ---
+
+  bool find_host(int32_t u) {
+    std::vector<int32_t> hosts;
+    const LoweredKernel& k = units_[at(u)].lowered;
+    for (const auto* map : {&makers_, &readers_})
+      for (size_t l = 0; l < k.kernel.loads.size(); ++l) {
+        const auto it = map->find(k.slots[l].value);
+        if (k.kernel.loads[l].row_level || it == map->end()) continue;
+        for (const int32_t h : it->second)
+          if (hosts.size() < kMostHosts && std::find(hosts.begin(), hosts.end(), h) == hosts.end())
+            hosts.push_back(h);
+      }
+    for (const int32_t h : hosts) {
+      MergedWalks merged;
+      if (waits_for_columns(u, h) || !merge_walks(units_[at(h)].lowered, k, merged) || waits_besides(u, h) ||
+          waits(h, u))
+        continue;
+      attach(u, h, std::move(merged));
+      return true;
+    }
+    return false;
+  }
+
+  /// Kernels that join come last in their entry.
+  bool waits_for_columns(int32_t u, int32_t h) const {
+    const auto& before = units_[at(u)].before;
+    return std::any_of(before.begin(), before.end(), [&](int32_t b) { return host_of_[at(b)] == h; });
+  }
+
+  int32_t entry_of(int32_t u) const { return host_of_[at(u)] >= 0 ? host_of_[at(u)] : u; }
+
+  /// f(unit) for what the entry of `u` waits for.
+  template <class F>
+  void for_before(int32_t u, F f) const {
+    for (const int32_t b : units_[at(u)].before) f(entry_of(b));
+    for (const int32_t c : units_[at(u)].columns)
+      for (const int32_t b : units_[at(c)].before) f(entry_of(b));
+  }
+
+  /// Whether one of `todo`, or what it waits for, is `u`; or nobody knows, as there are too many.
+  bool reaches(std::vector<int32_t> todo, int32_t u) const {
+    std::vector<char> seen(units_.size(), 0);
+    size_t n = 0;
+    while (!todo.empty()) {
+      const int32_t x = todo.back();
+      todo.pop_back();
+      if (x == u || ++n > kMostSeen) return true;
+      for_before(x, [&](int32_t b) {
+        if (!std::exchange(seen[at(b)], 1)) todo.push_back(b);
+      });
+    }
+    return false;
+  }
+  bool waits(int32_t a, int32_t b) const {
+    std::vector<int32_t> todo;
+    for_before(a, [&](int32_t x) {
+      if (x != a) todo.push_back(x);
+    });
+    return reaches(std::move(todo), b);
+  }
+  /// Whether `u` waits for something else that waits for `h`.
+  bool waits_besides(int32_t u, int32_t h) const {
+    std::vector<int32_t> todo;
+    for_before(u, [&](int32_t x) {
+      if (x != h) todo.push_back(x);
+    });
+    return reaches(std::move(todo), h);
+  }
+
+  void attach(int32_t u, int32_t h, MergedWalks merged) {
+    Unit& host = units_[at(h)];
+    host.lowered = std::move(merged.host);
+    host.columns.push_back(u);
+    units_[at(u)].lowered = std::move(merged.joining);
+    units_[at(u)].alike.clear();
+    host_of_[at(u)] = h;
+    drop_stores(h);
+    for (const Slot& s : host.lowered.slots) {
+      auto& list = (s.store ? makers_ : readers_)[s.value];
+      if (std::find(list.begin(), list.end(), h) == list.end()) list.push_back(h);
+    }
+  }
+
+  /// What was stored only for kernels that are now the host's need not be.
+  void drop_stores(int32_t h) {
+    LoweredKernel& l = units_[at(h)].lowered;
+    const size_t loads = l.kernel.loads.size();
+    for (size_t s = l.kernel.stores.size(); s-- > 0;) {
+      const Slot& slot = l.slots[loads + s];
+      if (slot.destination >= 0 || !p_.destinations[at(slot.value)].empty()) continue;
+      const auto& users = p_.users[at(slot.value)];
+      const bool inside = std::all_of(users.begin(), users.end(), [&](int32_t n) {
+        const int32_t g = g_.group_of[at(n)];
+        return g >= 0 && entry_of(g) == h;  // units begin with those of the groups
+      });
+      if (!inside) continue;
+      drop_store(l, s);
+    }
+  }
+
+  void finish() {
+    for (size_t i = 0; i < units_.size(); ++i) {
+      const auto u = static_cast<int32_t>(i);
+      if (host_of_[i] >= 0) continue;
+      std::vector<int32_t> before;
+      for (const int32_t b : units_[i].before) units_[i].behind_columns |= host_of_[at(b)] >= 0;
+      for (const int32_t c : units_[i].columns)
+        for (const int32_t b : units_[at(c)].before) units_[i].behind_columns |= host_of_[at(b)] >= 0;
+      for_before(u, [&](int32_t b) {
+        if (b != u) before.push_back(b);
+      });
+      std::sort(before.begin(), before.end());
+      before.erase(std::unique(before.begin(), before.end()), before.end());
+      units_[i].before = std::move(before);
+    }
+    for (Unit& u : units_)
+      if (!u.columns.empty()) {
+        u.text = to_string(u.lowered.kernel);
+        for (const int32_t c : u.columns) units_[at(c)].text = to_string(units_[at(c)].lowered.kernel);
+      }
+  }
+
+  const Prepared& p_;
+  const Grouping& g_;
+  std::vector<Unit>& units_;
+  std::vector<int32_t> host_of_;  // per unit: whose kernel does its walk; -1: its own
+  std::unordered_map<int32_t, std::vector<int32_t>> makers_, readers_;  // by root: hosts
+};
+
+}  // namespace
+
+void attach_columns(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping) {
+  Attacher(p, units, grouping).run();
+}
+
+}  // namespace tandem::jit

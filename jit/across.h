@@ -1,0 +1,15 @@
+// Sums over columns that are made in a walk over rows: on the CPU a column kernel that reads what a pointwise
+// or row kernel reads or writes leaves its walk to that kernel, which keeps the results of each block of rows
+// (Kernel::across); what is left of the column kernel joins the blocks. Values; built on one thread.
+#pragma once
+
+#include "tandem/jit/placement.h"
+
+namespace tandem::jit {
+
+/// Gives units the column kernels whose walks theirs can do (Unit::columns); those make no entry of their
+/// own. Bits stay: blocks of rows are the leaves of the columns' tree. Before units that are alike are
+/// joined.
+void attach_columns(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping);
+
+}  // namespace tandem::jit
