@@ -7,32 +7,12 @@
 #include "tandem/core/impl_block.h"
 #include "tandem/core/profile.h"
 #include "tandem/core/storage.h"
+#include "tandem/eager/direct_rows.h"
 #include "tandem/eager/views.h"
-#include "tandem/jit/evaluator_direct.h"
 
 namespace tandem::eager {
 
 namespace {
-
-/// How an op is run, if it is a short one.
-enum class Way : uint8_t {
-  none,
-  unary,      // f(a)
-  binary,     // f(a, b); either may be a number
-  constant,   // f(a, c) with a constant of the formula
-  reduction,  // of all elements
-  reshape,
-};
-
-struct DirectRow {
-  Way way = Way::none;
-  bool in_place = false;  // the in-place form changes operand 0
-  float constant = 0;
-  jit::DirectUnary unary = nullptr;
-  // With `a` or `b` one element for all; null where there is no such loop.
-  jit::DirectBinary binary = nullptr, first = nullptr, second = nullptr;
-  jit::DirectReduction rows = nullptr;
-};
 
 /// For an op whose formula on float32 is a single node over its operands in order, or over one and a
 /// constant.
@@ -70,8 +50,8 @@ DirectRow pointwise_row(const ops::OpDef& op) {
   return row;
 }
 
-std::array<DirectRow, ops::kOpCount> make_rows() {
-  std::array<DirectRow, ops::kOpCount> rows;
+DirectRows make_rows() {
+  DirectRows rows;
   for (int id = 0; id < ops::kOpCount; ++id) {
     const ops::OpDef& op = ops::def(static_cast<ops::OpId>(id));
     DirectRow& row = rows[static_cast<size_t>(id)];
@@ -83,23 +63,15 @@ std::array<DirectRow, ops::kOpCount> make_rows() {
       if (row.rows) row.way = Way::reduction;
     } else if (op.id == ops::OpId::reshape) {
       row.way = Way::reshape;
+    } else if (op.id == ops::OpId::permute) {
+      row.way = Way::permute;
+    } else if (op.id == ops::OpId::slice) {
+      row.way = Way::slice;
+    } else if (op.id == ops::OpId::select) {
+      row.way = Way::select;
     }
   }
   return rows;
-}
-
-[[gnu::always_inline]] inline const DirectRow& row(ops::OpId op) {
-  static const std::array<DirectRow, ops::kOpCount> rows = make_rows();
-  return rows[static_cast<size_t>(op)];
-}
-
-// Larger tensors take the general way, which uses all threads; while a profile runs, so do all, to be timed.
-template <bool timed>
-[[gnu::always_inline]] inline bool plain(const TensorImpl* t) {
-  return t && t->dtype == DType::float32 && t->has(core::kContiguous) && !t->has(core::kPending) &&
-         t->numel <=
-             (timed ? core::kUntimedElements : core::untimed_elements.load(std::memory_order_relaxed)) &&
-         t->device.type == DeviceType::cpu;
 }
 
 /// Whether an in-place call may write `t` while it reads `read`, without a look at histories and overlaps.
@@ -133,7 +105,7 @@ bool with_number(const DirectRow& r, const Call& call, Ref<TensorImpl>* results)
   if ((!first && call.numbers != 2) || (first && call.in_place)) return false;
   const TensorImpl* t = call.in[first ? 1 : 0];
   const jit::DirectBinary f = first ? r.first : r.second;
-  if (!f || !plain<timed>(t) || (call.in_place && !writable(t, nullptr))) return false;
+  if (!f || !directly<timed>(t) || (call.in_place && !writable(t, nullptr))) return false;
   const float number = as_float(call.words);
   void* out = result_like(t, call.in_place, results);
   if (first)
@@ -141,6 +113,19 @@ bool with_number(const DirectRow& r, const Call& call, Ref<TensorImpl>* results)
   else
     f(out, t->data, &number, t->numel);
   return true;
+}
+
+/// Another tensor over the memory of `a`, its sizes and strides still to be set.
+[[gnu::always_inline]] inline TensorImpl* shown(const TensorImpl* a, Ref<TensorImpl>* results) {
+  TensorImpl* t = core::pop_impl();
+  t->refs.set(1);
+  results[0] = Ref<TensorImpl>::adopt(t);
+  t->dtype = a->dtype;
+  t->device = a->device;
+  t->data = a->data;
+  t->offset = a->offset;
+  t->storage = a->storage;
+  return t;
 }
 
 /// A contiguous tensor of sizes that are right; what is to be refused takes the general way.
@@ -166,17 +151,67 @@ bool reshape(const Call& call, Ref<TensorImpl>* results) {
   } else if (product != a->numel) {
     return false;
   }
-  TensorImpl* t = core::pop_impl();
-  t->refs.set(1);
-  results[0] = Ref<TensorImpl>::adopt(t);
-  t->dtype = a->dtype;
-  t->device = a->device;
-  t->data = a->data;
+  TensorImpl* t = shown(a, results);
   t->numel = a->numel;
-  t->offset = a->offset;
-  t->storage = a->storage;
   core::lay_out(*t, sizes, rank);
   mark_view(call, t, modes().grad);
+  return true;
+}
+
+void set_axis(TensorImpl* t, int i, int64_t size, int64_t stride) {
+  t->sizes[i] = size;
+  t->strides[i] = stride;
+}
+
+void finish_view(const Call& call, TensorImpl* t, int64_t skipped) {
+  t->offset += skipped;
+  t->data = static_cast<char*>(t->data) + skipped * itemsize(t->dtype);
+  t->numel = numel(t->sizes);
+  t->set(core::kContiguous, is_contiguous(t->sizes, t->strides));
+  mark_view(call, t, modes().grad);
+}
+
+/// Axes in another order, and parts along an axis, with axes and positions that lie in the tensor and are not
+/// counted from its end.
+[[gnu::noinline]] bool other_view(Way way, const Call& call, Ref<TensorImpl>* results) {
+  const TensorImpl* a = call.in[0];
+  if (!a || a->has(core::kPending) || a->numel == 0) return false;
+  const int rank = a->sizes.rank();
+  const int64_t* const w = call.words;
+  if (way == Way::permute) {
+    if (w[0] != rank) return false;
+    uint32_t seen = 0;
+    for (int i = 0; i < rank; ++i) {
+      if (w[1 + i] < 0 || w[1 + i] >= rank) return false;
+      seen |= 1u << w[1 + i];
+    }
+    if (seen != (1u << rank) - 1) return false;
+    TensorImpl* t = shown(a, results);
+    t->sizes.resize(rank);
+    t->strides.resize(rank);
+    for (int i = 0; i < rank; ++i) {
+      const auto from = static_cast<int>(w[1 + i]);
+      set_axis(t, i, a->sizes[from], a->strides[from]);
+    }
+    finish_view(call, t, 0);
+    return true;
+  }
+  if (w[0] < 0 || w[0] >= rank) return false;
+  const auto axis = static_cast<int>(w[0]);
+  const int64_t first = w[1], size = a->sizes[axis], stride = a->strides[axis];
+  if (first < 0 || first >= size) return false;
+  const bool one = way == Way::select;
+  if (!one && (w[2] <= first || w[2] > size || w[3] <= 0)) return false;
+  TensorImpl* t = shown(a, results);
+  t->sizes.resize(rank - one);
+  t->strides.resize(rank - one);
+  for (int i = 0; i < axis; ++i) set_axis(t, i, a->sizes[i], a->strides[i]);
+  if (!one) {
+    const int64_t length = (w[2] - first - 1) / w[3] + 1;
+    set_axis(t, axis, length, length > 1 ? stride * w[3] : stride);
+  }
+  for (int i = axis + 1; i < rank; ++i) set_axis(t, i - one, a->sizes[i], a->strides[i]);
+  finish_view(call, t, first * stride);
   return true;
 }
 
@@ -187,11 +222,11 @@ template <bool timed>
   if (call.in_place && !r.in_place) return false;
   const TensorImpl* a = call.in[0];
   if (r.way == Way::binary && call.numbers != 0) return with_number<timed>(r, call, results);
-  if (!plain<timed>(a)) return false;
+  if (!directly<timed>(a)) return false;
   switch (r.way) {
     case Way::binary: {
       const TensorImpl* b = call.in[1];
-      if (!plain<timed>(b) || !(a->sizes == b->sizes) || (call.in_place && !writable(a, b))) return false;
+      if (!directly<timed>(b) || !(a->sizes == b->sizes) || (call.in_place && !writable(a, b))) return false;
       void* out = result_like(a, call.in_place, results);
       r.binary(out, a->data, b->data, a->numel);
       return true;
@@ -213,6 +248,9 @@ template <bool timed>
       r.rows(results[0]->data, a->data, 1, a->numel);
       return true;
     case Way::reshape:
+    case Way::permute:
+    case Way::slice:
+    case Way::select:
     case Way::none:
       break;
   }
@@ -223,13 +261,20 @@ template <bool timed>
 [[gnu::always_inline]] inline bool run_direct(const Call& call, Ref<TensorImpl>* results) {
   if (call.n_in > 2 || call.n_in == 0 || ops::is_user(call.op)) [[unlikely]]
     return false;
-  const DirectRow& r = row(call.op);
+  const DirectRow& r = direct_rows()[static_cast<size_t>(call.op)];
   if (r.way == Way::none) return false;
-  if (r.way == Way::reshape) return (timed || !core::profiling()) && reshape(call, results);
+  if (r.way >= Way::reshape)
+    return (timed || !core::profiling()) &&
+           (r.way == Way::reshape ? reshape(call, results) : other_view(r.way, call, results));
   return compute<timed>(r, call, results);
 }
 
 }  // namespace
+
+const DirectRows& direct_rows() {
+  static const DirectRows rows = make_rows();
+  return rows;
+}
 
 bool direct(const Call& call, Ref<TensorImpl>* results) { return run_direct<false>(call, results); }
 [[gnu::cold]] bool direct_timed(const Call& call, Ref<TensorImpl>* results) {

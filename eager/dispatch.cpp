@@ -291,7 +291,9 @@ namespace {
 }
 
 [[gnu::noinline]] void note_now(const Call& call, Ref<TensorImpl>* results) {
-  node_noted(note(call, results), {call.in, call.n_in});
+  if (noted_nodes_) [[unlikely]]
+    return node_noted(note(call, results), {call.in, call.n_in});
+  note_alone(call, results);
 }
 
 [[gnu::noinline]] void call_now(const Call& call, Ref<TensorImpl>* results) {

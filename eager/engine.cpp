@@ -8,6 +8,7 @@
 #include "tandem/core/profile.h"
 #include "tandem/eager/checkpoint.h"
 #include "tandem/eager/compiled.h"
+#include "tandem/eager/direct.h"
 #include "tandem/eager/emitter.h"
 #include "tandem/eager/recompute.h"
 #include "tandem/eager/tape.h"
@@ -79,6 +80,7 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
     }
     return;
   }
+  if (!core::profiling() && direct_gradient(n, grads, out, fresh)) return;
   const core::ProfileSpan span("backward", ops::def(n.op).name, n.where, 0, true);
   const Compiled& c = compiled_gradient(n, grads);
   constexpr size_t kMany = 16;
@@ -115,7 +117,7 @@ struct Pending {
   Pending(const Pending&) = delete;
   Pending& operator=(const Pending&) = delete;
 
-  Ref<core::TapeNode> node;
+  Node* node;  // the walk holds its roots, and these what is behind them
   Ref<TensorImpl> one;
   std::vector<Ref<TensorImpl>> many;
   std::span<Ref<TensorImpl>> grads{&one, 1};  // per result
@@ -128,7 +130,7 @@ class Walk {
  public:
   explicit Walk(const WalkRequest& request) : request_(request), collected_(request.inputs.size()) {}
   ~Walk() {
-    for (const Pending& p : pending_) as_node(p.node.get())->walk = nullptr;
+    for (const Pending& p : pending_) p.node->walk = nullptr;
   }
 
   std::vector<Ref<TensorImpl>> run() {
@@ -163,6 +165,7 @@ class Walk {
     if (n->extras && n->extras->stands_for) [[unlikely]]
       n = as_node(n->extras->stands_for.get());
     if (!n->walk) {
+      if (root || n != edge.node.get()) held_.emplace_back(n);
       n->walk = &pending_.emplace_back(n);
       queue_.push(n);
     }
@@ -340,7 +343,8 @@ class Walk {
 
   const WalkRequest& request_;
   std::vector<Ref<TensorImpl>> collected_;
-  std::deque<Pending> pending_;  // they stay where they are
+  std::vector<Ref<core::TapeNode>> held_;  // all others are held by the edges of these
+  std::deque<Pending> pending_;            // they stay where they are
   std::priority_queue<Node*, std::vector<Node*>, LaterFirst> queue_;
 };
 

@@ -68,7 +68,8 @@ Ref<core::TapeNode> new_node(uint32_t n_in, uint32_t n_out, uint32_t n_words) {
   for (Node::Out& o : n->out) new (&o) Node::Out;
   block += n_out * sizeof(Node::Out);
   n->words = {reinterpret_cast<int64_t*>(block), n_words};
-  return Ref<core::TapeNode>(n);
+  n->refs.set(1);
+  return Ref<core::TapeNode>::adopt(n);
 }
 
 void refresh_sequence(Node& n) { n.sequence = next_sequence(n); }
@@ -145,7 +146,11 @@ Ref<TensorImpl> kept(TensorImpl* t) {
 
 }  // namespace
 
-Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
+namespace {
+
+/// With `keep` null the results alone hold the node, the last of them the count that it is made with: a count
+/// less to take and to drop, which are locked instructions once the process has a second thread.
+void note_on(const Call& call, Ref<TensorImpl>* results, Ref<core::TapeNode>* keep) {
   const ops::OpDef& op = ops::def(call.op);
   Ref<core::TapeNode> ref = new_node(call.n_in, static_cast<uint32_t>(op.n_out), call.n_words);
   Node& n = *as_node(ref.get());
@@ -173,8 +178,14 @@ Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
     n.in[i].saved = {kept(t), version_of(t) - (overwritten ? 1 : 0)};
   }
   n.sequence = next_sequence(n);
+  const auto result = [&](int j) -> TensorImpl* {
+    if (call.in_place) return op.writes[j] >= 0 ? call.in[op.writes[j]] : nullptr;
+    return results[j].get();
+  };
+  int last = keep ? -1 : op.n_out - 1;
+  while (last >= 0 && !(result(last) && is_floating(result(last)->dtype))) --last;
   for (int j = 0; j < op.n_out; ++j) {
-    TensorImpl* t = call.in_place ? (op.writes[j] >= 0 ? call.in[op.writes[j]] : nullptr) : results[j].get();
+    TensorImpl* t = result(j);
     if (!t) continue;
     Node::Out& out = n.out[static_cast<size_t>(j)];
     set_type(out.type, t);
@@ -183,14 +194,27 @@ Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
       if (saved) out.saved = {kept(t), version_of(t)};
       continue;
     }
-    t->grad_fn = ref;
+    if (j == last)
+      t->grad_fn = std::move(ref);
+    else
+      t->grad_fn = ref;
     if (saved) out.saved = {kept(t), version_of(t)};
     t->output_index = j;
     t->set(core::kRequiresGrad, true);
     if (call.in_place) spread_history(t, call.where);
   }
-  return ref;
+  if (keep) *keep = std::move(ref);
 }
+
+}  // namespace
+
+Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results) {
+  Ref<core::TapeNode> node;
+  note_on(call, results, &node);
+  return node;
+}
+
+void note_alone(const Call& call, Ref<TensorImpl>* results) { note_on(call, results, nullptr); }
 
 void note_custom(std::unique_ptr<CustomFunction> custom, const TensorList& inputs, TensorList& results,
                  const TensorList& constant, Location where) {

@@ -107,6 +107,8 @@ inline bool is_grad_leaf(const TensorImpl* t) { return t->has(core::kRequiresGra
 Ref<TensorImpl> twin_of(const TensorImpl* t);
 /// Notes a call on the tape: sets grad_fn and kRequiresGrad of its results.
 Ref<core::TapeNode> note(const Call& call, Ref<TensorImpl>* results);
+/// The same where nobody but the results holds the node.
+void note_alone(const Call& call, Ref<TensorImpl>* results);
 /// Larger than those of all that `n` depends on, and than all before.
 uint64_t next_sequence(const Node& n);
 /// What the next node without history would get.

@@ -33,14 +33,12 @@ using Clock = std::chrono::steady_clock;
 class Descriptor {
  public:
   explicit Descriptor(int fd = -1) : fd_(fd) {}
-  ~Descriptor() { close(); }
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
-  void close() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
 
  private:
   int fd_;
@@ -137,64 +135,84 @@ bool drain(int fd, size_t limit, std::string* output) {
 
 }  // namespace
 
-ChildResult run_child(const std::vector<std::string>& arguments, const std::string& folder, int time_limit_ms,
-                      size_t output_limit) {
-  ChildResult result;
+Child::Child(const std::vector<std::string>& arguments, const std::string& folder, int time_limit_ms,
+             size_t output_limit)
+    : deadline_(Clock::now() + std::chrono::milliseconds(time_limit_ms)),
+      time_limit_ms_(time_limit_ms),
+      output_limit_(output_limit) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) {
-    result.failure = "cannot make a pipe: " + system_error_text(errno);
-    return result;
+    failure_ = "cannot make a pipe: " + system_error_text(errno);
+    return;
   }
-  Descriptor reader(ends[0]), writer(ends[1]);
-  fcntl(reader.get(), F_SETFL, O_NONBLOCK);
-  const auto deadline = Clock::now() + std::chrono::milliseconds(time_limit_ms);
-  pid_t pid = -1;
-  if (const int error = spawn(arguments, folder, writer.get(), &pid)) {
-    result.failure = "cannot start " + arguments[0] + ": " + system_error_text(error);
-    return result;
-  }
-  writer.close();
+  reader_ = ends[0];
+  const Descriptor writer(ends[1]);
+  fcntl(reader_, F_SETFL, O_NONBLOCK);
+  if (const int error = spawn(arguments, folder, writer.get(), &pid_))
+    failure_ = "cannot start " + arguments[0] + ": " + system_error_text(error), pid_ = -1;
+}
 
-  int status = 0;
+Child::~Child() {
+  if (pid_ > 0) {
+    kill(-pid_, SIGKILL);
+    while (waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
+    }
+  }
+  if (reader_ >= 0) close(reader_);
+}
+
+void Child::wait_for_end(ChildResult* result) {
   bool end_of_output = false;
   for (int pause_ms = 1;; pause_ms = std::min(2 * pause_ms, 20)) {
     if (end_of_output) {
       poll(nullptr, 0, std::min(pause_ms, 2));
     } else {
-      pollfd watched{reader.get(), POLLIN, 0};
+      pollfd watched{reader_, POLLIN, 0};
       // Output wakes us at once; the pause matters only if someone else holds the pipe open after the child's
       // end.
       poll(&watched, 1, pause_ms);
-      end_of_output = drain(reader.get(), output_limit, &result.output);
+      end_of_output = drain(reader_, output_limit_, &result->output);
     }
-    const pid_t ended = waitpid(pid, &status, WNOHANG);
-    if (ended == pid) break;
+    const pid_t ended = waitpid(pid_, &status_, WNOHANG);
+    if (ended == pid_) break;
     if (ended < 0 && errno == ECHILD) {
-      if (!end_of_output && Clock::now() < deadline) continue;  // still reading: it may not have ended yet
-      result.unknown = true;
+      if (!end_of_output && Clock::now() < deadline_) continue;  // still reading: it may not have ended yet
+      result->unknown = true;
       break;
     }
-    if (Clock::now() >= deadline) {
-      result.timed_out = true;
-      kill(-pid, SIGKILL);
-      while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    if (Clock::now() >= deadline_) {
+      result->timed_out = true;
+      kill(-pid_, SIGKILL);
+      while (waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
       }
       break;
     }
   }
-  if (!end_of_output) drain(reader.get(), output_limit, &result.output);
+  if (!end_of_output) drain(reader_, output_limit_, &result->output);
+  pid_ = -1;
+}
 
+ChildResult Child::finish() {
+  ChildResult result;
+  result.failure = failure_;
+  if (pid_ < 0) return result;
+  wait_for_end(&result);
   if (result.timed_out) {
-    result.failure = "stopped after " + std::to_string(time_limit_ms) + " ms";
+    result.failure = "stopped after " + std::to_string(time_limit_ms_) + " ms";
   } else if (result.unknown) {
     result.failure = "exit status unknown";
-  } else if (WIFEXITED(status)) {
-    result.ok = WEXITSTATUS(status) == 0;
-    if (!result.ok) result.failure = "exit status " + std::to_string(WEXITSTATUS(status));
+  } else if (WIFEXITED(status_)) {
+    result.ok = WEXITSTATUS(status_) == 0;
+    if (!result.ok) result.failure = "exit status " + std::to_string(WEXITSTATUS(status_));
   } else {
-    result.failure = "killed by signal " + std::to_string(WTERMSIG(status));
+    result.failure = "killed by signal " + std::to_string(WTERMSIG(status_));
   }
   return result;
+}
+
+ChildResult run_child(const std::vector<std::string>& arguments, const std::string& folder, int time_limit_ms,
+                      size_t output_limit) {
+  return Child(arguments, folder, time_limit_ms, output_limit).finish();
 }
 
 std::vector<std::string> temporary_folders() {

@@ -2,6 +2,7 @@
 // left. Plain functions; any thread, several at once.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -17,10 +18,32 @@ struct ChildResult {
       failure;  // why not `ok`: "exit status 1", "killed by signal 9", "cannot start ...: No such file"
 };
 
-/// Runs `arguments[0]` (a path) in `folder` with standard input empty. The child has a process group of its
-/// own, so an interrupt from the terminal reaches the caller alone and a time-out ends everything that the
-/// child started. Its environment is ours without what would change a compiler's input or output (CPATH,
-/// LD_PRELOAD, ...); temporary files go to `folder`.
+/// A program that runs beside its caller: `arguments[0]` (a path), in `folder`, with standard input empty.
+/// The child has a process group of its own, so an interrupt from the terminal reaches the caller alone and a
+/// time-out ends everything that the child started. Its environment is ours without what would change a
+/// compiler's input or output (CPATH, LD_PRELOAD, ...); temporary files go to `folder`. One that nobody has
+/// finished is killed. For the process that started it alone: after a fork the other has no such child.
+class Child {
+ public:
+  Child(const std::vector<std::string>& arguments, const std::string& folder, int time_limit_ms,
+        size_t output_limit = 16384);
+  ~Child();
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  /// Waits for its end, once.
+  ChildResult finish();
+
+ private:
+  void wait_for_end(ChildResult* result);
+
+  int pid_ = -1, reader_ = -1, status_ = 0;
+  std::chrono::steady_clock::time_point deadline_;
+  int time_limit_ms_;
+  size_t output_limit_;
+  std::string failure_;  // to start
+};
+
+/// Runs it to its end.
 ChildResult run_child(const std::vector<std::string>& arguments, const std::string& folder, int time_limit_ms,
                       size_t output_limit = 16384);
 

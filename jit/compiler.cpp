@@ -9,8 +9,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <mutex>
 #include <sstream>
 #include <system_error>
+#include <utility>
 
 #include "tandem/core/env.h"
 #include "tandem/core/log.h"
@@ -73,22 +75,61 @@ std::string failure_text(const std::string& compiler, const ChildResult& run, co
   return compiler + " failed (" + run.failure + ")" + (message.empty() ? "" : ":\n" + message) + quote;
 }
 
+std::vector<std::string> names_for(const std::string& wanted) {
+  return wanted.empty() ? std::vector<std::string>{"c++", "g++", "clang++"}
+                        : std::vector<std::string>{wanted};
+}
+
+/// What `expect` has started, until it is asked for.
+struct Expected {
+  std::mutex mutex;  // guards what follows
+  bool begun = false;
+  int process = 0;  // that started it
+  std::string path;
+  std::unique_ptr<Child> child;
+};
+Expected& expected() {
+  static auto* const e = new Expected;
+  return *e;
+}
+
+ChildResult version_of(const std::string& path, int time_limit_ms) {
+  std::unique_ptr<Child> child;
+  {
+    Expected& e = expected();
+    const std::lock_guard lock(e.mutex);
+    if (e.child && e.path == path && e.process == getpid()) child = std::move(e.child);
+  }
+  return child ? child->finish() : run_child({path, "--version"}, "/", time_limit_ms);
+}
+
 }  // namespace
+
+void HostCompiler::expect() {
+  Expected& e = expected();
+  const std::lock_guard lock(e.mutex);
+  if (std::exchange(e.begun, true) || core::environment().compiler == "none") return;
+  for (const std::string& name : names_for(core::environment().compiler)) {
+    e.path = locate(name);
+    if (e.path.empty()) continue;
+    e.process = getpid();
+    e.child = std::make_unique<Child>(std::vector<std::string>{e.path, "--version"}, "/", kTimeLimitMs);
+    return;
+  }
+}
 
 std::unique_ptr<const HostCompiler> HostCompiler::find(const std::string& wanted, std::string* why,
                                                        int time_limit_ms) {
   if (wanted == "none") return nullptr;
-  const std::vector<std::string> names =
-      wanted.empty() ? std::vector<std::string>{"c++", "g++", "clang++"} : std::vector<std::string>{wanted};
   std::string tried;
-  for (const std::string& name : names) {
+  for (const std::string& name : names_for(wanted)) {
     const std::string path = locate(name);
     tried += (tried.empty() ? "" : "; ") + name;
     if (path.empty()) {
       tried += name.find('/') == std::string::npos ? ": not on PATH" : ": no such program";
       continue;
     }
-    const ChildResult version = run_child({path, "--version"}, "/", time_limit_ms);
+    const ChildResult version = version_of(path, time_limit_ms);
     if (version.output.empty() || !(version.ok || version.unknown)) {
       tried += " --version: " + (version.failure.empty() ? "no answer" : version.failure);
       continue;
@@ -108,6 +149,10 @@ std::unique_ptr<const HostCompiler> HostCompiler::find(const std::string& wanted
 
 const HostCompiler* HostCompiler::of_process() {
   static const HostCompiler* const compiler = [] {
+    {
+      const std::lock_guard lock(expected().mutex);
+      expected().begun = true;  // from now on there is nothing to expect
+    }
     std::string why;
     const HostCompiler* found = find(core::environment().compiler, &why).release();
     if (found == nullptr && !why.empty()) {
@@ -146,7 +191,9 @@ CompileResult HostCompiler::compile(const std::string& source,
   CompileResult result;
   std::vector<std::string> command = {path_};
   for (std::string& argument : arguments(options)) command.push_back(std::move(argument));
-  for (const char* last : {"-o", kObjectName, kSourceName, "-lm", "-lc", "-lgcc"}) command.emplace_back(last);
+  // The C library itself is in every process: what a compiler calls of it (memcpy, memset) is found there.
+  // To read its table of symbols would take as long as linking the rest.
+  for (const char* last : {"-o", kObjectName, kSourceName, "-lm", "-lgcc"}) command.emplace_back(last);
 
   result.error = "no folder for temporary files could be written (TMPDIR, /tmp, /dev/shm)";
   for (const std::string& parent : temporary_folders()) {

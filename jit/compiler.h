@@ -29,6 +29,8 @@ class HostCompiler {
   /// The one named by TANDEM_CXX, asked for its version at first use; null, after one warning, when there is
   /// none.
   static const HostCompiler* of_process();
+  /// Kernels will be wanted soon: starts asking, so that `of_process` finds the answer.
+  static void expect();
 
   const std::string& path() const { return path_; }
   /// What is known of it, for cache keys: its own version text, and the size and time of its file. No path.

@@ -95,17 +95,28 @@ DiskCache& disk() {
   return *cache;
 }
 
-std::string cubin_of(const std::string& source, int capability, const std::string& whose) {
-  const CudaTarget target = cuda_target(capability);
-  const std::string key = compiler_key(target), name = hex(sha256(key + '\n' + source));
-  if (std::optional<std::string> known = disk().load(name, key, source)) {
-    const std::lock_guard lock(table().mutex);
-    ++table().stats.disk_hits;
-    return *known;
-  }
+const ProgramStart& program_start() {
+  static const auto* const start = new ProgramStart(cuda_prelude() + kKernelMark);
+  return *start;
+}
+
+struct Wanted {
+  std::string symbol, text, name = {};  // name: in the disk cache
+  bool found = false;
+};
+
+/// Compiles those of `wanted` that are in `members` as one program, and keeps it on the disk.
+std::string compile(const std::vector<Wanted>& wanted, const std::vector<size_t>& members,
+                    const CudaTarget& target, const std::string& key, const std::string& whose) {
   const auto start = std::chrono::steady_clock::now();
-  const std::string code = Program(source).compile(target, whose);
-  disk().store(name, key, source, code);
+  std::string source;
+  std::vector<std::string> names;
+  for (const size_t i : members) {
+    source += wanted[i].text;
+    names.push_back(wanted[i].name);
+  }
+  std::string code = Program(program_start().text + source).compile(target, whose);
+  disk().store(names, key, source, code);
   const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
   const std::lock_guard lock(table().mutex);
   ++table().stats.compiles;
@@ -113,37 +124,53 @@ std::string cubin_of(const std::string& source, int capability, const std::strin
   return code;
 }
 
-struct Wanted {
-  std::string symbol, text;
-};
-
-/// Compiles and loads the functions, and enters them into the table.
-void make(Runtime& device, const std::vector<Wanted>& wanted, const std::string& whose = {}) {
-  struct Compiled {
-    size_t begin, end;
-    std::string cubin;
-  };
-  std::vector<Compiled> programs;
-  std::mutex mutex;  // guards `programs`
-  for_programs(wanted.size(), [&](size_t begin, size_t end) {
-    std::string source = cuda_prelude() + kKernelMark;
-    for (size_t i = begin; i < end; ++i) source += wanted[i].text;
-    std::string cubin = cubin_of(source, device.capability(), whose);
-    const std::lock_guard lock(mutex);
-    programs.push_back({begin, end, std::move(cubin)});
-  });
-  device.use();
-  for (const Compiled& program : programs) {
-    cuda::Module module = nullptr;  // stays loaded: plans keep its functions
-    device.check(device.api().module_load(&module, program.cubin.data()), "cuModuleLoadData");
-    for (size_t i = program.begin; i < program.end; ++i) {
-      Function function = nullptr;
-      device.check(device.api().module_function(&function, module, wanted[i].symbol.c_str()),
-                   "cuModuleGetFunction");
-      const std::lock_guard lock(table().mutex);
-      table().functions.emplace(table_key(device, wanted[i].symbol), function);
-    }
+/// Loads a program and enters those of its functions into the table that are wanted and not yet there.
+void load(Runtime& device, const std::string& cubin, std::vector<Wanted>& wanted,
+          const std::vector<size_t>& members) {
+  cuda::Module module = nullptr;  // stays loaded: plans keep its functions
+  device.check(device.api().module_load(&module, cubin.data()), "cuModuleLoadData");
+  for (const size_t i : members) {
+    Function function = nullptr;
+    device.check(device.api().module_function(&function, module, wanted[i].symbol.c_str()),
+                 "cuModuleGetFunction");
+    wanted[i].found = true;
+    const std::lock_guard lock(table().mutex);
+    table().functions.emplace(table_key(device, wanted[i].symbol), function);
   }
+}
+
+/// Finds or compiles the functions, loads them, and enters them into the table.
+void make(Runtime& device, std::vector<Wanted> wanted, const std::string& whose = {}) {
+  if (wanted.empty()) return;
+  const CudaTarget target = cuda_target(device.capability());
+  const std::string key = compiler_key(target) + ", start " + program_start().digest;
+  for (Wanted& w : wanted) w.name = hex(sha256(key + '\n' + w.text));
+  device.use();
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i].found) continue;
+    const std::optional<DiskCache::Stored> stored = disk().find(wanted[i].name, key, wanted[i].text);
+    if (!stored) continue;
+    std::vector<size_t> members;  // of the program that are wanted
+    for (size_t k = i; k < wanted.size(); ++k)
+      if (!wanted[k].found && stored->source.find(wanted[k].text) != std::string::npos) members.push_back(k);
+    load(device, stored->object, wanted, members);
+    const std::lock_guard lock(table().mutex);
+    table().stats.disk_hits += static_cast<int64_t>(members.size());
+  }
+  std::vector<size_t> missing, costs;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i].found) continue;
+    missing.push_back(i);
+    costs.push_back(wanted[i].text.size());
+  }
+  std::vector<std::vector<size_t>> programs = share_out(costs);
+  for (std::vector<size_t>& program : programs)
+    for (size_t& i : program) i = missing[i];
+  std::vector<std::string> cubins(programs.size());
+  side_by_side(programs.size(),
+               [&](size_t i) { cubins[i] = compile(wanted, programs[i], target, key, whose); });
+  device.use();
+  for (size_t i = 0; i < programs.size(); ++i) load(device, cubins[i], wanted, programs[i]);
 }
 
 Function find(const Runtime& device, const std::string& symbol) {

@@ -1,6 +1,6 @@
 // An entry: magic (8 bytes), SHA-256 of all that follows (32), schema (u64), lengths of key, source and
 // object (u64 each, little endian), then the three texts. Lengths must add up to the file's size and key and
-// source must equal what is asked for, byte by byte: a file that was cut, flipped, renamed or written by
+// source must be what is asked for, byte by byte: a file that was cut, flipped, renamed or written by
 // another version is a miss.
 #include "tandem/jit/disk_cache.h"
 
@@ -64,7 +64,7 @@ std::string encode(const std::string& key, const std::string& source, const std:
   return entry + rest;
 }
 
-std::optional<std::string> decode(std::string_view entry, const std::string& key, const std::string& source) {
+std::optional<DiskCache::Stored> decode(std::string_view entry, const std::string& key) {
   if (entry.size() < kHeaderNbytes || entry.substr(0, kMagic.size()) != kMagic) return std::nullopt;
   const Digest digest = sha256(entry.substr(kDigestEnd));
   if (std::memcmp(digest.data(), entry.data() + kMagic.size(), digest.size()) != 0) return std::nullopt;
@@ -77,8 +77,8 @@ std::optional<std::string> decode(std::string_view entry, const std::string& key
     parts[i] = rest.substr(0, nbytes);
     rest.remove_prefix(nbytes);
   }
-  if (!rest.empty() || parts[0] != key || parts[1] != source) return std::nullopt;
-  return std::string(parts[2]);
+  if (!rest.empty() || parts[0] != key) return std::nullopt;
+  return DiskCache::Stored{std::string(parts[1]), std::string(parts[2])};
 }
 
 // Ours, and nobody else may write it.
@@ -96,6 +96,8 @@ std::string temporary_name() {
                 ++counter, random(), random());
   return text;
 }
+
+std::string file_name(const std::string& name) { return name + std::string(kSuffix); }
 
 bool make_folders(const std::string& path) {
   for (size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
@@ -149,35 +151,41 @@ void DiskCache::open_folder(const std::string& folder, const std::string& sectio
 
 std::optional<std::string> DiskCache::load(const std::string& name, const std::string& key,
                                            const std::string& source) {
+  std::optional<Stored> stored = find(name, key, source);
+  if (!stored || stored->source != source) return std::nullopt;
+  return std::move(stored->object);
+}
+
+std::optional<DiskCache::Stored> DiskCache::find(const std::string& name, const std::string& key,
+                                                 const std::string& part) {
   if (!enabled()) return std::nullopt;
   // Not blocking: the name may have become a pipe.
-  const int fd =
-      openat(folder_, (name + std::string(kSuffix)).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  const int fd = openat(folder_, file_name(name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return std::nullopt;
-  std::optional<std::string> object;
+  std::optional<Stored> stored;
   struct stat info;
   if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && trusted(info) && info.st_size >= 0 &&
       static_cast<uint64_t>(info.st_size) <= kEntryLimit) {
     std::string contents;
-    if (read_descriptor(fd, static_cast<size_t>(info.st_size), &contents))
-      object = decode(contents, key, source);
+    if (read_descriptor(fd, static_cast<size_t>(info.st_size), &contents)) stored = decode(contents, key);
+    if (stored && stored->source.find(part) == std::string::npos) stored.reset();
   }
-  if (object) {
+  if (stored) {
     futimens(fd, nullptr);  // recently used
   } else {
     core::log(core::LogArea::jit, core::LogLevel::info,
               "kernel cache: entry " + name + " is damaged or another's; it is compiled again");
   }
   close(fd);
-  return object;
+  return stored;
 }
 
-void DiskCache::store(const std::string& name, const std::string& key, const std::string& source,
+void DiskCache::store(std::span<const std::string> names, const std::string& key, const std::string& source,
                       const std::string& object) {
   if (!enabled()) return;
   const std::string contents = encode(key, source, object);
   if (contents.size() > std::min(limit_bytes_, kEntryLimit)) return;
-  const bool written = write_entry(name, contents);
+  const bool written = write_entry(names, contents);
   const int error = errno;
   if (!written) {
     if (!warned_.exchange(true))
@@ -189,7 +197,9 @@ void DiskCache::store(const std::string& name, const std::string& key, const std
   if (--writes_until_scan_ < 0 || used_bytes_ > limit_bytes_) evict();
 }
 
-bool DiskCache::write_entry(const std::string& name, const std::string& contents) {
+// The first name is the last to appear; the others are links to the same file, or, where there are no links,
+// copies.
+bool DiskCache::write_entry(std::span<const std::string> names, const std::string& contents) {
   const std::string temporary = temporary_name();
   const int fd =
       openat(folder_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -200,12 +210,25 @@ bool DiskCache::write_entry(const std::string& name, const std::string& contents
     good = false;
     error = errno;
   }
-  if (good && renameat(folder_, temporary.c_str(), folder_, (name + std::string(kSuffix)).c_str()) != 0) {
+  for (const std::string& name : names.subspan(1)) {
+    if (!good) break;
+    good = link_entry(temporary, name) || write_entry({&name, 1}, contents);
+    error = errno;
+  }
+  if (good && renameat(folder_, temporary.c_str(), folder_, file_name(names[0]).c_str()) != 0) {
     good = false;
     error = errno;
   }
   if (!good) unlinkat(folder_, temporary.c_str(), 0);
   errno = error;
+  return good;
+}
+
+bool DiskCache::link_entry(const std::string& written, const std::string& name) {
+  const std::string temporary = temporary_name();
+  if (linkat(folder_, written.c_str(), folder_, temporary.c_str(), 0) != 0) return false;
+  const bool good = renameat(folder_, temporary.c_str(), folder_, file_name(name).c_str()) == 0;
+  if (!good) unlinkat(folder_, temporary.c_str(), 0);
   return good;
 }
 
@@ -237,9 +260,10 @@ void DiskCache::evict() {
       if (now - info.st_mtim.tv_sec > kStaleSeconds) unlinkat(folder_, item->d_name, 0);
       continue;
     }
-    total += static_cast<uint64_t>(info.st_size);
-    entries.push_back({int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec,
-                       static_cast<uint64_t>(info.st_size), std::string(name)});
+    const uint64_t share = static_cast<uint64_t>(info.st_size) / std::max<uint64_t>(info.st_nlink, 1);
+    total += share;
+    entries.push_back(
+        {int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec, share, std::string(name)});
   }
   closedir(listing);
   if (total > limit_bytes_) {

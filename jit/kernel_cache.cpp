@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <iterator>
 #include <utility>
 
 #include "tandem/core/env.h"
@@ -30,84 +31,171 @@ KernelCache::KernelCache(Settings settings)
       disk_(settings_.compiler != nullptr ? settings_.folder : "", kSection, settings_.limit_bytes) {}
 
 std::shared_ptr<const Module> KernelCache::get(const std::string& source, std::string* error) {
+  static const auto* const nothing = new ProgramStart("");
+  const ProgramPart part{source, source.size()};
+  return get(*nothing, {&part, 1}, error)[0];
+}
+
+std::vector<std::shared_ptr<const Module>> KernelCache::get(const ProgramStart& start,
+                                                            std::span<const ProgramPart> parts,
+                                                            std::string* error) {
+  std::vector<std::shared_ptr<const Module>> modules(parts.size());
   if (settings_.compiler == nullptr) {
     if (error != nullptr) *error = "no host compiler";
-    return nullptr;
+    return modules;
   }
-  Sha256 hash;
-  hash.update(key_);
-  hash.update(source);
-  const std::string name = hex(hash.finish());
+  Sha256 key;
+  key.update(disk_key(start));
+  std::vector<std::string> names;
+  for (const ProgramPart& part : parts) {
+    Sha256 hash = key;
+    hash.update(part.text);
+    names.push_back(hex(hash.finish()));
+  }
 
-  std::shared_ptr<Entry> entry;
+  std::vector<std::shared_ptr<Entry>> entries;
+  std::vector<Wanted> ours;  // to be built here; others are, or were
   {
-    std::unique_lock lock(mutex_);
-    std::shared_ptr<Entry>& slot = entries_[name];
-    if (slot != nullptr && (slot->done || slot->process == getpid())) {
-      entry = slot;
-      built_.wait(lock, [&] { return entry->done; });
-      ++stats_.memory_hits;
-      if (error != nullptr) *error = entry->error;
-      return entry->module;
+    const std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      std::shared_ptr<Entry>& slot = entries_[names[i]];
+      if (slot != nullptr && (slot->done || slot->process == getpid())) {
+        ++stats_.memory_hits;
+      } else {
+        slot = std::make_shared<Entry>();
+        slot->process = getpid();
+        ours.push_back({&parts[i], names[i], slot, nullptr, {}});
+      }
+      entries.push_back(slot);
     }
-    slot = entry = std::make_shared<Entry>();
-    entry->process = getpid();
   }
 
-  Entry result;
   try {
-    build(name, source, &result);
+    if (!ours.empty()) build(start, ours);
   } catch (...) {  // out of memory, say: whoever waits must not wait for ever
     const std::lock_guard lock(mutex_);
-    entry->error = "compilation was interrupted";
-    entry->done = true;
-    entries_.erase(name);
+    for (const Wanted& w : ours) {
+      w.entry->error = "compilation was interrupted";
+      w.entry->done = true;
+      entries_.erase(w.name);
+    }
     built_.notify_all();
     throw;
   }
   {
-    const std::lock_guard lock(mutex_);
-    entry->module = std::move(result.module);
-    entry->error = std::move(result.error);
-    entry->done = true;
-    if (entry->module == nullptr) ++stats_.failures;
-    built_.notify_all();
+    std::unique_lock lock(mutex_);
+    for (Wanted& w : ours) {
+      w.entry->module = std::move(w.module);
+      w.entry->error = std::move(w.error);
+      w.entry->done = true;
+      if (w.entry->module == nullptr) ++stats_.failures;
+    }
+    if (!ours.empty()) built_.notify_all();
+    for (const std::shared_ptr<Entry>& entry : entries) built_.wait(lock, [&] { return entry->done; });
   }
-  if (entry->module == nullptr) warn_once(entry->error);
-  if (error != nullptr) *error = entry->error;
-  return entry->module;
+  for (const Wanted& w : ours)
+    if (w.entry->module == nullptr) warn_once(w.entry->error);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    modules[i] = entries[i]->module;
+    if (error != nullptr && modules[i] == nullptr) *error = entries[i]->error;
+  }
+  return modules;
 }
 
-void KernelCache::build(const std::string& name, const std::string& source, Entry* entry) {
-  if (no_place_) {
-    entry->error = "no place from which compiled kernels can be run";
-    return;
-  }
-  bool no_place = false;
-  if (const std::optional<std::string> object = disk_.load(name, key_, source)) {
-    entry->module = Module::load(*object, source, name, settings_.places, &entry->error, &no_place);
-    if (entry->module != nullptr) {
-      const std::lock_guard lock(mutex_);
-      ++stats_.disk_hits;
-      return;
-    }
-  }
+void KernelCache::build(const ProgramStart& start, std::span<Wanted> wanted) {
+  bool no_place = no_place_;
+  if (!no_place) find_on_disk(start, wanted, &no_place);
   if (!no_place) {
-    CompileResult compiled = settings_.compiler->compile(module_source(source, name), settings_.options);
-    {
-      const std::lock_guard lock(mutex_);
-      stats_.compile_ms += compiled.time_ms;
-      if (compiled.ok()) ++stats_.compiles;
+    std::vector<Wanted*> missing;
+    std::vector<size_t> costs;
+    for (Wanted& w : wanted) {
+      if (w.module != nullptr) continue;
+      missing.push_back(&w);
+      costs.push_back(w.part->cost);
     }
-    if (!compiled.ok()) {
-      entry->error = std::move(compiled.error);
-      return;
-    }
-    entry->error.clear();
-    entry->module = Module::load(compiled.object, source, name, settings_.places, &entry->error, &no_place);
-    if (entry->module != nullptr) disk_.store(name, key_, source, compiled.object);
+    const std::vector<std::vector<size_t>> programs = share_out(costs);
+    side_by_side(programs.size(), [&](size_t i) {
+      std::vector<Wanted*> program;
+      for (const size_t k : programs[i]) program.push_back(missing[k]);
+      compile(start, program);
+    });
   }
   if (no_place) no_place_ = true;
+  if (!no_place_) return;
+  for (Wanted& w : wanted)
+    if (w.module == nullptr && w.error.empty()) w.error = "no place from which compiled kernels can be run";
+}
+
+// A stored source ends with the key of its program's module.
+void KernelCache::find_on_disk(const ProgramStart& start, std::span<Wanted> wanted, bool* no_place) {
+  for (size_t i = 0; i < wanted.size() && !*no_place; ++i) {
+    Wanted& w = wanted[i];
+    if (w.module != nullptr) continue;
+    std::optional<DiskCache::Stored> stored = disk_.find(w.name, disk_key(start), w.part->text);
+    if (!stored || stored->source.size() < w.name.size()) continue;
+    const std::string key = stored->source.substr(stored->source.size() - w.name.size());
+    stored->source.resize(stored->source.size() - w.name.size());
+    std::shared_ptr<const Module> module = loaded(key);
+    if (module == nullptr)
+      module = Module::load(stored->object, start.text + stored->source, key, settings_.places, &w.error,
+                            no_place);
+    if (module == nullptr) continue;
+    int64_t found = 0;
+    for (Wanted& other : wanted.subspan(i)) {
+      if (other.module != nullptr || stored->source.find(other.part->text) == std::string::npos) continue;
+      other.module = module;
+      ++found;
+    }
+    const std::lock_guard lock(mutex_);
+    stats_.disk_hits += found;
+    programs_[key] = module;
+  }
+}
+
+std::shared_ptr<const Module> KernelCache::loaded(const std::string& key) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = programs_.find(key);
+  return it == programs_.end() ? nullptr : it->second.lock();
+}
+
+void KernelCache::compile(const ProgramStart& start, std::span<Wanted* const> program) {
+  if (no_place_) return;
+  std::string source, key = program[0]->name;
+  std::vector<std::string> names;
+  for (const Wanted* w : program) {
+    source += w->part->text;
+    names.push_back(w->name);
+  }
+  if (program.size() > 1) {
+    Sha256 all;
+    for (const std::string& name : names) all.update(name);
+    key = hex(all.finish());
+  }
+  const std::string text = start.text + source;
+  CompileResult compiled = settings_.compiler->compile(module_source(text, key), settings_.options);
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.compile_ms += compiled.time_ms;
+    if (compiled.ok()) ++stats_.compiles;
+  }
+  if (!compiled.ok() && program.size() > 1) {  // one kernel must not cost the others their code
+    for (Wanted* const& w : program) compile(start, {&w, 1});
+    return;
+  }
+  std::shared_ptr<const Module> module;
+  bool no_place = false;
+  if (compiled.ok())
+    module = Module::load(compiled.object, text, key, settings_.places, &compiled.error, &no_place);
+  if (no_place) no_place_ = true;
+  if (module != nullptr) {
+    const std::lock_guard lock(mutex_);
+    programs_[key] = module;
+  }
+  if (module != nullptr) disk_.store(names, disk_key(start), source + key, compiled.object);
+  for (Wanted* w : program) {
+    w->module = module;
+    w->error = module != nullptr ? std::string() : compiled.error;
+  }
 }
 
 void KernelCache::warn_once(const std::string& message) {
@@ -141,10 +229,6 @@ KernelCache& KernelCache::of_process() {
     return made;
   }();
   return cache;
-}
-
-std::shared_ptr<const Module> get_module(const std::string& source) {
-  return KernelCache::of_process().get(source);
 }
 
 CacheStats cache_stats() { return KernelCache::of_process().stats(); }

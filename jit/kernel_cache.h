@@ -1,13 +1,16 @@
-// Compiled kernels by their source: memory, then disk, then the host compiler. A cache holds its modules to
-// its end; modules outlive it. Any thread: threads that ask for one source at the same time share one
-// compilation, and different sources compile side by side. Nothing here throws for a missing compiler, a full
-// disk or a failed compilation: the answer is null, with one warning, and the caller runs the evaluator.
+// Compiled kernels by their source: memory, then disk, then the host compiler. Kernels that are asked for
+// together are compiled in programs of several, and each is known by itself afterwards, in whatever company
+// it is asked for. A cache holds its modules to its end; modules outlive it. Any thread: threads that ask for
+// one source at the same time share one compilation, and different sources compile side by side. Nothing here
+// throws for a missing compiler, a full disk or a failed compilation: the answer is null, with one warning,
+// and the caller runs the evaluator.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -16,14 +19,14 @@
 #include "tandem/jit/compiler.h"
 #include "tandem/jit/disk_cache.h"
 #include "tandem/jit/module.h"
+#include "tandem/jit/programs.h"
 
 namespace tandem::jit {
 
 struct CacheStats {
-  int64_t memory_hits =
-      0;  // calls that found a module (or its failure) here, those that waited for it included
+  int64_t memory_hits = 0;  // sources that were known here (failed ones, too), waited for perhaps
   int64_t disk_hits = 0;
-  int64_t compiles = 0;   // objects made by the compiler
+  int64_t compiles = 0;   // objects made by the compiler, of one source or several
   int64_t failures = 0;   // sources that were refused, or whose object could not be loaded
   double compile_ms = 0;  // sum over compilations, refused ones included
 };
@@ -42,6 +45,11 @@ class KernelCache {
 
   /// The module compiled from `source`, or null with the reason in `error`.
   std::shared_ptr<const Module> get(const std::string& source, std::string* error = nullptr);
+  /// For each part the module that has its functions, compiled behind `start`; several may be in one. Null
+  /// where that failed, with the last reason in `error`.
+  std::vector<std::shared_ptr<const Module>> get(const ProgramStart& start,
+                                                 std::span<const ProgramPart> parts,
+                                                 std::string* error = nullptr);
 
   /// Drops what is held in memory (modules in use live on). The disk stays.
   void forget();
@@ -60,7 +68,18 @@ class KernelCache {
     std::string error;
   };
 
-  void build(const std::string& name, const std::string& source, Entry* entry);
+  struct Wanted {
+    const ProgramPart* part;
+    std::string name;
+    std::shared_ptr<Entry> entry;
+    std::shared_ptr<const Module> module;  // what `entry` will have
+    std::string error;
+  };
+  void build(const ProgramStart& start, std::span<Wanted> wanted);
+  void find_on_disk(const ProgramStart& start, std::span<Wanted> wanted, bool* no_place);
+  void compile(const ProgramStart& start, std::span<Wanted* const> program);
+  std::string disk_key(const ProgramStart& start) const { return key_ + "start " + start.digest + "\n"; }
+  std::shared_ptr<const Module> loaded(const std::string& key) const;
   void warn_once(const std::string& message);
 
   const Settings settings_;
@@ -69,13 +88,13 @@ class KernelCache {
   std::atomic<bool> no_place_{false};
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable built_;
-  std::unordered_map<std::string, std::shared_ptr<Entry>> entries_;
+  std::unordered_map<std::string, std::shared_ptr<Entry>> entries_;        // by a part's name
+  std::unordered_map<std::string, std::weak_ptr<const Module>> programs_;  // by a module's key
   CacheStats stats_;
   bool warned_ = false;
 };
 
-/// `KernelCache::of_process().get(source)`: null if there is no compiler or it failed.
-std::shared_ptr<const Module> get_module(const std::string& source);
+/// The process's.
 CacheStats cache_stats();
 
 }  // namespace tandem::jit

@@ -6,7 +6,6 @@
 
 #include "tandem/core/log.h"
 #include "tandem/jit/kernel_cache.h"
-#include "tandem/jit/programs.h"
 
 namespace tandem::jit {
 
@@ -20,22 +19,14 @@ Table& table() {
   return *t;
 }
 
-struct Printed {
-  KnownKernel* kernel;
-  std::string symbol, text;
-};
+const ProgramStart& program_start() {
+  static const auto* const start = new ProgramStart(c_prelude());
+  return *start;
+}
 
-void compile(const std::vector<Printed>& all, size_t begin, size_t end) {
-  std::string source = c_prelude();
-  for (size_t i = begin; i < end; ++i) source += all[i].text;
-  const std::shared_ptr<const Module> module = get_module(source);
-  for (size_t i = begin; i < end; ++i) {
-    void* const address = module ? module->symbol(all[i].symbol.c_str()) : nullptr;
-    if (address)
-      all[i].kernel->function.store(reinterpret_cast<KernelFunction>(address), std::memory_order_release);
-    else
-      all[i].kernel->refused.store(true, std::memory_order_relaxed);
-  }
+// Rows are walked several times, each walk printed for whole vectors and for a rest.
+size_t cost(const Kernel& k, const std::string& text) {
+  return k.kind == KernelKind::row ? 2 * text.size() : text.size();
 }
 }  // namespace
 
@@ -64,20 +55,33 @@ std::string kernel_symbol(const std::string& text) {
 double compile_kernels(const std::vector<const Kernel*>& kernels,
                        const std::vector<const std::string*>& texts, const std::vector<KnownKernel*>& known) {
   const auto start = std::chrono::steady_clock::now();
-  std::vector<Printed> all;
+  std::vector<KnownKernel*> wanted;
+  std::vector<std::string> symbols;
+  std::vector<ProgramPart> parts;
   for (size_t i = 0; i < kernels.size(); ++i) {
     if (known[i]->function.load(std::memory_order_acquire) ||
         known[i]->refused.load(std::memory_order_relaxed))
       continue;
-    Printed p{known[i], kernel_symbol(*texts[i]), {}};
-    p.text = print_c(*kernels[i], p.symbol);
-    if (p.text.empty())
+    std::string symbol = kernel_symbol(*texts[i]);
+    std::string text = print_c(*kernels[i], symbol);
+    if (text.empty()) {
       known[i]->refused.store(true, std::memory_order_relaxed);
-    else
-      all.push_back(std::move(p));
+      continue;
+    }
+    wanted.push_back(known[i]);
+    symbols.push_back(std::move(symbol));
+    const size_t n = cost(*kernels[i], text);
+    parts.push_back({std::move(text), n});
   }
-  if (all.empty()) return 0;
-  for_programs(all.size(), [&](size_t begin, size_t end) { compile(all, begin, end); });
+  if (parts.empty()) return 0;
+  const auto modules = KernelCache::of_process().get(program_start(), parts);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    void* const address = modules[i] ? modules[i]->symbol(symbols[i].c_str()) : nullptr;
+    if (address)
+      wanted[i]->function.store(reinterpret_cast<KernelFunction>(address), std::memory_order_release);
+    else
+      wanted[i]->refused.store(true, std::memory_order_relaxed);
+  }
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 

@@ -21,8 +21,8 @@ struct KnownKernel {
 /// The kernel whose text is `text`.
 KnownKernel& known_kernel(const Kernel& k, const std::string& text);
 
-/// Prints those of the kernels that have no code yet into one program (several, side by side, when they are
-/// many) and compiles them. Where that fails the evaluator stays. Returns the time in milliseconds.
+/// Prints those of the kernels that have no code yet and compiles them, in several programs side by side.
+/// Where that fails the evaluator stays. Returns the time in milliseconds.
 double compile_kernels(const std::vector<const Kernel*>& kernels,
                        const std::vector<const std::string*>& texts, const std::vector<KnownKernel*>& known);
 

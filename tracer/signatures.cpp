@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tandem/core/log.h"
+#include "tandem/jit/compiler.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/registry.h"
 #include "tandem/tracer/slots.h"
@@ -225,6 +226,7 @@ Trace::Found Trace::find(std::span<const Tensor> arguments) {
   r.twin = twin;
   r.modes_at_entry = modes_word_now;
   r.compile = options.compile;
+  if (r.compile && default_device().type == DeviceType::cpu) jit::HostCompiler::expect();
   r.options = &options;
   for (size_t i = 0; i < arguments.size(); ++i) {
     r.key.push_back(argument_type(arguments, i));

@@ -3,9 +3,11 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <optional>
 
 #include "tandem/core/profile.h"
-#include "tandem/eager/dispatch.h"
+#include "tandem/eager/direct.h"
+#include "tandem/eager/tape.h"
 #include "tandem/tandem.h"
 #include "tests/catch.h"
 
@@ -228,4 +230,196 @@ TEST_CASE("a chain of views of any length dies without a deep stack", "[eager]")
   CHECK(base.to_vector<float>() == Values{2, 2, 2, 2});
   v = Tensor();
   CHECK(base.impl()->refs.get() == 1);
+}
+
+namespace {
+
+/// A view of `t` as the general way would lay it out.
+td::ops::Layout laid_out(const Tensor& t, td::ops::OpId op, const std::vector<int64_t>& words) {
+  td::core::TensorImpl* in[] = {t.impl()};
+  return td::eager::infer_view(
+      {.op = op, .n_in = 1, .n_words = static_cast<uint32_t>(words.size()), .in = in, .words = words.data()});
+}
+
+void check_view(const Tensor& t, const Tensor& v, td::ops::OpId op, const std::vector<int64_t>& words) {
+  const td::ops::Layout wanted = laid_out(t, op, words);
+  const td::core::TensorImpl& i = *v.impl();
+  CHECK(i.sizes == wanted.sizes);
+  CHECK(i.strides == wanted.strides);
+  CHECK(i.offset == wanted.offset);
+  CHECK(i.numel == td::numel(wanted.sizes));
+  CHECK(i.storage == t.impl()->storage);
+  CHECK(i.data == static_cast<char*>(i.storage->data) + wanted.offset * td::itemsize(t.dtype()));
+  CHECK(i.has(td::core::kContiguous) == td::is_contiguous(wanted.sizes, wanted.strides));
+}
+
+}  // namespace
+
+TEST_CASE("views along axes lie where the general way lays them", "[eager]") {
+  using td::ops::OpId;
+  const Tensor whole = td::arange(0, 120).to(td::float16).reshape({2, 3, 4, 5});
+  for (const Tensor& t : {whole, whole.permute({3, 1, 0, 2}), whole.slice(3, 1, 5, 2), whole.select(0, 1),
+                          whole.slice(1, 1, 2), td::zeros({3, 0, 2}), td::ones({1, 1})}) {
+    const int rank = t.dim();
+    for (int a = -rank; a < rank; ++a) {
+      const int64_t size = t.size(a);
+      for (int b = -rank; b < rank; ++b) {
+        std::vector<int64_t> words{rank};
+        for (int i = 0; i < rank; ++i) words.push_back(i);
+        std::swap(words[static_cast<size_t>(1 + (a + rank) % rank)],
+                  words[static_cast<size_t>(1 + (b + rank) % rank)]);
+        check_view(t, t.transpose(a, b), OpId::permute, words);
+      }
+      for (int64_t at = -size; at < size; ++at) check_view(t, t.select(a, at), OpId::select, {a, at});
+      for (int64_t from = -size - 1; from <= size + 1; ++from)
+        for (int64_t to = -size - 1; to <= size + 1; ++to)
+          for (const int64_t step : {int64_t{1}, int64_t{2}, int64_t{100}, INT64_MAX})
+            check_view(t, t.slice(a, from, to, step), OpId::slice, {a, from, to, step});
+    }
+  }
+  CHECK_THROWS_WITH(whole.permute({0, 0, 1, 2}), Contains("once") && Contains("direct_test.cpp"));
+  CHECK_THROWS_WITH(whole.permute({0, 1, 2, 4}), Contains("direct_test.cpp"));
+  CHECK_THROWS_WITH(whole.permute({0, 1, 2}), Contains("once"));
+  CHECK_THROWS_WITH(whole.select(0, 2), Contains("out of range"));
+  CHECK_THROWS_WITH(whole.select(4, 0), Contains("direct_test.cpp"));
+  CHECK_THROWS_WITH(whole.slice(0, 0, 1, 0), Contains("step must be positive"));
+}
+
+TEST_CASE("views along axes have the histories of the general way", "[eager]") {
+  const Tensor a = td::arange(0, 6).to(td::float32).reshape({2, 3}).detach().requires_grad_();
+  const Tensor y = td::zeros({3, 2});
+  y.add_(0.f);
+  y.select(0, 1).copy_(a.transpose(0, 1).select(0, 2));  // a change through a view gives the base a history
+  CHECK(y.requires_grad());
+  CHECK(y.to_vector<float>() == Values{0, 0, 2, 5, 0, 0});
+  (y.slice(0, 1, 3) * td::full({2, 2}, 7.f)).sum().backward();
+  CHECK(a.grad().to_vector<float>() == Values{0, 0, 7, 0, 0, 7});
+  CHECK_THROWS_WITH(a.select(0, 1).mul_(2.f), Contains("a view of a leaf"));
+  const Tensor blind = [&] {
+    const td::NoGrad no_grad;
+    return y.slice(0, 0, 1);
+  }();
+  CHECK_THROWS_WITH(blind.mul_(a.sum()), Contains("a view made under NoGrad"));
+}
+
+TEST_CASE("gradients of small contiguous calls have the bits of the general way", "[eager]") {
+  using F = std::function<Tensor(const Tensor&, const Tensor&)>;
+  const F functions[] = {
+      [](const Tensor& a, const Tensor& b) { return a + b; },
+      [](const Tensor& a, const Tensor& b) { return a - b; },
+      [](const Tensor& a, const Tensor& b) { return a * b; },
+      [](const Tensor& a, const Tensor& b) { return a / b; },
+      [](const Tensor& a, const Tensor& b) { return td::maximum(a, b); },
+      [](const Tensor& a, const Tensor& b) { return td::atan2(a, b); },
+      [](const Tensor& a, const Tensor& b) { return td::pow(a.abs(), b); },
+      [](const Tensor& a, const Tensor&) { return td::relu(a); },
+      [](const Tensor& a, const Tensor&) { return td::exp(a); },
+      [](const Tensor& a, const Tensor&) { return td::tanh(a); },
+      [](const Tensor& a, const Tensor&) { return td::sqrt(a.abs()); },
+      [](const Tensor& a, const Tensor&) { return -a; },
+      [](const Tensor& a, const Tensor&) { return a * a; },
+      [](const Tensor& a, const Tensor&) { return a + a; },
+      [](const Tensor& a, const Tensor&) { return a * 0.1; },
+      [](const Tensor& a, const Tensor& b) { return a.clone().sub_(b); },
+  };
+  for (const int64_t n : {1, 4, 7, 1001, 16384})
+    for (size_t k = 0; k < std::size(functions); ++k)
+      for (int needed = 1; needed < 4; ++needed) {
+        INFO("function " << k << " of " << n << ", needed " << needed);
+        const Tensor flows = sample(n, 3);
+        const auto gradients = [&](bool profiled) {
+          const Tensor a = sample(n, 1), b = sample(n, 2);
+          if (needed & 1) a.requires_grad_();
+          if (needed & 2) b.requires_grad_();
+          const Tensor y = functions[k](a, b);
+          std::vector<std::vector<uint32_t>> out;
+          if (!y.requires_grad()) return out;
+          std::optional<td::Profile> profile;
+          if (profiled) profile.emplace("");  // every gradient goes the general way
+          y.backward(flows);
+          if (profile) profile->finish();
+          for (const Tensor& t : {a, b})
+            if (t.grad().defined()) out.push_back(bits(t.grad()));
+          return out;
+        };
+        const auto direct = gradients(false);
+        CHECK(direct == gradients(true));
+      }
+}
+
+TEST_CASE("gradients of small calls: memory of their own, consumed tapes, hooks that change the root",
+          "[eager]") {
+  const Tensor w = td::tensor({2.f, 3.f}).requires_grad_(), x = td::tensor({5.f, 7.f}).requires_grad_();
+  (w + x).sum().backward();
+  w.grad().mul_(3.f);  // not x's
+  CHECK(x.grad().to_vector<float>() == Values{1, 1});
+  const Tensor y = w * x;
+  y.sum().backward();
+  CHECK(w.grad().to_vector<float>() == Values{8, 10});
+  CHECK(x.grad().to_vector<float>() == Values{3, 4});
+  CHECK_THROWS_WITH(y.sum().backward(), Contains("was freed by an earlier backward"));
+  const Tensor z = w * x;
+  x.detach().mul_(2.f);
+  CHECK_THROWS_WITH(z.sum().backward(), Contains("changed in place at "));
+
+  // The walk keeps what it walks, whatever becomes of the root.
+  x.zero_grad();
+  Tensor root = w * x;
+  for (int i = 0; i < 50; ++i) root = root * td::ones({2});
+  root.register_hook([&](const Tensor& g) {
+    const td::NoGrad no_grad;
+    root = Tensor();
+    return g * 2.f;
+  });
+  root.backward(td::ones({2}));
+  CHECK_FALSE(root.defined());
+  CHECK(x.grad().to_vector<float>() == Values{4, 6});
+}
+
+TEST_CASE("which gradients and views go the short way", "[eager]") {
+  using td::core::Ref;
+  using td::core::TensorImpl;
+  const auto short_way = [](const Tensor& y, const Tensor& flows) {
+    td::eager::Node& n = *td::eager::as_node(y.impl()->grad_fn.get());
+    const Ref<TensorImpl> grad(flows.impl());
+    std::vector<Ref<TensorImpl>> out(n.in.size());
+    std::vector<char> fresh(n.in.size());
+    return td::eager::direct_gradient(n, {&grad, 1}, out, fresh);
+  };
+  const Tensor a = td::full({4}, 2.f).requires_grad_(), b = td::full({4}, 3.f).requires_grad_();
+  const Tensor g = td::ones({4}), c = td::full({4}, 5.f);
+  CHECK(short_way(a + b, g));
+  CHECK(short_way(a - b, g));
+  CHECK(short_way(a * b, g));
+  CHECK(short_way(a * c, g));
+  CHECK(short_way(a / c, g));
+  CHECK(short_way(-a, g));
+  CHECK(short_way(td::exp(a), g));
+  CHECK_FALSE(short_way(c / a, g));                                // more than one function
+  CHECK_FALSE(short_way(a * 2.f, g));                              // a number
+  CHECK_FALSE(short_way(a * td::ones({3, 4}), td::ones({3, 4})));  // summed
+  CHECK_FALSE(short_way(a * b, strided(g)));
+  const Tensor large = td::ones({1 << 16}).requires_grad_();
+  CHECK_FALSE(short_way(large * large, td::ones({1 << 16})));
+  const Tensor half = a.detach().to(td::float16).requires_grad_();
+  CHECK_FALSE(short_way(half * half, g.to(td::float16)));
+
+  const auto short_view = [](const Tensor& t, td::ops::OpId op, const std::vector<int64_t>& words) {
+    TensorImpl* in[] = {t.impl()};
+    Ref<TensorImpl> out;
+    return td::eager::direct({.op = op,
+                              .n_in = 1,
+                              .n_words = static_cast<uint32_t>(words.size()),
+                              .in = in,
+                              .words = words.data()},
+                             &out);
+  };
+  using td::ops::OpId;
+  const Tensor m = td::ones({3, 4});
+  CHECK(short_view(m, OpId::permute, {2, 1, 0}));
+  CHECK(short_view(m.t(), OpId::select, {1, 2}));
+  CHECK(short_view(m, OpId::slice, {0, 1, 3, 1}));
+  CHECK_FALSE(short_view(m, OpId::permute, {2, 1, 1}));
+  CHECK_FALSE(short_view(m, OpId::select, {1, 4}));
+  CHECK_FALSE(short_view(m, OpId::slice, {0, 1, 1, 1}));
 }

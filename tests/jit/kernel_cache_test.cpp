@@ -161,12 +161,12 @@ TEST_CASE("kernel cache: memory, then disk, then the compiler", "[jit][kernel_ca
 
 TEST_CASE("kernel cache: the process's own", "[jit][kernel_cache]") {
   if (HostCompiler::of_process() == nullptr) {
-    CHECK(get_module(kernel(21)) == nullptr);
+    CHECK(KernelCache::of_process().get(kernel(21)) == nullptr);
     return;
   }
-  CHECK(run(get_module(kernel(21))) == 21);
+  CHECK(run(KernelCache::of_process().get(kernel(21))) == 21);
   const int64_t hits = cache_stats().memory_hits;
-  CHECK(run(get_module(kernel(21))) == 21);
+  CHECK(run(KernelCache::of_process().get(kernel(21))) == 21);
   CHECK(cache_stats().memory_hits == hits + 1);
 }
 
