@@ -83,6 +83,7 @@ Environment read() {
   if (e.python_environment.empty()) e.python_environment = text("CONDA_PREFIX");
   e.sync = flag("TANDEM_SYNC", false);
   e.cuda_exact = flag("TANDEM_CUDA_EXACT", false);
+  e.cuda_tune = flag("TANDEM_CUDA_TUNE", false);
   return e;
 }
 

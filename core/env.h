@@ -18,6 +18,7 @@ struct Environment {
   std::string cuda_home;           // CUDA_HOME
   std::string python_environment;  // VIRTUAL_ENV or CONDA_PREFIX: its nvidia wheels are looked into
   bool cuda_exact = false;         // TANDEM_CUDA_EXACT=1: each block an allocation of its own, not kept
+  bool cuda_tune = false;          // TANDEM_CUDA_TUNE=1: cuBLASLt's algorithms by time, kept on disk
   bool sync = false;               // TANDEM_SYNC=1: wait for every launch, so that errors name their op
 };
 /// The process's settings. A malformed value is reported once on stderr and ignored.

@@ -1,8 +1,10 @@
 // Copies that need not be made: a value that is only joined to others, or only brought into another order, is
-// put by its maker where the copy would put it. Kernels store by any strides; own tiles write rows anywhere.
-// The copy's node stays, without work, as what its readers wait for.
+// put by its maker where the copy would put it. Kernels store by any strides; own tiles write rows anywhere,
+// cuBLASLt where the algorithm that it has for contiguous results can. The copy's node stays, without work,
+// as what its readers wait for.
 #include <algorithm>
 
+#include "tandem/jit/cuda_product.h"
 #include "tandem/jit/prepare.h"
 
 namespace tandem::jit {
@@ -16,7 +18,7 @@ constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 
 class Absorber {
  public:
-  Absorber(Prepared& p, bool host) : p_(p), host_(host) {}
+  Absorber(Prepared& p, Device device, bool products) : p_(p), device_(device), products_(products) {}
 
   void run() {
     p_.parts.resize(p_.g.values.size());
@@ -24,9 +26,9 @@ class Absorber {
     // Backwards: what is joined first finds where the joined value lies.
     for (auto i = static_cast<int32_t>(p_.g.nodes.size()); i-- > 0;) {
       const Node& n = p_.g.nodes[at(i)];
-      if (n.leaf != Leaf::op || n.out.size() != 1 || p_.constant[at(i)]) continue;
+      if (n.leaf != Leaf::op || n.out.size() != 1 || p_.constant[at(i)] || p_.absorbed[at(i)]) continue;
       if (n.op == OpId::cat) join(i, n);
-      if (n.op == OpId::cast && host_) reorder(i, n);
+      if (n.op == OpId::cast) reorder(i, n);
     }
   }
 
@@ -59,9 +61,14 @@ class Absorber {
   /// A product's result by these strides.
   bool product_goes(int32_t maker, const Layout& layout) const {
     const Node& n = p_.g.nodes[at(maker)];
-    if (!host_ || kind(maker) != OpKind::contraction) return false;
+    if (!products_ || kind(maker) != OpKind::contraction) return false;
     Contraction c;
-    return contraction_of(p_, n, c, &layout) < 0 && c.provider == ops::Provider::tiles && c.call.c_col == 1;
+    if (contraction_of(p_, n, c, &layout) >= 0 || c.call.c_col != 1) return false;
+    if (device_.type == DeviceType::cpu) return c.provider == ops::Provider::tiles;
+    Contraction packed;
+    if (contraction_of(p_, n, packed) >= 0) return false;
+    const bool bias = n.op == OpId::linear && n.in[2] >= 0;
+    return library_writes(cuda::Runtime::of(device_), packed, c, layout.offset, bias);
   }
 
   bool kernel(int32_t maker) const {
@@ -98,35 +105,47 @@ class Absorber {
     p_.absorbed[at(i)] = 1;
   }
 
-  /// A cast to the same type of a product's result whose axes were exchanged, for products and natives only:
-  /// kernels would read the result in the other order themselves.
+  /// A cast to the same type of a product's or joined result whose axes were exchanged. For products and
+  /// natives only: kernels would read a product's result in the other order themselves.
   void reorder(int32_t i, const Node& n) {
     const int32_t v = n.in[0], y = n.out[0];
     if (p_.value_class(v) != ValueClass::memory || p_.g.type(v).dtype != p_.g.type(y).dtype) return;
     const int32_t root = p_.root(v), maker = p_.values_node(root);
+    const bool joined = p_.g.nodes[at(maker)].leaf == Leaf::op && p_.g.nodes[at(maker)].op == OpId::cat;
     AxisMap map;
-    if (!movable(root, i) || !free(y) || kind(maker) != OpKind::contraction ||
+    if (!movable(root, i) || !free(y) || !(joined || kind(maker) == OpKind::contraction) ||
         numel(p_.layout(v).sizes) != numel(p_.g.type(root).sizes) ||  // a copy that repeats elements
         !axes_of_root(p_.g.type(root).sizes, p_.layout(v), map))
       return;
-    for (const int32_t u : p_.users[at(y)])
-      if (kind(u) != OpKind::contraction && !ops::is_native(kind(u))) return;
+    const auto copied = [&](int32_t u) { return kind(u) == OpKind::contraction || ops::is_native(kind(u)); };
+    const auto& users = p_.users[at(y)];
+    if (joined ? std::none_of(users.begin(), users.end(), copied)
+               : !std::all_of(users.begin(), users.end(), copied))
+      return;
     const Part to = place(y);
     const Dims& sizes = p_.g.type(root).sizes;
     Part part{to.whole, {sizes, contiguous_strides(sizes), to.layout.offset}};
     for (int d = 0; d < p_.layout(v).sizes.rank(); ++d)
       if (map[d] >= 0) part.layout.strides[map[d]] = to.layout.strides[d];
-    if (!product_goes(maker, part.layout)) return;
+    if (!joined && !product_goes(maker, part.layout)) return;
     p_.parts[at(root)] = std::move(part);
+    if (joined) {
+      join(maker, p_.g.nodes[at(maker)]);
+      if (!p_.absorbed[at(maker)]) {
+        p_.parts[at(root)] = {};
+        return;
+      }
+    }
     p_.absorbed[at(i)] = 1;
   }
 
   Prepared& p_;
-  const bool host_;
+  const Device device_;
+  const bool products_;  // whether they may lie elsewhere
 };
 
 }  // namespace
 
-void absorb_copies(Prepared& p, bool host) { Absorber(p, host).run(); }
+void absorb_copies(Prepared& p, Device device, bool products) { Absorber(p, device, products).run(); }
 
 }  // namespace tandem::jit

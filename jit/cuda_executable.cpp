@@ -56,7 +56,7 @@ void CudaExecutable::launch(const CudaStep& step, const int64_t* sources) const 
     run_product(steps_.products[static_cast<size_t>(step.product)], sources, device_.stream());
     return;
   }
-  int64_t words[kMaxCudaWords];
+  int64_t words[kManyCudaWords];
   std::memcpy(words, steps_.words.data() + step.first_word,
               static_cast<size_t>(step.n_words) * sizeof(int64_t));
   const CudaPatch* const patches = steps_.patches.data() + step.first_patch;

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "tandem/jit/cuda_tuning.h"
 #include "tandem/jit/type_names.h"
 
 namespace tandem::jit {
@@ -74,6 +75,16 @@ void check(int status, const char* call) {
   if (status != 0) fail(std::string(call) + ": status " + std::to_string(status));
 }
 
+/// Alpha and beta, which the library reads by address.
+struct Scalars {
+  const void* one(DType t) const { return t == DType::float64 ? static_cast<const void*>(&one64) : &one32; }
+  const void* zero(DType t) const {
+    return t == DType::float64 ? static_cast<const void*>(&zero64) : &zero32;
+  }
+  float one32 = 1, zero32 = 0;
+  double one64 = 1, zero64 = 0;
+};
+
 struct Key {
   int device;
   DType dtype;
@@ -108,11 +119,70 @@ CublasLt::Layout layout(const CublasLt& api, const Types& types, const Matrix& m
   return out;
 }
 
+/// Elements from the first of a matrix to the last of the last one of a batch.
+int64_t reach(const Matrix& m, int64_t batch) {
+  return (batch - 1) * m.batch_stride + (m.columns - 1) * m.leading + m.rows;
+}
+
+/// The candidate that is fastest on memory made for it; the first one if there is no such memory.
+CublasLt::HeuristicResult fastest(Runtime& device, const LibraryProduct& p, const ProductCall& call,
+                                  const Matrix& a, const Matrix& b, const Matrix& c, bool bias,
+                                  uint32_t alignment,
+                                  const std::vector<CublasLt::HeuristicResult>& candidates) {
+  const CublasLt& api = *cuda::cublaslt();
+  std::string key = std::string(c_suffix(call.dtype)) + (call.tf32 ? " tf32" : "") + (bias ? " bias" : "") +
+                    " alignment " + std::to_string(alignment);
+  for (const int64_t v : {call.batch, call.m, call.n, call.k, call.a_batch, call.a_row, call.a_col,
+                          call.b_batch, call.b_row, call.b_col})
+    key += ' ' + std::to_string(v);
+  const auto works = [&](CublasLt::HeuristicResult& found) {
+    const CublasLt::Algorithm algorithm = found.algorithm;
+    if (api.algorithm_check(p.handle, p.product, p.a, p.b, p.c, p.c, &algorithm, &found) != 0) return false;
+    found.algorithm = algorithm;
+    return found.workspace_bytes <= kWorkspace;
+  };
+  size_t workspace = 0;
+  for (const CublasLt::HeuristicResult& r : candidates) workspace = std::max(workspace, r.workspace_bytes);
+  const int64_t size = itemsize(call.dtype);
+  std::vector<std::unique_ptr<cuda::Block>> blocks;
+  const auto memory = [&](int64_t bytes) {
+    blocks.push_back(std::make_unique<cuda::Block>(device, std::max<int64_t>(bytes, 1)));
+    device.fill(blocks.back()->memory(), 0x3c, std::max<int64_t>(bytes, 1));  // small numbers of any type
+    return blocks.back()->memory();
+  };
+  const auto make = [&] {
+    memory(reach(a, call.batch) * size), memory(reach(b, call.batch) * size);
+    memory(reach(c, call.batch) * size), memory(call.n * size);
+    memory(static_cast<int64_t>(workspace));
+    const Pointer at = blocks[3]->memory();
+    if (bias)
+      check(api.product_set(p.product, CublasLt::kBiasPointer, &at, sizeof at),
+            "cublasLtMatmulDescSetAttribute");
+  };
+  bool lacking = false;
+  const auto queue = [&](size_t i) {
+    try {
+      if (blocks.empty()) make();
+    } catch (const Error&) {
+      lacking = true;
+    }
+    if (lacking) return false;
+    const Scalars scalars;
+    const auto at = [&](size_t block) { return reinterpret_cast<void*>(blocks[block]->memory()); };
+    return api.product(p.handle, p.product, scalars.one(call.dtype), at(1), p.a, at(0), p.b,
+                       scalars.zero(call.dtype), at(2), p.c, at(2), p.c, &candidates[i].algorithm, at(4),
+                       candidates[i].workspace_bytes, device.stream()) == 0;
+  };
+  return tuned(device, key, candidates, works, queue);
+}
+
 /// C' = B' A': our row-major result is its column-major one, with the operands exchanged. Nothing if the
 /// library has no algorithm for it.
-std::optional<LibraryProduct> plan(const CublasLt& api, CublasLt::Handle handle, const ProductCall& call,
+std::optional<LibraryProduct> plan(Runtime& device, CublasLt::Handle handle, const ProductCall& call,
                                    const Types& types, const Matrix& a, const Matrix& b, const Matrix& c,
                                    bool bias, uint32_t alignment) {
+  constexpr int kCandidates = 8;
+  const CublasLt& api = *cuda::cublaslt();
   LibraryProduct p;
   p.handle = handle;
   check(api.product_create(&p.product, types.compute, types.scale), "cublasLtMatmulDescCreate");
@@ -136,17 +206,43 @@ std::optional<LibraryProduct> plan(const CublasLt& api, CublasLt::Handle handle,
   for (int i = 0; i < 4; ++i)
     check(api.preference_set(preference, CublasLt::kMinAlignmentA + i, &alignment, sizeof alignment),
           "cublasLtMatmulPreferenceSetAttribute");
-  CublasLt::HeuristicResult result{};
+  const bool tunes = tunes_products();
+  std::vector<CublasLt::HeuristicResult> results(tunes ? kCandidates : 1);
   int found = 0;
-  const int status = api.heuristic(handle, p.product, p.a, p.b, p.c, p.c, preference, 1, &result, &found);
+  const int status = api.heuristic(handle, p.product, p.a, p.b, p.c, p.c, preference,
+                                   static_cast<int>(results.size()), results.data(), &found);
   api.preference_destroy(preference);
   if (status != kNotSupported) check(status, "cublasLtMatmulAlgoGetHeuristic");
-  if (found == 0) {
+  results.resize(static_cast<size_t>(found));
+  if (tunes)  // an entry that is none says so
+    std::erase_if(results, [](const CublasLt::HeuristicResult& r) { return r.state != 0; });
+  if (results.empty()) {
     for (const CublasLt::Layout l : {p.a, p.b, p.c}) api.layout_destroy(l);
     api.product_destroy(p.product);
     return std::nullopt;
   }
-  p.algorithm = result.algorithm;
+  const CublasLt::HeuristicResult chosen =
+      tunes ? fastest(device, p, call, a, b, c, bias, alignment, results) : results[0];
+  p.algorithm = chosen.algorithm;
+  p.workspace = chosen.workspace_bytes;
+  return p;
+}
+
+/// The same product with its result at other strides, by the same algorithm: so its bits are those that the
+/// op gives by itself. Nothing if the library does not do that.
+std::optional<LibraryProduct> moved(const LibraryProduct& from, const Types& types, const Matrix& c,
+                                    int64_t batch) {
+  const CublasLt& api = *cuda::cublaslt();
+  LibraryProduct p;
+  p.handle = from.handle, p.product = from.product, p.a = from.a, p.b = from.b;
+  p.algorithm = from.algorithm;
+  p.c = layout(api, types, c, batch);
+  CublasLt::HeuristicResult result{};
+  const int status = api.algorithm_check(p.handle, p.product, p.a, p.b, p.c, p.c, &p.algorithm, &result);
+  if (status != 0 || result.workspace_bytes > kWorkspace) {
+    api.layout_destroy(p.c);
+    return std::nullopt;
+  }
   p.workspace = result.workspace_bytes;
   return p;
 }
@@ -159,6 +255,12 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
   const auto b = matrix(call.k, call.n, call.b_row, call.b_col, call.b_batch);
   const auto c = matrix(call.m, call.n, call.c_row, call.c_col, call.c_batch);
   if (!a || !b || !c || c->transpose) return nullptr;
+  ProductCall packed = call;
+  packed.c_row = call.n, packed.c_batch = call.m * call.n;
+  const bool moves =
+      (call.m > 1 && call.c_row != packed.c_row) || (call.batch > 1 && call.c_batch != packed.c_batch);
+  const LibraryProduct* const usual = moves ? planned(device, packed, bias) : nullptr;
+  if (moves && !usual) return nullptr;
   Library& l = library();
   const std::lock_guard lock(l.mutex);
   const Key key{
@@ -173,15 +275,16 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
       {call.a_batch, call.a_row, call.a_col, call.b_batch, call.b_row, call.b_col, call.c_batch, call.c_row}};
   const auto known = l.planned.find(key);
   if (known != l.planned.end()) return known->second.loose ? &known->second : nullptr;
-  const CublasLt& api = *cuda::cublaslt();
   CublasLt::Handle& handle = l.handles[device.index()];
   device.use();
-  if (!handle) check(api.create(&handle), "cublasLtCreate");
-  const auto plan_for = [&](uint32_t alignment) {
-    return plan(api, handle, call, *types, *a, *b, *c, bias, alignment);
+  if (!handle) check(cuda::cublaslt()->create(&handle), "cublasLtCreate");
+  const auto plan_for = [&](uint32_t alignment, const LibraryProduct* from) {
+    return moves ? moved(*from, *types, *c, call.batch)
+                 : plan(device, handle, call, *types, *a, *b, *c, bias, alignment);
   };
-  std::optional<LibraryProduct> found = plan_for(static_cast<uint32_t>(kProductAlignment)),
-                                loose = plan_for(static_cast<uint32_t>(itemsize(call.dtype)));
+  std::optional<LibraryProduct> found = plan_for(static_cast<uint32_t>(kProductAlignment), usual),
+                                loose = plan_for(static_cast<uint32_t>(itemsize(call.dtype)),
+                                                 moves ? usual->loose.get() : nullptr);
   const LibraryProduct& entry =
       l.planned.emplace(key, found ? std::move(*found) : LibraryProduct()).first->second;
   if (!found || !loose) return nullptr;  // for good: the kernel of our own takes it
@@ -193,6 +296,22 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
 
 const LibraryProduct* library_product(Runtime& device, const ProductCallPlan& c) {
   return planned(device, c.shape.call, c.bias.base != Base::none);
+}
+
+// Pointers of the moved matrices must be aligned where those of the packed ones are: that decides about the
+// algorithm, too.
+bool library_writes(Runtime& device, const Contraction& packed, const Contraction& moved, int64_t offset,
+                    bool bias) {
+  const ProductCall &from = packed.call, &to = moved.call;
+  if (!(packed.outer == moved.outer) || from.batch != to.batch || from.m != to.m || from.n != to.n)
+    return false;
+  const auto aligned = [&](int64_t elements) {
+    return elements * itemsize(to.dtype) % kProductAlignment == 0;
+  };
+  bool all = aligned(offset) && (to.m == 1 || aligned(to.c_row)) && (to.batch == 1 || aligned(to.c_batch));
+  for (int d = 0; d < moved.outer.rank(); ++d)
+    all = all && aligned(moved.c_outer[d]) && aligned(packed.c_outer[d]);
+  return all && planned(device, to, bias);
 }
 
 int64_t workspace_bytes(const LibraryProduct& product) {
@@ -233,11 +352,9 @@ std::vector<int64_t> product_words(const ProductCall& s) {
 void run_product(Runtime& device, const ProductCallPlan& call, const LibraryProduct& product, Pointer a,
                  Pointer b, Pointer bias, Pointer c, Pointer workspace, cuda::StreamHandle stream) {
   const CublasLt& api = *cuda::cublaslt();
-  const float one32 = 1, zero32 = 0;
-  const double one64 = 1, zero64 = 0;
-  const bool wide = call.shape.call.dtype == DType::float64;
-  const void *alpha = wide ? static_cast<const void*>(&one64) : &one32,
-             *beta = wide ? static_cast<const void*>(&zero64) : &zero32;
+  const Scalars scalars;
+  const void *const alpha = scalars.one(call.shape.call.dtype), *const beta =
+                                                                    scalars.zero(call.shape.call.dtype);
   device.use();
   // The description carries the address of the bias: one call at a time then.
   std::unique_lock lock(library().mutex, std::defer_lock);

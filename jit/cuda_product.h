@@ -1,6 +1,7 @@
 // Matrix products on a CUDA device: cuBLASLt where it takes the type and the strides, else a kernel of our
-// own. Which one, and with which algorithm, is a function of shapes, strides, dtype and whether the operands
-// are 16-byte aligned, alone. Float32 products do not use TF32; halves accumulate in float32. Any thread.
+// own. Which one, and with which algorithm, is a function of shapes, the operands' strides, dtype and whether
+// all are 16-byte aligned, alone; with TANDEM_CUDA_TUNE also of what was measured. Float32 products do not
+// use TF32; halves accumulate in float32. Any thread.
 #pragma once
 
 #include <string>
@@ -20,6 +21,10 @@ struct LibraryProduct;
 
 /// Finds or makes it; null if the kernel of our own takes the product.
 const LibraryProduct* library_product(cuda::Runtime& device, const ProductCallPlan& call);
+/// Whether the library gives a product's result at the strides of `moved`, `offset` elements into memory that
+/// is aligned, with the bits of the contiguous one, `packed`.
+bool library_writes(cuda::Runtime& device, const Contraction& packed, const Contraction& moved,
+                    int64_t offset, bool bias);
 /// Bytes of workspace that it needs.
 int64_t workspace_bytes(const LibraryProduct& product);
 /// Queues it. `bias` may be 0.

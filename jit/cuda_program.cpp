@@ -207,8 +207,16 @@ CudaTarget cuda_target(int capability) {
   return known.empty() ? CudaTarget{capability, false} : CudaTarget{newest, true};
 }
 
+bool takes_many_calls(const Runtime& device) {
+  constexpr int kDriver = 12010, kCapability = 70;
+  int driver = 0, major = 0, minor = 0;
+  return device.capability() >= kCapability &&
+         device.api().driver_version(&driver) == cuda::Result::success && driver >= kDriver &&
+         cuda::nvrtc()->version(&major, &minor) == 0 && 1000 * major + 10 * minor >= kDriver;
+}
+
 std::vector<Function> cuda_kernels(Runtime& device, const std::vector<CudaKernel>& kernels) {
-  static constexpr const char* kSuffixes[] = {"", "_calls", "_split"};
+  static constexpr const char* kSuffixes[] = {"", "_calls", "_split", "_many"};
   std::vector<std::string> symbols;
   std::vector<Wanted> wanted;
   std::set<std::string> seen;

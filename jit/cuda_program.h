@@ -11,6 +11,9 @@
 
 namespace tandem::jit {
 
+/// Whether a launch has room for CudaForm::many.
+bool takes_many_calls(const cuda::Runtime& device);
+
 /// One of a kernel's functions.
 struct CudaKernel {
   const Kernel* kernel;

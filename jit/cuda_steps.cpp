@@ -34,6 +34,12 @@ void for_calls(const Plan& plan, F&& f) {
   }
 }
 
+CudaForm form_of(const Runtime& device, const Kernel& kernel, int32_t calls) {
+  if (calls <= 1) return CudaForm::one;
+  if (calls > cuda_calls(kernel) && takes_many_calls(device)) return CudaForm::many;
+  return cuda_calls(kernel) > 1 ? CudaForm::several : CudaForm::one;
+}
+
 /// Of each entry, or null: that for its calls, or that for those whose rows are split.
 std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool split) {
   std::vector<CudaForm> forms(plan.entries.size(), CudaForm::one);
@@ -42,10 +48,7 @@ std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool
     const auto i = static_cast<size_t>(&e - plan.entries.data());
     if ((s.launch.grid > 0) != split) return;
     used[i] = true;
-    if (split)
-      forms[i] = CudaForm::split;
-    else if (e.count > 1 && cuda_calls(plan.kernels[static_cast<size_t>(e.index)]) > 1)
-      forms[i] = CudaForm::several;
+    forms[i] = split ? CudaForm::split : form_of(device, plan.kernels[static_cast<size_t>(e.index)], e.count);
   });
   std::vector<CudaKernel> wanted;
   for (size_t i = 0; i < used.size(); ++i) {
@@ -152,21 +155,22 @@ class Builder {
     }
     s_.words.push_back(value.source < 0 ? value.offset : 0);
     ++step.n_words;
-    TANDEM_INTERNAL(step.n_words <= kMaxCudaWords, "a launch of too many words");
+    TANDEM_INTERNAL(step.n_words <= kManyCudaWords, "a launch of too many words");
   }
 
   // Several calls go into one launch as long as their blocks have one shape and there is room.
   void kernel(const Entry& e) {
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
     const Kernel& kernel = plan_.kernels[static_cast<size_t>(e.index)];
-    const int room = e.count > 1 ? cuda_calls(kernel) : 1;
+    const CudaForm form = form_of(device_, kernel, e.count);
+    const int room = form == CudaForm::one ? 1 : cuda_calls(kernel, form);
     std::vector<int64_t> ends;  // of the calls' blocks
     LaunchShape all;
     const auto close = [&] {
       if (room == 1 || ends.empty()) return;
       for (int i = static_cast<int>(ends.size()) * cuda_words(kernel); i < room * cuda_words(kernel); ++i)
         word({-1, 0});
-      ends.resize(static_cast<size_t>(room));
+      ends.resize(static_cast<size_t>(room), kMostBlocks + 1);  // no block is behind the last
       for (const int64_t end : ends) word({-1, end});
       ends.clear();
     };

@@ -224,7 +224,7 @@ class Grouper {
     GroupKind kind;
     uint32_t reduced;
     if (!reduces(i) || !reduction_shape(i, shape.axes, kind, reduced))
-      return !(full && after && g.kind == GroupKind::column);
+      return !(full && after && walks_once(g, host_));
     if (!full || !reduced_in_order(i, shape.axes)) return false;
     if (kind == GroupKind::column && better_behind_product(gi)) return false;
     if (g.kind == GroupKind::pointwise) {
@@ -233,7 +233,7 @@ class Grouper {
       shape.reduced = reduced;
       return true;
     }
-    return kind == g.kind && reduced == g.reduced && !(after && kind == GroupKind::column);
+    return kind == g.kind && reduced == g.reduced && !(after && walks_once(g, host_));
   }
 
   /// Whether a gather from a value of its own group, one element a row, may compute that element anew: from
@@ -384,10 +384,10 @@ class Grouper {
     return !b.ordered || (same_order && a.kind != GroupKind::column && trailing(a.reduced, a.space.rank()));
   }
 
-  /// A column kernel walks once: no full-level node of the merged group may wait for a reduction.
+  /// A kernel that walks once: no full-level node of the merged group may wait for a reduction.
   bool full_walk_allowed(int a, int b, const Axes& sigma) {
     const Group& ga = group(a);
-    if (ga.kind != GroupKind::column) return true;
+    if (!walks_once(ga, host_)) return true;
     std::vector<int32_t> nodes = ga.nodes;
     nodes.insert(nodes.end(), group(b).nodes.begin(), group(b).nodes.end());
     std::sort(nodes.begin(), nodes.end());

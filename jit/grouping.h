@@ -27,6 +27,17 @@ struct Group {
   bool is_kernel() const { return kind != GroupKind::product && kind != GroupKind::native; }
 };
 
+/// Whether no full-level node of a kernel may wait for its reductions: columns are walked once, and on a
+/// device so are rows that are few and long, since parts of these, which all multiprocessors share, know
+/// nothing of each other until a kernel's end.
+inline bool walks_once(const Group& g, bool host) {
+  constexpr int64_t kFewRows = 128, kLong = 1 << 16;
+  if (g.kind != GroupKind::row || host) return g.kind == GroupKind::column;
+  int64_t rows = 1, columns = 1;
+  for (int d = 0; d < g.space.rank(); ++d) (g.reduced >> d & 1 ? columns : rows) *= g.space[d];
+  return rows < kFewRows && columns >= kLong;
+}
+
 struct Grouping {
   std::vector<Group> groups;      // in the order of their first nodes
   std::vector<int32_t> group_of;  // per node; -1 for leaves, views, numbers and uniform tensors

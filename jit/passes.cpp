@@ -86,11 +86,9 @@ Graph dead_code(const Graph& g) {
 
 const std::vector<Pass>& passes() {
   static const std::vector<Pass> list = {
-      {"expand", expand_composites},
-      {"fold", fold},
-      {"common_subexpressions", common_subexpressions},
-      {"dead_code", dead_code},
-      {"relu_behind_pooling", relu_behind_pooling},
+      {"expand", expand_composites},    {"fold", fold},
+      {"join_pads", join_pads},         {"common_subexpressions", common_subexpressions},
+      {"dead_code", dead_code},         {"relu_behind_pooling", relu_behind_pooling},
       {"rematerialise", rematerialise},
   };
   return list;

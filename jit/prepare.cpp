@@ -359,7 +359,7 @@ int contraction_of(const Prepared& p, const Node& n, Contraction& result, const 
 
 Prepared prepare(const Graph& g, Device device, bool packed) {
   Prepared p = Preparer(g, device, packed).run();
-  absorb_copies(p, device.type == DeviceType::cpu);
+  absorb_copies(p, device, device.type == DeviceType::cpu || !packed);
   return p;
 }
 

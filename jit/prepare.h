@@ -54,8 +54,8 @@ struct Prepared {
 /// `g` holds primitives only, and calls of a library (by_library). These, and convolutions of the library of
 /// a CUDA device, read operands as they lie where they can, unless `packed`.
 Prepared prepare(const Graph& g, Device device = cpu, bool packed = false);
-/// The last step of `prepare`: parts and absorbed nodes. `host`: for the CPU.
-void absorb_copies(Prepared& p, bool host);
+/// The last step of `prepare`: parts and absorbed nodes. `products`: these may write parts, too.
+void absorb_copies(Prepared& p, Device device, bool products);
 
 /// plan_contraction for a node that is one; its result lies as `to` says, if given.
 int contraction_of(const Prepared& p, const Node& n, Contraction& result, const ops::Layout* to = nullptr);

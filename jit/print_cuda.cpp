@@ -88,8 +88,8 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
   parameter(symbol);
   const std::string args = "td_args_" + symbol;
   std::string type = args, name = "a";
-  if (form == CudaForm::several) {
-    const std::string calls = num(cuda_calls(k_));
+  if (form == CudaForm::several || form == CudaForm::many) {
+    const std::string calls = num(cuda_calls(k_, form));
     type = "td_calls_" + symbol, name = "all";
     line("struct " + type + " { " + args + " call[" + calls + "]; td_i64 end[" + calls + "]; };");
   } else if (form == CudaForm::split) {
@@ -105,9 +105,15 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
       line("const td_u32 block = blockIdx.x, blocks = gridDim.x;");
       break;
     case CudaForm::several:
-      line("int call = 0;");
-      line("td_i64 before = 0;");
-      line("for (; blockIdx.x >= all.end[call]; ++call) before = all.end[call];");
+    case CudaForm::many:
+      line("int call = 0, above = " + num(cuda_calls(k_, form) - 1) +
+           ";  // the first that ends behind this block");
+      line("while (call < above) {");
+      line("const int middle = (call + above) / 2;");
+      line("if (all.end[middle] > blockIdx.x) above = middle;");
+      line("else call = middle + 1;");
+      line("}");
+      line("const td_i64 before = call > 0 ? all.end[call - 1] : 0;");
       line("const " + args + "& a = all.call[call];");
       line("const td_u32 block = blockIdx.x - (td_u32)before, blocks = (td_u32)(all.end[call] - before);");
       break;
@@ -228,7 +234,10 @@ int cuda_words(const Kernel& k) {
   return k.buffers + k.kept_rank + k.reduced_rank + static_cast<int>(stride_words(k)) + k.numbers + 2;
 }
 
-int cuda_calls(const Kernel& k) { return std::max(1, kMaxCudaWords / (cuda_words(k) + 1)); }
+int cuda_calls(const Kernel& k, CudaForm form) {
+  const int words = form == CudaForm::many ? kManyCudaWords : kMaxCudaWords;
+  return std::max(1, words / (cuda_words(k) + 1));
+}
 
 // Each element is read in one walk: a part of a row or column needs nothing of the others but at its end.
 bool cuda_splits(const Kernel& k) {
@@ -290,10 +299,12 @@ LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count) {
   };
   const int64_t columns = column_width(count, n, cuda_few_columns(k));
   switch (k.kind) {
-    case KernelKind::pointwise:
-      return {grid_of(blocks_of(
-                  count, int64_t{kCudaThreads} * (cuda_tiles(k) ? kCudaTileElements : cuda_elements(k)))),
-              kCudaThreads, 0};
+    case KernelKind::pointwise: {
+      const int64_t blocks =
+          blocks_of(count, int64_t{kCudaThreads} * (cuda_tiles(k) ? kCudaTileElements : cuda_elements(k)));
+      const int64_t several = blocks_of(blocks, cuda_packs(k));  // blocks, whose threads have all their packs
+      return {grid_of(several < kManyBlocks ? blocks : several), kCudaThreads, 0};
+    }
     case KernelKind::row:
       if (n <= kRowBlock) return short_rows(k, n, count);
       return {grid_of(count), team(blocks_of(n, kRowBlock), kLanes / cuda_lanes(k)), 0};

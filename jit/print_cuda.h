@@ -12,10 +12,11 @@
 // It gives its results whatever the grid; blocks have the shape that launch_shape says.
 //
 // A function for several calls (a horizontal group) has a structure of `calls` such structures, followed by
-// one word a call: the blocks of the calls up to and with it. Its grid has the blocks of all its calls.
-// A function that splits rows or columns over the grid has two words more, addresses: of counters (32 bits),
-// 0 before and after the launch, one for each row or group of columns side by side; and of memory, at an
-// address for 16 bytes, for what the parts of the rows or columns give.
+// one word a call: the blocks of the calls up to and with it, where there is no call more than a grid has.
+// Its grid has the blocks of all its calls. A function that splits rows or columns over the grid has two
+// words more, addresses: of counters (32 bits), 0 before and after the launch, one for each row or group of
+// columns side by side; and of memory, at an address for 16 bytes, for what the parts of the rows or columns
+// give.
 #pragma once
 
 #include <string>
@@ -25,9 +26,9 @@
 
 namespace tandem::jit {
 
-enum class CudaForm : uint8_t { one, several, split };
-/// Text that defines `extern "C" __global__ void <symbol>`, without the prelude. `several`: for up to
-/// cuda_calls calls.
+enum class CudaForm : uint8_t { one, several, split, many };
+/// Text that defines `extern "C" __global__ void <symbol>`, without the prelude. `several` and `many`: for up
+/// to cuda_calls calls.
 std::string print_cuda(const Kernel& k, const std::string& symbol, CudaForm form = CudaForm::one);
 /// The prelude that printed kernels need, once per program. No includes.
 const std::string& cuda_prelude();
@@ -36,9 +37,11 @@ std::vector<std::string> cuda_options(int capability);
 
 /// Words of the printed function's parameter: at most kMaxCudaWords (older devices take 4 KiB).
 inline constexpr int kMaxCudaWords = 500;
+/// The same for `many` calls: devices since 7.0 take 32,764 bytes, if compiler and driver are of CUDA 12.1.
+inline constexpr int kManyCudaWords = 4000;
 int cuda_words(const Kernel& k);
 /// The calls that one launch has room for.
-int cuda_calls(const Kernel& k);
+int cuda_calls(const Kernel& k, CudaForm form = CudaForm::several);
 
 struct LaunchShape {
   unsigned grid = 0, block = 0, shared_bytes = 0;  // grid 0: nothing to launch

@@ -1,6 +1,7 @@
 // Pointwise kernels: an element a thread, or, where everything moves along the innermost dimension in
 // unison, up to 16 bytes of each operand at a time: if the addresses of the call allow it, which is tested at
-// its top.
+// its top. With few operands several such packs are read before the first is used, so that each thread has
+// four loads under way.
 //
 // Where an operand is contiguous along another dimension than the innermost (a transpose), blocks take tiles
 // of both dimensions, and warps parts of 8 by 4 elements: so each 32 bytes that memory gives or takes at a
@@ -16,7 +17,7 @@ using ops::ScalarOp;
 
 namespace {
 
-constexpr int kMostElements = 8;
+constexpr int kMostElements = 16;
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 template <class I>
@@ -41,6 +42,21 @@ int cuda_elements(const Kernel& k) {
   const bool random = std::any_of(k.scalars.nodes().begin(), k.scalars.nodes().end(),
                                   [](const ops::ScalarNode& n) { return is_random(n.op); });
   return static_cast<int>(std::min<int64_t>(16 / widest, random ? 4 : kMostElements));
+}
+
+int cuda_packs(const Kernel& k) {
+  constexpr int kLoads = 4, kFewNodes = 24;
+  if (cuda_elements(k) == 1) return 1;
+  int loads = 0;
+  for (const Load& l : k.loads) loads += l.index < 0 && l.inner == Inner::contiguous;
+  bool random = false, costly = false;
+  for (const ops::ScalarNode& n : k.scalars.nodes()) {
+    random = random || is_random(n.op);
+    costly = costly || is_costly(n.op);
+  }
+  if (loads == 0 || random) return 1;
+  const int packs = (kLoads + loads - 1) / loads;
+  return costly || k.scalars.size() > kFewNodes ? std::min(packs, 2) : packs;
 }
 
 bool cuda_tiles(const Kernel& k) {
@@ -116,39 +132,51 @@ void CudaPrinter::pointwise_packs(const CudaWalk& walk, int elements) {
   }
   line("if (" + condition + ") {");
   line("first = count / " + n + " * " + n + ";");
+  const std::string u = num(cuda_packs(k_));
+  line("const td_i64 packs = count / " + n + ";");
   line("TD_ROLLED");
-  line("for (td_i64 pack = thread; pack < count / " + n + "; pack += step) {");
-  line("const td_i64 at = pack * " + n + ";");
-  coordinates();
-  offsets(walk);
+  line("for (td_i64 pack = thread; pack < packs; pack += " + u + " * step) {");
+  for (size_t s = 0; s < slots(); ++s) {
+    if (!slot_used(s) || is_indexed(s)) continue;
+    const std::string type = element_type(s);
+    line((is_packed(s) ? "td_pack<" + type + ", " + n + ">" : type) + " w" + num(s) + "[" + u + "];");
+  }
+  const auto each = [&] {
+    line("TD_UNROLLED");
+    line("for (int k = 0; k < " + u + "; ++k) {");
+    line("if (pack + k * step >= packs) continue;");
+    line("const td_i64 at = (pack + k * step) * " + n + ";");
+    coordinates();
+    offsets(walk);
+  };
+  each();
+  for (size_t s = 0; s < slots(); ++s)
+    if (slot_used(s) && is_load(s) && !is_indexed(s))
+      line("w" + num(s) + "[k] = " +
+           (is_packed(s) ? "td_read<" + n + ">(" + slot_name(s) + " + q" + num(s) + ")" : element(s, false)) +
+           ";");
+  line("}");
+  each();
   std::string text;
   for (size_t s = 0; s < slots(); ++s) {
     if (!slot_used(s)) continue;
-    const std::string q = "q" + num(s), w = "w" + num(s);
-    if (is_indexed(s)) {
-      const bool still = load_of(s).inner == Inner::constant;
-      text +=
-          ", " + q +
-          (still ? ""
-                 : " + u * " + (load_of(s).inner == Inner::strided ? "s" + num(s) + "_" + num(inner) : "1"));
+    if (!is_indexed(s)) {
+      text += ", w" + num(s) + "[k]" + (is_packed(s) ? ".v[u]" : "");
       continue;
     }
-    text += ", " + w + (is_packed(s) ? ".v[u]" : "");
-    const std::string type = slot_type(s);
-    if (!is_load(s)) {
-      line("td_pack<" + type.substr(0, type.size() - 1) + ", " + n + "> " + w + ";");
-    } else if (is_packed(s)) {
-      line("const auto " + w + " = td_read<" + n + ">(" + slot_name(s) + " + " + q + ");");
-    } else {
-      line("const auto " + w + " = " + element(s, false) + ";");
-    }
+    const bool still = load_of(s).inner == Inner::constant;
+    text +=
+        ", q" + num(s) +
+        (still ? ""
+               : " + u * " + (load_of(s).inner == Inner::strided ? "s" + num(s) + "_" + num(inner) : "1"));
   }
   line("TD_UNROLLED");
   line("for (int u = 0; u < " + n + "; ++u) one(at + u" + text + ");");
   for (const int32_t s : walk.stores) {
     const size_t slot = k_.loads.size() + at(s);
-    line("td_write<" + n + ">(" + slot_name(slot) + " + q" + num(slot) + ", w" + num(slot) + ");");
+    line("td_write<" + n + ">(" + slot_name(slot) + " + q" + num(slot) + ", w" + num(slot) + "[k]);");
   }
+  line("}");
   line("}");
   line("}");
 }

@@ -121,6 +121,8 @@ int64_t cuda_part_bytes(const Kernel& k, const Reduction& r);
 int cuda_few_columns(const Kernel& k);
 /// Elements that a thread of a pointwise kernel takes at a time.
 int cuda_elements(const Kernel& k);
+/// Packs of so many elements that a thread reads before it uses the first.
+int cuda_packs(const Kernel& k);
 /// Whether a pointwise kernel may have a transposed operand, and a thread's elements of a tile then.
 bool cuda_tiles(const Kernel& k);
 inline constexpr int kCudaTileElements = 4;

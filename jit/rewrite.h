@@ -58,6 +58,9 @@ Graph dead_code(const Graph& g);
 /// A relu before a max pooling, and its mask behind the pooling's gradient, run on the pooled elements.
 Graph relu_behind_pooling(const Graph& g);
 
+/// Sums of tensors padded with zeros around different parts become concatenations.
+Graph join_pads(const Graph& g);
+
 /// Values that live from before a product to long after it are computed again where they are used late, if
 /// that frees memory and moves no more bytes.
 Graph rematerialise(const Graph& g);

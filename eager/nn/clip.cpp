@@ -1,5 +1,6 @@
 #include "tandem/eager/nn/clip.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -37,17 +38,15 @@ Tensor clip_grad_norm_(const std::vector<Tensor>& parameters, double max_norm, d
   const NoGrad no_grad;
   const std::vector<Tensor> all = gradients(parameters);
   if (all.empty()) return zeros({}, {}, where);
-  std::optional<Tensor> total;
+  // Each gradient's share by itself, then all of these at once: traced, one launch each.
+  const bool wide = std::any_of(all.begin(), all.end(), [](const Tensor& g) { return g.dtype() == float64; });
+  std::vector<Tensor> shares;
   for (const Tensor& g : all) {
-    const Tensor part = power_sum(g, norm_type, where);
-    if (!total)
-      total = part;
-    else if (std::isinf(norm_type))
-      total = maximum(Operand(*total, where), Operand(part, where));
-    else
-      total = add(Operand(*total, where), Operand(part, where));
+    const Tensor share = power_sum(g, norm_type, where);
+    shares.push_back(wide ? share.to(float64, where) : share);
   }
-  Tensor norm = *total;
+  const Tensor joined = stack(shares, 0, where);
+  Tensor norm = std::isinf(norm_type) ? joined.amax({}, false, where) : joined.sum({}, false, where);
   if (norm_type == 2)
     norm = sqrt(norm, where);
   else if (norm_type != 1 && !std::isinf(norm_type))

@@ -64,13 +64,13 @@ void GradScaler::unscale_(Optimizer& optimizer, Location where) {
     }
   if (gradients.empty()) fail("GradScaler.unscale_: the optimizer's parameters have no gradients", where);
   const Tensor inverse = reciprocal(scale_, where);
-  Tensor found;
+  // Each gradient by itself, then all of these at once: traced, one launch each.
+  std::vector<Tensor> found;
   for (const Tensor& g : gradients) {
-    const Tensor here = logical_not(isfinite(g, where), where).any({}, false, where);
-    found = found.defined() ? logical_or(Operand(found, where), Operand(here, where)) : here;
+    found.push_back(logical_not(isfinite(g, where), where).any({}, false, where));
     g.mul_(Operand(inverse, where));
   }
-  seen_.push_back({optimizer.id(), found});
+  seen_.push_back({optimizer.id(), stack(found, 0, where).any({}, false, where)});
 }
 
 void GradScaler::step(Optimizer& optimizer, Location where) {

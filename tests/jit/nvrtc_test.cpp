@@ -62,53 +62,96 @@ TEST_CASE("NVRTC compiles random kernels without warning or spill", "[jit]") {
   }
 }
 
+namespace {
+
+/// Loads of packs before the first store, in the order of the text.
+int loads_before_stores(const std::string& ptx) {
+  return samples::count(ptx.substr(0, ptx.find("st.global")), "ld.global.v");
+}
+
+}  // namespace
+
 TEST_CASE("a CUDA kernel loads and stores each element once", "[jit]") {
   if (!samples::has_nvrtc()) return;
   struct Golden {
     Kernel k;
-    int loads, stores;
+    int loads, stores, packs;  // packs: of each operand, under way at once
   };
   for (const Golden& g :
-       {Golden{samples::adamw(), 4, 3}, {samples::bias_gelu(), 2, 1}, {samples::dropout(), 1, 1}}) {
+       {Golden{samples::adamw(), 4, 3, 1}, {samples::bias_gelu(), 2, 1, 2}, {samples::dropout(), 1, 1, 1}}) {
     const NvrtcResult r = samples::nvrtc_compile(print_cuda(g.k, "kernel"));
     check_clean(r);
     CAPTURE(g.k.name);
     // Sixteen bytes at a time where the call allows it, else an element.
-    CHECK(samples::count(r.ptx, "ld.global.v") == g.loads);
-    CHECK(samples::count(r.ptx, "st.global.v") == g.stores);
+    CHECK(samples::count(r.ptx, "ld.global.v") == g.loads * g.packs);
+    CHECK(samples::count(r.ptx, "st.global.v") == g.stores * g.packs);
     CHECK(samples::count(r.ptx, "ld.global.f32") == g.loads);
     CHECK(samples::count(r.ptx, "st.global.f32") == g.stores);
-    CHECK(samples::count(r.ptx, "ld.global") == 2 * g.loads);
-    CHECK(samples::count(r.ptx, "st.global") == 2 * g.stores);
+    CHECK(samples::count(r.ptx, "ld.global") == g.loads * (g.packs + 1));
+    CHECK(samples::count(r.ptx, "st.global") == g.stores * (g.packs + 1));
     CHECK(samples::count(r.ptx, "\tld.f32") + samples::count(r.ptx, "\tst.f32") == 0);  // of unknown memory
+    CHECK(loads_before_stores(r.ptx) == g.loads * g.packs);
   }
 }
 
 // (n): y = x * 2 from one type to another.
-TEST_CASE("a CUDA kernel moves sixteen bytes of the widest operand at a time", "[jit]") {
+TEST_CASE("a CUDA kernel moves sixteen bytes of the widest operand at a time, four under way", "[jit]") {
   if (!samples::has_nvrtc()) return;
   struct Golden {
     DType from, to;
-    int loads, stores;  // vectors; what is narrower is one word
+    int loads, stores;  // vectors of a pack; what is narrower is one word
   };
   for (const Golden& g : {Golden{DType::float32, DType::float32, 1, 1},
+                          {DType::float64, DType::float64, 1, 1},
+                          {DType::int64, DType::int64, 1, 1},
+                          {DType::int32, DType::int32, 1, 1},
+                          {DType::uint8, DType::uint8, 1, 1},
                           {DType::bfloat16, DType::bfloat16, 1, 1},
                           {DType::float16, DType::float16, 1, 1},
                           {DType::bfloat16, DType::float32, 0, 1},
                           {DType::float32, DType::float16, 1, 0}}) {
     CAPTURE(static_cast<int>(g.from), static_cast<int>(g.to));
     samples::Builder b("twice", KernelKind::pointwise, 1, 0);
-    const S x = cast(b.load(g.from, Inner::contiguous), DType::float32);
-    b.store(cast(x + x, g.to), Inner::contiguous);
+    const bool half = g.from != g.to || itemsize(g.from) == 2;
+    const S x =
+        half ? cast(b.load(g.from, Inner::contiguous), DType::float32) : b.load(g.from, Inner::contiguous);
+    b.store(half ? cast(x + x, g.to) : x + x, Inner::contiguous);
     const int elements = 16 / static_cast<int>(std::max(itemsize(g.from), itemsize(g.to)));
     const NvrtcResult r = samples::nvrtc_compile(print_cuda(b.k, "kernel"));
     check_clean(r);
-    CHECK(samples::count(r.ptx, "ld.global.v2.u64") + samples::count(r.ptx, "ld.global.v4") == g.loads);
-    CHECK(samples::count(r.ptx, "st.global.v2.u64") + samples::count(r.ptx, "st.global.v4") == g.stores);
-    CHECK(samples::count(r.ptx, "ld.global") == 2);  // a pack, or one element
-    CHECK(samples::count(r.ptx, "st.global") == 2);
-    const int64_t n = int64_t{1} << 20;
-    CHECK(launch_shape(b.k, &n, n).grid == n / elements / 256);
+    constexpr int kPacks = 4;
+    const auto packs = [&](const std::string& access) {
+      int n = samples::count(r.ptx, access + ".global.v4");
+      for (const char* type : {"u64", "f64", "b64", "s64"})
+        n += samples::count(r.ptx, access + ".global.v2." + type);
+      return n;
+    };
+    CHECK(packs("ld") == g.loads * kPacks);
+    CHECK(packs("st") == g.stores * kPacks);
+    CHECK(samples::count(r.ptx, "ld.global") == kPacks + 1);  // packs, or one element
+    CHECK(samples::count(r.ptx, "st.global") == kPacks + 1);
+    if (g.loads == 1) CHECK(loads_before_stores(r.ptx) == kPacks);
+    // A thread has all of its packs where there is work for all multiprocessors, else one.
+    const int64_t n = int64_t{1} << 24, few = int64_t{1} << 16;
+    CHECK(launch_shape(b.k, &n, n).grid == n / elements / 256 / kPacks);
+    CHECK(launch_shape(b.k, &few, few).grid == few / elements / 256);
+  }
+}
+
+TEST_CASE("a CUDA kernel of few operands has at least four loads of sixteen bytes under way", "[jit]") {
+  if (!samples::has_nvrtc()) return;
+  for (const DType type : {DType::float32, DType::bfloat16}) {
+    for (const int operands : {1, 2, 3, 5}) {
+      CAPTURE(static_cast<int>(type), operands);
+      samples::Builder b("sum", KernelKind::pointwise, 1, 0);
+      S sum = cast(b.load(type, Inner::contiguous), DType::float32);
+      for (int i = 1; i < operands; ++i) sum = sum + cast(b.load(type, Inner::contiguous), DType::float32);
+      b.store(cast(sum, type), Inner::contiguous);
+      const NvrtcResult r = samples::nvrtc_compile(print_cuda(b.k, "kernel"));
+      check_clean(r);
+      CHECK(loads_before_stores(r.ptx) >= 4);
+      CHECK(loads_before_stores(r.ptx) == samples::count(r.ptx, "ld.global.v"));
+    }
   }
 }
 
@@ -117,11 +160,13 @@ TEST_CASE("a CUDA kernel for several calls reads its words where they are", "[ji
   for (const Kernel& k : {samples::adamw(), samples::softmax(), samples::relu_backward_bias()}) {
     CAPTURE(k.name);
     const NvrtcResult one = samples::nvrtc_compile(print_cuda(k, "kernel"));
-    const NvrtcResult many = samples::nvrtc_compile(print_cuda(k, "kernel", CudaForm::several));
-    check_clean(many);
-    CHECK(samples::count(many.ptx, ".local") == 0);  // no copy of the parameter
-    CHECK(samples::count(many.ptx, "ld.global") == samples::count(one.ptx, "ld.global"));
-    CHECK(samples::count(many.ptx, "st.global") == samples::count(one.ptx, "st.global"));
+    for (const CudaForm form : {CudaForm::several, CudaForm::many}) {
+      const NvrtcResult calls = samples::nvrtc_compile(print_cuda(k, "kernel", form));
+      check_clean(calls);
+      CHECK(samples::count(calls.ptx, ".local") == 0);  // no copy of the parameter
+      CHECK(samples::count(calls.ptx, "ld.global") == samples::count(one.ptx, "ld.global"));
+      CHECK(samples::count(calls.ptx, "st.global") == samples::count(one.ptx, "st.global"));
+    }
   }
 }
 

@@ -46,7 +46,7 @@ const std::string kX = "%x = input float32(3, 4) strides (4, 1)\n";
 TEST_CASE("the passes run in their order", "[passes]") {
   std::vector<std::string> names;
   for (const Pass& p : passes()) names.push_back(p.name);
-  CHECK(names == std::vector<std::string>{"expand", "fold", "common_subexpressions", "dead_code",
+  CHECK(names == std::vector<std::string>{"expand", "fold", "join_pads", "common_subexpressions", "dead_code",
                                           "relu_behind_pooling", "rematerialise"});
 }
 

@@ -270,6 +270,7 @@ TEST_CASE("CUDA elements are counted beyond 32 bits", "[jit]") {
   const int64_t call[] = {static_cast<int64_t>(out.at()), kRows, kRow, 0, 1, kRows * kRow, 0};
   REQUIRE(n == std::ssize(call));
   std::copy_n(call, n, words.begin() + n);  // the second call
+  std::fill(words.begin() + calls * n, words.end(), int64_t{1} << 40);
   words[static_cast<size_t>(calls * n)] = -(kRows - 1) * kBlocks;
   words[static_cast<size_t>(calls * n) + 1] = kBlocks;
   void* parameters[] = {words.data()};

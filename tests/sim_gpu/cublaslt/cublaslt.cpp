@@ -50,6 +50,9 @@ constexpr int kSuccess = 0, kNotInitialized = 1, kAllocFailed = 3, kInvalidValue
 namespace {
 
 constexpr uint64_t kAlgorithmMark = 0x51d5'0001;
+// In the order of the library's estimate, which may be wrong (SIM_GPU_SLOW_PRODUCTS). The second and the
+// third add in descending order of the inner index, so that results tell which one ran.
+constexpr int kAlgorithms = 3;
 constexpr uint64_t kWorkspaceBytes = 4096;  // asked for where allowed, so that handing it over is exercised
 
 int refuse(const char* what, int status = kInvalidValue) {
@@ -93,7 +96,7 @@ int check(Description p, Layout la, Layout lb, Layout lc, Layout ld) {
   return kSuccess;
 }
 
-/// What an algorithm was found for.
+/// What an algorithm was found for: it may write its result anywhere.
 uint64_t problem(Description p, Layout a, Layout b, Layout c, Layout d) {
   uint64_t h = 0xcbf29ce484222325;
   const auto mix = [&](uint64_t value) { h = (h ^ value) * 0x100000001b3; };
@@ -101,11 +104,16 @@ uint64_t problem(Description p, Layout a, Layout b, Layout c, Layout d) {
     mix(static_cast<uint64_t>(v));
   for (const Layout l : {a, b, c, d}) {
     const Matrix& m = l->matrix;
+    const int64_t leading = l == a || l == b ? m.leading : 0;
     for (const uint64_t v : {static_cast<uint64_t>(m.type), static_cast<uint64_t>(m.order), m.rows, m.columns,
-                             static_cast<uint64_t>(m.leading), static_cast<uint64_t>(m.batch)})
+                             static_cast<uint64_t>(leading), static_cast<uint64_t>(m.batch)})
       mix(v);
   }
   return h;
+}
+
+bool is_algorithm(const Algorithm& a) {
+  return a.data[0] >= kAlgorithmMark && a.data[0] < kAlgorithmMark + kAlgorithms;
 }
 
 }  // namespace
@@ -240,15 +248,31 @@ int cublasLtMatmulAlgoGetHeuristic(Handle handle, Description product, Layout a,
   const int checked = check(product, a, b, c, d);
   if (checked != kSuccess) return checked;
   if (made_to_fail("cublasLtMatmulAlgoGetHeuristic")) return kNotSupported;
-  HeuristicResult& result = results[0];
-  result = {};
-  result.workspace_bytes = preference->max_workspace >= kWorkspaceBytes ? kWorkspaceBytes : 0;
-  result.algorithm.data[0] = kAlgorithmMark;
-  result.algorithm.data[1] = problem(product, a, b, c, d);
-  result.algorithm.data[2] = result.workspace_bytes;
-  for (int i = 0; i < 4; ++i) result.algorithm.data[3 + i] = preference->alignments[i];
-  result.waves = 1.0f;
-  *found = 1;
+  *found = wanted < kAlgorithms ? wanted : kAlgorithms;
+  for (int n = 0; n < *found; ++n) {
+    HeuristicResult& result = results[n];
+    result = {};
+    result.workspace_bytes = preference->max_workspace >= kWorkspaceBytes ? kWorkspaceBytes : 0;
+    result.algorithm.data[0] = kAlgorithmMark + static_cast<uint64_t>(n);
+    result.algorithm.data[1] = problem(product, a, b, c, d);
+    result.algorithm.data[2] = result.workspace_bytes;
+    for (int i = 0; i < 4; ++i) result.algorithm.data[3 + i] = preference->alignments[i];
+    result.waves = 1.0f;
+  }
+  return kSuccess;
+}
+
+int cublasLtMatmulAlgoCheck(Handle handle, Description product, Layout a, Layout b, Layout c, Layout d,
+                            const Algorithm* algorithm, HeuristicResult* result) {
+  if (handle == nullptr || algorithm == nullptr || result == nullptr) return kInvalidValue;
+  const int checked = check(product, a, b, c, d);
+  if (checked != kSuccess) return checked;
+  if (made_to_fail("cublasLtMatmulAlgoCheck")) return kNotSupported;
+  if (!is_algorithm(*algorithm) || algorithm->data[1] != problem(product, a, b, c, d))
+    return refuse("an algorithm that was found for another product");
+  *result = {};
+  result->algorithm = *algorithm;
+  result->workspace_bytes = algorithm->data[2];
   return kSuccess;
 }
 
@@ -298,7 +322,8 @@ int cublasLtMatmul(Handle handle, Description product, const void* alpha, const 
       return refuse("a bias outside of its memory");
   }
   if (algorithm != nullptr) {
-    if (algorithm->data[0] != kAlgorithmMark ||
+    p.algorithm = static_cast<int>(algorithm->data[0] - kAlgorithmMark);
+    if (!is_algorithm(*algorithm) ||
         algorithm->data[1] != problem(product, a_layout, b_layout, c_layout, d_layout))
       return refuse("an algorithm that was found for another product");
     const void* const memory[] = {a, b, p.beta != 0 ? c : d, d};

@@ -1,7 +1,10 @@
 #include "tests/sim_gpu/cublaslt/product.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "tandem/core/cuda/api.h"
@@ -75,7 +78,8 @@ void multiply(const ProductData& p) {
     std::vector<T> sums(columns);
     for (uint64_t i = 0; i < p.d.rows; ++i) {
       std::fill(sums.begin(), sums.end(), T{0});
-      for (uint64_t k = 0; k < inner; ++k) {
+      for (uint64_t step = 0; step < inner; ++step) {
+        const uint64_t k = p.algorithm == 0 ? step : inner - 1 - step;
         const T left = a[i * inner + k];
         const T* right = b.data() + k * columns;
         for (uint64_t j = 0; j < columns; ++j) sums[j] += left * right[j];
@@ -103,6 +107,9 @@ size_t Matrix::span_bytes() const {
 
 void run_product(const ProductData& p) {
   // What a real kernel leaves in its workspace is nobody's business.
+  static const char* const slow_us = std::getenv("SIM_GPU_SLOW_PRODUCTS");
+  if (slow_us != nullptr && p.algorithm == 0)
+    std::this_thread::sleep_for(std::chrono::microseconds(std::atol(slow_us)));
   if (p.workspace != nullptr) std::memset(p.workspace, 0xFF, p.workspace_bytes);
   if (p.d.type == CublasLt::kReal64F)
     multiply<double>(p);

@@ -318,7 +318,7 @@ unsigned long gcd(unsigned long a, unsigned long b) {
 
 }  // namespace
 
-const sim_runtime kRuntime = {barrier, exchange, active, fail};
+const sim_runtime kRuntime = {barrier, exchange, active, fail, note_access};
 
 unsigned long place(Order order, unsigned long i, unsigned long n) {
   if (order == Order::forward) return i;

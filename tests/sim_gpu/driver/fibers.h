@@ -29,6 +29,9 @@ sim_index running_thread();
 /// After a block was left by a jump.
 void forget_fibers();
 
+/// Called by kernels that tell their accesses (launch.cpp).
+void note_access(const void* address, unsigned bytes, bool written);
+
 extern const sim_runtime kRuntime;
 
 }  // namespace sim_gpu

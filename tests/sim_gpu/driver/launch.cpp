@@ -1,5 +1,6 @@
 #include "tests/sim_gpu/driver/launch.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <csignal>
 #include <cstring>
@@ -61,6 +62,14 @@ class FaultHandlers {
   stack_t stack_before_{};
 };
 #endif
+
+/// What the kernel that runs does with its device's memory, as its threads' instructions.
+struct Accesses {
+  std::vector<const Allocation*> memory;
+  const Allocation* last = nullptr;
+  long loads = 0, stores = 0, loaded_bytes = 0, stored_bytes = 0;
+};
+Accesses* accesses = nullptr;
 
 /// All blocks in one order; "" or what is wrong.
 std::string run_blocks(const Launch& launch, Order order) {
@@ -155,6 +164,20 @@ constexpr const char* kOrderNames[] = {"forward", "backward", "permuted"};
 
 }  // namespace
 
+void note_access(const void* address, unsigned bytes, bool written) {
+  if (accesses == nullptr) return;
+  const char* const at = static_cast<const char*>(address);
+  const auto holds = [&](const Allocation* a) { return at >= a->data && at < a->data + a->bytes; };
+  if (accesses->last == nullptr || !holds(accesses->last)) {
+    const auto& all = accesses->memory;
+    const auto found = std::find_if(all.begin(), all.end(), holds);
+    if (found == all.end() || (*found)->device < 0) return;  // shared memory, a stack, parameters
+    accesses->last = *found;
+  }
+  (written ? accesses->stores : accesses->loads) += 1;
+  (written ? accesses->stored_bytes : accesses->loaded_bytes) += bytes;
+}
+
 Result make_launch(const KernelNode& asked, const char* function, std::shared_ptr<const Launch>* launch) {
   if (asked.function == nullptr || !handle_is(asked.function, "function", function)) return kInvalidHandle;
   auto out = std::make_shared<Launch>();
@@ -197,6 +220,9 @@ Result run_launch(const Launch& launch) {
   const int orders = std::min(settings().orders, 3);
   if (orders <= 0) return Result::success;
   const std::vector<const Allocation*> touched = reachable(launch.words);
+  Accesses noted;
+  noted.memory = touched;
+  accesses = &noted;
   std::string fault;
   Result result = Result::launch_failed;
   for (const Allocation* a : touched)
@@ -210,6 +236,7 @@ Result run_launch(const Launch& launch) {
   } else if (fault.empty()) {
     const Snapshot before(touched);
     fault = run_guarded(launch, Order::forward, &result);
+    accesses = nullptr;  // of one order
     if (fault.empty()) {
       const Snapshot after(touched);
       for (int i = 1; i < orders && fault.empty(); ++i) {
@@ -223,6 +250,11 @@ Result run_launch(const Launch& launch) {
       }
     }
   }
+  accesses = nullptr;
+  add("global_loads", noted.loads);
+  add("global_stores", noted.stores);
+  add("global_loaded_bytes", noted.loaded_bytes);
+  add("global_stored_bytes", noted.stored_bytes);
   if (fault.empty()) return Result::success;
   say("kernel " + launch.function.name + ", " + shape(launch.grid) + " blocks of " + shape(launch.block) +
       " threads: " + fault);

@@ -36,13 +36,32 @@ struct State {
     settings.capability = static_cast<int>(from_environment("SIM_GPU_CAPABILITY", 90));
     settings.version = static_cast<int>(from_environment("SIM_GPU_DRIVER_VERSION", 13000));
     mute = settings.orders == 0;
+    settings.libraries = from_environment("SIM_GPU_LIBRARIES", 1) != 0;
     settings.lazy = from_environment("SIM_GPU_LAZY", 0) != 0;
     settings.device_bytes = static_cast<size_t>(from_environment("SIM_GPU_BYTES", 8L << 30));
     fail_at = from_environment("SIM_GPU_FAIL", 0);
-    for (const char* what :
-         {"launches", "graph_launches", "graph_nodes", "allocations", "live_allocations", "live_bytes",
-          "host_allocations", "copies", "copied_bytes", "fills", "compiles", "products", "convolutions",
-          "attentions", "modules", "streams", "events", "graphs"})
+    for (const char* what : {"launches",
+                             "graph_launches",
+                             "graph_nodes",
+                             "allocations",
+                             "live_allocations",
+                             "live_bytes",
+                             "host_allocations",
+                             "copies",
+                             "copied_bytes",
+                             "fills",
+                             "compiles",
+                             "products",
+                             "convolutions",
+                             "attentions",
+                             "modules",
+                             "streams",
+                             "events",
+                             "graphs",
+                             "global_loads",
+                             "global_stores",
+                             "global_loaded_bytes",
+                             "global_stored_bytes"})
       counters[what] = 0;
   }
 };

@@ -36,6 +36,7 @@ struct Settings {
   int orders = 3;
   int capability = 90, version = 13000;  // of the device, of the driver
   bool lazy = false;
+  bool libraries = true;  // whether what the other libraries queue does anything
   size_t device_bytes = size_t{8} << 30;
 };
 Settings& settings();

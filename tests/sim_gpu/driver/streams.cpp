@@ -134,6 +134,7 @@ Result run_steps(const Steps& steps) {
     const size_t i = ready[pick];
     ready.erase(ready.begin() + static_cast<std::ptrdiff_t>(pick));
     const Step& step = steps[i];
+    if (step.launch) add("graph_kernels", 1);
     const Result result = step.launch  ? run_launch(*step.launch)
                           : step.child ? run_steps(*step.child)
                                        : step.host();
@@ -355,8 +356,9 @@ int sim_gpu_enqueue(void* stream, const char* name, int (*run)(const void* data)
   if (found != Result::success) return static_cast<int>(found);
   const char* begin = static_cast<const char*>(data);
   const auto copy = std::make_shared<const std::vector<char>>(begin, begin + bytes);
-  return static_cast<int>(
-      give(*state, [run, copy] { return run(copy->data()) != 0 ? Result::success : Result::launch_failed; }));
+  return static_cast<int>(give(*state, [run, copy] {
+    return !settings().libraries || run(copy->data()) != 0 ? Result::success : Result::launch_failed;
+  }));
 }
 
 }  // namespace sim_gpu

@@ -109,7 +109,12 @@ std::vector<std::string> fixed_options() {
     out.emplace_back("-mfma");
   }
   const char* checks = std::getenv("SIM_GPU_CHECKS");
-  if (checks == nullptr || std::strcmp(checks, "0") != 0)
+  const char* accesses = std::getenv("SIM_GPU_ACCESSES");
+  if (accesses != nullptr && std::strcmp(accesses, "1") == 0) {
+    out.emplace_back("-fsanitize=thread");
+    out.emplace_back("-DSIM_ACCESSES");
+    out.emplace_back("-nodefaultlibs");  // not its run-time library
+  } else if (checks == nullptr || std::strcmp(checks, "0") != 0)
     out.emplace_back("-fsanitize=alignment,bounds,signed-integer-overflow,integer-divide-by-zero,shift");
 #ifdef SIM_GPU_ADDRESS
   out.emplace_back("-fsanitize=address");

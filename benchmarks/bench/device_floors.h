@@ -1,0 +1,129 @@
+// What a CUDA device's kernels have to load and store, counted by hand: instructions of one thread, of 16
+// bytes where neighbours are read, and their bytes, whether these come from memory or from a cache. Library
+// products are not in it. Functions of sizes alone, for the benchmark and for tests; any thread.
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace bench {
+
+struct DeviceFloor {
+  double loads = 0, stores = 0, bytes = 0;
+  int entries = 0;           // of the plan, at most; 0: not said
+  std::string how;           // one line
+  std::string open;          // why loads and stores are missed, and what next; empty: they are not
+  std::string entries_open;  // the same of entries
+  void add(double of, double read, double written, double nbytes) {
+    loads += of * read, stores += of * written, bytes += of * nbytes;
+  }
+};
+
+/// Of a row or pointwise workload of the benchmark, on `rows` x `columns` floats; nothing for another.
+inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows, double columns) {
+  const double n = rows * columns, pack = n / 4, warp = rows * 16;  // 16 threads have a row
+  DeviceFloor f;
+  const auto passes = [&](double read, double written, const char* how) {
+    f.loads = read * pack, f.stores = written * pack;
+    f.bytes = 4 * n * (read + written), f.how = how;
+  };
+  // A bias or weight is loaded for each row again: from a cache.
+  if (name == "softmax") passes(1, 1, "x and y once");
+  if (name == "softmax_backward") passes(2, 1, "y, dy and dx once");
+  if (name == "layer_norm") passes(3, 1, "x, weight, bias and y once for each element");
+  if (name == "layer_norm_backward") {
+    passes(3, 1, "x, dy, weight and dx once for each element");
+    f.open = "sums over columns are a kernel of their own, which reads x and dy again, 4 bytes a thread";
+  }
+  if (name == "cross_entropy") {
+    passes(1, 0, "x once; a label and its logit for each of a row's 16 threads; 2 numbers a row");
+    f.loads += 2 * warp, f.stores += 2 * rows, f.bytes += (8 + 4) * warp + 8 * rows;
+  }
+  if (name == "cross_entropy_backward") {
+    passes(1, 1, "x and dx once; a label and three numbers for each of a row's 16 threads");
+    f.loads += 4 * warp, f.bytes += 20 * warp;
+    f.open =
+        "classes' numbers are a constant of 8 bytes an element, which halves the packs; next: the "
+        "position along the row as a value of kernels";
+  }
+  if (name == "gelu" || name == "gelu_dropout") passes(2, 1, "x, bias and y once for each element");
+  if (name == "gelu_backward") {  // a column a thread, so that the bias's gradient is summed on the way
+    f.loads = 2 * n, f.stores = n, f.bytes = 12 * n;
+    f.how = "x, dy and dx once, 4 bytes a thread: neighbours in a warp are neighbours in memory";
+  }
+  if (name == "gelu_dropout_backward") {
+    passes(3, 1, "x, bias, dy and dx once for each element");
+    f.bytes -= 4 * n;  // the bias's
+    f.open = "the bias's gradient is a kernel of its own, which reads dx again, 4 bytes a thread";
+  }
+  if (f.how.empty()) return std::nullopt;
+  return f;
+}
+
+/// A training step of in-256-128-10 with ReLU and Adam.
+inline DeviceFloor mlp_floor(double batch, double in) {
+  constexpr double kHidden = 256 + 128, kClasses = 10;
+  DeviceFloor f;
+  f.add(batch * in, 1, 1, 8);                                          // the batch, into the graph's block
+  f.add(batch * kHidden, 0.25, 0.5, 9);                                // ReLU, and its mask of a byte
+  f.add(batch * kHidden, 2, 1, 9);                                     // its gradient; columns are summed
+  f.add(kHidden, 3, 4, 28);                                            // and update the biases
+  f.add(batch * kClasses, 4, 2, 40);                                   // the loss and its gradient
+  f.add(in * 256 + 256 * 128 + 128 * kClasses, 1, 0.75, 4 * (4 + 3));  // Adam
+  f.entries = 15;
+  f.entries_open =
+      "the number of labels and the loss's division by it are a kernel between loss and gradient";
+  f.how = "batch, ReLU with its mask, its gradient (4 bytes a thread) with the bias's, Adam: each value once";
+  return f;
+}
+
+/// A training step of the benchmark's decoder with AdamW, whose last layer is its table of words.
+inline DeviceFloor gpt_floor(double layers, double width, double heads, double length, double batch,
+                             double words) {
+  const double rows = batch * length, n = rows * width, scores = batch * heads * length * length;
+  const double norms = 2 * layers + 1;
+  DeviceFloor f;
+  f.add(norms * n, 1, 0.75, 28);               // sum, weight, bias; the sum is kept, and what is normal
+  f.add(norms * n, 1 + 16 / width, 0.25, 20);  // their gradients along rows
+  f.add(norms * n, 2, 0, 8);                   // and along columns, 4 bytes a thread
+  f.add(layers * scores, 0.5, 0.25, 9);        // attention's softmax with its mask of a byte
+  f.add(layers * scores, 0.5, 0.25, 12);       // its gradient
+  f.add(layers * n, 1, 1, 32);                 // GELU
+  f.add(layers * n, 8, 8, 64);                 // its gradient with the bias's, 4 bytes a thread
+  f.add(layers * n, 0.75, 0.75, 24);           // gradients of query, key and value, side by side
+  f.add(layers * n, 5, 0, 20);                 // of the other biases
+  f.add(rows * words, 7, 2, 36);               // the loss and its gradient
+  f.add(n, 5.5, 1.6, 30);                      // the tables' rows and their gradients
+  f.add(12 * layers * width * width + length * width, 1, 0.75, 28);  // AdamW
+  f.add(words * width, 5, 4, 36);  // of the table of words, whose gradient comes transposed
+  f.how = "each kernel's operands and results once: 16 bytes, but 4 where columns are summed or gathered";
+  return f;
+}
+
+/// Of a workload of the benchmark by its name.
+inline std::optional<DeviceFloor> device_floor(const std::string& name) {
+  if (name == "mlp64") return mlp_floor(64, 64);
+  if (name == "mlp784") return mlp_floor(64, 784);
+  if (name == "gpt") {
+    DeviceFloor f = gpt_floor(4, 128, 4, 64, 12, 65);
+    f.entries = 130;
+    return f;
+  }
+  if (name == "cnn") {
+    constexpr double kFirst = 64 * 32 * 28 * 28, kSecond = 64 * 64 * 14 * 14;
+    DeviceFloor f;
+    f.add(kFirst + kSecond, 0.5, 0.25 + 0.25, 13);                   // bias, ReLU, its mask
+    f.add((kFirst + kSecond) / 4, 4, 2, 16 + 5);                     // pooling, and positions of a byte
+    f.add((kFirst + kSecond) / 4, 2, 1 + 4, 5 + 16);                 // its gradient
+    f.add(kFirst + kSecond, 0.5, 0.25, 9);                           // ReLU's with the bias's
+    f.add(9 * 32 + 9 * 32 * 64 + 3136 * 128 + 1280, 0.5, 0.25, 12);  // SGD
+    f.how = "bias, ReLU and mask, pooling, their gradients, SGD: each value once";
+    f.open =
+        "a convolution's bias is a kernel of its own, 4 bytes a thread; pooling reads its largest again; "
+        "next: the bias in ReLU's kernel";
+    return f;
+  }
+  return row_floor(name, 4096, 1024);
+}
+
+}  // namespace bench

@@ -1,0 +1,138 @@
+// What the generated kernels load and store, instruction by instruction, as the simulator counts it
+// (SIM_GPU_ACCESSES=1, which ctest sets), against the benchmark's counts by hand: not more than 5 % above, in
+// one launch of a graph.
+#include <cstdlib>
+
+#include "benchmarks/bench/device_floors.h"
+#include "benchmarks/bench/models.h"
+#include "tests/cuda/on_device.h"
+#include "tests/cuda/simulator.h"
+
+namespace td = tandem;
+using namespace tandem::test;
+using td::Tensor;
+using td::TensorList;
+
+namespace {
+
+struct Counts {
+  double loads = 0, stores = 0, bytes = 0, graphs = 0;
+};
+
+Counts now() {
+  const auto count = [](const char* what) { return double(simulator().sim_gpu_count(what)); };
+  return {count("global_loads"), count("global_stores"),
+          count("global_loaded_bytes") + count("global_stored_bytes"), count("graph_launches")};
+}
+
+bool counts() {
+  need_device();
+  const char* const set = std::getenv("SIM_GPU_ACCESSES");
+  if (simulator().there && set != nullptr) return true;
+  std::fprintf(stderr, "skipped: kernels do not count their accesses (SIM_GPU_ACCESSES=1)\n");
+  return false;
+}
+
+/// Of one call, after some that record, compile and make the graph.
+template <class F>
+Counts of(F&& step) {
+  for (int i = 0; i < 4; ++i) step();
+  const Counts before = now();
+  step();
+  const Counts after = now();
+  return {after.loads - before.loads, after.stores - before.stores, after.bytes - before.bytes,
+          after.graphs - before.graphs};
+}
+
+void check(const Counts& found, const bench::DeviceFloor& floor) {
+  constexpr double kMost = 1.05;
+  CAPTURE(found.loads, found.stores, found.bytes, floor.loads, floor.stores, floor.bytes);
+  CHECK(found.graphs == 1);
+  CHECK(found.loads > 0);
+  if (!floor.open.empty()) return;
+  CHECK(found.loads <= kMost * floor.loads);
+  CHECK(found.stores <= kMost * floor.stores);
+  CHECK(found.bytes <= kMost * floor.bytes);
+}
+
+constexpr int64_t kRows = 64, kColumns = 1024;
+
+struct Operands {
+  Tensor x = td::randn({kRows, kColumns}).to(kCuda), dy = td::randn({kRows, kColumns}).to(kCuda),
+         weight = td::randn(kColumns).to(kCuda), bias = td::randn(kColumns).to(kCuda),
+         y = td::randint(0, kColumns, {kRows}).to(kCuda);
+};
+
+void check_rows(const std::string& name, const std::function<Tensor(const Operands&)>& forward,
+                const std::function<TensorList(const Operands&)>& leaves, bool reduced = false) {
+  INFO(name);
+  {
+    const Operands o;
+    auto step = td::trace([&] { return forward(o); });
+    check(of([&] { step(); }), *bench::row_floor(name, kRows, kColumns));
+  }
+  INFO("its gradients");
+  const Operands o;
+  for (const Tensor& leaf : leaves(o)) leaf.requires_grad_();
+  const Tensor kept = forward(o);
+  auto step = td::trace([&] {
+    const auto dy = reduced ? std::span<const Tensor>() : std::span(&o.dy, 1);
+    return td::autograd::grad(std::span(&kept, 1), leaves(o), dy, true);
+  });
+  check(of([&] { step(); }), *bench::row_floor(name + "_backward", kRows, kColumns));
+}
+
+template <class Net>
+void check_step(Net& net, const Tensor& x, const Tensor& y, const bench::DeviceFloor& floor) {
+  net.to(kCuda);
+  td::optim::AdamW opt(net.parameters(), {.lr = 1e-3});
+  auto step = td::trace([&](const Tensor& in, const Tensor& labels) {
+    const Tensor loss = td::cross_entropy(net.forward(in), labels);
+    opt.zero_grad();
+    loss.backward();
+    opt.step();
+    return loss;
+  });
+  // Arguments that move, as a loader's do.
+  check(of([&] { step(x.to(kCuda), y.to(kCuda)); }), floor);
+  CHECK(step.report().op_by_op == 0);
+}
+
+}  // namespace
+
+TEST_CASE("cuda accesses: rows load and store each element once, sixteen bytes at a time", "[cuda]") {
+  if (!counts()) return;
+  const auto x_alone = [](const Operands& o) { return TensorList{o.x}; };
+  check_rows(
+      "softmax", [](const Operands& o) { return td::softmax(o.x, -1); }, x_alone);
+  check_rows(
+      "layer_norm", [](const Operands& o) { return td::layer_norm(o.x, 1, o.weight, o.bias); },
+      [](const Operands& o) {
+        return TensorList{o.x, o.weight, o.bias};
+      });
+  check_rows(
+      "cross_entropy", [](const Operands& o) { return td::cross_entropy(o.x, o.y); }, x_alone, true);
+}
+
+TEST_CASE("cuda accesses: GELU and dropout load and store each element once", "[cuda]") {
+  if (!counts()) return;
+  const auto with_bias = [](const Operands& o) { return TensorList{o.x, o.bias}; };
+  check_rows(
+      "gelu", [](const Operands& o) { return td::gelu(o.x + o.bias, true); }, with_bias);
+  check_rows(
+      "gelu_dropout", [](const Operands& o) { return td::dropout(td::gelu(o.x + o.bias, true), 0.1); },
+      with_bias);
+}
+
+TEST_CASE("cuda accesses: steps of an MLP, a convolutional network and a transformer", "[cuda]") {
+  if (!counts()) return;
+  td::manual_seed(1);
+  bench::Mlp mlp(64);
+  check_step(mlp, td::rand({64, 64}), td::randint(0, 10, {64}), bench::mlp_floor(64, 64));
+  constexpr bench::TransformerSizes kSizes{2, 64, 2, 32, 33, true};
+  bench::Transformer gpt(kSizes);
+  check_step(gpt, td::randint(0, 33, {8, 32}), td::randint(0, 33, {8 * 32}),
+             bench::gpt_floor(2, 64, 2, 32, 8, 33));
+  bench::Cnn cnn;
+  check_step(cnn, td::rand({2, 1, 28, 28}), td::randint(0, 10, {2}), *bench::device_floor("cnn"));
+}

@@ -1,0 +1,68 @@
+// What a training step does to all parameters is a launch or a few, however many there are: updates, the
+// clipping of gradients by their norm, the casts of autocast, what GradScaler looks at.
+#include <optional>
+
+#include "benchmarks/bench/models.h"
+#include "tests/cuda/on_device.h"
+#include "tests/cuda/simulator.h"
+
+namespace td = tandem;
+using namespace tandem::test;
+using td::Tensor;
+
+namespace {
+
+enum class With { nothing, clipping, autocast, scaling };
+
+/// Nodes of the graph of a transformer's step: 12 parameters a layer.
+td::TraceReport plan_of(int layers, With with) {
+  td::manual_seed(1);
+  bench::Transformer net({layers, 32, 2, 8, 16, true});
+  net.to(kCuda);
+  td::optim::AdamW opt(net.parameters(), {.lr = 1e-3});
+  td::optim::GradScaler scaler({.device = kCuda});
+  auto step = td::trace([&](const Tensor& x, const Tensor& y) {
+    Tensor loss;
+    {
+      std::optional<td::Autocast> cast;
+      if (with == With::autocast || with == With::scaling) cast.emplace(td::bfloat16);
+      loss = td::cross_entropy(net.forward(x), y);
+    }
+    opt.zero_grad();
+    if (with == With::scaling) {
+      scaler.scale(loss).backward();
+      scaler.step(opt);
+      scaler.update();
+      return loss;
+    }
+    loss.backward();
+    if (with == With::clipping) td::nn::utils::clip_grad_norm_(net.parameters(), 1.0);
+    opt.step();
+    return loss;
+  });
+  const Tensor x = td::randint(0, 16, {2, 8}).to(kCuda), y = td::randint(0, 16, {16}).to(kCuda);
+  for (int i = 0; i < 4; ++i) step(x, y);
+  return step.report();
+}
+
+}  // namespace
+
+TEST_CASE("cuda groups: a transformer of four layers is at most 130 launches", "[cuda]") {
+  need_device();
+  const td::TraceReport r = plan_of(4, With::nothing);
+  INFO(r);
+  CHECK(r.entries <= 130);
+  CHECK(r.graph_nodes <= 130);
+  CHECK(r.natives == 2);  // the embeddings' gradients
+}
+
+TEST_CASE("cuda groups: clipping and scaling are a few launches for all parameters", "[cuda]") {
+  need_device();
+  const auto nodes = [](With with) { return plan_of(2, with).graph_nodes; };
+  const int64_t plain = nodes(With::nothing), clipped = nodes(With::clipping), cast = nodes(With::autocast),
+                scaled = nodes(With::scaling);
+  CAPTURE(plain, clipped, cast, scaled);
+  CHECK(clipped <= plain + 8);
+  CHECK(cast <= plain + 16);
+  CHECK(scaled <= cast + 24);  // some ten are the count of steps and the scale's own
+}
