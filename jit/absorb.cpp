@@ -1,7 +1,7 @@
-// Copies that need not be made: a value that is only joined to others, or only brought into another order, is
-// put by its maker where the copy would put it. Kernels store by any strides; own tiles write rows anywhere,
-// cuBLASLt where the algorithm that it has for contiguous results can. The copy's node stays, without work,
-// as what its readers wait for.
+// Copies that need not be made: a value that is joined to others, or only brought into another order, is
+// put by its maker where the copy would put it; where it lies there in one piece, others read it there, too.
+// Kernels store by any strides; own tiles write rows anywhere, cuBLASLt where the algorithm that it has for
+// contiguous results can. The copy's node stays, without work, as what its readers wait for.
 #include <algorithm>
 
 #include "tandem/jit/cuda_product.h"
@@ -15,6 +15,7 @@ using ops::OpKind;
 namespace {
 
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
+constexpr int64_t kAligned = 64;  // bytes
 
 class Absorber {
  public:
@@ -49,13 +50,30 @@ class Absorber {
     return to.empty() || (to.size() == 1 && to[0].output);
   }
 
-  /// Whether `root` is made by a kernel or a product, for node `i` alone.
-  bool movable(int32_t root, int32_t i) const {
+  /// Whether `root` is made by a kernel or a product, and goes nowhere else.
+  bool movable(int32_t root) const {
     const int32_t maker = p_.values_node(root);
     const Node& n = p_.g.nodes[at(maker)];
     if (n.leaf != Leaf::op || p_.constant[at(maker)] || p_.absorbed[at(maker)]) return false;
-    return p_.users[at(root)] == std::vector<int32_t>{i} && p_.destinations[at(root)].empty() &&
-           numel(p_.g.type(root).sizes) > 0;
+    return p_.destinations[at(root)].empty() && numel(p_.g.type(root).sizes) > 0;
+  }
+  bool only_for(int32_t root, int32_t i) const { return p_.users[at(root)] == std::vector<int32_t>{i}; }
+
+  bool aligned(int32_t root, const Layout& part) const {
+    return part.offset * itemsize(p_.g.type(root).dtype) % kAligned == 0;
+  }
+  /// Natives write in one piece, among them joins that remain.
+  bool native_goes(int32_t maker, int32_t root, const Layout& part) const {
+    return ops::is_native(kind(maker)) && is_contiguous(part.sizes, part.strides) && aligned(root, part);
+  }
+
+  /// Whether others may read `root` where it lies as a part: as if it had memory of its own, which begins as
+  /// any does where libraries ask how it is aligned.
+  bool readable(int32_t root, const Layout& part) const {
+    if (!is_contiguous(part.sizes, part.strides)) return false;
+    const auto& users = p_.users[at(root)];
+    return aligned(root, part) || std::all_of(users.begin(), users.end(),
+                                              [&](int32_t u) { return kernel(u) || p_.absorbed[at(u)]; });
   }
 
   /// A product's result by these strides.
@@ -92,12 +110,15 @@ class Absorber {
       Part part{to.whole, {p_.g.type(root).sizes, {}, here.offset}};
       const bool once =
           std::count_if(n.in.begin(), n.in.end(), [&](int32_t w) { return p_.root(w) == root; }) == 1;
-      if (!once || !movable(root, i) || p_.g.type(v).dtype != p_.g.type(whole).dtype || l.offset != 0 ||
+      if (!once || !movable(root) || p_.parts[at(root)].whole >= 0 ||
+          p_.g.type(v).dtype != p_.g.type(whole).dtype || l.offset != 0 ||
           !is_contiguous(l.sizes, l.strides) || numel(l.sizes) != numel(part.layout.sizes) ||
           !reshape_strides(here.sizes, here.strides, part.layout.sizes, part.layout.strides))
         return;
+      if (!only_for(root, i) && !readable(root, part.layout)) return;
       const int32_t maker = p_.values_node(root);
-      if (!kernel(maker) && !product_goes(maker, part.layout)) return;
+      if (!kernel(maker) && !product_goes(maker, part.layout) && !native_goes(maker, root, part.layout))
+        return;
       parts.push_back(std::move(part));
       here.offset += here.sizes[axis] * here.strides[axis];
     }
@@ -113,7 +134,7 @@ class Absorber {
     const int32_t root = p_.root(v), maker = p_.values_node(root);
     const bool joined = p_.g.nodes[at(maker)].leaf == Leaf::op && p_.g.nodes[at(maker)].op == OpId::cat;
     AxisMap map;
-    if (!movable(root, i) || !free(y) || !(joined || kind(maker) == OpKind::contraction) ||
+    if (!movable(root) || !only_for(root, i) || !free(y) || !(joined || kind(maker) == OpKind::contraction) ||
         numel(p_.layout(v).sizes) != numel(p_.g.type(root).sizes) ||  // a copy that repeats elements
         !axes_of_root(p_.g.type(root).sizes, p_.layout(v), map))
       return;

@@ -79,6 +79,11 @@ bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes&
   return true;
 }
 
+bool trailing(uint32_t reduced, int rank) {
+  const uint32_t kept = ~reduced & ((1u << rank) - 1);
+  return (kept & (kept + 1)) == 0;
+}
+
 bool same_walk(const Prepared& p, const Grouping& grouping, int32_t first, int32_t second, Axes& sigma) {
   const Node& n = p.g.nodes[at(first)];
   const Node& m = p.g.nodes[at(second)];

@@ -18,6 +18,7 @@
 #include "tandem/jit/kernel_table.h"
 #include "tandem/jit/plan.h"
 #include "tandem/jit/print_cuda.h"
+#include "tandem/jit/recompute.h"
 #include "tandem/jit/thread_arena.h"
 
 namespace tandem::jit {
@@ -357,10 +358,16 @@ Prepared prepared_for(const Graph& g, Device device) {
   return prepared;
 }
 
-Plan plan_of(const Graph& g, bool fused, Device device) {
+/// May put copies of nodes into the graph, for kernels that compute again what they would load.
+Plan plan_of(Graph& g, bool fused, Device device) {
   const bool host = device.type == DeviceType::cpu;
-  const Prepared prepared = prepared_for(g, device);
-  return build_plan(prepared, group(prepared, fused, host), fused, host);
+  Prepared prepared = prepared_for(g, device);
+  Grouping grouping = group(prepared, fused, host);
+  if (fused && recompute_for_readers(g, prepared, grouping)) {
+    prepared = prepared_for(g, device);
+    grouping = group(prepared, fused, host);
+  }
+  return build_plan(prepared, grouping, fused, host);
 }
 }  // namespace
 
@@ -368,7 +375,8 @@ int precompile(std::span<const Graph> graphs, Device device) {
   std::vector<Kernel> kernels;
   std::vector<std::string> texts;
   for (const Graph& g : graphs) {
-    Plan plan = plan_of(jit::optimize(with_library_calls(g, device)), true, device);
+    Graph ready = jit::optimize(with_library_calls(g, device));
+    Plan plan = plan_of(ready, true, device);
     for (size_t i = 0; i < plan.kernels.size(); ++i) {
       if (std::find(texts.begin(), texts.end(), plan.kernel_texts[i]) != texts.end()) continue;
       kernels.push_back(std::move(plan.kernels[i]));

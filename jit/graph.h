@@ -47,6 +47,7 @@ struct Node {
   std::vector<int32_t> out;    // value ids of the results
   Location where;
   int32_t origin = -1;  // for people: which call of the captured program it comes from; no pass looks at it
+  bool again = false;   // a copy that its readers compute for themselves: it joins no earlier kernel
 };
 
 /// Whether a library of the executable's device does this call of a composite as a whole (OpDef::library).

@@ -9,6 +9,7 @@
 #include <bit>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/checked_indices.h"
 #include "tandem/jit/group_order.h"
 #include "tandem/jit/late.h"
 #include "tandem/jit/planted_bugs.h"
@@ -21,10 +22,11 @@ namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr Axes kNoAxes = {-1, -1, -1, -1, -1, -1, -1, -1};
 constexpr size_t kMaxNodes = 64, kMaxReads = 20;
+constexpr int kMaxWaiting = 8, kMaxWaitingHost = 2;  // products whose results wait for another's
 
 class Grouper {
  public:
-  Grouper(const Prepared& p, bool fuse, bool host) : p_(p), fuse_(fuse), host_(host) {}
+  Grouper(const Prepared& p, bool fuse, bool host) : p_(p), fuse_(fuse), host_(host), checks_(p) {}
 
   Grouping run() {
     const size_t n = p_.g.nodes.size();
@@ -77,9 +79,10 @@ class Grouper {
       return;
     }
     std::vector<int> candidates;
-    if (fuse_ && !reads_again(p_, i))
+    if (fuse_ && (n.again || !reads_again(p_, i)))
       for (const int32_t v : n.in) {
         const int g = maker(v);
+        if (n.again && g >= 0 && !p_.g.nodes[at(p_.values_node(p_.root(v)))].again) continue;
         if (g >= 0 && open(g) && std::find(candidates.begin(), candidates.end(), g) == candidates.end())
           candidates.push_back(g);
       }
@@ -104,36 +107,17 @@ class Grouper {
     enter(home, i);
     for (const int other : candidates)
       if (other != home && alive(other)) home = merge(home, other, kNoAxes);
-    if (kind == OpKind::gather && numel(p_.g.type(n.out[0]).sizes) > 0)
-      checks_.push_back({i, whole(n.in[1]), extent(n)});
+    if (kind == OpKind::gather) checks_.note(i);
   }
-
-  // --- Indices that are checked twice: a lookup's, and again where its gradient is put back ---
-
-  struct Check {
-    int32_t node, indices;  // the root of the indices, all of it
-    int64_t extent;
-  };
-  /// The root of which `v` shows every element; -1 if it does not.
-  int32_t whole(int32_t v) const {
-    if (p_.value_class(v) != ValueClass::memory) return -1;
-    const ops::Layout& l = p_.layout(v);
-    const bool all = l.offset == 0 && is_contiguous(l.sizes, l.strides) &&
-                     numel(l.sizes) == numel(p_.g.type(p_.root(v)).sizes);
-    return all ? p_.root(v) : -1;
-  }
-  int64_t extent(const Node& n) const { return p_.g.type(n.in[0]).sizes[gather_axis(p_.g, n)]; }
 
   void find_check(int scatter, const Node& n) {
-    const int32_t indices = whole(n.in[1]);
-    for (const Check& c : checks_) {
-      if (indices < 0 || c.indices != indices || c.extent != extent(n)) continue;
-      const int by = r_.group_of[at(c.node)];
-      if (by == scatter || order_.after(by, scatter)) continue;
-      order_.depend(scatter, by);
-      group(scatter).checked_by = c.node;
-      return;
-    }
+    const int32_t by = checks_.find(n, [&](int32_t gather) {
+      const int g = r_.group_of[at(gather)];
+      return g != scatter && !order_.after(g, scatter);
+    });
+    if (by < 0) return;
+    order_.depend(scatter, r_.group_of[at(by)]);
+    group(scatter).checked_by = by;
   }
 
   int fresh(GroupKind kind) {
@@ -183,11 +167,6 @@ class Grouper {
     return reduced != 0;
   }
 
-  static bool trailing(uint32_t reduced, int rank) {
-    const uint32_t kept = ~reduced & ((1u << rank) - 1);
-    return (kept & (kept + 1)) == 0;
-  }
-
   void new_shape(int32_t i, Group& g, Shape& shape) {
     shape = {};
     const OpKind kind = ops::def(p_.g.nodes[at(i)].op).kind;
@@ -211,7 +190,7 @@ class Grouper {
     bool after = false;
     for (size_t k = 0; k < n.in.size(); ++k) {
       const int from = maker(n.in[k]);
-      if (from >= 0 && from != gi && order_.after(from, gi)) return false;
+      if (from >= 0 && from != gi && (order_.after(from, gi) || keeps_waiting(gi, from))) return false;
       if (from != gi) continue;
       Axes in;
       if (!axes_of_value(p_, r_, n.in[k], in)) return false;
@@ -308,6 +287,26 @@ class Grouper {
     return host_ && takes_product_on(p_, r_.groups[at(gi)], reads_[at(gi)]);
   }
 
+  bool product(int g) const { return g >= 0 && r_.groups[at(g)].kind == GroupKind::product; }
+  /// Whether a pointwise group that could run now would keep several products waiting for another one.
+  bool keeps_waiting(int g, int other) const {
+    if (r_.groups[at(g)].kind != GroupKind::pointwise || !product(other) || order_.after(g, other))
+      return false;
+    int waiting = 0;
+    for (const int32_t v : reads_[at(g)]) {
+      const auto inside = [&](int32_t user) { return r_.group_of[at(user)] == g; };
+      const auto& users = p_.users[at(v)];
+      waiting += product(maker(v)) && std::all_of(users.begin(), users.end(), inside);
+    }
+    return waiting >= (host_ ? kMaxWaitingHost : kMaxWaiting);
+  }
+  /// The same if it were one with `second`, which reads its results.
+  bool keeps_waiting_with(int first, int second) const {
+    const auto waits = [&](int32_t v) { return maker(v) >= 0 && keeps_waiting(first, maker(v)); };
+    const auto& reads = reads_[at(second)];
+    return order_.after(second, first) && std::any_of(reads.begin(), reads.end(), waits);
+  }
+
   /// Collects how `b`'s axes lie in `a`'s space from the values of one that the other reads.
   bool relate(int a, int b, Axes& sigma) const {
     const auto note = [&](int from_b, int to_a) {
@@ -359,6 +358,7 @@ class Grouper {
     if ((ga->kind == GroupKind::column && better_behind_product(b)) ||
         (gb->kind == GroupKind::column && better_behind_product(a)))
       return asked;
+    if (keeps_waiting_with(a, b) || keeps_waiting_with(b, a)) return asked;
     if (!relate(a, b, sigma) || !embeds(*ga, *gb, sigma)) return asked;
     if (order_.would_wait(a, b) || !full_walk_allowed(a, b, sigma)) return asked;
     absorb(a, b, sigma);
@@ -489,7 +489,7 @@ class Grouper {
   GroupOrder order_;
   std::vector<std::vector<int32_t>> reads_;  // per group: the roots that it reads from memory
   std::vector<char> after_;                  // per node: it waits for a reduction of its own group, or is one
-  std::vector<Check> checks_;
+  CheckedIndices checks_;
 };
 
 }  // namespace

@@ -60,6 +60,9 @@ int gather_axis(const Graph& g, const Node& n);
 /// when its elements do not correspond one to one with the space's.
 bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes& axes);
 
+/// Whether the reduced axes of a space come behind all others.
+bool trailing(uint32_t reduced, int rank);
+
 /// Whether two nodes read a common root in full with equal layouts; then `sigma` relates their groups.
 bool same_walk(const Prepared& p, const Grouping& grouping, int32_t first, int32_t second, Axes& sigma);
 

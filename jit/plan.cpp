@@ -21,6 +21,7 @@ namespace {
 
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr int64_t kSmallResult = 4096;  // bytes that a merged kernel may keep waiting
+constexpr int64_t kFilled = 4096;       // of all results, what a kernel that loads nothing may make early
 
 class Planner {
  public:
@@ -86,12 +87,18 @@ class Planner {
   }
 
   // --- Horizontal groups ---
+  // Large results are made together only by kernels that can run at any time (casts of weights), and only if
+  // all of them live at the time of the last anyway, as they do where the gradient reads them again.
 
   void join_alike() {
     if (units_.size() < 2) return;
     std::vector<char> awaited(units_.size(), 0);
     for (const Unit& u : units_)
       for (const int32_t b : u.before) awaited[at(b)] = 1;
+    int64_t all = 0;
+    for (const Unit& u : units_)
+      if (__builtin_add_overflow(all, result_bytes(u), &all)) all = INT64_MAX;
+    const int64_t fill_limit = std::max(kSmallResult, all / kFilled);
     std::unordered_map<std::string_view, int32_t> first;
     std::vector<int32_t> renamed(units_.size());
     std::iota(renamed.begin(), renamed.end(), 0);
@@ -99,12 +106,20 @@ class Planner {
       Unit& u = units_[i];
       if (!is_kernel(u) || u.lowered.range == 0 || (u.group >= 0 && group(u.group).may_fail)) continue;
       if (u.alike.empty() || !u.columns.empty()) continue;
-      if (awaited[i] && result_bytes(u) > kSmallResult) continue;
+      const bool filled = u.before.empty() && u.lowered.kernel.loads.empty();
+      const bool large = awaited[i] && result_bytes(u) > (filled ? fill_limit : kSmallResult);
+      if (large && !u.before.empty()) continue;
       const auto [it, fresh] = first.try_emplace(u.text, static_cast<int32_t>(i));
       if (fresh) continue;
       const int32_t other = it->second;
       Unit& o = units_[at(other)];
       const auto mine = static_cast<int32_t>(i);
+      if (large && std::any_of(o.alike.begin(), o.alike.end(), [&](int32_t m) {
+            return result_bytes(units_[at(m)]) > kSmallResult && last_reader(units_[at(m)]) < u.position;
+          })) {
+        it->second = mine;
+        continue;
+      }
       if ((awaited[i] && depends_joined(other, mine, renamed)) ||
           (awaited[at(other)] && depends_joined(mine, other, renamed))) {
         it->second = mine;  // later ones may still join this one
@@ -141,6 +156,20 @@ class Planner {
       }
     }
     return false;
+  }
+
+  /// The position from which on some large result of a kernel is not needed any more.
+  int32_t last_reader(const Unit& u) const {
+    int32_t first_dead = u.position;
+    bool any = false;
+    for (const Slot& s : u.lowered.slots) {
+      if (!s.store || s.destination >= 0) continue;
+      const auto& users = p_.users[at(s.value)];
+      const int32_t last = users.empty() ? u.position : users.back();
+      first_dead = any ? std::min(first_dead, last) : last;
+      any = true;
+    }
+    return first_dead;
   }
 
   int64_t result_bytes(const Unit& u) const {

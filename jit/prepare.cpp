@@ -1,12 +1,14 @@
 #include "tandem/jit/prepare.h"
 
 #include <bit>
+#include <unordered_set>
 
 #include "tandem/core/error.h"
 #include "tandem/jit/attention_call.h"
 #include "tandem/jit/contraction.h"
 #include "tandem/jit/convolution_call.h"
 #include "tandem/jit/expand.h"
+#include "tandem/jit/grouping.h"
 #include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
@@ -70,12 +72,14 @@ class Preparer {
     }
     note_users();
     note_constants();
+    p_.of_source = std::move(renamed_);
     return std::move(p_);
   }
 
  private:
   void find_live() {
     live_.assign(from_.nodes.size(), 0);
+    uses_.assign(from_.values.size(), 0);
     const auto mark = [&](int32_t v) {
       if (v >= 0) live_[static_cast<size_t>(from_.values[static_cast<size_t>(v)].node)] = 1;
     };
@@ -86,7 +90,10 @@ class Preparer {
       if (n.leaf == Leaf::input) live_[i] = 1;
       if (!live_[i] || n.leaf == Leaf::count)
         continue;  // a count needs the sizes only, which are in the type
-      for (const int32_t v : n.in) mark(v);
+      for (const int32_t v : n.in) {
+        mark(v);
+        if (v >= 0) ++uses_[static_cast<size_t>(v)];
+      }
     }
   }
 
@@ -172,6 +179,7 @@ class Preparer {
             if (d.kind == OpKind::scatter && &v == &node.in[0] && zeros(v)) continue;
             v = copy(v, node.where);
           }
+          if (node.op == OpId::cat) join(node, source);
           break;
         case OpKind::gather:
           if (p_.value_class(node.in[0]) != ValueClass::memory) node.in[0] = copy(node.in[0], node.where);
@@ -186,6 +194,8 @@ class Preparer {
           break;
         }
         case OpKind::reduction:
+          reduce_unmerged(node, source);
+          break;
         case OpKind::random:
           break;
         case OpKind::composite:
@@ -204,6 +214,85 @@ class Preparer {
       root = static_cast<int32_t>(p_.g.values.size());
     }
     place(std::move(node), source, c, root, layout);
+  }
+
+  /// What kernels have just made for a join, but others read, too, is copied: the copies are stored by the
+  /// same kernels, where the join wants them, and nothing is left for it to do (absorb.cpp). Not where others
+  /// can read the part.
+  void join(Node& node, const Node& source) {
+    constexpr int32_t kJust = 64;  // nodes
+    const auto now = static_cast<int32_t>(p_.g.nodes.size());
+    const bool just_made = std::all_of(node.in.begin(), node.in.end(), [&](int32_t v) {
+      const int32_t maker = p_.values_node(p_.root(v));
+      const Node& n = p_.g.nodes[static_cast<size_t>(maker)];
+      return n.leaf == Leaf::op && ops::def(n.op).kind == OpKind::pointwise && maker > now - kJust;
+    });
+    const Dims& sizes = from_.type(source.out[0]).sizes;
+    const int axis = normalize_axis(node.words[0], sizes.rank(), "cat", node.where);
+    const bool in_one_piece =
+        std::all_of(sizes.begin(), sizes.begin() + axis, [](int64_t n) { return n == 1; });
+    for (size_t k = 0; k < node.in.size(); ++k) {
+      int32_t& v = node.in[k];
+      const bool again = !joined_.insert(p_.root(v)).second;
+      if (just_made && (again || (!in_one_piece && uses_[static_cast<size_t>(source.in[k])] > 1)))
+        v = copy(v, node.where);
+    }
+  }
+
+  /// A reduction of a computed value whose axes a reshape merged (a batch norm's planes) reduces the value
+  /// itself over all of the merged axes: the same elements in the same order, but one kernel can do both.
+  void reduce_unmerged(Node& node, const Node& source) {
+    const Node& view = p_.g.node_of(node.in[0]);
+    if (view.leaf != Leaf::op || view.op != OpId::reshape) return;
+    const int32_t base = view.in[0];
+    const Dims &merged = p_.g.type(node.in[0]).sizes, &sizes = p_.g.type(base).sizes;
+    if (from_.type(source.out[0]).sizes.rank() == merged.rank() || sizes.rank() <= merged.rank()) return;
+    const Dims gone = reduced_axes(p_.g, node);
+    Dims axes;
+    uint32_t joined = 0;  // axes that follow the one before them in memory
+    int next = 0;
+    for (int d = 0; d < merged.rank(); ++d) {
+      const int first = next;
+      for (int64_t n = 1; n < merged[d] || next == first; ++next) {
+        if (next == sizes.rank() || sizes[next] < 2) return;
+        n *= sizes[next];
+        if (n > merged[d]) return;
+        if (next > first) joined |= 1u << next;
+      }
+      if (std::find(gone.begin(), gone.end(), d) == gone.end()) continue;
+      for (int a = first; a < next; ++a) axes.push_back(a);
+    }
+    if (next != sizes.rank() || !walks_as_one(base, joined, 0)) return;
+    const ops::OpDef& d = ops::def(node.op);
+    for (int a = 0; a < d.n_attrs; ++a) {
+      if (d.attrs[a].type != ops::AttrType::list) continue;
+      const auto at = node.words.begin() + d.structural_index(a);
+      const auto end = node.words.erase(at, at + 1 + *at);
+      const auto count = node.words.insert(end, axes.rank());
+      node.words.insert(count + 1, axes.begin(), axes.end());
+    }
+    node.in[0] = base;
+  }
+
+  /// Whether kernels that compute `v` walk these axes and the ones before them as one: row kernels are
+  /// compiled for a single reduced axis.
+  bool walks_as_one(int32_t v, uint32_t joined, int depth) const {
+    const Node& n = p_.g.node_of(v);
+    if (n.leaf != Leaf::op || ops::def(n.op).kind != OpKind::pointwise || p_.root(v) != v || depth > 8)
+      return depth > 0;
+    const Dims& sizes = p_.g.type(v).sizes;
+    for (const int32_t x : n.in) {
+      if (x < 0 || p_.value_class(x) != ValueClass::memory) continue;
+      const Layout& l = p_.layout(x);
+      const int missing = sizes.rank() - l.sizes.rank();
+      const auto stride = [&](int axis) {
+        return axis < missing || l.sizes[axis - missing] == 1 ? 0 : l.strides[axis - missing];
+      };
+      for (int axis = 1; axis < sizes.rank(); ++axis)
+        if ((joined >> axis & 1) && stride(axis - 1) != stride(axis) * sizes[axis]) return false;
+      if (l.sizes == sizes && !walks_as_one(x, joined, depth + 1)) return false;
+    }
+    return true;
   }
 
   void place(Node node, const Node& source, ValueClass c, int32_t root, const Layout& layout) {
@@ -348,7 +437,9 @@ class Preparer {
   const bool packed_;
   Prepared p_;
   std::vector<char> live_;
+  std::vector<int32_t> uses_;  // per value of the given graph: operands that it is of live nodes
   std::vector<int32_t> renamed_;
+  std::unordered_set<int32_t> joined_;  // roots that a join reads
 };
 
 }  // namespace

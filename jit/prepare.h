@@ -37,7 +37,9 @@ struct Prepared {
   std::vector<std::vector<int32_t>> users;  // per root: nodes that read it or a view of it, ascending
   std::vector<char>
       constant;  // per node: small and known before the first run, so that the plan computes it once
-  std::vector<Part> parts;     // per value; roots only
+  std::vector<Part> parts;  // per value; roots only
+  std::vector<int32_t>
+      of_source;               // per value of the graph that was prepared: the one here, -1 for a dead one
   std::vector<char> absorbed;  // per node: its operands' makers do its work; it has a group, but no entry
 
   const ops::Layout& layout(int32_t v) const { return layouts[static_cast<size_t>(v)]; }

@@ -37,10 +37,25 @@ class Scheduler {
     find_blocks();
   }
 
+  /// What several joined kernels store to outputs (clipped gradients) lies there from the start only if that
+  /// is less: until then the outputs' memory could be lent.
   void lay_out() {
+    const std::vector<ArenaBlock> blocks = blocks_;
+    lay_out(true);
+    if (moved_by_joined_.empty()) return;
+    const Schedule with = r_;
+    blocks_ = blocks;
+    lay_out(false);
+    if (with.arena_bytes > r_.arena_bytes) return;
+    r_.blocks = with.blocks;
+    r_.arena_bytes = with.arena_bytes;
+  }
+
+  void lay_out(bool joined) {
     std::vector<LentMemory> lent;
     if (lend_) lent = outputs_before_use();
-    move_to_outputs(lent);
+    move_to_outputs(moved_, lent);
+    if (joined) move_to_outputs(moved_by_joined_, lent);
     r_.blocks = blocks_;
     r_.arena_bytes = place_blocks(r_.blocks);
     if (!lend_ || r_.arena_bytes <= kOutOfCaches) return;
@@ -101,6 +116,7 @@ class Scheduler {
     readers_.clear();
     taken_.clear();
     moved_.clear();
+    moved_by_joined_.clear();
     for (Home& h : homes_)
       if (h.base == Base::arena) h.block = -1;
     const auto reads = [&](int32_t v, int32_t e) {
@@ -128,9 +144,29 @@ class Scheduler {
     taken_.assign(blocks_.size(), 0);
     for (int32_t e = 0; e < size(); ++e) {
       const Unit& u = unit_at(e);
-      if (u.alike.size() == 1 && u.tails.empty()) take_over(u, e, read_beside(u, u.alike[0]));
+      if (u.tails.empty() && u.alike.size() == 1) {
+        take_over(u, e, read_beside(u, u.alike[0]));
+      } else if (u.tails.empty()) {
+        const std::vector<int32_t> shared = read_by_several(u);
+        for (const int32_t m : u.alike) take_over(units_[at(m)], e, shared, true);
+      }
       for (const int32_t t : u.tails) take_over(units_[at(t)], e, read_beside(u, t));
     }
+  }
+
+  /// What more than one of the kernels that are alike read: none of them may store there.
+  std::vector<int32_t> read_by_several(const Unit& u) const {
+    std::vector<int32_t> roots, several;
+    for (const int32_t m : u.alike) {
+      std::vector<int32_t> own;
+      for_operands(units_[at(m)], [&](int32_t root) { own.push_back(whole(root)); });
+      std::sort(own.begin(), own.end());
+      roots.insert(roots.end(), own.begin(), std::unique(own.begin(), own.end()));
+    }
+    std::sort(roots.begin(), roots.end());
+    for (size_t i = 1; i < roots.size(); ++i)
+      if (roots[i] == roots[i - 1]) several.push_back(roots[i]);
+    return several;
   }
 
   /// What the entry of `u` reads beside its member `one`: other blocks of rows, or what joins them, may still
@@ -138,7 +174,7 @@ class Scheduler {
   std::vector<int32_t> read_beside(const Unit& u, int32_t one) const {
     std::vector<int32_t> roots;
     for (const int32_t m : members(u))
-      if (m != one) for_operands(units_[at(m)], [&](int32_t root) { roots.push_back(root); });
+      if (m != one) for_operands(units_[at(m)], [&](int32_t root) { roots.push_back(whole(root)); });
     return roots;
   }
 
@@ -170,7 +206,7 @@ class Scheduler {
   /// A result takes the memory of an operand that dies in its kernel, if both are walked alike: kernels store
   /// in their last pass, after all they read of an element. Where the result is an output the operand lives
   /// there from the start.
-  void take_over(const Unit& u, int32_t e, const std::vector<int32_t>& beside) {
+  void take_over(const Unit& u, int32_t e, const std::vector<int32_t>& beside, bool joined = false) {
     if (!is_kernel(u)) return;
     const auto& slots = u.lowered.slots;
     const size_t loads = u.lowered.kernel.loads.size();
@@ -197,8 +233,9 @@ class Scheduler {
         bool good = dying.block != h.block && !taken_[at(dying.block)] &&
                     std::find(beside.begin(), beside.end(), slots[l].value) == beside.end();
         for (size_t x = 0; x < loads && good; ++x) {
-          if (slots[x].value != slots[l].value) continue;
-          good = slots[x].offset == 0 && u.lowered.kernel.loads[x].index < 0 &&
+          if (whole(slots[x].value) != slots[l].value) continue;
+          good = slots[x].value == slots[l].value && slots[x].offset == 0 &&
+                 u.lowered.kernel.loads[x].index < 0 &&
                  std::equal(&strides[start[x]], &strides[start[x]] + rank, &strides[start[s]]);
         }
         const bool same_size =
@@ -210,7 +247,7 @@ class Scheduler {
       if (in_arena)
         blocks_[at(h.block)].takes_over = taken;
       else
-        moved_.emplace_back(taken, output);
+        (joined ? moved_by_joined_ : moved_).emplace_back(taken, output);
     }
   }
 
@@ -228,8 +265,8 @@ class Scheduler {
   }
 
   /// Blocks whose memory goes on in an output, and those that they go on from, leave the arena.
-  void move_to_outputs(std::vector<LentMemory>& lent) {
-    for (const auto& [last, output] : moved_)
+  void move_to_outputs(const std::vector<std::pair<int32_t, int32_t>>& moved, std::vector<LentMemory>& lent) {
+    for (const auto& [last, output] : moved)
       for (int32_t b = last; b >= 0; b = blocks_[at(b)].takes_over) {
         blocks_[at(b)].output = output;
         for (LentMemory& l : lent)
@@ -329,9 +366,9 @@ class Scheduler {
   std::vector<Unit>& units_;
   std::vector<Home>& homes_;
   std::vector<ArenaBlock> blocks_;
-  std::vector<int32_t> readers_;                    // per block: its last but one reader, or maker
-  std::vector<char> taken_;                         // per block: its memory goes on in another
-  std::vector<std::pair<int32_t, int32_t>> moved_;  // blocks whose memory is that output
+  std::vector<int32_t> readers_;  // per block: its last but one reader, or maker
+  std::vector<char> taken_;       // per block: its memory goes on in another
+  std::vector<std::pair<int32_t, int32_t>> moved_, moved_by_joined_;  // blocks whose memory is that output
   Schedule r_;
 };
 

@@ -1,6 +1,7 @@
 // A kernel joins the chain behind a product if every value of the chain that it reads is read row by row:
 // index t of its range touches nothing but row t / (range / rows), wherever in the row. Nothing else that it
-// waits for may wait for the product. What it stores row by row, a later kernel of the chain may read.
+// waits for may wait for the product, nor keep the product's operands waiting if they are large. What it
+// stores row by row, a later kernel of the chain may read.
 #include "tandem/jit/tails.h"
 
 #include <algorithm>
@@ -13,6 +14,7 @@ namespace tandem::jit {
 namespace {
 
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
+constexpr int64_t kWorthWaiting = int64_t{4} << 20;  // bytes of operands that wait; fewer stay in caches
 
 /// One slot of a lowered kernel.
 struct Access {
@@ -38,8 +40,8 @@ void for_accesses(const LoweredKernel& k, F f) {
 
 /// Whether the access, of memory with `rows` rows of `width` elements, stays in row t / (range / rows).
 bool row_by_row(const LoweredKernel& k, const Access& a, int64_t rows, int64_t width) {
-  if (a.slot->offset != 0 || a.index_stride < 0) return false;
-  int64_t rest = rows, reach = (a.extent - 1) * a.index_stride;
+  if (a.slot->offset < 0 || a.index_stride < 0) return false;
+  int64_t rest = rows, reach = a.slot->offset + (a.extent - 1) * a.index_stride;
   int64_t below = rows;  // rows that one step of the dimension moves
   for (size_t d = 0; d < k.dims.size(); ++d) {
     int64_t size = k.dims[d];
@@ -71,7 +73,8 @@ class Attacher {
   }
 
   void run() {
-    for (size_t u = 0; u < units_.size(); ++u) {
+    // The last first: what needs several products follows the one that the others need not wait for.
+    for (size_t u = units_.size(); u-- > 0;) {
       const Unit& unit = units_[u];
       if (unit.group >= 0 && g_.groups[at(unit.group)].kind == GroupKind::product)
         follow(static_cast<int32_t>(u));
@@ -135,7 +138,26 @@ class Attacher {
     if (!good || (writes && (may_fail_ || g->may_fail))) return false;
     for (const int32_t b : unit.before)
       if (b != product && runs_after(units_, b, product)) return false;
-    return true;
+    return !waits_long(product, unit);
+  }
+
+  /// Whether the product would keep more operands waiting for what else the kernel needs (an update that
+  /// waits for another part of the gradient) than it is worth to have its result in the cache.
+  bool waits_long(int32_t product, const Unit& unit) const {
+    const Node& n = p_.g.nodes[at(group(units_[at(product)])->nodes[0])];
+    int32_t awaited = -1;
+    for (const int32_t b : unit.before) awaited = std::max(awaited, units_[at(b)].position);
+    if (awaited <= units_[at(product)].position) return false;
+    int64_t kept = 0;
+    for (const int32_t v : n.in) {
+      if (v < 0 || p_.value_class(v) != ValueClass::memory || p_.input_of(p_.root(v)) >= 0) continue;
+      const std::vector<int32_t>& users = p_.users[at(p_.root(v))];
+      const TensorType& t = p_.g.type(p_.root(v));
+      if (users.back() < awaited && p_.destinations[at(p_.root(v))].empty())
+        kept = checked_add(kept, numel(t.sizes) * itemsize(t.dtype), "bytes of operands");
+    }
+    const TensorType& result = p_.g.type(n.out[0]);
+    return kept > std::max(kWorthWaiting, numel(result.sizes) * itemsize(result.dtype));
   }
 
   void attach(int32_t product, int32_t u) {

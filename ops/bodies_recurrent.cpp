@@ -30,13 +30,17 @@ struct Lstm {
 };
 Lstm lstm(Emitter& e, Value a, Value b, Value state) {
   const int64_t width = e.type(state).sizes.back();
-  const Value from_input = widen(e, a);
-  const Value sums = e.add(from_input, widen(e, b));
+  const Value x = widen(e, a);
+  const Value h = widen(e, b);
+  const auto sum = [&](int64_t k) {  // of slices: slices of a sum would have it stored
+    const Value first = gate(e, x, k, width);
+    return e.add(first, gate(e, h, k, width));
+  };
   Lstm s;
-  s.i = e.sigmoid(gate(e, sums, 0, width));
-  s.f = e.sigmoid(gate(e, sums, 1, width));
-  s.g = e.tanh(gate(e, sums, 2, width));
-  s.o = e.sigmoid(gate(e, sums, 3, width));
+  s.i = e.sigmoid(sum(0));
+  s.f = e.sigmoid(sum(1));
+  s.g = e.tanh(sum(2));
+  s.o = e.sigmoid(sum(3));
   const Value kept = e.mul(s.f, widen(e, state));
   s.c = e.add(kept, e.mul(s.i, s.g));
   s.tanh_c = e.tanh(s.c);

@@ -10,6 +10,7 @@
 #include "tandem/core/error.h"
 #include "tandem/jit/kernel_table.h"
 #include "tandem/jit/plan.h"
+#include "tandem/jit/recompute.h"
 #include "tests/jit/program.h"
 #include "tests/ops/reference_emitter.h"
 
@@ -214,8 +215,14 @@ Compiled compile_together(const std::vector<const Graph*>& graphs) {
   std::vector<const std::string*> texts;
   std::vector<jit::KnownKernel*> known;
   for (const Graph* g : graphs) {
-    const jit::Prepared p = jit::prepare(jit::optimize(*g));
-    plans.push_back(std::make_unique<jit::Plan>(jit::build_plan(p, jit::group(p, true), true)));
+    Graph ready = jit::optimize(*g);
+    jit::Prepared p = jit::prepare(ready);
+    jit::Grouping groups = jit::group(p, true);
+    if (jit::recompute_for_readers(ready, p, groups)) {
+      p = jit::prepare(ready);
+      groups = jit::group(p, true);
+    }
+    plans.push_back(std::make_unique<jit::Plan>(jit::build_plan(p, groups, true)));
     const jit::Plan& plan = *plans.back();
     for (size_t i = 0; i < plan.kernels.size(); ++i) {
       jit::KnownKernel* const k = &jit::known_kernel(plan.kernels[i], plan.kernel_texts[i]);

@@ -160,3 +160,24 @@ TEST_CASE("joined kernels do not keep the peak's memory waiting", "[jit]") {
   CHECK(r.stats.kernels < 8);
   CHECK(r.stats.arena_bytes <= 6 * 64 * 64 * 4);
 }
+
+TEST_CASE("each of several joined kernels may store where its operand was", "[jit]") {
+  // Products of several sizes, scaled by what they sum to: kernels in one entry, each in place.
+  const Program p{{{DType::float32, {64, 64}, -0.1, 0.1}, {DType::float32, {64, 64}, -0.1, 0.1}},
+                  {},
+                  [](ops::Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
+                    std::vector<Value> parts, results;
+                    Value norm;
+                    for (int i = 0; i < 6; ++i) {
+                      parts.push_back(e.matmul(e.slice(in[0], 0, 0, 40 + 4 * i), in[1]));
+                      const Value share = e.sum(e.square(parts.back()), {}, false);
+                      norm = i == 0 ? share : e.add(norm, share);
+                    }
+                    for (const Value part : parts) results.push_back(e.mul(part, norm));
+                    return results;
+                  },
+                  {}};
+  const RunResult r = check_program(p, 1e-4);
+  CAPTURE(r.plan);
+  CHECK(r.stats.arena_bytes <= 1024);
+}

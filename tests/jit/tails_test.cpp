@@ -121,6 +121,64 @@ TEST_CASE("what goes around through another entry does not follow a product", "[
   CHECK(r.stats.tails == 1);
 }
 
+TEST_CASE("a product does not keep large operands waiting for another that is added", "[jit]") {
+  // Behind the first product the sum would wait for the second, and both large operands would live at once.
+  const Program p{
+      {{DType::float32, {1200, 1024}}, {DType::float32, {1200, 1024}}, {DType::float32, {1200, 8}}},
+      {},
+      [](Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
+        const Value a = e.matmul(e.permute(e.exp(in[0]), {1, 0}), in[2]);
+        const Value b = e.matmul(e.permute(e.sin(in[1]), {1, 0}), in[2]);
+        return Values{e.add(a, b)};
+      },
+      {}};
+  const RunResult r = run(p, kFused);
+  CHECK(r.stats.tails == 1);
+  CHECK(r.stats.arena_bytes < 1200 * 1024 * 4 * 3 / 2);
+}
+
+TEST_CASE("of many products that are added few wait", "[jit]") {
+  const Program p{{{DType::float32, {64, 64}, -0.1, 0.1}},
+                  {},
+                  [](Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
+                    Value h = in[0], sum;
+                    for (int i = 0; i < 12; ++i) {
+                      h = e.tanh(e.matmul(h, in[0]));
+                      const Value w = e.matmul(e.permute(h, {1, 0}), in[0]);
+                      sum = i == 0 ? w : e.add(sum, w);
+                    }
+                    return Values{sum};
+                  },
+                  {}};
+  const RunResult r = check_program(p, 1e-4);
+  CHECK(r.stats.entries == 24);
+  CHECK(r.stats.arena_bytes <= 7 * 64 * 64 * 4);
+}
+
+TEST_CASE("a kernel may follow a product of which it reads slices of rows", "[jit]") {
+  const Program p{{{DType::float32, {200, 20}}, {DType::float32, {20, 96}}, {DType::float32, {200, 32}}},
+                  {},
+                  [](Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
+                    const Value y = e.matmul(in[0], in[1]);
+                    const auto part = [&](int64_t k) { return e.slice(y, -1, k * 32, (k + 1) * 32); };
+                    const Value i = e.sigmoid(part(0)), g = e.tanh(part(2));
+                    return Values{e.add(e.mul(in[2], part(1)), e.mul(i, g))};
+                  },
+                  {}};
+  const RunResult r = check_threads(p);
+  CHECK(r.stats.entries == 1);
+  // A slice of the rows is another row of the product.
+  const Program rows{{{DType::float32, {200, 20}}, {DType::float32, {20, 96}}},
+                     {},
+                     [](Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
+                       const Value y = e.matmul(in[0], in[1]);
+                       const Value first = e.slice(y, 0, 0, 100);
+                       return Values{e.mul(first, e.slice(y, 0, 100, 200))};
+                     },
+                     {}};
+  CHECK(check_threads(rows).stats.tails == 0);
+}
+
 TEST_CASE("a kernel behind a product leaves the operands of other blocks alone", "[jit]") {
   // Both operands die in the entry and have the size of its result; only rows of the first could be reused.
   const Program p{{{DType::float32, {200, 200}, -0.1, 0.1}},
