@@ -14,6 +14,8 @@ using ops::ScalarOp;
 extern const char kPreludeText[];
 
 namespace {
+constexpr int64_t kFetchAhead = 256;  // elements
+
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 std::string num(int64_t v) { return std::to_string(v); }
 }  // namespace
@@ -168,6 +170,13 @@ void CPrinter::pointwise() {
   open_segments();
   const Place place{"j", "", "n", "at + j"};
   t_.line("const auto body = [&](const td_i64 j, const td_i64 n) TD_INLINE {");
+  // Draws come in bursts, during which no load is issued and the processor's own fetching ahead comes to
+  // rest.
+  const bool draws = std::any_of(pass.nodes.begin(), pass.nodes.end(),
+                                 [&](int32_t node) { return t_.draws_in_order(k_.scalars[node]); });
+  for (size_t s = 0; draws && s < k_.loads.size(); ++s)
+    if (slot_used(s) && load(s).inner == Inner::contiguous && load(s).index < 0)
+      t_.line("__builtin_prefetch(" + slot_pointer(s) + " + j + " + num(kFetchAhead) + ");");
   for (const int32_t node : pass.nodes) t_.node(node, place);
   for (const int32_t s : pass.stores) t_.store(s, place);
   t_.line("};");

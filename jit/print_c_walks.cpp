@@ -12,8 +12,9 @@ using ops::ScalarOp;
 
 namespace {
 
-constexpr int64_t kRowBuffer = 4096;  // elements: longer rows compute again
-constexpr int kUnrolledCost = 12;     // cheaper walks over rows get a body per accumulator
+constexpr int64_t kRowBuffer = 4096;  // elements: what lies beyond them is computed again
+constexpr int kCostly = 20;           // an exp, say, beside an addition
+constexpr int kUnrolledCost = 64;     // cheaper walks over rows get a body per accumulator
 constexpr int64_t kPanel = 1024;      // columns; fewer where many accumulators would leave L1
 constexpr int64_t kManyPanel = 256;
 constexpr size_t kManyReductions = 4;
@@ -52,8 +53,6 @@ void CPrinter::accumulate(int32_t r, const std::string& acc, const std::string& 
 void CPrinter::row() {
   for (const int32_t i : plan_.buffered)
     t_.line(std::string(c_vector(k_.scalars[i].type)) + " k" + num(i) + "[" + num(kRowBuffer / 16) + "];");
-  const std::string d = "d" + num(k_.kept_rank);
-  if (!plan_.buffered.empty()) t_.line("const bool keep = " + d + " <= " + num(kRowBuffer) + ";");
   counters(k_.kept_rank, "a->begin");
   for (size_t c = 0; c < k_.across.size(); ++c) {
     const std::string type = c_scalar(k_.scalars[k_.across[c].input].type);
@@ -95,71 +94,79 @@ void CPrinter::begin_block() {
 
 Reduction CPrinter::reduction(const Across& c) const { return {c.op, c.input, k_.scalars[c.input].type}; }
 
+// A walk's main loop has a body for each of the four accumulators, so that they stay in registers, and knows
+// that the row's buffer holds what it reads and writes. What is left of the row, what lies beyond the buffer,
+// and the whole of a walk whose bodies would be too much code, take one vector after another.
 void CPrinter::row_walk(const Pass& pass) {
   const std::string d = "d" + num(k_.kept_rank);
   const std::string body = "walk" + num(&pass - plan_.passes.data());
-  std::string parameters;
+  const bool buffer = !pass.rereads.empty() || !pass.written.empty();
+  std::string parameters = buffer ? ", const bool keep" : "";
   for (const int32_t r : pass.reductions)
     parameters += ", " + accumulator(k_.reductions[at(r)]) + "& a" + num(r);
   t_.line("const auto " + body + " = [&](const td_i64 r, const td_i64 n" + parameters + ") TD_INLINE {");
   row_body(pass);
   t_.line("};");
+  const auto lanes = [](int32_t r) {
+    const std::string a = "a" + num(r) + "_";
+    return a + "0, " + a + "1, " + a + "2, " + a + "3";
+  };
+  const auto call = [&](const std::string& r, const std::string& n, bool main, const std::string& lane) {
+    std::string text = body + "(" + r + ", " + n;
+    if (buffer) text += main ? ", true" : ", r < " + num(kRowBuffer);
+    for (const int32_t i : pass.reductions) text += ", a" + num(i) + lane;
+    return text + ");";
+  };
+  const auto walk = [&](const std::string& e) {
+    if (cost(pass) <= kUnrolledCost) {
+      const std::string most = buffer ? "td_least(" + e + ", " + num(kRowBuffer) + ")" : e;
+      t_.line("for (; r + 64 <= " + most + "; r += 64) {");
+      for (int u = 0; u < 4; ++u) t_.line(call("r + " + num(16 * u), "16", true, "_" + num(u)));
+      t_.line("}");
+    }
+    t_.line("if (r < " + e + ") {");
+    for (const int32_t i : pass.reductions)
+      t_.line(accumulator(k_.reductions[at(i)]) + " a" + num(i) + "[4] = {" + lanes(i) + "};");
+    t_.line("TD_ROLLED");
+    t_.line("for (; r + 16 <= " + e + "; r += 16) " + call("r", "16", false, "[r / 16 % 4]"));
+    t_.line("if (r < " + e + ") " + call("r", e + " - r", false, "[r / 16 % 4]"));
+    for (const int32_t i : pass.reductions)
+      for (int u = 0; u < 4; ++u)
+        t_.line("a" + num(i) + "_" + num(u) + " = a" + num(i) + "[" + num(u) + "];");
+    t_.line("}");
+  };
   if (pass.reductions.empty()) {
-    t_.line("for (td_i64 r = 0; r + 16 <= " + d + "; r += 16) " + body + "(r, 16);");
-    t_.line("if (" + d + " % 16 != 0) " + body + "(" + d + " / 16 * 16, " + d + " % 16);");
+    t_.line("{");
+    t_.line("td_i64 r = 0;");
+    walk(d);
+    t_.line("}");
     return;
   }
-  const bool by_hand = cost(pass) <= kUnrolledCost;
   for (const int32_t r : pass.reductions)
     t_.line(accumulator(k_.reductions[at(r)], false) + " t" + num(r) + " = " +
             identity(k_.reductions[at(r)], false) + ";");
   t_.line("for (td_i64 b = 0; b < " + d + "; b += " + num(kRowBlock) + ") {");
   t_.line("const td_i64 e = td_least(b + " + num(kRowBlock) + ", " + d + ");");
   t_.line("td_i64 r = b;");
-  const auto lanes = [&](const std::string& u) {
-    std::string text;
-    for (const int32_t r : pass.reductions) text += ", a" + num(r) + u;
-    return text;
-  };
-  if (by_hand) {
-    for (const int32_t r : pass.reductions) {
-      const std::string a = "a" + num(r), id = identity(k_.reductions[at(r)]);
-      t_.line(accumulator(k_.reductions[at(r)]) + " " + a + "_0 = " + id + ", " + a + "_1 = " + id + ", " +
-              a + "_2 = " + id + ", " + a + "_3 = " + id + ";");
-    }
-    t_.line("for (; r + 64 <= e; r += 64) {");
-    for (int u = 0; u < 4; ++u) t_.line(body + "(r + " + num(16 * u) + ", 16" + lanes("_" + num(u)) + ");");
-    t_.line("}");
-    for (const int32_t r : pass.reductions) {
-      const std::string a = "a" + num(r);
-      t_.line(accumulator(k_.reductions[at(r)]) + " " + a + "[4] = {" + a + "_0, " + a + "_1, " + a + "_2, " +
-              a + "_3};");
-    }
-  } else {
-    for (const int32_t r : pass.reductions) {
-      const std::string id = identity(k_.reductions[at(r)]);
-      t_.line(accumulator(k_.reductions[at(r)]) + " a" + num(r) + "[4] = {" + id + ", " + id + ", " + id +
-              ", " + id + "};");
-    }
-    t_.line("for (; r + 64 <= e; r += 64) {");
-    t_.line("TD_ROLLED");
-    t_.line("for (int u = 0; u < 4; ++u) " + body + "(r + 16 * u, 16" + lanes("[u]") + ");");
-    t_.line("}");
+  for (const int32_t r : pass.reductions) {
+    const std::string a = "a" + num(r), id = identity(k_.reductions[at(r)]);
+    t_.line(accumulator(k_.reductions[at(r)]) + " " + a + "_0 = " + id + ", " + a + "_1 = " + id + ", " + a +
+            "_2 = " + id + ", " + a + "_3 = " + id + ";");
   }
-  t_.line("TD_ROLLED");
-  t_.line("for (int u = 0; r < e; r += 16, ++u) " + body + "(r, td_least(16, e - r)" + lanes("[u]") + ");");
+  walk("e");
   for (const int32_t r : pass.reductions) {
     const Reduction& red = k_.reductions[at(r)];
-    const std::string total = "t" + num(r),
-                      lane_total = std::string("td_lanes_") + reduce_name(red.op) + "(a" + num(r) + ")";
-    t_.line("t" + num(r) + " = b == 0 ? " + lane_total + " : " + combine_text(red, total, lane_total) + ";");
+    const std::string total = "t" + num(r), all = "l" + num(r),
+                      joined = std::string("td_lanes_") + reduce_name(red.op) + "(" + all + ")";
+    t_.line("const " + accumulator(red) + " " + all + "[4] = {" + lanes(r) + "};");
+    t_.line(total + " = b == 0 ? " + joined + " : " + combine_text(red, total, joined) + ";");
   }
   t_.line("}");
 }
 
 int CPrinter::cost(const Pass& pass) const {
   int sum = 0;
-  for (const int32_t i : pass.nodes) sum += is_costly(k_.scalars[i].op) ? 20 : 1;
+  for (const int32_t i : pass.nodes) sum += is_costly(k_.scalars[i].op) ? kCostly : 1;
   return sum;
 }
 
@@ -245,8 +252,10 @@ void CPrinter::column_walk(const Pass& pass) {
   for_reductions([&](const Reduction& red, const std::string& r) {
     t_.line("for (td_i64 x = 0; x * 16 < count; ++x) a" + r + "[x] = " + identity(red) + ";");
   });
-  t_.line("for (td_i64 g = b; g < e; g += " + num(kTileRows) + ") {");
-  t_.line("const td_i64 h = td_least(g + " + num(kTileRows) + ", e);");
+  // Accumulators cost little beside an expensive function, and memory is best read row by row.
+  const int tile = k_.reduced_rank == 1 && cost(pass) >= kCostly ? 1 : kTileRows;
+  t_.line("for (td_i64 g = b; g < e; g += " + num(tile) + ") {");
+  t_.line("const td_i64 h = td_least(g + " + num(tile) + ", e);");
   t_.line("const auto tile = [&](const td_i64 j, const int m, const td_i64 n) TD_INLINE {");
   column_values(pass.before, "4");
   for_reductions([&](const Reduction& red, const std::string& r) {

@@ -56,10 +56,10 @@ void gradient::cross_entropy(Gradient& r) {
   const Value p = e.div(powers, e.sum(powers, {1}, true));
   const Value zero = e.number(0);
   const Value one = e.number(1);
-  const Value classes =
-      e.call(OpId::arange, {zero, one}, {static_cast<int64_t>(r.in_type(1).dtype), sizes[1]});
-  const Value hot = e.eq(e.reshape(labels, {sizes[0], 1}), classes);
-  const Value delta = e.sub(p, e.cast(hot, e.type(p).dtype));
+  // Labels that count have been checked, so 32 bits hold them: half of what is compared an element.
+  const Value classes = e.call(OpId::arange, {zero, one}, {static_cast<int64_t>(DType::int32), sizes[1]});
+  const Value hot = e.eq(e.reshape(e.cast(labels, DType::int32), {sizes[0], 1}), classes);
+  const Value delta = e.where(hot, e.sub(p, 1.0), p);
   const Value ignored = ignored_rows(e, labels, r.number(1));
   Value g = widen(e, r.grad());
   if (r.integer(0) == kMean) g = e.div(g, counted_rows(e, ignored, e.type(g).dtype));

@@ -270,42 +270,50 @@ constexpr double kGeluScale = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;  /
 
 namespace {
 
-/// erf(x / sqrt 2), or tanh(sqrt(2 / pi) * (x + 0.044715 x^3))
+/// The costly part of gelu: erf(x / sqrt 2), or 1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3)), for (1 +
+/// tanh(z)) / 2 is 1 / (1 + exp(-2 z)): one exp and one division, exact where tanh would be near -1.
 Value gelu_bend(Emitter& e, Value x, bool tanh) {
   if (!tanh) return e.erf(e.mul(x, 1 / std::numbers::sqrt2));
-  const Value cube = e.mul(e.square(x), x);
-  const Value inner = e.add(x, e.mul(cube, kGeluCubic));
-  return e.tanh(e.mul(inner, kGeluScale));
+  const Value cubic = e.mul(e.square(x), -2 * kGeluScale * kGeluCubic);
+  return e.add(e.exp(e.mul(x, e.add(cubic, -2 * kGeluScale))), 1.0);
 }
 
 }  // namespace
 
-// x * (1 + bend) / 2
+// x * (1 + erf) / 2, or x / bend
 void body::gelu(Body& b) {
   Emitter& e = b.e;
   const Value x = widen(e, b.in(0));
   const Value bend = gelu_bend(e, x, b.integer(0) != 0);
-  const Value half = e.mul(x, 0.5);
-  b.set(e.cast(e.mul(half, e.add(bend, 1.0)), b.type(0).dtype));
+  Value y;
+  if (b.integer(0)) {
+    y = e.div(x, bend);
+  } else {
+    const Value half = e.mul(x, 0.5);
+    y = e.mul(half, e.add(bend, 1.0));
+  }
+  b.set(e.cast(y, b.type(0).dtype));
 }
 
-// (1 + bend + x * bend') / 2. Terms that cost nothing are written otherwise than in the body: a graph of both
-// computes equal terms once, and would carry each of them through memory from one to the other.
+// (1 + erf + x * erf') / 2, or with s = 1 / bend: s + x s (1 - s) z', z the exponent. Terms that cost nothing
+// are written otherwise than in the body: a graph of both computes equal terms once, and would carry each of
+// them through memory from one to the other.
 void gradient::gelu(Gradient& r) {
   Emitter& e = r.e;
   const Value x = widen(e, r.in(0));
   const Value g = widen(e, r.grad());
   const Value bend = gelu_bend(e, x, r.integer(0) != 0);
   const Value squared = e.mul(x, x);
-  Value bent;
   if (r.integer(0)) {
-    const Value inner = e.add(e.mul(squared, 3 * kGeluCubic * kGeluScale), kGeluScale);
-    const Value curve = e.mul(x, e.sub(1.0, e.mul(bend, bend)));  // 0 before inner grows large
-    bent = e.mul(curve, inner);
-  } else {
-    const Value density = e.exp(e.mul(squared, -0.5));
-    bent = e.mul(density, e.mul(x, kGeluScale));
+    const Value share = e.div(1.0, bend);
+    const Value inner = e.add(e.mul(squared, 6 * kGeluCubic * kGeluScale), 2 * kGeluScale);
+    const Value left = e.mul(x, share);
+    const Value curve = e.mul(left, e.sub(1.0, share));  // 0 before inner grows large
+    const Value slope = e.add(share, e.mul(curve, inner));
+    return r.set(0, e.cast(e.mul(slope, g), r.in_type(0).dtype));
   }
+  const Value density = e.exp(e.mul(squared, -0.5));
+  const Value bent = e.mul(density, e.mul(x, kGeluScale));
   const Value slope = e.add(bent, e.sub(bend, -1.0));  // exact where bend is near -1
   r.set(0, e.cast(e.mul(slope, e.mul(g, 0.5)), r.in_type(0).dtype));
 }

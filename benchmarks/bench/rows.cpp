@@ -87,10 +87,7 @@ std::vector<Kernel> kernels() {
        .forward = [](const Operands& o) { return td::softmax(o.x, -1); },
        .leaves = x_alone,
        .forward_share = 0.70,
-       .backward_share = 0.70,
-       .forward_open =
-           "the compiled kernel takes 1.2 times as long as the interpreted one; next: what its walks over a "
-           "row do that the evaluator's do not"},
+       .backward_share = 0.70},
       {.name = "layer_norm",
        .what = "layer norm of rows with weight and bias",
        .section = "5.b",
@@ -114,8 +111,8 @@ std::vector<Kernel> kernels() {
        .backward_passes = 2,
        .forward_share = 0.40,
        .backward_share = 0.90,
-       .backward_open =
-           "exp is computed again from the logits; next: nothing but its price, 2 passes are the least"},
+       .backward_open = "the largest element and the sum of each row are found again, as in a forward; next: "
+                        "keep both from the forward, and read the logits in one walk"},
       {.name = "gelu",
        .what = "bias and GELU by tanh",
        .section = "5.a",
@@ -123,8 +120,7 @@ std::vector<Kernel> kernels() {
        .leaves = with_bias,
        .forward_share = 0.60,
        .backward_share = 0.60,
-       .forward_open =
-           "tanh is as dear as the copy itself; next: its exp and division on fewer instructions"},
+       .backward_open = "an exp and a division an element"},
       {.name = "gelu_dropout",
        .what = "bias, GELU by tanh and dropout by 0.1",
        .section = "5.a",
@@ -133,10 +129,10 @@ std::vector<Kernel> kernels() {
        .random = true,
        .forward_share = 0.35,
        .backward_share = 0.35,
-       .forward_open = "Philox takes longer than GELU; next: its rounds on whole vectors",
-       .backward_open = "draws again, and that and tanh take longer than the memory; on CUDA the bias's "
-                        "gradient reads the "
-                        "input's once more; next: Philox and exp on fewer instructions"},
+       .forward_open =
+           "Philox takes as long as GELU; next: fewer instructions between its words and the mask",
+       .backward_open = "draws again; on CUDA the bias's gradient reads the input's once more; next: fewer "
+                        "instructions between Philox's words and the mask"},
   };
 }
 

@@ -5,6 +5,7 @@
 #include "tandem/jit/compiler.h"
 #include "tandem/jit/kernel_cache.h"
 #include "tests/catch.h"
+#include "tests/jit/hand_cases.h"
 #include "tests/jit/plain_kernel.h"
 #include "tests/jit/random_kernels.h"
 
@@ -130,6 +131,25 @@ TEST_CASE("any split of the range gives the same bits", "[jit]") {
     CAPTURE(i, print_c(cases[i].k, "kernel"));
     CHECK(samples::difference(cases[i], whole, parts).empty());
   }
+}
+
+TEST_CASE("rows around a walk's four vectors, the row's buffer and a block of the tree", "[jit]") {
+  if (HostCompiler::of_process() == nullptr) return;
+  const auto module =
+      compile(print_c(samples::softmax(), "softmax") + print_c(samples::dropout(), "dropout"));
+  REQUIRE(module != nullptr);
+  const auto check = [&](const char* name, const Case& c) {
+    const KernelFunction f = function(*module, name);
+    REQUIRE(f != nullptr);
+    CAPTURE(name, c.dims.back());
+    CHECK(samples::difference(c, evaluate(c), samples::run_case(c, [&](const KernelArgs& a) { f(&a); }))
+              .empty());
+  };
+  for (const int64_t n :
+       {1, 10, 16, 63, 64, 65, 80, 1000, 4095, 4096, 4097, 4112, 4160, 5000, 16384, 16500, 40001})
+    check("softmax", samples::by_hand(samples::softmax(), {3, n}));
+  for (const int64_t n : {1, 16, 127, 128, 129, 1000, 5000})
+    check("dropout", samples::by_hand(samples::dropout(), {n}));
 }
 
 TEST_CASE("printed kernels give the evaluator's bits", "[jit]") {
