@@ -37,7 +37,7 @@ void compare(const OpDef& op, const Tensor& device, const Tensor& host, double m
   }
   const Tensor back = device.detach().to(tandem::cpu), packed = host.detach().contiguous();
   Tolerance allowed = sample_tolerance(op, host.dtype(), magnitude);
-  if (tandem::is_half(host.dtype())) allowed.relative += 0.51 * epsilon(host.dtype());  // both are rounded
+  if (is_half(host.dtype())) allowed.relative += 0.51 * epsilon(host.dtype());  // both are rounded
   CHECK(difference(read_values(back), read_values(packed), host.dtype(), allowed) == "");
 }
 
