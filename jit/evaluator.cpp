@@ -1,8 +1,8 @@
 // Running programs. A kernel is walked in chunks of a few hundred to a few thousand elements, each step of
 // its program over the whole chunk, so that what passes between steps stays in the first-level cache.
 //   pointwise: chunks of the linear index.
-//   row:       several short rows at once, a row at once, or a long row in chunks (then later passes compute
-//   again). column:    chunks of columns, with as many reduced positions at once as fit.
+//   row: several short rows at once, a row at once, or a long one in chunks (later passes compute again).
+//   column: chunks of columns, with as many reduced positions at once as fit.
 #include <algorithm>
 #include <cstring>
 
@@ -14,7 +14,6 @@
 #include "tandem/jit/kernel.h"
 
 namespace tandem::jit {
-
 namespace {
 
 constexpr int64_t kChunkBytes = 24 * 1024;  // of all chunks together: half of a first-level cache

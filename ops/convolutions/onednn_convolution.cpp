@@ -27,7 +27,7 @@ using dnnl::memory;
 using Desc = memory::desc;
 
 constexpr double kBlockFlops = 32e6, kBlockBytes = 0.5e6;  // of a block at most; bytes of x and y together
-constexpr size_t kKept = 512;                            // primitives
+constexpr size_t kKept = 512;                              // primitives
 
 dnnl::engine& cpu_engine() {
   static dnnl::engine engine(dnnl::engine::kind::cpu, 0);

@@ -1,7 +1,7 @@
 // PackedSequences that a program made itself: what does not fit together is refused before it is used.
 // tests/pytorch/indexing_test.cpp compares packing and padding with PyTorch's.
-#include "tandem/eager/functions.h"
 #include "tandem/eager/nn/packed.h"
+#include "tandem/eager/functions.h"
 #include "tests/catch.h"
 #include "tests/error_message.h"
 

@@ -14,26 +14,13 @@
 #include <thread>
 
 #include "tests/catch.h"
+#include "tests/jit/cache_settings.h"
 #include "tests/jit/scratch.h"
 
 namespace tandem::jit {
 namespace {
 
 namespace fs = std::filesystem;
-
-const HostCompiler& compiler() {
-  static const auto found = HostCompiler::find("").release();
-  REQUIRE(found != nullptr);
-  return *found;
-}
-
-KernelCache::Settings settings(const std::string& folder) {
-  KernelCache::Settings s;
-  s.folder = folder;
-  s.compiler = &compiler();
-  s.options = {"-O0"};
-  return s;
-}
 
 std::string kernel(int answer) {
   return "extern \"C\" int answer() { return " + std::to_string(answer) + "; }";

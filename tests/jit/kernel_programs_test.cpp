@@ -15,24 +15,11 @@
 #include "tandem/jit/child_process.h"
 #include "tandem/jit/kernel_cache.h"
 #include "tests/catch.h"
+#include "tests/jit/cache_settings.h"
 #include "tests/jit/scratch.h"
 
 namespace tandem::jit {
 namespace {
-
-const HostCompiler& compiler() {
-  static const auto found = HostCompiler::find("").release();
-  REQUIRE(found != nullptr);
-  return *found;
-}
-
-KernelCache::Settings settings(const std::string& folder) {
-  KernelCache::Settings s;
-  s.folder = folder;
-  s.compiler = &compiler();
-  s.options = {"-O0"};
-  return s;
-}
 
 const ProgramStart kStart("static inline int twice(int x) { return 2 * x; }\n");
 

@@ -1,4 +1,5 @@
-// mnist_cnn and char_lm, killed in the middle, and classic, ended, go on with the numbers of a run that was not.
+// mnist_cnn and char_lm, killed in the middle, and classic, ended, go on with the numbers of a run that was
+// not.
 #include <random>
 
 #include "tests/samples/program.h"
