@@ -31,12 +31,16 @@ def main():
             runs.append(json.load(f))
     if not runs:
         sys.exit("merge: there are no runs")
+    if len({run["quick"] for run in runs}) > 1:
+        sys.exit("merge: some runs are quick, and their times mean nothing")
     whole = merged(runs)
     with open(target + ".json", "w") as out:
         json.dump(whole, out, indent=1)
         out.write("\n")
     with open(target + ".md", "w") as out:
         out.write(f"{whole['machine']}, {whole['device']}, {whole['date']}; {', '.join(whole['peers']) or 'no peers'}\n\n")
+        if whole["quick"]:
+            out.write("**A quick run: its times mean nothing.**\n\n")
         out.write("| workload | ours | rate | strongest peer | its time / ours | of copy | of products | bars met |\n")
         out.write("|---|---|---|---|---|---|---|---|\n")
         for row in whole["rows"]:

@@ -70,6 +70,13 @@ class Attacher {
       if (r.op == ReduceOp::argmax || r.op == ReduceOp::argmin) return false;
     for (const ScalarNode& n : k.scalars.nodes())
       if (n.op == ScalarOp::index) return false;
+    // What it stores into an input at once, the host may read there in another order.
+    for (size_t s = 0; s < k.stores.size(); ++s) {
+      const Slot& slot = l.slots[k.loads.size() + s];
+      if (!k.stores[s].row_level && slot.destination >= 0 &&
+          !p_.destinations[at(slot.value)][at(slot.destination)].output)
+        return false;
+    }
     return true;
   }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/plan.h"
 
 namespace tandem::jit {
 
@@ -342,6 +343,7 @@ bool merge_walks(const LoweredKernel& h, const LoweredKernel& u, MergedWalks& m)
   int64_t results = 0;
   for (const Across& c : k.across) results += columns * itemsize(k.scalars[c.input].type);
   if (results > kBlockResults || !write_down(mine.dims, columns, loads, stores, m.host)) return false;
+  if (k.buffers > kMaxKernelBuffers || k.numbers > kMaxKernelNumbers) return false;
   make_joining(u, m);
   return true;
 }

@@ -118,6 +118,13 @@ void HostCompiler::expect() {
   }
 }
 
+void HostCompiler::expect_no_more() {
+  std::unique_ptr<Child> child;
+  Expected& e = expected();
+  const std::lock_guard lock(e.mutex);
+  if (e.process == getpid()) child = std::move(e.child);
+}
+
 std::unique_ptr<const HostCompiler> HostCompiler::find(const std::string& wanted, std::string* why,
                                                        int time_limit_ms) {
   if (wanted == "none") return nullptr;

@@ -31,6 +31,8 @@ class HostCompiler {
   static const HostCompiler* of_process();
   /// Kernels will be wanted soon: starts asking, so that `of_process` finds the answer.
   static void expect();
+  /// Nothing is waiting for that answer: stops asking.
+  static void expect_no_more();
 
   const std::string& path() const { return path_; }
   /// What is known of it, for cache keys: its own version text, and the size and time of its file. No path.

@@ -26,8 +26,9 @@ namespace {
 constexpr char kKernelMark[] = "// --- kernels ---\n";  // what stands before it is the same in every program
 
 struct Table {
-  std::mutex mutex;                                     // guards all of it
-  std::unordered_map<std::string, Function> functions;  // by device and symbol
+  std::mutex mutex;                                       // guards all of it
+  std::unordered_map<std::string, Function> functions;    // by device and symbol
+  std::unordered_map<std::string, cuda::Module> modules;  // by device and digest of the code; never unloaded
   CudaCompileStats stats;
 };
 Table& table() {
@@ -124,11 +125,19 @@ std::string compile(const std::vector<Wanted>& wanted, const std::vector<size_t>
   return code;
 }
 
+/// The module of this code: one, however many of its functions are asked for one by one.
+cuda::Module loaded(Runtime& device, const std::string& cubin) {
+  const std::string key = table_key(device, hex(sha256(cubin)));
+  const std::lock_guard lock(table().mutex);
+  cuda::Module& module = table().modules[key];
+  if (!module) device.check(device.api().module_load(&module, cubin.data()), "cuModuleLoadData");
+  return module;
+}
+
 /// Loads a program and enters those of its functions into the table that are wanted and not yet there.
 void load(Runtime& device, const std::string& cubin, std::vector<Wanted>& wanted,
           const std::vector<size_t>& members) {
-  cuda::Module module = nullptr;  // stays loaded: plans keep its functions
-  device.check(device.api().module_load(&module, cubin.data()), "cuModuleLoadData");
+  const cuda::Module module = loaded(device, cubin);
   for (const size_t i : members) {
     Function function = nullptr;
     device.check(device.api().module_function(&function, module, wanted[i].symbol.c_str()),

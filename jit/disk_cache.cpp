@@ -185,7 +185,8 @@ void DiskCache::store(std::span<const std::string> names, const std::string& key
   if (!enabled()) return;
   const std::string contents = encode(key, source, object);
   if (contents.size() > std::min(limit_bytes_, kEntryLimit)) return;
-  const bool written = write_entry(names, contents);
+  uint64_t bytes = 0;
+  const bool written = write_entry(names, contents, &bytes);
   const int error = errno;
   if (!written) {
     if (!warned_.exchange(true))
@@ -193,13 +194,14 @@ void DiskCache::store(std::span<const std::string> names, const std::string& key
     return;
   }
   const std::lock_guard lock(mutex_);
-  used_bytes_ += contents.size();
+  used_bytes_ += bytes;
   if (--writes_until_scan_ < 0 || used_bytes_ > limit_bytes_) evict();
 }
 
 // The first name is the last to appear; the others are links to the same file, or, where there are no links,
 // copies.
-bool DiskCache::write_entry(std::span<const std::string> names, const std::string& contents) {
+bool DiskCache::write_entry(std::span<const std::string> names, const std::string& contents,
+                            uint64_t* bytes) {
   const std::string temporary = temporary_name();
   const int fd =
       openat(folder_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -212,14 +214,17 @@ bool DiskCache::write_entry(std::span<const std::string> names, const std::strin
   }
   for (const std::string& name : names.subspan(1)) {
     if (!good) break;
-    good = link_entry(temporary, name) || write_entry({&name, 1}, contents);
+    good = link_entry(temporary, name) || write_entry({&name, 1}, contents, bytes);
     error = errno;
   }
   if (good && renameat(folder_, temporary.c_str(), folder_, file_name(names[0]).c_str()) != 0) {
     good = false;
     error = errno;
   }
-  if (!good) unlinkat(folder_, temporary.c_str(), 0);
+  if (good)
+    *bytes += contents.size();
+  else
+    unlinkat(folder_, temporary.c_str(), 0);
   errno = error;
   return good;
 }

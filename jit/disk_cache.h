@@ -47,7 +47,8 @@ class DiskCache {
 
  private:
   void open_folder(const std::string& folder, const std::string& section);
-  bool write_entry(std::span<const std::string> names, const std::string& contents);
+  /// `bytes` grows by what the files take.
+  bool write_entry(std::span<const std::string> names, const std::string& contents, uint64_t* bytes);
   bool link_entry(const std::string& written, const std::string& name);
   void evict();
 

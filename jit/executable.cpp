@@ -11,6 +11,7 @@
 #include "tandem/core/storage.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/jit/attention_call.h"
+#include "tandem/jit/compiler.h"
 #include "tandem/jit/cuda_executable.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/describe.h"
@@ -363,7 +364,7 @@ Plan plan_of(Graph& g, bool fused, Device device) {
   const bool host = device.type == DeviceType::cpu;
   Prepared prepared = prepared_for(g, device);
   Grouping grouping = group(prepared, fused, host);
-  if (fused && recompute_for_readers(g, prepared, grouping)) {
+  if (fused && recompute_for_readers(g, prepared, grouping, host)) {
     prepared = prepared_for(g, device);
     grouping = group(prepared, fused, host);
   }
@@ -406,6 +407,7 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
     impl->choose_code(options.compile);
   impl->count();
   impl->entries_to_run = options.compile && without_entries.load() ? 0 : impl->plan.entries.size();
+  if (options.compile) HostCompiler::expect_no_more();  // where nothing was compiled
   const std::shared_ptr<const Executable> made(new Executable(std::move(impl)));
   if (core::dumps("graph")) core::dump("graph", to_string(g));
   if (core::dumps("plan")) core::dump("plan", made->plan_text());

@@ -15,10 +15,9 @@
 #include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
+namespace {
 
 using ops::OpKind;
-
-namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr Axes kNoAxes = {-1, -1, -1, -1, -1, -1, -1, -1};
 constexpr size_t kMaxNodes = 64, kMaxReads = 20;
@@ -290,7 +289,8 @@ class Grouper {
   bool product(int g) const { return g >= 0 && r_.groups[at(g)].kind == GroupKind::product; }
   /// Whether a pointwise group that could run now would keep several products waiting for another one.
   bool keeps_waiting(int g, int other) const {
-    if (r_.groups[at(g)].kind != GroupKind::pointwise || !product(other) || order_.after(g, other))
+    if (r_.groups[at(g)].kind != GroupKind::pointwise || !product(other) || !order_.open(other) ||
+        order_.after(g, other))
       return false;
     int waiting = 0;
     for (const int32_t v : reads_[at(g)]) {

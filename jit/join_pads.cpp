@@ -15,7 +15,7 @@ bool is_op(const Node& n, OpId op) { return n.leaf == Leaf::op && n.op == op; }
 
 class Joiner {
  public:
-  explicit Joiner(const Graph& g) : g_(g), rewrite_(g), uses_(g.values.size(), 0) {
+  explicit Joiner(const Graph& g) : g_(g), rewrite_(g), uses_(g.values.size(), 0), pads_(g.values.size(), 0) {
     const auto use = [&](int32_t v) {
       if (v >= 0) ++uses_[static_cast<size_t>(v)];
     };
@@ -23,6 +23,14 @@ class Joiner {
       for (const int32_t v : n.in) use(v);
     for (const int32_t v : g.outputs) use(v);
     for (const Write& w : g.writes) use(w.value);
+    for (const Node& n : g.nodes) {
+      if (n.out.empty()) continue;
+      size_t& count = pads_[static_cast<size_t>(n.out[0])];
+      if (is_op(n, OpId::pad)) count = 1;
+      if (!is_op(n, OpId::add)) continue;
+      const size_t a = pads_[static_cast<size_t>(n.in[0])], b = pads_[static_cast<size_t>(n.in[1])];
+      if (a > 0 && b > 0 && a + b <= kMostParts) count = a + b;
+    }
   }
 
   Graph run() {
@@ -48,7 +56,7 @@ class Joiner {
 
   int32_t join(const Node& n) {
     const TensorType& type = g_.type(n.out[0]);
-    if (type.number || type.dtype == DType::bool_) return -1;
+    if (pads_[static_cast<size_t>(n.out[0])] == 0 || type.number || type.dtype == DType::bool_) return -1;
     std::vector<const Node*> pads;
     if (!pads_of(n.out[0], type, true, pads)) return -1;
     const auto axis = [&](const Node* pad) {
@@ -80,6 +88,7 @@ class Joiner {
   const Graph& g_;
   Rewrite rewrite_;
   std::vector<int32_t> uses_;
+  std::vector<size_t> pads_;  // per value: the pads in its sum; 0: there is something else, or too many
 };
 
 }  // namespace

@@ -68,7 +68,8 @@ bool plain(OpId op) {
 
 class Recomputer {
  public:
-  Recomputer(const Graph& g, const Prepared& p, const Grouping& r) : g_(g), p_(p), r_(r) {}
+  Recomputer(const Graph& g, const Prepared& p, const Grouping& r, bool host)
+      : g_(g), p_(p), r_(r), host_(host) {}
 
   bool decide() {
     find_sources();
@@ -145,7 +146,10 @@ class Recomputer {
       if (g == made_by) continue;
       const Node& n = p_.g.nodes[at(u)];
       const OpKind kind = ops::def(n.op).kind;
+      // On a device a thread has a column and loads four bytes at once: more operands cost it more than they
+      // save in bytes.
       bool good = g >= 0 && r_.groups[at(g)].is_kernel() && source_of_[at(u)] >= 0 &&
+                  (host_ || r_.groups[at(g)].kind != GroupKind::column) &&
                   (kind == OpKind::pointwise || kind == OpKind::reduction) &&
                   numel(walked_sizes(p_.g, n)) == numel(p_.g.type(v).sizes);
       for (const int32_t x : n.in) {
@@ -264,6 +268,7 @@ class Recomputer {
   const Graph& g_;
   const Prepared& p_;
   const Grouping& r_;
+  const bool host_;
   std::vector<int32_t> source_of_;                         // per node of p: a result in g, or -1
   std::vector<char> stored_;                               // per root
   std::vector<int32_t> until_;                             // per root: its last reader
@@ -276,8 +281,8 @@ class Recomputer {
 
 }  // namespace
 
-bool recompute_for_readers(Graph& g, const Prepared& p, const Grouping& r) {
-  Recomputer recomputer(g, p, r);
+bool recompute_for_readers(Graph& g, const Prepared& p, const Grouping& r, bool host) {
+  Recomputer recomputer(g, p, r, host);
   if (!recomputer.decide()) return false;
   g = recomputer.rewrite();
   return true;

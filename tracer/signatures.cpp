@@ -31,6 +31,14 @@ bool argument_matches(const ArgumentType& a, std::span<const Tensor> arguments, 
 
 namespace {
 
+/// Whether the CPU's kernels are likely to be wanted.
+bool on_cpu(std::span<const Tensor> arguments) {
+  const auto cpu = [](const Device& d) { return d.type == DeviceType::cpu; };
+  return arguments.empty() ? cpu(default_device())
+                           : std::any_of(arguments.begin(), arguments.end(),
+                                         [&](const Tensor& t) { return cpu(t.impl()->device); });
+}
+
 // The types of arguments as a number; which of them share memory is left to the comparison.
 uint64_t hash_of(std::span<const Tensor> arguments) {
   uint64_t h = arguments.size();
@@ -226,7 +234,7 @@ Trace::Found Trace::find(std::span<const Tensor> arguments) {
   r.twin = twin;
   r.modes_at_entry = modes_word_now;
   r.compile = options.compile;
-  if (r.compile && default_device().type == DeviceType::cpu) jit::HostCompiler::expect();
+  if (r.compile && on_cpu(arguments)) jit::HostCompiler::expect();
   r.options = &options;
   for (size_t i = 0; i < arguments.size(); ++i) {
     r.key.push_back(argument_type(arguments, i));

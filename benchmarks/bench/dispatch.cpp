@@ -110,9 +110,6 @@ Workload workload(const Op& op, int64_t n) {
   w.counted = "nothing: the host's time";
   if (op.name == "mm")
     w.open = "1,024 FLOP among checks made for large products; next: the short way of small operands";
-  if (op.name.starts_with("slice"))
-    w.open =
-        "views other than view, reshape and detach are inferred with vectors; next: the short way of view";
   w.bars = {{Bar::Of::times_faster, n == 4 ? op.times : 4, "LibTorch"},
             {Bar::Of::times_faster, 4, "PyTorch"}};
   if (op.at_most > 0 && n == 4) w.bars.push_back({Bar::Of::at_most_us, op.at_most, ""});

@@ -85,6 +85,11 @@ Verdict verdict(const Bar& bar, const Result& result, const Line& line) {
           v.value = v.measured ? std::min(v.value, line.times[i]) : line.times[i];
           v.measured = true;
         }
+      // Who has no time might have been the strongest.
+      for (const Figure& f : result.figures)
+        if (f.side == Side::peer && begins(f.name, bar.against) && f.threads <= line.threads &&
+            (!f.passed || !f.failure.empty()))
+          v.text += ", without " + f.name;
       v.met = v.value >= bar.limit;
       break;
     case Bar::Of::at_most_times:

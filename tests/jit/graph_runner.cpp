@@ -218,7 +218,7 @@ Compiled compile_together(const std::vector<const Graph*>& graphs) {
     Graph ready = jit::optimize(*g);
     jit::Prepared p = jit::prepare(ready);
     jit::Grouping groups = jit::group(p, true);
-    if (jit::recompute_for_readers(ready, p, groups)) {
+    if (jit::recompute_for_readers(ready, p, groups, true)) {
       p = jit::prepare(ready);
       groups = jit::group(p, true);
     }

@@ -1,4 +1,5 @@
 // Sums of padded tensors that together are all of one become a concatenation, bit for bit; others stay sums.
+#include "tandem/jit/rewrite.h"
 #include "tests/jit/program.h"
 
 using namespace tandem;
@@ -88,4 +89,18 @@ TEST_CASE("gradients of a packed projection's parts are written in its order", "
   CHECK(r.stats.natives == 0);
   CHECK(r.plan.find("cast") == std::string::npos);
   CHECK(r.stats.kernels <= 2);  // the three parts in one launch, the sum
+}
+
+TEST_CASE("a long chain of additions is looked at once", "[jit]") {
+  // Element by element of it again for each would be some 10^9 steps, and as deep on the stack.
+  jit::Graph g;
+  jit::GraphEmitter e(g, false);
+  ops::TensorType type;
+  type.dtype = DType::float32;
+  type.sizes = {4};
+  const Value x{g.add_input(type, contiguous_strides(type.sizes))};
+  Value sum = x;
+  for (int i = 0; i < 60'000; ++i) sum = e.add(sum, x);
+  g.outputs.push_back(sum.id);
+  CHECK(jit::join_pads(g).nodes.size() == g.nodes.size());
 }

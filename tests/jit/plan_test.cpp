@@ -282,3 +282,27 @@ TEST_CASE("for measuring, compiled executables may be made to run no entry", "[j
   }
   CHECK(run(p, kCompiled).failed == 1);
 }
+
+TEST_CASE("a step of more groups than are looked at together has a plan", "[jit]") {
+  // What a network keeps for its gradients is read far behind where it was made.
+  constexpr size_t kLayers = 600;
+  const Program p{{{DType::float32, {16, 8}}, {DType::float32, {8, 8}}, {DType::float32, {16, 8}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    Values made;
+                    Value x = in[0], gradient = in[2];
+                    for (size_t i = 0; i < kLayers; ++i) {
+                      made.push_back(e.matmul(x, in[1]));
+                      x = e.tanh(made.back());
+                    }
+                    for (size_t i = kLayers; i-- > 0;) {
+                      const Value d = e.mul(e.tanh(gradient), made[i]);
+                      gradient = e.matmul(d, in[1]);
+                    }
+                    return Values{gradient};
+                  },
+                  {}};
+  const RunResult fused = run(p, kFused);
+  CHECK(fused.stats.entries >= static_cast<int>(kLayers));
+  CHECK(fused.outputs == run(p, kUnfused).outputs);
+}
