@@ -101,6 +101,16 @@ void CPrinter::start() {
   }
 }
 
+// Draws come in bursts, during which no load is issued and the processor's own fetching ahead comes to rest.
+void CPrinter::fetch_ahead(const Pass& pass, const std::string& position) {
+  if (std::none_of(pass.nodes.begin(), pass.nodes.end(),
+                   [&](int32_t node) { return t_.draws_in_order(k_.scalars[node]); }))
+    return;
+  for (size_t s = 0; s < k_.loads.size(); ++s)
+    if (slot_used(s) && load(s).inner == Inner::contiguous && load(s).index < 0)
+      t_.line("__builtin_prefetch(" + slot_pointer(s) + " + " + position + " + " + num(kFetchAhead) + ");");
+}
+
 // Counters of kept dimensions [0, dims), from the linear index `from`.
 void CPrinter::counters(int dims, std::string from) {
   for (int d = dims - 1; d >= 0; --d) {
@@ -170,13 +180,7 @@ void CPrinter::pointwise() {
   open_segments();
   const Place place{"j", "", "n", "at + j"};
   t_.line("const auto body = [&](const td_i64 j, const td_i64 n) TD_INLINE {");
-  // Draws come in bursts, during which no load is issued and the processor's own fetching ahead comes to
-  // rest.
-  const bool draws = std::any_of(pass.nodes.begin(), pass.nodes.end(),
-                                 [&](int32_t node) { return t_.draws_in_order(k_.scalars[node]); });
-  for (size_t s = 0; draws && s < k_.loads.size(); ++s)
-    if (slot_used(s) && load(s).inner == Inner::contiguous && load(s).index < 0)
-      t_.line("__builtin_prefetch(" + slot_pointer(s) + " + j + " + num(kFetchAhead) + ");");
+  fetch_ahead(pass, "j");
   for (const int32_t node : pass.nodes) t_.node(node, place);
   for (const int32_t s : pass.stores) t_.store(s, place);
   t_.line("};");

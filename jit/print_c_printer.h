@@ -37,6 +37,7 @@ class CPrinter {
   void begin_block();
   Reduction reduction(const Across& c) const;
   int cost(const Pass& pass) const;
+  void fetch_ahead(const Pass& pass, const std::string& position);
   void column();
   void column_values(const std::vector<int32_t>& values, const std::string& size);
   void column_walk(const Pass& pass);

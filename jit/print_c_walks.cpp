@@ -172,6 +172,7 @@ int CPrinter::cost(const Pass& pass) const {
 
 void CPrinter::row_body(const Pass& pass) {
   const Place place{"r", "", "n", "at * d" + num(k_.kept_rank) + " + r"};
+  fetch_ahead(pass, "r");
   size_t next_reread = 0, next_written = 0;
   for (const int32_t i : pass.nodes) {
     const std::string label = num(i);
