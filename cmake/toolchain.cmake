@@ -42,7 +42,7 @@ function(tandem_flags target)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC's flow analyses misjudge the standard library's own code in some builds, and with sanitizers in most.
-    target_compile_options(${target} PRIVATE -Wno-error=stringop-overflow -Wno-error=array-bounds -Wno-error=restrict)
+    target_compile_options(${target} PRIVATE -Wno-error=stringop-overflow -Wno-error=array-bounds -Wno-restrict)
     if(TANDEM_SANITIZE)
       target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)
     else()
