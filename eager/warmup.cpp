@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "tandem/core/cuda/runtime.h"
-#include "tandem/jit/executable.h"
+#include "tandem/jit/precompile.h"
 #include "tandem/ops/samples.h"
 
 namespace tandem::cuda {

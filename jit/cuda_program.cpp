@@ -26,9 +26,8 @@ namespace {
 constexpr char kKernelMark[] = "// --- kernels ---\n";  // what stands before it is the same in every program
 
 struct Table {
-  std::mutex mutex;                                       // guards all of it
-  std::unordered_map<std::string, Function> functions;    // by device and symbol
-  std::unordered_map<std::string, cuda::Module> modules;  // by device and digest of the code; never unloaded
+  std::mutex mutex;                                     // guards all of it
+  std::unordered_map<std::string, Function> functions;  // by device and symbol
   CudaCompileStats stats;
 };
 Table& table() {
@@ -125,11 +124,14 @@ std::string compile(const std::vector<Wanted>& wanted, const std::vector<size_t>
   return code;
 }
 
-/// The module of this code: one, however many of its functions are asked for one by one.
+/// The module of this code: one, however many of its functions are asked for one by one; never unloaded. Who
+/// looks functions up does not wait for it.
 cuda::Module loaded(Runtime& device, const std::string& cubin) {
+  static auto* const mutex = new std::mutex;  // guards what follows
+  static auto* const modules = new std::unordered_map<std::string, cuda::Module>;
   const std::string key = table_key(device, hex(sha256(cubin)));
-  const std::lock_guard lock(table().mutex);
-  cuda::Module& module = table().modules[key];
+  const std::lock_guard lock(*mutex);
+  cuda::Module& module = (*modules)[key];
   if (!module) device.check(device.api().module_load(&module, cubin.data()), "cuModuleLoadData");
   return module;
 }

@@ -13,13 +13,12 @@
 #include "tandem/jit/attention_call.h"
 #include "tandem/jit/compiler.h"
 #include "tandem/jit/cuda_executable.h"
-#include "tandem/jit/cuda_program.h"
 #include "tandem/jit/describe.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/kernel_table.h"
+#include "tandem/jit/make_plan.h"
 #include "tandem/jit/plan.h"
 #include "tandem/jit/print_cuda.h"
-#include "tandem/jit/recompute.h"
 #include "tandem/jit/thread_arena.h"
 
 namespace tandem::jit {
@@ -351,45 +350,6 @@ WithoutEntries::~WithoutEntries() { --without_entries; }
 Executable::Executable(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Executable::~Executable() = default;
 
-namespace {
-/// Of a graph after the passes.
-Prepared prepared_for(const Graph& g, Device device) {
-  Prepared prepared = prepare(g, device);
-  if (device.type == DeviceType::cuda && !library_takes(prepared, device)) return prepare(g, device, true);
-  return prepared;
-}
-
-/// May put copies of nodes into the graph, for kernels that compute again what they would load.
-Plan plan_of(Graph& g, bool fused, Device device) {
-  const bool host = device.type == DeviceType::cpu;
-  Prepared prepared = prepared_for(g, device);
-  Grouping grouping = group(prepared, fused, host);
-  if (fused && recompute_for_readers(g, prepared, grouping, host)) {
-    prepared = prepared_for(g, device);
-    grouping = group(prepared, fused, host);
-  }
-  return build_plan(prepared, grouping, fused, host);
-}
-}  // namespace
-
-int precompile(std::span<const Graph> graphs, Device device) {
-  std::vector<Kernel> kernels;
-  std::vector<std::string> texts;
-  for (const Graph& g : graphs) {
-    Graph ready = jit::optimize(with_library_calls(g, device));
-    Plan plan = plan_of(ready, true, device);
-    for (size_t i = 0; i < plan.kernels.size(); ++i) {
-      if (std::find(texts.begin(), texts.end(), plan.kernel_texts[i]) != texts.end()) continue;
-      kernels.push_back(std::move(plan.kernels[i]));
-      texts.push_back(std::move(plan.kernel_texts[i]));
-    }
-  }
-  std::vector<CudaKernel> wanted;
-  for (size_t i = 0; i < kernels.size(); ++i) wanted.push_back({&kernels[i], &texts[i]});
-  cuda_kernels(cuda::Runtime::of(device), wanted);
-  return static_cast<int>(kernels.size());
-}
-
 std::shared_ptr<const Executable> Executable::make(const Graph& g, const ExecutableOptions& options) {
   const core::ProfileSpan span("compile", options.compile ? "compile a plan" : "make a plan", {});
   auto impl = std::make_unique<Impl>();
@@ -400,7 +360,7 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   const bool calls =
       options.device.type == DeviceType::cuda || std::any_of(g.nodes.begin(), g.nodes.end(), by_library);
   impl->graph = calls ? ready(with_library_calls(g, options.device)) : ready(g);
-  impl->plan = plan_of(impl->graph, options.optimize, options.device);
+  impl->plan = make_plan(impl->graph, options.optimize, options.device).plan;
   if (options.device.type == DeviceType::cuda)
     impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);
   else

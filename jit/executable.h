@@ -84,8 +84,4 @@ class Executable {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Compiles the kernels of these graphs for a CUDA device together, so that executables made of them find
-/// them. Returns how many different ones there are.
-int precompile(std::span<const Graph> graphs, Device device);
-
 }  // namespace tandem::jit

@@ -8,14 +8,13 @@
 #include <bit>
 
 #include "tandem/jit/planted_bugs.h"
+#include "tandem/jit/rewrite.h"
 
 namespace tandem::jit {
 
 namespace {
 
 using ops::OpKind;
-
-bool is_op(const Node& n, OpId op) { return n.leaf == Leaf::op && n.op == op; }
 
 /// Whether all elements of `v` are the constant `wanted`: a number, or views of a tensor filled with it.
 bool is_constant(const Graph& g, int32_t v, double wanted) {

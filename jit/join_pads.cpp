@@ -11,8 +11,6 @@ namespace {
 
 constexpr size_t kMostParts = 32;
 
-bool is_op(const Node& n, OpId op) { return n.leaf == Leaf::op && n.op == op; }
-
 class Joiner {
  public:
   explicit Joiner(const Graph& g) : g_(g), rewrite_(g), uses_(g.values.size(), 0), pads_(g.values.size(), 0) {

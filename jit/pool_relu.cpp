@@ -17,8 +17,6 @@ namespace {
 
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 
-bool is_op(const Node& n, OpId op) { return n.leaf == Leaf::op && n.op == op; }
-
 class PoolRelu {
  public:
   explicit PoolRelu(const Graph& g) : g_(g), users_(g.values.size()), lasting_(g.values.size(), 0) {

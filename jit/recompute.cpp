@@ -242,25 +242,20 @@ class Recomputer {
   /// What a node of the group reads for `v`.
   int32_t operand(Rewrite& to, int32_t v, int32_t group) {
     int32_t base = v;
-    while (view(base)) base = g_.node_of(base).in[0];
+    while (base >= 0 && is_view(g_, base)) base = g_.node_of(base).in[0];
     return base >= 0 && again_.count({group, prepared(base)}) ? copy(to, v, group) : to[v];
-  }
-  bool view(int32_t v) const {
-    if (v < 0) return false;
-    const Node& n = g_.node_of(v);
-    return n.leaf == Leaf::op && ops::def(n.op).kind == OpKind::view;
   }
 
   int32_t copy(Rewrite& to, int32_t v, int32_t group) {
     const int32_t here = prepared(v);
     if (here < 0 || p_.value_class(here) != ValueClass::memory) return to[v];
-    if (stored_[at(p_.root(here))] || (!view(v) && !cheap(p_.values_node(here)))) return to[v];
+    if (stored_[at(p_.root(here))] || (!is_view(g_, v) && !cheap(p_.values_node(here)))) return to[v];
     const auto [known, fresh] = copies_.try_emplace({group, v}, -1);
     if (!fresh) return known->second;
     std::vector<int32_t> in;
     for (const int32_t x : g_.node_of(v).in) in.push_back(copy_or_absent(to, x, group));
     const int32_t made = to.copy(g_.node_of(v), in);
-    to.to.nodes.back().again = !view(v);
+    to.to.nodes.back().again = !is_view(g_, v);
     return copies_[{group, v}] = made;
   }
   int32_t copy_or_absent(Rewrite& to, int32_t v, int32_t group) { return v < 0 ? v : copy(to, v, group); }

@@ -6,6 +6,12 @@
 
 namespace tandem::jit {
 
+inline bool is_op(const Node& n, OpId op) { return n.leaf == Leaf::op && n.op == op; }
+inline bool is_view(const Graph& g, int32_t v) {
+  const Node& n = g.node_of(v);
+  return n.leaf == Leaf::op && ops::def(n.op).kind == ops::OpKind::view;
+}
+
 /// A new graph in the making: its inputs and numbers are those of the old one, node by node it takes over the
 /// rest.
 class Rewrite {

@@ -209,33 +209,6 @@ GraphRun run_graph(const jit::Executable& x, const Graph& g, const GraphArgument
   return r;
 }
 
-Compiled compile_together(const std::vector<const Graph*>& graphs) {
-  std::vector<std::unique_ptr<jit::Plan>> plans;
-  std::vector<const jit::Kernel*> kernels;
-  std::vector<const std::string*> texts;
-  std::vector<jit::KnownKernel*> known;
-  for (const Graph* g : graphs) {
-    Graph ready = jit::optimize(*g);
-    jit::Prepared p = jit::prepare(ready);
-    jit::Grouping groups = jit::group(p, true);
-    if (jit::recompute_for_readers(ready, p, groups, true)) {
-      p = jit::prepare(ready);
-      groups = jit::group(p, true);
-    }
-    plans.push_back(std::make_unique<jit::Plan>(jit::build_plan(p, groups, true)));
-    const jit::Plan& plan = *plans.back();
-    for (size_t i = 0; i < plan.kernels.size(); ++i) {
-      jit::KnownKernel* const k = &jit::known_kernel(plan.kernels[i], plan.kernel_texts[i]);
-      if (std::find(known.begin(), known.end(), k) != known.end()) continue;
-      kernels.push_back(&plan.kernels[i]);
-      texts.push_back(&plan.kernel_texts[i]);
-      known.push_back(k);
-    }
-  }
-  const double ms = jit::compile_kernels(kernels, texts, known);
-  return {static_cast<int>(kernels.size()), ms / 1000};
-}
-
 std::vector<double> elements(const GuardedBytes& bytes, const TensorType& t, const Dims& strides) {
   std::vector<double> values;
   const int64_t n = numel(t.sizes);

@@ -44,13 +44,6 @@ struct GraphRun {
 
 GraphRun run_graph(const jit::Executable& x, const jit::Graph& g, const GraphArguments& arguments);
 
-struct Compiled {
-  int kernels = 0;
-  double seconds = 0;
-};
-/// Compiles the kernels of many graphs in few translation units; executables made later find them.
-Compiled compile_together(const std::vector<const jit::Graph*>& graphs);
-
 /// The elements of `t`, which lie at `strides`, in row-major order.
 std::vector<double> elements(const GuardedBytes& bytes, const ops::TensorType& t, const Dims& strides);
 

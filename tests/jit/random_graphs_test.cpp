@@ -4,8 +4,9 @@
 #include <cstdio>
 #include <map>
 
-#include "tandem/jit/plan.h"
+#include "tandem/jit/make_plan.h"
 #include "tandem/jit/planted_bugs.h"
+#include "tandem/jit/precompile.h"
 #include "tests/catch.h"
 #include "tests/jit/graph_judge.h"
 #include "tests/jit/random_graphs.h"
@@ -30,8 +31,8 @@ constexpr int kKinds = 12, kGroupKinds = 6, kHorizontal = 5;
 using Coverage = std::array<std::array<int, kGroupKinds>, kKinds>;
 
 void cover(const Graph& graph, Coverage& c) {
-  const Prepared p = prepare(optimize(graph));
-  const Grouping grouping = group(p, true);
+  Graph ready = optimize(graph);
+  const auto [p, grouping, plan] = make_plan(ready, true, cpu);
   const auto note = [&](ops::OpKind kind, int group_kind) {
     ++c[static_cast<size_t>(kind)][static_cast<size_t>(group_kind)];
   };
@@ -44,7 +45,6 @@ void cover(const Graph& graph, Coverage& c) {
       for (const int32_t v : n.in)
         if (v >= 0 && p.value_class(v) == ValueClass::memory && p.root(v) != v) note(ops::OpKind::view, kind);
     }
-  const Plan plan = build_plan(p, grouping, true);
   for (const Entry& e : plan.entries) {
     if (e.kind != EntryKind::kernel || e.count < 2) continue;
     if (e.where.known() && ops::def(static_cast<OpId>(e.where.line - 1)).kind == ops::OpKind::composite)
@@ -100,7 +100,7 @@ TEST_CASE("random graphs give the same bits fused, compiled and node by node", "
               static_cast<unsigned long long>(kFirstSeed),
               static_cast<unsigned long long>(kFirstSeed + kGraphs - 1), kCompiledEvery);
   std::vector<RandomGraph> graphs;
-  std::vector<const Graph*> to_compile;
+  std::vector<Graph> to_compile;
   Coverage coverage{};
   std::map<std::string, int> drawn;
   Tally tally;
@@ -113,9 +113,8 @@ TEST_CASE("random graphs give the same bits fused, compiled and node by node", "
     cover(graphs.back().graph, coverage);
   }
   for (int i = 0; i < kGraphs; i += kCompiledEvery)
-    to_compile.push_back(&graphs[static_cast<size_t>(i)].graph);
-  const auto [kernels, seconds] = compile_together(to_compile);
-  std::printf("random graphs: %d kernels compiled in %.1f s\n", kernels, seconds);
+    to_compile.push_back(graphs[static_cast<size_t>(i)].graph);
+  std::printf("random graphs: %d kernels compiled\n", jit::precompile(to_compile, cpu));
   for (int i = 0; i < kGraphs; ++i) {
     const RandomGraph& r = graphs[static_cast<size_t>(i)];
     const std::string found = judge(r.graph, r.arguments, i % kCompiledEvery == 0, r.seed, tally);

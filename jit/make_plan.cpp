@@ -1,0 +1,28 @@
+#include "tandem/jit/make_plan.h"
+
+#include <utility>
+
+#include "tandem/jit/attention_call.h"
+#include "tandem/jit/recompute.h"
+
+namespace tandem::jit {
+
+Prepared prepared_for(const Graph& g, Device device) {
+  Prepared prepared = prepare(g, device);
+  if (device.type == DeviceType::cuda && !library_takes(prepared, device)) return prepare(g, device, true);
+  return prepared;
+}
+
+MadePlan make_plan(Graph& g, bool fused, Device device) {
+  const bool host = device.type == DeviceType::cpu;
+  Prepared prepared = prepared_for(g, device);
+  Grouping grouping = group(prepared, fused, host);
+  if (fused && recompute_for_readers(g, prepared, grouping, host)) {
+    prepared = prepared_for(g, device);
+    grouping = group(prepared, fused, host);
+  }
+  Plan plan = build_plan(prepared, grouping, fused, host);
+  return {std::move(prepared), std::move(grouping), std::move(plan)};
+}
+
+}  // namespace tandem::jit

@@ -1,0 +1,22 @@
+// The way from a graph to a plan: prepare, group, let readers compute again what they would load, lay out. A
+// function of values; any thread.
+#pragma once
+
+#include "tandem/jit/plan.h"
+
+namespace tandem::jit {
+
+/// `prepare`, with packed operands where the device's library does not take them as they lie.
+Prepared prepared_for(const Graph& g, Device device);
+
+struct MadePlan {
+  Prepared prepared;
+  Grouping grouping;
+  Plan plan;
+};
+
+/// Of a graph after the passes. `fused`: else each op is a kernel of its own. May put copies of nodes into
+/// `g`, for kernels that compute again what they would load.
+MadePlan make_plan(Graph& g, bool fused, Device device);
+
+}  // namespace tandem::jit

@@ -1,0 +1,41 @@
+#include "tandem/jit/precompile.h"
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tandem/jit/attention_call.h"
+#include "tandem/jit/cuda_program.h"
+#include "tandem/jit/kernel_table.h"
+#include "tandem/jit/make_plan.h"
+
+namespace tandem::jit {
+
+int precompile(std::span<const Graph> graphs, Device device) {
+  std::map<std::string, Kernel> kernels;  // by text
+  for (const Graph& g : graphs) {
+    Graph ready = optimize(with_library_calls(g, device));
+    Plan plan = make_plan(ready, true, device).plan;
+    for (size_t i = 0; i < plan.kernels.size(); ++i)
+      kernels.try_emplace(std::move(plan.kernel_texts[i]), std::move(plan.kernels[i]));
+  }
+  if (device.type == DeviceType::cuda) {
+    std::vector<CudaKernel> wanted;
+    for (const auto& [text, kernel] : kernels) wanted.push_back({&kernel, &text});
+    cuda_kernels(cuda::Runtime::of(device), wanted);
+  } else {
+    std::vector<const Kernel*> of;
+    std::vector<const std::string*> texts;
+    std::vector<KnownKernel*> known;
+    for (const auto& [text, kernel] : kernels) {
+      of.push_back(&kernel);
+      texts.push_back(&text);
+      known.push_back(&known_kernel(kernel, text));
+    }
+    compile_kernels(of, texts, known);
+  }
+  return static_cast<int>(kernels.size());
+}
+
+}  // namespace tandem::jit
