@@ -133,7 +133,7 @@ bool place_in(Room& room, std::vector<Chain>& chains, size_t c) {
 int64_t place_greatest_first(std::vector<ArenaBlock>& blocks, bool by_life,
                              const std::vector<LentMemory>& lent) {
   constexpr size_t kNone = SIZE_MAX;
-  constexpr int64_t kLarge = 64 * 1024;  // smaller ones stay together
+  constexpr int64_t kLarge = 16 * 1024;  // smaller ones stay together
   std::vector<Chain> chains;
   std::vector<size_t> chain_of;
   for (const ArenaBlock& b : blocks) {

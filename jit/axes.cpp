@@ -84,6 +84,39 @@ bool trailing(uint32_t reduced, int rank) {
   return (kept & (kept + 1)) == 0;
 }
 
+int32_t maker_of(const Prepared& p, const Grouping& grouping, int32_t v) {
+  if (v < 0 || p.value_class(v) != ValueClass::memory) return -1;
+  return grouping.group_of[at(p.values_node(p.root(v)))];
+}
+
+bool related_axes(const Prepared& p, const Grouping& r, int a, int b, Axes& sigma) {
+  const auto note = [&](int from_b, int to_a) {
+    if (from_b < 0 || to_a < 0) return from_b < 0 && to_a < 0;
+    int8_t& s = sigma[at(from_b)];
+    if (s >= 0 && s != to_a) return false;
+    s = static_cast<int8_t>(to_a);
+    return true;
+  };
+  for (const bool in_a : {true, false}) {
+    for (const int32_t i : r.groups[at(in_a ? a : b)].nodes) {
+      const Node& n = p.g.nodes[at(i)];
+      for (size_t k = 0; k < n.in.size(); ++k) {
+        if (maker_of(p, r, n.in[k]) != (in_a ? b : a)) continue;
+        if (ops::def(n.op).kind == OpKind::gather && k == 0) return false;
+        Axes in;
+        if (!axes_of_value(p, r, n.in[k], in)) return false;
+        const int rank = p.g.type(n.in[k]).sizes.rank();
+        for (int d = 0; d < rank; ++d) {
+          if (in[at(d)] < 0) continue;
+          const int walked = r.axes[at(i)][at(walked_axis(p.g, n, static_cast<int>(k), d))];
+          if (!(in_a ? note(in[at(d)], walked) : note(walked, in[at(d)]))) return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
 bool same_walk(const Prepared& p, const Grouping& grouping, int32_t first, int32_t second, Axes& sigma) {
   const Node& n = p.g.nodes[at(first)];
   const Node& m = p.g.nodes[at(second)];

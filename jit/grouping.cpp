@@ -50,11 +50,7 @@ class Grouper {
   Group& group(int g) { return r_.groups[at(g)]; }
   bool alive(int g) const { return !r_.groups[at(g)].nodes.empty(); }
   bool open(int g) const { return order_.open(g) && r_.groups[at(g)].is_kernel(); }
-  /// The group that computes an operand; -1 if it comes from outside or is no memory.
-  int maker(int32_t v) const {
-    if (v < 0 || p_.value_class(v) != ValueClass::memory) return -1;
-    return r_.group_of[at(p_.values_node(p_.root(v)))];
-  }
+  int maker(int32_t v) const { return maker_of(p_, r_, v); }
   bool reduces(int32_t i) const { return ops::def(p_.g.nodes[at(i)].op).kind == OpKind::reduction; }
 
   // --- One node ---
@@ -307,33 +303,18 @@ class Grouper {
     return order_.after(second, first) && std::any_of(reads.begin(), reads.end(), waits);
   }
 
-  /// Collects how `b`'s axes lie in `a`'s space from the values of one that the other reads.
-  bool relate(int a, int b, Axes& sigma) const {
-    const auto note = [&](int from_b, int to_a) {
-      if (from_b < 0 || to_a < 0) return from_b < 0 && to_a < 0;
-      int8_t& s = sigma[at(from_b)];
-      if (s >= 0 && s != to_a) return false;
-      s = static_cast<int8_t>(to_a);
-      return true;
+  /// Whether `copies` is nothing but values computed again (Node::again) for a product, from what `original`
+  /// makes.
+  bool copies_of(int copies, int original) const {
+    const auto copy = [&](int32_t i) { return p_.g.nodes[at(i)].again; };
+    const auto made = [&](int32_t v) { return maker(v) == original; };
+    const auto for_product = [&](int32_t i) {
+      const auto& users = p_.users[at(p_.g.nodes[at(i)].out[0])];
+      return std::any_of(users.begin(), users.end(), [&](int32_t u) { return product(r_.group_of[at(u)]); });
     };
-    for (const bool in_a : {true, false}) {
-      for (const int32_t i : r_.groups[at(in_a ? a : b)].nodes) {
-        const Node& n = p_.g.nodes[at(i)];
-        for (size_t k = 0; k < n.in.size(); ++k) {
-          if (maker(n.in[k]) != (in_a ? b : a)) continue;
-          if (ops::def(n.op).kind == OpKind::gather && k == 0) return false;
-          Axes in;
-          if (!axes_of_value(p_, r_, n.in[k], in)) return false;
-          const int rank = p_.g.type(n.in[k]).sizes.rank();
-          for (int d = 0; d < rank; ++d) {
-            if (in[at(d)] < 0) continue;
-            const int walked = r_.axes[at(i)][at(walked_axis(p_.g, n, static_cast<int>(k), d))];
-            if (!(in_a ? note(in[at(d)], walked) : note(walked, in[at(d)]))) return false;
-          }
-        }
-      }
-    }
-    return true;
+    const auto &nodes = r_.groups[at(copies)].nodes, &reads = reads_[at(copies)];
+    return std::all_of(nodes.begin(), nodes.end(), copy) && std::any_of(reads.begin(), reads.end(), made) &&
+           std::any_of(nodes.begin(), nodes.end(), for_product);
   }
 
   /// Merges `b` into `a` or the other way round if that is possible; returns the group that `a` is then in.
@@ -359,7 +340,8 @@ class Grouper {
         (gb->kind == GroupKind::column && better_behind_product(a)))
       return asked;
     if (keeps_waiting_with(a, b) || keeps_waiting_with(b, a)) return asked;
-    if (!relate(a, b, sigma) || !embeds(*ga, *gb, sigma)) return asked;
+    if (copies_of(a, b) || copies_of(b, a)) return asked;
+    if (!related_axes(p_, r_, a, b, sigma) || !embeds(*ga, *gb, sigma)) return asked;
     if (order_.would_wait(a, b) || !full_walk_allowed(a, b, sigma)) return asked;
     absorb(a, b, sigma);
     return a;

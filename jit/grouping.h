@@ -63,6 +63,11 @@ bool axes_of_value(const Prepared& p, const Grouping& grouping, int32_t v, Axes&
 /// Whether the reduced axes of a space come behind all others.
 bool trailing(uint32_t reduced, int rank);
 
+/// The group that computes an operand; -1 if it comes from outside or is no memory.
+int32_t maker_of(const Prepared& p, const Grouping& grouping, int32_t v);
+/// How group `b`'s axes lie in `a`'s space, as far as values of one that the other reads tell: added to
+/// `sigma`. False if they contradict it.
+bool related_axes(const Prepared& p, const Grouping& grouping, int a, int b, Axes& sigma);
 /// Whether two nodes read a common root in full with equal layouts; then `sigma` relates their groups.
 bool same_walk(const Prepared& p, const Grouping& grouping, int32_t first, int32_t second, Axes& sigma);
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "tandem/core/env.h"
 #include "tandem/core/error.h"
@@ -37,13 +38,26 @@ Graph fold(const Graph& g) {
   return r.finish();
 }
 
+/// The value of a constant or of what is counted.
+std::optional<double> known_number(const Graph& g, const Node& n) {
+  if (n.leaf == Leaf::constant) return std::bit_cast<double>(n.bits);
+  if (n.leaf != Leaf::count) return std::nullopt;
+  int64_t count = 1;
+  for (const int64_t axis : n.words) count *= g.type(n.in[0]).sizes[static_cast<int>(axis)];
+  return static_cast<double>(count);
+}
+
 /// Nodes with equal op, operands and attributes become one. Every op is a function of these: random ones too.
+/// What a composite counts is a constant to the rule of its gradient: as operands, equal ones are the same.
 Graph common_subexpressions(const Graph& g) {
   std::map<std::tuple<int, int, int64_t, std::vector<int32_t>, std::vector<int64_t>>, int32_t> known;
+  std::map<int64_t, int32_t> numbers;  // by bits
+  std::vector<int32_t> same(
+      g.values.size());  // per value: the first of its number, or itself in the new graph
   Rewrite r(g);
   for (const Node& n : g.nodes) {
     std::vector<int32_t> in = n.in;
-    for (int32_t& v : in) v = r[v];
+    for (int32_t& v : in) v = v < 0 ? v : same[static_cast<size_t>(v)];
     // Run-time numbers and inputs are told apart by their position.
     const bool positional = n.leaf == Leaf::input || n.leaf == Leaf::number;
     std::vector<int64_t> words = n.words;
@@ -58,6 +72,10 @@ Graph common_subexpressions(const Graph& g) {
                           -1);
     if (fresh) it->second = r.copy(n);
     r.name(n, it->second);
+    for (const int32_t v : n.out) same[static_cast<size_t>(v)] = r[v];
+    if (const auto number = known_number(g, n))
+      same[static_cast<size_t>(n.out[0])] =
+          numbers.try_emplace(std::bit_cast<int64_t>(*number), it->second).first->second;
   }
   return r.finish();
 }

@@ -6,6 +6,10 @@
 // that only kernels use late, but a store more for each that a product reads late, and a load of the source.
 // So a dropout's mask is drawn again from its counter, and of gelu its operand is kept instead of its result
 // and its slope; the mask of a relu (one byte) is not worth reading the relu again (four).
+//
+// What a product reads late (a layer's normalised input, for its weight's gradient) need not wait for that if
+// a kernel reads late what it is made of: it is computed again, in the walk of that kernel. A store more, and
+// its memory is free in between.
 #include <algorithm>
 #include <map>
 
@@ -34,6 +38,7 @@ class Rematerialiser {
       if (!pays(source, values)) continue;
       for (const Candidate& c : values) again_[at(c.value)] = any = true;
     }
+    any |= find_operands();
     return any ? dead_code(rewrite()) : g_;
   }
 
@@ -54,10 +59,6 @@ class Rematerialiser {
     if (n.leaf != Leaf::op || g_.type(v).number) return false;
     const OpKind k = ops::def(n.op).kind;
     return k == OpKind::pointwise || k == OpKind::random || k == OpKind::view;
-  }
-  bool view(int32_t v) const {
-    const Node& n = g_.node_of(v);
-    return n.leaf == Leaf::op && ops::def(n.op).kind == OpKind::view;
   }
   int64_t bytes(int32_t v) const { return numel(g_.type(v).sizes) * itemsize(g_.type(v).dtype); }
 
@@ -117,7 +118,7 @@ class Rematerialiser {
   void find_clusters() {
     for (size_t i = 0; i < g_.nodes.size(); ++i) {
       const Node& n = g_.nodes[i];
-      if (n.leaf != Leaf::op || n.out.size() != 1 || !cheap(n.out[0]) || view(n.out[0])) continue;
+      if (n.leaf != Leaf::op || n.out.size() != 1 || !cheap(n.out[0]) || is_view(g_, n.out[0])) continue;
       Candidate c{n.out[0], {}, false};
       int32_t source = -1;
       if (!lasting_[at(c.value)] && late_uses(c) && find_source(c, source)) clusters_[source].push_back(c);
@@ -180,6 +181,57 @@ class Rematerialiser {
     return true;
   }
 
+  // --- Operands of products ---
+
+  bool find_operands() {
+    bool any = false;
+    kept_.assign(g_.values.size(), 0);
+    operand_.assign(g_.values.size(), 0);
+    for (const Node& n : g_.nodes) {
+      if (n.leaf != Leaf::op || n.out.size() != 1 || !cheap(n.out[0]) || is_view(g_, n.out[0])) continue;
+      Candidate c{n.out[0], {}, false};
+      if (again_[at(c.value)] || lasting_[at(c.value)] || !late_uses(c) || c.by_kernel) continue;
+      std::vector<int32_t> kept;
+      if (!find_kept(c, kept)) continue;
+      again_[at(c.value)] = any = true;
+      for (const int32_t x : c.chain) operand_[at(x)] = !is_view(g_, x);
+      for (const int32_t x : kept) kept_[at(x)] = 1;
+    }
+    return any;
+  }
+
+  /// Whether the value can be computed from one of its size that a kernel reads late anyway, and small ones.
+  bool find_kept(Candidate& c, std::vector<int32_t>& kept) const {
+    std::vector<int32_t>& seen = c.chain;
+    std::vector<int32_t> todo = {c.value};
+    int large = 0;
+    while (!todo.empty()) {
+      const int32_t x = todo.back();
+      todo.pop_back();
+      if (std::find(seen.begin(), seen.end(), x) != seen.end()) continue;
+      seen.push_back(x);
+      if (seen.size() > kMaxChain) return false;
+      const bool small = bytes(x) * kSmall <= bytes(c.value);
+      if (x != c.value && !again_[at(x)] && (small || kernel_reads_late(x))) {
+        large += !small;
+        kept.push_back(x);
+        continue;
+      }
+      if (!cheap(x) || level_[at(x)] != level_[at(c.value)]) return false;
+      for (const int32_t in : g_.node_of(x).in)
+        if (in >= 0 && !g_.type(in).number) todo.push_back(in);
+    }
+    return large == 1;
+  }
+  bool kernel_reads_late(int32_t v) const {
+    bool reads = false;
+    for_users(v, [&](const Node& n, int32_t runs) {
+      reads = reads || (runs > level_[at(v)] && ops::def(n.op).kind == OpKind::pointwise &&
+                        numel(g_.type(n.out[0]).sizes) == numel(g_.type(v).sizes));
+    });
+    return reads;
+  }
+
   bool pays(int32_t source, const std::vector<Candidate>& values) const {
     int64_t freed = 0, moved = 0;
     for (const Candidate& c : values) {
@@ -222,7 +274,7 @@ class Rematerialiser {
   int32_t operand(Rewrite& r, const Node& n, int32_t v, int32_t runs) {
     if (v < 0 || n.leaf != Leaf::op || ops::def(n.op).kind == OpKind::view) return r[v];
     int32_t base = v;
-    while (view(base)) base = g_.node_of(base).in[0];
+    while (is_view(g_, base)) base = g_.node_of(base).in[0];
     return again_[at(base)] && runs > level_[at(base)] ? again(r, v, level_[at(base)]) : r[v];
   }
 
@@ -230,11 +282,13 @@ class Rematerialiser {
   int32_t again(Rewrite& r, int32_t v, int32_t level) {
     if (v < 0) return v;
     const bool uniform = g_.node_of(v).leaf == Leaf::op && ops::def(g_.node_of(v).op).kind == OpKind::fill;
-    if (uniform || !cheap(v) || (level_[at(v)] != level && !view(v))) return r[v];
+    if (uniform || kept_[at(v)] || !cheap(v) || (level_[at(v)] != level && !is_view(g_, v))) return r[v];
     if (copies_[at(v)] >= 0) return copies_[at(v)];
     std::vector<int32_t> in;
     for (const int32_t x : g_.node_of(v).in) in.push_back(again(r, x, level));
-    return copies_[at(v)] = r.copy(g_.node_of(v), in);
+    copies_[at(v)] = r.copy(g_.node_of(v), in);
+    r.to.nodes.back().again = operand_[at(v)];
+    return copies_[at(v)];
   }
 
   static constexpr char kWritten = 2;
@@ -243,7 +297,7 @@ class Rematerialiser {
   std::vector<char> lasting_;  // per value: an input, output or written value; kWritten: changes in the end
   std::vector<std::vector<int32_t>> users_;
   std::map<int32_t, std::vector<Candidate>> clusters_;  // by source
-  std::vector<char> again_;
+  std::vector<char> again_, kept_, operand_;
   std::vector<int32_t> copies_;
 };
 

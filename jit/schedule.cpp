@@ -16,8 +16,6 @@ namespace {
 constexpr size_t at(int32_t i) { return static_cast<size_t>(i); }
 constexpr int kMostCuts = 6;
 constexpr int64_t kWorthACut = 32;  // of the peak
-// A larger arena is not in caches anyway, and does with the memory of outputs that are still to come.
-constexpr int64_t kOutOfCaches = int64_t{32} << 20;
 
 class Scheduler {
  public:
@@ -56,9 +54,6 @@ class Scheduler {
     if (lend_) lent = outputs_before_use();
     move_to_outputs(moved_, lent);
     if (joined) move_to_outputs(moved_by_joined_, lent);
-    r_.blocks = blocks_;
-    r_.arena_bytes = place_blocks(r_.blocks);
-    if (!lend_ || r_.arena_bytes <= kOutOfCaches) return;
     r_.blocks = blocks_;
     r_.arena_bytes = place_blocks(r_.blocks, lent);
   }

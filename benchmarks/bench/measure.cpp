@@ -219,11 +219,12 @@ void measure_into(Result& result, const Options& options, const std::vector<std:
     if (w.eager_private_bytes && !options.quick) {
       const double bytes = command_number(this_program() + " --device " + tandem::to_string(options.device) +
                                           " --private-bytes " + w.name);
-      line.facts["eager's private bytes"] = bytes;
-      const double plan = line.facts["plan's private bytes"], gradients = line.facts["gradients' bytes"];
-      if (bytes > 0) line.facts["private bytes over eager's"] = plan / bytes;
+      line.facts["eager's bytes with gradients"] = bytes;
+      const double plan = line.facts["plan's bytes with gradients"],
+                   gradients = line.facts["gradients' bytes"];
+      if (bytes > 0) line.facts["bytes with gradients over eager's"] = plan / bytes;
       if (bytes > gradients)
-        line.facts["the same without gradients"] = (plan - gradients) / (bytes - gradients);
+        line.facts["private bytes over eager's"] = (plan - gradients) / (bytes - gradients);
     }
     result.lines.push_back(std::move(line));
   }

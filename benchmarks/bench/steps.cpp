@@ -33,9 +33,6 @@ Workload mlp(const std::string& name, int64_t in, double over_libtorch) {
             {Of::at_most_times, 1.03, "frozen"},
             {Of::fact_at_most, 0.8, "private bytes over eager's"},
             {Of::fact_at_most, 12, "plan entries"}};
-  w.open =
-      "nearly all private bytes are gradients, which stay in .grad either way; what the step needs beside "
-      "them is printed too";
   return w;
 }
 

@@ -285,6 +285,20 @@ TEST_CASE("common subexpressions become one", "[passes]") {
 )");
 }
 
+TEST_CASE("a constant that is what a count says gives the same value", "[passes]") {
+  // The mean of a composite, and that of its gradient's rule, which knows the size.
+  const std::string text = run("common_subexpressions", R"(%x = input float32(3, 4) strides (4, 1)
+    %n = count(%x, axes=[1])
+    %c = constant 4
+    %d = constant 3
+    %a = div(%x, %n) : float32(3, 4)
+    %b = div(%x, %c) : float32(3, 4)
+    %e = div(%x, %d) : float32(3, 4)
+    return %a, %b, %e)");
+  CHECK(count(text, "div(") == 2);
+  CHECK_THAT(text, Contains("div(%0, %1)") && Contains("return %4, %4, %5"));
+}
+
 TEST_CASE("random draws of equal seed, offset and sizes are one value", "[passes]") {
   const std::string text = run("common_subexpressions", R"(%seed = number int64
     %offset = number int64

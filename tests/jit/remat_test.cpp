@@ -139,6 +139,41 @@ TEST_CASE("the arena takes the best of several orders", "[jit]") {
   CHECK(blocks[0].offset == blocks[1].offset);
 }
 
+TEST_CASE("a late product's operand is computed again where a kernel reads what it is made of", "[passes]") {
+  // A norm: c is kept for a kernel behind the product z, y for the product q.
+  const std::string head = R"(
+    %x = input float32(8, 64) strides (64, 1)
+    %w = input float32(64, 64) strides (64, 1)
+    %u = matmul(%x, %w) : float32(8, 64)
+    %m = sum(%u, keepdim=1, axes=[1]) : float32(8, 1)
+    %c = sub(%u, %m) : float32(8, 64)
+    %y = tanh(%c) : float32(8, 64)
+    %z = matmul(%y, %w) : float32(8, 64)
+    %t = permute(%y, axes=[1, 0]) : float32(64, 8)
+    %q = matmul(%t, %z) : float32(64, 64)
+  )";
+  const std::string text = again(head + R"(
+    %d = mul(%z, %c) : float32(8, 64)
+    return %d, %q)");
+  CHECK(text == R"(graph {
+  %0 = input float32(8, 64) strides (64, 1)
+  %1 = input float32(64, 64) strides (64, 1)
+  %2 = matmul(%0, %1) : float32(8, 64)
+  %3 = sum(%2, keepdim=1, axes=[1]) : float32(8, 1)
+  %4 = sub(%2, %3) : float32(8, 64)
+  %5 = tanh(%4) : float32(8, 64)
+  %6 = matmul(%5, %1) : float32(8, 64)
+  %7 = tanh(%4) : float32(8, 64)
+  %8 = permute(%7, axes=[1, 0]) : float32(64, 8)
+  %9 = matmul(%8, %6) : float32(64, 64)
+  %10 = mul(%6, %4) : float32(8, 64)
+  return %10, %9
+}
+)");
+  // Nothing else keeps c.
+  CHECK(unchanged(head + "return %q"));
+}
+
 TEST_CASE("joined kernels do not keep the peak's memory waiting", "[jit]") {
   // Eight large values, each with a sum of its columns: these are alike, and the first could run long before
   // the last. All in one, all values would wait.
