@@ -1,6 +1,6 @@
-// Convolutions by every provider in three directions: convolutions. Prints the least microseconds of
-// processor time on one thread and GFLOP/s per shape; providers take turns, so that none is favoured by warm
-// caches.
+// Convolutions by every provider in three directions: convolutions [bfloat16]. Prints the least microseconds
+// of processor time on one thread and GFLOP/s per shape; providers take turns, so that none is favoured by
+// warm caches.
 #include "tandem/ops/convolutions/convolutions.h"
 
 #include <algorithm>
@@ -8,8 +8,10 @@
 #include <cstdlib>
 #include <ctime>
 #include <exception>
+#include <string_view>
 #include <vector>
 
+#include "tandem/core/bfloat.h"
 #include "tandem/core/thread_pool.h"
 
 namespace {
@@ -49,8 +51,23 @@ double time_us(const ops::ConvolutionCall& call, ConvolutionProvider provider, i
   return (thread_us() - start) / times;
 }
 
-void measure(const Shape& shape, const std::vector<float>& values, std::vector<float>& result) {
+constexpr int64_t kElements = 1 << 23;  // of an operand at most
+
+std::vector<char> operand(DType dtype) {
+  std::vector<char> bytes(static_cast<size_t>(kElements * itemsize(dtype)));
+  for (int64_t i = 0; i < kElements; ++i) {
+    const float value = static_cast<float>(i % 251) / 251.0f - 0.5f;
+    if (dtype == DType::float32)
+      reinterpret_cast<float*>(bytes.data())[i] = value;
+    else
+      reinterpret_cast<uint16_t*>(bytes.data())[i] = core::rounded_to_bfloat(value);
+  }
+  return bytes;
+}
+
+void measure(const Shape& shape, DType dtype, const std::vector<char>& values, std::vector<char>& result) {
   ops::ConvolutionShape s;
+  s.dtype = dtype;
   s.batch = shape.batch, s.channels = shape.channels, s.outputs = shape.outputs, s.groups = shape.groups;
   for (int d = 1; d < ops::kConvolutionAxes; ++d) {
     s.in[d] = shape.size, s.kernel[d] = shape.kernel, s.stride[d] = shape.stride,
@@ -61,8 +78,8 @@ void measure(const Shape& shape, const std::vector<float>& values, std::vector<f
     s.direction = kDirections[d];
     ops::ConvolutionCall call{s};
     if (s.direction != ConvolutionDirection::input) call.x = values.data();
-    if (s.direction != ConvolutionDirection::weight) call.w = values.data() + 7;
-    if (s.direction != ConvolutionDirection::forward) call.y = values.data() + 16;
+    if (s.direction != ConvolutionDirection::weight) call.w = values.data() + 7 * itemsize(dtype);
+    if (s.direction != ConvolutionDirection::forward) call.y = values.data() + 16 * itemsize(dtype);
     call.result = result.data();
     std::printf("%-13s %s %8.1f MFLOP  %-6s", shape.name, kNames[d], s.flops() * 1e-6,
                 ops::name(ops::choose_provider(s)));
@@ -88,14 +105,16 @@ void measure(const Shape& shape, const std::vector<float>& values, std::vector<f
 
 }  // namespace
 
-int main() try {
+int main(int argc, char** argv) try {
+  const DType dtype =
+      argc > 1 && std::string_view(argv[1]) == name(DType::bfloat16) ? DType::bfloat16 : DType::float32;
+  const std::vector<char> values = operand(dtype);
+  std::vector<char> result(values.size());
   set_num_threads(1);
-  std::vector<float> values(1 << 23), result(1 << 23);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 251) / 251.0f - 0.5f;
   std::printf("%-13s   %14s  %-6s", "convolution", "", "chosen");
   for (const ConvolutionProvider p : kProviders) std::printf(" %20s", ops::name(p));
   std::printf("\n");
-  for (const Shape& s : kShapes) measure(s, values, result);
+  for (const Shape& s : kShapes) measure(s, dtype, values, result);
   return 0;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "convolutions: %s\n", e.what());

@@ -1,10 +1,12 @@
 // Native kernels of max pooling: planes shared by the threads. In float32 windows that are whole along their
 // row are made several a step (pool_rows.h); those at the edges, large ones, and of other types, one by one.
+// bfloat16 is widened a plane at a time and rounded back, which changes no value.
 // The gradient adds the windows' shares in row-major order of the windows, halves in float32, each rounded
 // once.
 #include <bit>
 #include <type_traits>
 
+#include "tandem/core/bfloat.h"
 #include "tandem/ops/native_pool.h"
 #include "tandem/ops/pool_rows.h"
 #include "tandem/ops/rules.h"
@@ -112,6 +114,13 @@ int64_t largest(const Maxima& m, const T* from, const Range& y, const Range& x) 
   return at;
 }
 
+void widen(const BFloat* from, std::vector<float>& to) {
+  for (float& v : to) v = core::widened_bfloat((from++)->bits);
+}
+void narrow(const std::vector<float>& from, BFloat* to) {
+  for (const float v : from) (to++)->bits = core::rounded_to_bfloat(v);
+}
+
 template <class T, class At>
 void forward_plane(const Maxima& m, const T* from, T* to, At* places) {
   const int64_t in = m.right().in, out = m.right().out, n = m.inner_end - m.inner;
@@ -150,6 +159,14 @@ void forward_plane(const Maxima& m, const T* from, T* to, At* places) {
   }
 }
 
+template <class At>
+void forward_plane(const Maxima& m, const BFloat* from, BFloat* to, At* places) {
+  std::vector<float> wide(static_cast<size_t>(m.w.in_plane())), best(static_cast<size_t>(m.w.out_plane()));
+  widen(from, wide);
+  forward_plane(m, wide.data(), best.data(), places);
+  narrow(best, to);
+}
+
 template <class T, class At>
 void backward_plane(const Maxima& m, const T* from, const At* places, T* to) {
   const int64_t in = m.right().in, out = m.right().out, plane = m.w.in_plane();
@@ -178,6 +195,14 @@ void backward_plane(const Maxima& m, const T* from, const At* places, T* to) {
     add(sums.data());
     for (const float v : sums) store(*to++, v);
   }
+}
+
+template <class At>
+void backward_plane(const Maxima& m, const BFloat* from, const At* places, BFloat* to) {
+  std::vector<float> wide(static_cast<size_t>(m.w.out_plane())), sums(static_cast<size_t>(m.w.in_plane()));
+  widen(from, wide);
+  backward_plane(m, wide.data(), places, sums.data());
+  narrow(sums, to);
 }
 
 /// f(T{}, At{}) for the types of elements and places.

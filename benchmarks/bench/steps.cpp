@@ -124,8 +124,8 @@ Workload in_bfloat16(const Workload& of) {
   w.counted = of.counted + "; as in float32";
   w.tolerance = 2e-2;
   w.open =
-      "operands are widened, multiplied at float32's rate and rounded, each a pass; next: tiles that widen "
-      "while they pack, then pairs of bfloat16 in one instruction where the processor has it";
+      "operands of products are widened, multiplied at float32's rate and rounded, each a pass; next: tiles "
+      "that widen while they pack, then pairs of bfloat16 in one instruction where the processor has it";
   w.bars = {{Of::times_faster, 1, "PyTorch"},
             {Of::at_most_times, 1.03, "frozen"},
             {Of::fact_at_most, 1, "private bytes over eager's"}};

@@ -41,9 +41,21 @@ void narrow(DType dtype, void* to, const float* from, int64_t n) {
 
 void convolve_half(const ConvolutionCall& call, ConvolutionProvider provider);
 
+/// The shape with operands and result in float32.
+ConvolutionShape widened(ConvolutionShape shape) {
+  shape.dtype = DType::float32;
+  return shape;
+}
+
+/// Whether the provider reads halves as they are. A bias behind a gradient of x would be a second rounding.
+bool takes_halves(ConvolutionProvider provider, const ConvolutionCall& call) {
+  return provider == ConvolutionProvider::onednn && onednn_convolves(call.shape) &&
+         !(call.bias && call.shape.direction == ConvolutionDirection::input);
+}
+
 void convolve_by(const ConvolutionCall& call, ConvolutionProvider provider) {
   if (call.shape.result_size() == 0) return;
-  if (is_half(call.shape.dtype)) return convolve_half(call, provider);
+  if (is_half(call.shape.dtype) && !takes_halves(provider, call)) return convolve_half(call, provider);
   switch (provider) {
     case ConvolutionProvider::onednn:
       return convolution_onednn(call);
@@ -67,9 +79,9 @@ void convolve_half(const ConvolutionCall& call, ConvolutionProvider provider) {
   if (call.w) widen(s.dtype, w.as<float>(), call.w, s.w_size());
   if (call.y) widen(s.dtype, y.as<float>(), call.y, s.y_size());
   if (call.bias) widen(s.dtype, bias.as<float>(), call.bias, biases);
-  ConvolutionCall wide{s, x.as<float>(), w.as<float>(), y.as<float>(), bias.as<float>(), result.as<float>()};
-  wide.shape.dtype = DType::float32;
-  convolve_by(wide, provider);
+  const ConvolutionCall wide{widened(s),    x.as<float>(),    w.as<float>(),
+                             y.as<float>(), bias.as<float>(), result.as<float>()};
+  convolve_by(wide, provider_takes(provider, wide.shape) ? provider : choose_provider(wide.shape));
   narrow(s.dtype, call.result, result.as<float>(), s.result_size());
 }
 
@@ -108,8 +120,11 @@ void run(const NativeCall& c, OpId op) {
 
 }  // namespace
 
-void join_weights(const ConvolutionShape& shape, const float* parts, int64_t count, float* result) {
-  join(shape, parts, count, result);
+void join_weights(const ConvolutionShape& shape, const float* parts, int64_t count, void* result) {
+  if (shape.dtype == DType::float32) return join(shape, parts, count, static_cast<float*>(result));
+  const Scratch sum(shape.w_size() * static_cast<int64_t>(sizeof(float)));
+  join(shape, parts, count, sum.as<float>());
+  narrow(shape.dtype, result, sum.as<float>(), shape.w_size());
 }
 void join_weights(const ConvolutionShape& shape, const double* parts, int64_t count, double* result) {
   join(shape, parts, count, result);
@@ -157,7 +172,7 @@ const char* name(ConvolutionProvider provider) {
 bool provider_takes(ConvolutionProvider provider, const ConvolutionShape& shape) {
   switch (provider) {
     case ConvolutionProvider::onednn:
-      return (shape.dtype == DType::float32 || is_half(shape.dtype)) && onednn_convolves(shape);
+      return onednn_convolves(shape) || (is_half(shape.dtype) && onednn_convolves(widened(shape)));
     case ConvolutionProvider::tiles:
       return !shape.empty() && is_floating(shape.dtype);
     case ConvolutionProvider::loops:

@@ -3,7 +3,9 @@
 // is spread over Tandem's pool.
 //
 // The result depends on the operands' values, the shape and the dtype alone: not on alignment or the number
-// of threads. Sums over the batch are made in blocks fixed by the shape and joined in order.
+// of threads. Sums over the batch are made in blocks fixed by the shape and joined in order. Half precision
+// is added up in float32 and rounded once; where oneDNN multiplies bfloat16 itself, denormal operands count
+// as 0.
 #pragma once
 
 #include <cstdint>

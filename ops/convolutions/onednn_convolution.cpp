@@ -1,7 +1,8 @@
-// float32 convolutions by oneDNN, single-threaded on blocks of images and, where these are few, of the
-// result's channels: Tandem's pool does the spreading. A block's operands are copied into the layouts that
-// the primitive asks for (its fast code takes blocked ones alone), and its result back. Blocks depend on the
-// shape alone; gradients of weights are made in batch_parts() parts. Primitives are kept by shape.
+// Convolutions of float32, and of bfloat16 where the processor multiplies it, by oneDNN, single-threaded on
+// blocks of images and, where these are few, of the result's channels: Tandem's pool does the spreading. A
+// block's operands are copied into the layouts that the primitive asks for (its fast code takes blocked ones
+// alone), and its result back. Blocks depend on the shape alone; gradients of weights are made in
+// batch_parts() parts, in float32. Primitives are kept by shape.
 #include "tandem/core/error.h"
 #include "tandem/ops/convolutions/providers.h"
 
@@ -32,6 +33,17 @@ constexpr size_t kKept = 512;                              // primitives
 dnnl::engine& cpu_engine() {
   static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
+}
+
+/// Whether the processor does: elsewhere oneDNN's code for bfloat16 is slower than float32's. Its own limits
+/// on instruction sets (ONEDNN_MAX_CPU_ISA) count.
+bool multiplies_bfloats() {
+  constexpr auto kWanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kWanted) == kWanted;
+}
+
+memory::data_type type_of(DType t) {
+  return t == DType::bfloat16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
 /// One block: a shape of fewer images, and of fewer channels of the result, and the steps from one image, or
@@ -68,12 +80,12 @@ int first_axis(const ConvolutionShape& s) {
 }
 
 /// Row-major, but for the step along the first axis.
-Desc plain(memory::dims sizes, int64_t first_step) {
+Desc plain(DType dtype, memory::dims sizes, int64_t first_step) {
   memory::dims strides(sizes.size());
   int64_t stride = 1;
   for (size_t i = sizes.size(); i-- > 1; stride *= sizes[i]) strides[i] = stride;
   strides[0] = first_step;
-  return Desc(std::move(sizes), memory::data_type::f32, strides);
+  return Desc(std::move(sizes), type_of(dtype), strides);
 }
 
 memory::dims with_front(std::initializer_list<int64_t> front, const memory::dims& rest) {
@@ -118,14 +130,18 @@ Primitive make(const Block& b, bool biased) {
   if (!fits) return p;
   const memory::dims kernel = axes(s.kernel, first);
   const Desc x = p.ours[Primitive::x] =
-      plain(with_front({s.batch, s.channels}, axes(s.in, first)), b.x_image);
+      plain(s.dtype, with_front({s.batch, s.channels}, axes(s.in, first)), b.x_image);
   const Desc y = p.ours[Primitive::y] =
-      plain(with_front({s.batch, s.outputs}, axes(s.out, first)), b.y_image);
-  const Desc w = p.ours[Primitive::w] =
-      s.groups == 1 ? plain(with_front({s.outputs, s.channels}, kernel), b.w_output)
-                    : plain(with_front({s.groups, s.group_outputs(), s.group_channels()}, kernel),
-                            s.group_outputs() * b.w_output);
-  p.bias = biased ? plain({s.outputs}, 1) : Desc();
+      plain(s.dtype, with_front({s.batch, s.outputs}, axes(s.out, first)), b.y_image);
+  const auto weight = [&](DType dtype) {
+    return s.groups == 1 ? plain(dtype, with_front({s.outputs, s.channels}, kernel), b.w_output)
+                         : plain(dtype, with_front({s.groups, s.group_outputs(), s.group_channels()}, kernel),
+                                 s.group_outputs() * b.w_output);
+  };
+  const bool is_sum = s.direction == ConvolutionDirection::weight;  // of a part, joined with others behind
+  const Desc forward_w = weight(s.dtype);
+  const Desc w = p.ours[Primitive::w] = is_sum ? weight(DType::float32) : forward_w;
+  p.bias = biased ? plain(s.dtype, {s.outputs}, 1) : Desc();
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const OneThread one;
@@ -134,12 +150,12 @@ Primitive make(const Block& b, bool biased) {
     constexpr auto kWay = dnnl::algorithm::convolution_direct;
     constexpr auto kUse = dnnl::prop_kind::forward_training;
 #if DNNL_VERSION_MAJOR >= 3
-    const dnnl::convolution_forward::primitive_desc forward(engine, kUse, kWay, any(x), any(w), p.bias,
-                                                            any(y), stride, dilation, before, behind, attr);
+    const dnnl::convolution_forward::primitive_desc forward(
+        engine, kUse, kWay, any(x), any(forward_w), p.bias, any(y), stride, dilation, before, behind, attr);
 #else
     const dnnl::convolution_forward::primitive_desc forward(
-        dnnl::convolution_forward::desc(kUse, kWay, any(x), any(w), p.bias, any(y), stride, dilation, before,
-                                        behind),
+        dnnl::convolution_forward::desc(kUse, kWay, any(x), any(forward_w), p.bias, any(y), stride, dilation,
+                                        before, behind),
         attr, engine);
 #endif
     switch (s.direction) {
@@ -192,8 +208,9 @@ using Made = std::shared_ptr<const Primitive>;
 
 Made primitive(const Block& b, bool biased) {
   const ConvolutionShape& s = b.s;
-  using Key = std::array<int64_t, 8 + 6 * kConvolutionAxes>;
+  using Key = std::array<int64_t, 9 + 6 * kConvolutionAxes>;
   Key key = {static_cast<int64_t>(s.direction) * 2 + biased,
+             static_cast<int64_t>(s.dtype),
              s.batch,
              s.channels,
              s.outputs,
@@ -201,7 +218,7 @@ Made primitive(const Block& b, bool biased) {
              b.x_image,
              b.y_image,
              b.w_output};
-  auto* to = key.data() + 8;
+  auto* to = key.data() + 9;
   for (const auto* a : {&s.in, &s.out, &s.kernel, &s.stride, &s.padding, &s.dilation})
     to = std::copy(std::begin(*a), std::end(*a), to);
   static std::mutex mutex;
@@ -242,7 +259,7 @@ struct Cut {
  private:
   int64_t images_a_block() const {
     const double flops = s.flops() / static_cast<double>(s.batch);
-    const double bytes = 4.0 * static_cast<double>(x_image + y_image);
+    const double bytes = static_cast<double>(itemsize(s.dtype) * (x_image + y_image));
     return std::clamp<int64_t>(static_cast<int64_t>(std::min(kBlockFlops / flops, kBlockBytes / bytes)), 1,
                                s.batch);
   }
@@ -277,7 +294,7 @@ class Run {
         scratch_(p.scratch_bytes),
         stream_(cpu_engine()) {}
 
-  void forward(const float* x, const float* w, const float* bias, float* y) {
+  void forward(const void* x, const void* w, const void* bias, void* y) {
     execute({{DNNL_ARG_SRC, given(Primitive::x, x, x_)},
              {DNNL_ARG_WEIGHTS, view(p_.its[Primitive::w], w)},
              {DNNL_ARG_BIAS, view(p_.bias, bias)},
@@ -285,14 +302,14 @@ class Run {
             bias == nullptr);
     bring_back(Primitive::y, y, y_);
   }
-  void input(const float* y, const float* w, float* x) {
+  void input(const void* y, const void* w, void* x) {
     execute({{DNNL_ARG_DIFF_DST, given(Primitive::y, y, y_)},
              {DNNL_ARG_WEIGHTS, view(p_.its[Primitive::w], w)},
              {DNNL_ARG_DIFF_SRC, asked(Primitive::x, x, x_)}},
             false);
     bring_back(Primitive::x, x, x_);
   }
-  void weight(const float* x, const float* y, float* w) {
+  void weight(const void* x, const void* y, float* w) {
     execute({{DNNL_ARG_SRC, given(Primitive::x, x, x_)},
              {DNNL_ARG_DIFF_DST, given(Primitive::y, y, y_)},
              {DNNL_ARG_DIFF_WEIGHTS, asked(Primitive::w, w, w_)}},
@@ -301,15 +318,15 @@ class Run {
   }
 
  private:
-  memory given(Primitive::Role r, const float* data, const Scratch& space) {
+  memory given(Primitive::Role r, const void* data, const Scratch& space) {
     if (!p_.differs(r)) return view(p_.its[r], data);
     reorder(p_.to[r], p_.ours[r], data, p_.its[r], space.as<void>(), stream_);
     return view(p_.its[r], space.as<void>());
   }
-  memory asked(Primitive::Role r, float* data, const Scratch& space) {
+  memory asked(Primitive::Role r, void* data, const Scratch& space) {
     return view(p_.its[r], p_.differs(r) ? space.as<void>() : data);
   }
-  void bring_back(Primitive::Role r, float* data, const Scratch& space) {
+  void bring_back(Primitive::Role r, void* data, const Scratch& space) {
     if (p_.differs(r)) reorder(p_.back[r], p_.its[r], space.as<void>(), p_.ours[r], data, stream_);
   }
   void execute(std::unordered_map<int, memory> arguments, bool without_bias) {
@@ -328,19 +345,27 @@ class Run {
 /// The weight in a primitive's layout.
 class OwnWeight {
  public:
-  OwnWeight(const Primitive& p, const float* w) : space_(p.bytes(Primitive::w)), data_(w) {
+  OwnWeight(const Primitive& p, const void* w) : space_(p.bytes(Primitive::w)), data_(w) {
     if (!p.differs(Primitive::w)) return;
     const OneThread one;
     dnnl::stream stream(cpu_engine());
     reorder(p.to[Primitive::w], p.ours[Primitive::w], w, p.its[Primitive::w], space_.as<void>(), stream);
-    data_ = space_.as<float>();
+    data_ = space_.as<void>();
   }
-  const float* data() const { return data_; }
+  const void* data() const { return data_; }
 
  private:
   Scratch space_;
-  const float* data_;
+  const void* data_;
 };
+
+/// Where an element of an operand lies.
+const char* at(const void* data, DType dtype, int64_t element) {
+  return static_cast<const char*>(data) + element * itemsize(dtype);
+}
+char* at(void* data, DType dtype, int64_t element) {
+  return static_cast<char*>(data) + element * itemsize(dtype);
+}
 
 void over_images(const ConvolutionCall& call) {
   const ConvolutionShape& s = call.shape;
@@ -349,19 +374,16 @@ void over_images(const ConvolutionCall& call) {
   const bool biased = forward && call.bias;
   const Made whole = primitive(cut.block(0), biased), last = primitive(cut.block(cut.blocks - 1), biased);
   const int64_t channels = cut.channels(), taps = s.taps();
-  const auto* w = static_cast<const float*>(call.w);
-  const auto* bias = static_cast<const float*>(call.bias);
   std::vector<std::unique_ptr<const OwnWeight>> weights;  // of the parts, for `whole` and then for `last`
   std::vector<const Primitive*> made = {whole.get()};
   if (last != whole) made.push_back(last.get());
   for (const Primitive* p : made)
     for (int64_t part = 0; part < cut.parts; ++part)
       weights.push_back(std::make_unique<OwnWeight>(
-          *p, w + part * channels * (forward ? s.group_channels() * taps : taps)));
+          *p, at(call.w, s.dtype, part * channels * (forward ? s.group_channels() * taps : taps))));
   const int64_t from_image = forward ? cut.x_image : cut.y_image,
                 to_image = forward ? cut.y_image : cut.x_image;
   const int64_t positions = forward ? s.out_positions() : s.in_positions();
-  const auto* operand = static_cast<const float*>(forward ? call.x : call.y);
   core::parallel(cut.blocks * cut.parts, 1, [&](int64_t begin, int64_t end) {
     const OneThread one;
     for (int64_t i = begin; i < end; ++i) {
@@ -369,18 +391,20 @@ void over_images(const ConvolutionCall& call) {
       const bool is_last = block + 1 == cut.blocks;
       Run run(is_last ? *last : *whole);
       const auto own = static_cast<size_t>(part + (is_last && last != whole ? cut.parts : 0));
-      const float* from = operand + cut.first(block) * from_image;
-      float* to =
-          static_cast<float*>(call.result) + cut.first(block) * to_image + part * channels * positions;
+      const void* from = at(forward ? call.x : call.y, s.dtype, cut.first(block) * from_image);
+      char* to = at(call.result, s.dtype, cut.first(block) * to_image + part * channels * positions);
       if (forward) {
-        run.forward(from, weights[own]->data(), bias ? bias + part * channels : nullptr, to);
+        run.forward(from, weights[own]->data(), biased ? at(call.bias, s.dtype, part * channels) : nullptr,
+                    to);
         continue;
       }
       run.input(from, weights[own]->data(), to);
-      if (!bias) continue;
-      for (int64_t n = cut.first(block); n < cut.first(block + 1); ++n, to += to_image)
+      if (!call.bias) continue;
+      auto* sum = reinterpret_cast<float*>(to);
+      const auto* bias = static_cast<const float*>(call.bias) + part * channels;
+      for (int64_t n = cut.first(block); n < cut.first(block + 1); ++n, sum += to_image)
         for (int64_t c = 0; c < channels; ++c)
-          for (int64_t j = 0; j < positions; ++j) to[c * positions + j] += bias[part * channels + c];
+          for (int64_t j = 0; j < positions; ++j) sum[c * positions + j] += bias[c];
     }
   });
 }
@@ -396,19 +420,19 @@ void over_parts(const ConvolutionCall& call) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t block = i / cut.parts, part = i % cut.parts, first = cut.first(block);
       const Made p = primitive(cut.block(block), false);
-      Run(*p).weight(
-          static_cast<const float*>(call.x) + first * cut.x_image,
-          static_cast<const float*>(call.y) + first * cut.y_image + part * channels * s.out_positions(),
-          sums.as<float>() + block * size + part * channels * s.group_channels() * s.taps());
+      Run(*p).weight(at(call.x, s.dtype, first * cut.x_image),
+                     at(call.y, s.dtype, first * cut.y_image + part * channels * s.out_positions()),
+                     sums.as<float>() + block * size + part * channels * s.group_channels() * s.taps());
     }
   });
-  join_weights(s, sums.as<float>(), cut.blocks, static_cast<float*>(call.result));
+  join_weights(s, sums.as<float>(), cut.blocks, call.result);
 }
 
 }  // namespace
 
 bool onednn_convolves(const ConvolutionShape& s) {
-  if (s.empty()) return false;
+  if (s.empty() || !(s.dtype == DType::float32 || (s.dtype == DType::bfloat16 && multiplies_bfloats())))
+    return false;
   const Cut cut{s};
   // Blocks of two sizes at most; of a gradient of the weight in any order.
   Block smaller = cut.block(cut.blocks - 1);

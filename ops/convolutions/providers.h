@@ -6,14 +6,16 @@
 
 namespace tandem::ops {
 
-void convolution_loops(const ConvolutionCall& call);   // every dtype but bool
-void convolution_tiles(const ConvolutionCall& call);   // float32, float64
-void convolution_onednn(const ConvolutionCall& call);  // float32
-/// Whether oneDNN has fast code for the shape in float32.
+void convolution_loops(const ConvolutionCall& call);  // every dtype but bool
+void convolution_tiles(const ConvolutionCall& call);  // float32, float64
+/// Shapes that onednn_convolves(); a gradient of x in bfloat16 has no bias.
+void convolution_onednn(const ConvolutionCall& call);
+/// Whether oneDNN has fast code for the shape in its dtype, float32 or bfloat16.
 bool onednn_convolves(const ConvolutionShape& shape);
 
-/// result (w_size) = the sum of `count` arrays of that size, one after another, in order.
-void join_weights(const ConvolutionShape& shape, const float* parts, int64_t count, float* result);
+/// result (w_size, of the shape's dtype) = the sum of `count` arrays of that size, one after another, in
+/// order, rounded once.
+void join_weights(const ConvolutionShape& shape, const float* parts, int64_t count, void* result);
 void join_weights(const ConvolutionShape& shape, const double* parts, int64_t count, double* result);
 
 /// Sums over the batch are made in so many parts, of images [part * batch / parts, (part + 1) * batch /

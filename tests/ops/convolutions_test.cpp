@@ -3,7 +3,9 @@
 #include "tandem/ops/convolutions/convolutions.h"
 
 #include <array>
+#include <cstdlib>
 
+#include "tandem/ops/convolutions/providers.h"
 #include "tests/catch.h"
 #include "tests/elements.h"
 #include "tests/error_message.h"
@@ -120,11 +122,12 @@ struct ConvolutionProblem {
   /// Empty, or what is wrong.
   std::string mismatch(const std::vector<char>& found) const {
     // Sums are built in float32 at least and rounded once.
-    const double wide = epsilon(test::is_half(dtype) ? DType::float32 : dtype);
+    const bool half = test::is_half(dtype);
+    const double wide = epsilon(half ? DType::float32 : dtype), rounding = (half ? 0.51 : 1) * epsilon(dtype);
     for (size_t i = 0; i < wanted.size(); ++i) {
       const double v = read_element(found.data(), dtype, static_cast<int64_t>(i));
       const double off = std::fabs(v - wanted[i]);
-      if (!(off <= 16 * wide * magnitudes[i] + epsilon(dtype) * std::fabs(wanted[i]) + smallest(dtype)))
+      if (!(off <= 16 * wide * magnitudes[i] + rounding * std::fabs(wanted[i]) + smallest(dtype)))
         return "element " + std::to_string(i) + " is " + std::to_string(v) + ", not " +
                std::to_string(wanted[i]);
     }
@@ -207,23 +210,54 @@ TEST_CASE("convolutions do not depend on threads or on where operands lie", "[op
       {{1, 3, 700}, {8, 3, 9}, 1, {1}, {4}, {1}},
   };
   for (const Case& c : cases)
-    for (const OpId op : kOps) {
-      const ConvolutionProblem p(c, op, DType::float32, true);
-      for (const ConvolutionProvider provider : kAll) {
-        if (!provider_takes(provider, p.shape())) continue;
-        CAPTURE(def(op).name, c.x, name(provider));
-        std::vector<char> one;
-        {
-          const Threads threads(1);
-          one = p.run(provider);
-        }
-        CHECK(p.mismatch(one) == "");
-        for (const int n : {2, 5}) {
-          const Threads threads(n);
-          CHECK(p.run(provider, n == 2 ? 4 : 0) == one);
+    for (const OpId op : kOps)
+      for (const DType dtype : {DType::float32, DType::bfloat16}) {
+        const ConvolutionProblem p(c, op, dtype, true);
+        for (const ConvolutionProvider provider : kAll) {
+          if (!provider_takes(provider, p.shape())) continue;
+          CAPTURE(def(op).name, c.x, name(provider), tandem::name(dtype));
+          std::vector<char> one;
+          {
+            const Threads threads(1);
+            one = p.run(provider);
+          }
+          CHECK(p.mismatch(one) == "");
+          for (const int n : {2, 5}) {
+            const Threads threads(n);
+            CHECK(p.run(provider, n == 2 ? 4 : 0) == one);
+          }
         }
       }
+}
+
+TEST_CASE("long sums of bfloat16 are rounded once", "[ops]") {
+  const Case cases[] = {
+      {{2, 1040, 3, 4}, {16, 1040, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}},
+      {{2, 16, 3, 4}, {1040, 16, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}},
+      {{3, 1040, 4, 4}, {16, 1040, 1, 1}, 1, {1, 1}, {0, 0}, {1, 1}},
+      {{3, 16, 4, 4}, {1040, 16, 1, 1}, 1, {1, 1}, {0, 0}, {1, 1}},
+      {{16, 16, 20, 20}, {16, 16, 1, 1}, 1, {1, 1}, {0, 0}, {1, 1}},
+  };
+  for (const Case& c : cases)
+    for (const OpId op : kOps) {
+      const ConvolutionProblem p(c, op, DType::bfloat16, true);
+      CAPTURE(def(op).name, c.x, c.w, name(choose_provider(p.shape())));
+      CHECK(p.mismatch(p.run(choose_provider(p.shape()))) == "");
     }
+}
+
+TEST_CASE("oneDNN takes bfloat16 as it is where the processor multiplies it", "[ops]") {
+  __builtin_cpu_init();
+  const bool limited = std::getenv("ONEDNN_MAX_CPU_ISA") != nullptr;
+  for (const OpId op : kOps) {
+    ConvolutionShape s = ConvolutionProblem({{9, 16, 8, 8}, {32, 16, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}}, op,
+                                            DType::bfloat16, true)
+                             .shape();
+    const bool native = onednn_convolves(s), taken = provider_takes(ConvolutionProvider::onednn, s);
+    s.dtype = DType::float32;
+    CHECK(native == (onednn_convolves(s) && !limited && __builtin_cpu_supports("avx512bf16")));
+    CHECK(taken == onednn_convolves(s));
+  }
 }
 
 TEST_CASE("the provider of a convolution follows shape and dtype", "[ops]") {
