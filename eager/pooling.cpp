@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tandem/eager/call.h"
+#include "tandem/ops/windows.h"
 
 namespace tandem {
 
@@ -106,11 +107,26 @@ VolumeWindows volume_windows(const char* op, const Dims& kernel, const Dims& str
   return w;
 }
 
+std::string type_text(const Tensor& x) { return ops::to_string({x.dtype(), x.device(), false, x.sizes()}); }
+
+/// An Error that names the given shape if its axes have no such windows: each of the poolings knows its own
+/// operand alone.
+void check_volume(const Tensor& given, const char* op, bool ceil, const VolumeWindows& w, Location where) {
+  const int rank = given.dim(), n = w.plane.size() / 2;
+  for (int i = 0; i < 3; ++i) {
+    ops::WindowAxis axis = ops::window_axis(i == 0 ? w.across.data() : w.plane.data() + (i - 1) * n, n,
+                                            given.sizes()[rank - 3 + i]);
+    if (const std::string why = ops::count_windows(axis, ceil); !why.empty())
+      fail(std::string(op) + ": " + why + "; x is " + type_text(given), where);
+  }
+}
+
 /// Max pooling over three axes: the largest of each plane's windows, then the largest of those. That is the
 /// first of equal ones in row-major order, and of several NaN the last, as within a plane.
 ValuesIndices max_pool_volume(const Tensor& given, const char* op, bool ceil, bool adaptive, bool positions,
                               const VolumeWindows& w, Location where) {
   const Tensor x = volumes(given, op, where);
+  check_volume(given, op, ceil, w, where);
   const int64_t batch = x.size(0), channels = x.size(1), depth = x.size(2), plane = x.size(3) * x.size(4);
   const ValuesIndices flat = max_pool(x.reshape({batch * channels, depth, x.size(3), x.size(4)}, where), ceil,
                                       adaptive, positions, w.plane, where);
@@ -136,6 +152,10 @@ ValuesIndices max_pool_volume(const Tensor& given, const char* op, bool ceil, bo
 Tensor avg_pool_volume(const Tensor& given, const char* op, bool ceil, bool adaptive, bool count_include_pad,
                        int64_t divisor, const VolumeWindows& w, Location where) {
   const Tensor x = volumes(given, op, where);
+  if (!is_floating(x.dtype()))
+    fail(std::string(op) + ": needs a floating type, found " + type_text(given) + "; cast with to(float32)",
+         where);
+  check_volume(given, op, ceil, w, where);
   const Tensor planes = x.reshape({x.size(0) * x.size(1), x.size(2), x.size(3), x.size(4)}, where);
   const Tensor flat =
       avg_pool(planes, ceil, adaptive, count_include_pad, divisor == 0 ? 0 : 1, w.plane, where);

@@ -25,9 +25,9 @@ constexpr int64_t kManyBlocks = 8;
 constexpr size_t kMostHosts = 8;
 constexpr size_t kMostSeen = 4096;  // units, when looking for what waits for what
 
-class Attacher {
+class ColumnAttacher {
  public:
-  Attacher(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping)
+  ColumnAttacher(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping)
       : p_(p), g_(grouping), units_(units), host_of_(units.size(), -1) {}
 
   void run() {
@@ -120,19 +120,10 @@ class Attacher {
       for (const int32_t b : units_[at(c)].before) f(entry_of(b));
   }
 
-  /// Whether one of `todo`, or what it waits for, is `u`; or nobody knows, as there are too many.
+  /// Of units and what they wait for; also if there are too many to know.
   bool reaches(std::vector<int32_t> todo, int32_t u) const {
-    std::vector<char> seen(units_.size(), 0);
-    size_t n = 0;
-    while (!todo.empty()) {
-      const int32_t x = todo.back();
-      todo.pop_back();
-      if (x == u || ++n > kMostSeen) return true;
-      for_before(x, [&](int32_t b) {
-        if (!std::exchange(seen[at(b)], 1)) todo.push_back(b);
-      });
-    }
-    return false;
+    return jit::reaches(
+        std::move(todo), u, units_.size(), [&](int32_t x, auto f) { for_before(x, f); }, kMostSeen);
   }
   bool waits(int32_t a, int32_t b) const {
     std::vector<int32_t> todo;
@@ -213,7 +204,7 @@ class Attacher {
 }  // namespace
 
 void attach_columns(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping) {
-  Attacher(p, units, grouping).run();
+  ColumnAttacher(p, units, grouping).run();
 }
 
 }  // namespace tandem::jit

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <mutex>
-#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -101,28 +100,8 @@ const ProgramStart& program_start() {
 }
 
 struct Wanted {
-  std::string symbol, text, name = {};  // name: in the disk cache
-  bool found = false;
+  std::string symbol, text;
 };
-
-/// Compiles those of `wanted` that are in `members` as one program, and keeps it on the disk.
-std::string compile(const std::vector<Wanted>& wanted, const std::vector<size_t>& members,
-                    const CudaTarget& target, const std::string& key, const std::string& whose) {
-  const auto start = std::chrono::steady_clock::now();
-  std::string source;
-  std::vector<std::string> names;
-  for (const size_t i : members) {
-    source += wanted[i].text;
-    names.push_back(wanted[i].name);
-  }
-  std::string code = Program(program_start().text + source).compile(target, whose);
-  disk().store(names, key, source, code);
-  const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
-  const std::lock_guard lock(table().mutex);
-  ++table().stats.compiles;
-  table().stats.compile_ms += time.count();
-  return code;
-}
 
 /// The module of this code: one, however many of its functions are asked for one by one; never unloaded. Who
 /// looks functions up does not wait for it.
@@ -136,52 +115,37 @@ cuda::Module loaded(Runtime& device, const std::string& cubin) {
   return module;
 }
 
-/// Loads a program and enters those of its functions into the table that are wanted and not yet there.
-void load(Runtime& device, const std::string& cubin, std::vector<Wanted>& wanted,
-          const std::vector<size_t>& members) {
-  const cuda::Module module = loaded(device, cubin);
-  for (const size_t i : members) {
-    Function function = nullptr;
-    device.check(device.api().module_function(&function, module, wanted[i].symbol.c_str()),
-                 "cuModuleGetFunction");
-    wanted[i].found = true;
-    const std::lock_guard lock(table().mutex);
-    table().functions.emplace(table_key(device, wanted[i].symbol), function);
-  }
-}
-
 /// Finds or compiles the functions, loads them, and enters them into the table.
-void make(Runtime& device, std::vector<Wanted> wanted, const std::string& whose = {}) {
+void make(Runtime& device, const std::vector<Wanted>& wanted, const std::string& whose = {}) {
   if (wanted.empty()) return;
   const CudaTarget target = cuda_target(device.capability());
   const std::string key = compiler_key(target) + ", start " + program_start().digest;
-  for (Wanted& w : wanted) w.name = hex(sha256(key + '\n' + w.text));
-  device.use();
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    if (wanted[i].found) continue;
-    const std::optional<DiskCache::Stored> stored = disk().find(wanted[i].name, key, wanted[i].text);
-    if (!stored) continue;
-    std::vector<size_t> members;  // of the program that are wanted
-    for (size_t k = i; k < wanted.size(); ++k)
-      if (!wanted[k].found && stored->source.find(wanted[k].text) != std::string::npos) members.push_back(k);
-    load(device, stored->object, wanted, members);
+  std::vector<WantedPart> parts;
+  for (const Wanted& w : wanted) parts.push_back({w.text, w.text.size(), hex(sha256(key + '\n' + w.text))});
+  const auto compile = [&](std::span<const size_t>, std::string source) {
+    const auto start = std::chrono::steady_clock::now();
+    std::string code = Program(program_start().text + source).compile(target, whose);
+    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
     const std::lock_guard lock(table().mutex);
-    table().stats.disk_hits += static_cast<int64_t>(members.size());
-  }
-  std::vector<size_t> missing, costs;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    if (wanted[i].found) continue;
-    missing.push_back(i);
-    costs.push_back(wanted[i].text.size());
-  }
-  std::vector<std::vector<size_t>> programs = share_out(costs);
-  for (std::vector<size_t>& program : programs)
-    for (size_t& i : program) i = missing[i];
-  std::vector<std::string> cubins(programs.size());
-  side_by_side(programs.size(),
-               [&](size_t i) { cubins[i] = compile(wanted, programs[i], target, key, whose); });
-  device.use();
-  for (size_t i = 0; i < programs.size(); ++i) load(device, cubins[i], wanted, programs[i]);
+    ++table().stats.compiles;
+    table().stats.compile_ms += time.count();
+    return DiskCache::Stored{std::move(source), std::move(code)};
+  };
+  const auto load = [&](const DiskCache::Stored& program, std::span<const size_t> members) {
+    device.use();
+    const cuda::Module module = loaded(device, program.object);
+    for (const size_t i : members) {
+      Function function = nullptr;
+      device.check(device.api().module_function(&function, module, wanted[i].symbol.c_str()),
+                   "cuModuleGetFunction");
+      const std::lock_guard lock(table().mutex);
+      table().functions.emplace(table_key(device, wanted[i].symbol), function);
+    }
+    return true;
+  };
+  const int64_t hits = load_programs(parts, {disk(), key, compile, load});
+  const std::lock_guard lock(table().mutex);
+  table().stats.disk_hits += hits;
 }
 
 Function find(const Runtime& device, const std::string& symbol) {

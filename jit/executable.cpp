@@ -329,7 +329,7 @@ struct Executable::Impl {
           break;
       }
     for (const Join& j : plan.joins) {
-      ++stats.kernels, ++stats.tails, ++stats.joins;
+      ++stats.kernels, ++stats.joins;
       ++(is_compiled(static_cast<size_t>(j.kernel)) ? stats.compiled : stats.interpreted);
     }
     if (cuda) {

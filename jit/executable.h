@@ -23,9 +23,9 @@ struct ExecutableOptions {
 struct ExecutableStats {
   int groups = 0;       // fused groups, before alike ones became one entry
   int entries = 0;      // plan entries, a launch each: kernels, products, natives
-  int kernels = 0;      // in entries of their own, or behind products
-  int tails = 0;        // of them behind products or other kernels: these make no entry
-  int joins = 0;        // of those, joining what another kernel left of blocks of rows
+  int kernels = 0;      // in entries of their own, tails and joins
+  int tails = 0;        // of them behind a product, in its entry
+  int joins = 0;        // of them joining, in its entry, what another kernel left of blocks of rows
   int compiled = 0;     // kernels that run compiled code
   int interpreted = 0;  // kernels that run in the evaluator
   int distinct = 0;     // different kernels

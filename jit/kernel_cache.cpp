@@ -15,6 +15,7 @@ namespace tandem::jit {
 namespace {
 
 constexpr char kSection[] = "cpu";
+constexpr size_t kKeyLength = 64;  // of a module's key
 
 std::string key_text(const KernelCache::Settings& settings) {
   if (settings.compiler == nullptr) return {};
@@ -53,8 +54,8 @@ std::vector<std::shared_ptr<const Module>> KernelCache::get(const ProgramStart& 
     names.push_back(hex(hash.finish()));
   }
 
-  std::vector<std::shared_ptr<Entry>> entries;
-  std::vector<Wanted> ours;  // to be built here; others are, or were
+  std::vector<std::shared_ptr<Entry>> entries, ours;  // ours: to be built here; others are, or were
+  std::vector<WantedPart> wanted;                     // of ours
   {
     const std::lock_guard lock(mutex_);
     for (size_t i = 0; i < parts.size(); ++i) {
@@ -64,37 +65,39 @@ std::vector<std::shared_ptr<const Module>> KernelCache::get(const ProgramStart& 
       } else {
         slot = std::make_shared<Entry>();
         slot->process = getpid();
-        ours.push_back({&parts[i], names[i], slot, nullptr, {}});
+        ours.push_back(slot);
+        wanted.push_back({parts[i].text, parts[i].cost, names[i]});
       }
       entries.push_back(slot);
     }
   }
 
+  std::vector<Built> built;
   try {
-    if (!ours.empty()) build(start, ours);
+    if (!ours.empty()) built = build(start, wanted);
   } catch (...) {  // out of memory, say: whoever waits must not wait for ever
     const std::lock_guard lock(mutex_);
-    for (const Wanted& w : ours) {
-      w.entry->error = "compilation was interrupted";
-      w.entry->done = true;
-      entries_.erase(w.name);
+    for (size_t i = 0; i < ours.size(); ++i) {
+      ours[i]->error = "compilation was interrupted";
+      ours[i]->done = true;
+      entries_.erase(wanted[i].name);
     }
     built_.notify_all();
     throw;
   }
   {
     std::unique_lock lock(mutex_);
-    for (Wanted& w : ours) {
-      w.entry->module = std::move(w.module);
-      w.entry->error = std::move(w.error);
-      w.entry->done = true;
-      if (w.entry->module == nullptr) ++stats_.failures;
+    for (size_t i = 0; i < ours.size(); ++i) {
+      ours[i]->module = std::move(built[i].module);
+      ours[i]->error = std::move(built[i].error);
+      ours[i]->done = true;
+      if (ours[i]->module == nullptr) ++stats_.failures;
     }
     if (!ours.empty()) built_.notify_all();
     for (const std::shared_ptr<Entry>& entry : entries) built_.wait(lock, [&] { return entry->done; });
   }
-  for (const Wanted& w : ours)
-    if (w.entry->module == nullptr) warn_once(w.entry->error);
+  for (const std::shared_ptr<Entry>& entry : ours)
+    if (entry->module == nullptr) warn_once(entry->error);
   for (size_t i = 0; i < parts.size(); ++i) {
     modules[i] = entries[i]->module;
     if (error != nullptr && modules[i] == nullptr) *error = entries[i]->error;
@@ -102,100 +105,71 @@ std::vector<std::shared_ptr<const Module>> KernelCache::get(const ProgramStart& 
   return modules;
 }
 
-void KernelCache::build(const ProgramStart& start, std::span<Wanted> wanted) {
-  bool no_place = no_place_;
-  if (!no_place) find_on_disk(start, wanted, &no_place);
-  if (!no_place) {
-    std::vector<Wanted*> missing;
-    std::vector<size_t> costs;
-    for (Wanted& w : wanted) {
-      if (w.module != nullptr) continue;
-      missing.push_back(&w);
-      costs.push_back(w.part->cost);
-    }
-    const std::vector<std::vector<size_t>> programs = share_out(costs);
-    side_by_side(programs.size(), [&](size_t i) {
-      std::vector<Wanted*> program;
-      for (const size_t k : programs[i]) program.push_back(missing[k]);
-      compile(start, program);
-    });
-  }
-  if (no_place) no_place_ = true;
-  if (!no_place_) return;
-  for (Wanted& w : wanted)
-    if (w.module == nullptr && w.error.empty()) w.error = "no place from which compiled kernels can be run";
-}
-
-// A stored source ends with the key of its program's module.
-void KernelCache::find_on_disk(const ProgramStart& start, std::span<Wanted> wanted, bool* no_place) {
-  for (size_t i = 0; i < wanted.size() && !*no_place; ++i) {
-    Wanted& w = wanted[i];
-    if (w.module != nullptr) continue;
-    std::optional<DiskCache::Stored> stored = disk_.find(w.name, disk_key(start), w.part->text);
-    if (!stored || stored->source.size() < w.name.size()) continue;
-    const std::string key = stored->source.substr(stored->source.size() - w.name.size());
-    stored->source.resize(stored->source.size() - w.name.size());
-    std::shared_ptr<const Module> module = loaded(key);
-    if (module == nullptr)
-      module = Module::load(stored->object, start.text + stored->source, key, settings_.places, &w.error,
-                            no_place);
-    if (module == nullptr) continue;
-    int64_t found = 0;
-    for (Wanted& other : wanted.subspan(i)) {
-      if (other.module != nullptr || stored->source.find(other.part->text) == std::string::npos) continue;
-      other.module = module;
-      ++found;
-    }
+std::vector<KernelCache::Built> KernelCache::build(const ProgramStart& start,
+                                                   std::span<const WantedPart> wanted) {
+  std::vector<Built> built(wanted.size());
+  if (!no_place_) {
+    const auto compiled = [&](std::span<const size_t> parts, std::string source) {
+      if (no_place_) return std::optional<DiskCache::Stored>();
+      std::string key = wanted[parts[0]].name, error;
+      if (parts.size() > 1) {
+        Sha256 all;
+        for (const size_t i : parts) all.update(wanted[i].name);
+        key = hex(all.finish());
+      }
+      auto program = compile(start, std::move(source), key, &error);
+      for (const size_t i : parts) built[i].error = error;
+      return program;
+    };
+    const auto loaded = [&](const DiskCache::Stored& program, std::span<const size_t> parts) {
+      if (no_place_) return false;
+      Built all;
+      all.module = load(start, program, &all.error);
+      for (const size_t i : parts) built[i] = all;
+      return all.module != nullptr;
+    };
+    const int64_t hits = load_programs(wanted, {disk_, disk_key(start), compiled, loaded});
     const std::lock_guard lock(mutex_);
-    stats_.disk_hits += found;
-    programs_[key] = module;
+    stats_.disk_hits += hits;
   }
+  if (no_place_)
+    for (Built& b : built)
+      if (b.module == nullptr && b.error.empty()) b.error = "no place from which compiled kernels can be run";
+  return built;
 }
 
-std::shared_ptr<const Module> KernelCache::loaded(const std::string& key) const {
+std::optional<DiskCache::Stored> KernelCache::compile(const ProgramStart& start, std::string source,
+                                                      const std::string& key, std::string* error) {
+  CompileResult compiled =
+      settings_.compiler->compile(module_source(start.text + source, key), settings_.options);
   const std::lock_guard lock(mutex_);
-  const auto it = programs_.find(key);
-  return it == programs_.end() ? nullptr : it->second.lock();
+  stats_.compile_ms += compiled.time_ms;
+  *error = std::move(compiled.error);
+  if (!error->empty()) return {};
+  ++stats_.compiles;
+  return DiskCache::Stored{std::move(source) + key, std::move(compiled.object)};
 }
 
-void KernelCache::compile(const ProgramStart& start, std::span<Wanted* const> program) {
-  if (no_place_) return;
-  std::string source, key = program[0]->name;
-  std::vector<std::string> names;
-  for (const Wanted* w : program) {
-    source += w->part->text;
-    names.push_back(w->name);
-  }
-  if (program.size() > 1) {
-    Sha256 all;
-    for (const std::string& name : names) all.update(name);
-    key = hex(all.finish());
-  }
-  const std::string text = start.text + source;
-  CompileResult compiled = settings_.compiler->compile(module_source(text, key), settings_.options);
+std::shared_ptr<const Module> KernelCache::load(const ProgramStart& start, const DiskCache::Stored& program,
+                                                std::string* error) {
+  if (program.source.size() < kKeyLength) return nullptr;
+  const size_t end = program.source.size() - kKeyLength;
+  const std::string key = program.source.substr(end);
   {
     const std::lock_guard lock(mutex_);
-    stats_.compile_ms += compiled.time_ms;
-    if (compiled.ok()) ++stats_.compiles;
+    const auto it = programs_.find(key);
+    if (it != programs_.end())
+      if (std::shared_ptr<const Module> module = it->second.lock()) return module;
   }
-  if (!compiled.ok() && program.size() > 1) {  // one kernel must not cost the others their code
-    for (Wanted* const& w : program) compile(start, {&w, 1});
-    return;
-  }
-  std::shared_ptr<const Module> module;
   bool no_place = false;
-  if (compiled.ok())
-    module = Module::load(compiled.object, text, key, settings_.places, &compiled.error, &no_place);
+  std::shared_ptr<const Module> module = Module::load(
+      program.object, start.text + program.source.substr(0, end), key, settings_.places, error, &no_place);
   if (no_place) no_place_ = true;
   if (module != nullptr) {
     const std::lock_guard lock(mutex_);
     programs_[key] = module;
   }
-  if (module != nullptr) disk_.store(names, disk_key(start), source + key, compiled.object);
-  for (Wanted* w : program) {
-    w->module = module;
-    w->error = module != nullptr ? std::string() : compiled.error;
-  }
+  return module;
 }
 
 void KernelCache::warn_once(const std::string& message) {

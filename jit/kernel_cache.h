@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -68,18 +69,18 @@ class KernelCache {
     std::string error;
   };
 
-  struct Wanted {
-    const ProgramPart* part;
-    std::string name;
-    std::shared_ptr<Entry> entry;
-    std::shared_ptr<const Module> module;  // what `entry` will have
+  /// What an entry will have.
+  struct Built {
+    std::shared_ptr<const Module> module;
     std::string error;
   };
-  void build(const ProgramStart& start, std::span<Wanted> wanted);
-  void find_on_disk(const ProgramStart& start, std::span<Wanted> wanted, bool* no_place);
-  void compile(const ProgramStart& start, std::span<Wanted* const> program);
+  std::vector<Built> build(const ProgramStart& start, std::span<const WantedPart> wanted);
+  /// The program of one source behind `start`; the stored source ends with `key`, the module's.
+  std::optional<DiskCache::Stored> compile(const ProgramStart& start, std::string source,
+                                           const std::string& key, std::string* error);
+  std::shared_ptr<const Module> load(const ProgramStart& start, const DiskCache::Stored& program,
+                                     std::string* error);
   std::string disk_key(const ProgramStart& start) const { return key_ + "start " + start.digest + "\n"; }
-  std::shared_ptr<const Module> loaded(const std::string& key) const;
   void warn_once(const std::string& message);
 
   const Settings settings_;

@@ -77,8 +77,9 @@ class Placer {
     // Some would wait for themselves: take them one by one.
     r_.units = units;
     for (const DirectWrite& w : wishes) {
-      const bool harmless = std::none_of(w.edges.begin(), w.edges.end(),
-                                         [&](const auto& e) { return depends(e.first, e.second); });
+      const bool harmless = std::none_of(w.edges.begin(), w.edges.end(), [&](const auto& e) {
+        return runs_after(r_.units, e.first, e.second);
+      });
       if (!harmless) {
         direct_[at(w.value)] = -1;
         continue;
@@ -149,23 +150,6 @@ class Placer {
     return done != r_.units.size();
   }
 
-  /// Whether unit `a` runs after `b` by what is known.
-  bool depends(int32_t a, int32_t b) const {
-    std::vector<char> seen(r_.units.size(), 0);
-    std::vector<int32_t> todo = {a};
-    while (!todo.empty()) {
-      const int32_t u = todo.back();
-      todo.pop_back();
-      if (u == b) return true;
-      for (const int32_t x : r_.units[at(u)].before)
-        if (!seen[at(x)]) {
-          seen[at(x)] = 1;
-          todo.push_back(x);
-        }
-    }
-    return false;
-  }
-
   // --- Homes and stores ---
 
   void place_values() {
@@ -185,7 +169,7 @@ class Placer {
     for (const int32_t f : r_.failing)
       if (earlier(f)) add_before(r_.units, u, f);
     for (const int32_t f : r_.failing)
-      if (!earlier(f) && !depends(copy, f)) add_before(r_.units, r_.units[at(f)], copy);
+      if (!earlier(f) && !runs_after(r_.units, copy, f)) add_before(r_.units, r_.units[at(f)], copy);
   }
 
   void place_value(int32_t v, int32_t gi) {
@@ -240,6 +224,12 @@ Placement place(const Prepared& p, const Grouping& grouping) { return Placer(p, 
 void add_before(std::vector<Unit>& units, Unit& u, int32_t other) {
   if (other < 0 || &units[at(other)] == &u) return;
   if (std::find(u.before.begin(), u.before.end(), other) == u.before.end()) u.before.push_back(other);
+}
+
+bool runs_after(const std::vector<Unit>& units, int32_t a, int32_t b) {
+  return reaches({a}, b, units.size(), [&](int32_t u, auto f) {
+    for (const int32_t x : units[at(u)].before) f(x);
+  });
 }
 
 int32_t notable_node(const Prepared& p, const Group& g) {

@@ -2,7 +2,9 @@
 // Groups become *units*, one future entry each. Values; built on one thread.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tandem/jit/plan.h"
@@ -47,5 +49,25 @@ int32_t notable_node(const Prepared& p, const Group& g);
 
 /// Adds to `u.before`.
 void add_before(std::vector<Unit>& units, Unit& u, int32_t other);
+
+/// Whether one of `todo`, units of so many, is `wanted` or waits for it by a way; or nobody knows after
+/// looking at `most`. `for_before(u, f)` calls f(b) for each b that `u` waits for.
+template <class ForBefore>
+bool reaches(std::vector<int32_t> todo, int32_t wanted, size_t units, ForBefore for_before,
+             size_t most = SIZE_MAX) {
+  std::vector<char> seen(units, 0);
+  for (size_t n = 0; !todo.empty(); ++n) {
+    const int32_t u = todo.back();
+    todo.pop_back();
+    if (u == wanted || n == most) return true;
+    for_before(u, [&](int32_t b) {
+      if (!std::exchange(seen[static_cast<size_t>(b)], 1)) todo.push_back(b);
+    });
+  }
+  return false;
+}
+
+/// Whether unit `a` runs after `b`, or is `b`, by Unit::before.
+bool runs_after(const std::vector<Unit>& units, int32_t a, int32_t b);
 
 }  // namespace tandem::jit

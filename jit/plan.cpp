@@ -142,20 +142,9 @@ class Planner {
   }
 
   bool depends_joined(int32_t a, int32_t b, const std::vector<int32_t>& renamed) const {
-    std::vector<char> seen(units_.size(), 0);
-    std::vector<int32_t> todo = {a};
-    while (!todo.empty()) {
-      const int32_t u = todo.back();
-      todo.pop_back();
-      if (u == b) return true;
-      for (const int32_t x : units_[at(u)].before) {
-        const int32_t r = renamed[at(x)];
-        if (seen[at(r)]) continue;
-        seen[at(r)] = 1;
-        todo.push_back(r);
-      }
-    }
-    return false;
+    return reaches({a}, b, units_.size(), [&](int32_t u, auto f) {
+      for (const int32_t x : units_[at(u)].before) f(renamed[at(x)]);
+    });
   }
 
   /// The position from which on some large result of a kernel is not needed any more.

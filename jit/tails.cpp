@@ -60,9 +60,9 @@ bool row_by_row(const LoweredKernel& k, const Access& a, int64_t rows, int64_t w
   return rest == 1 && reach < width;
 }
 
-class Attacher {
+class TailAttacher {
  public:
-  Attacher(const Prepared& p, const Grouping& grouping, std::vector<Unit>& units)
+  TailAttacher(const Prepared& p, const Grouping& grouping, std::vector<Unit>& units)
       : p_(p), g_(grouping), units_(units) {
     for (size_t u = 0; u < units.size(); ++u)
       for (const int32_t m : members(units[u]))
@@ -232,23 +232,7 @@ int64_t rows_of(const Contraction& c) {
 }
 
 void attach_tails(const Prepared& p, const Grouping& grouping, std::vector<Unit>& units) {
-  Attacher(p, grouping, units).run();
-}
-
-bool runs_after(const std::vector<Unit>& units, int32_t a, int32_t b) {
-  std::vector<char> seen(units.size(), 0);
-  std::vector<int32_t> todo = {a};
-  while (!todo.empty()) {
-    const int32_t u = todo.back();
-    todo.pop_back();
-    if (u == b) return true;
-    for (const int32_t x : units[at(u)].before)
-      if (!seen[at(x)]) {
-        seen[at(x)] = 1;
-        todo.push_back(x);
-      }
-  }
-  return false;
+  TailAttacher(p, grouping, units).run();
 }
 
 }  // namespace tandem::jit

@@ -14,7 +14,4 @@ int64_t rows_of(const Contraction& c);
 /// Gives products the kernels that can follow them (Unit::tails); those units make no entry of their own.
 void attach_tails(const Prepared& p, const Grouping& grouping, std::vector<Unit>& units);
 
-/// Whether unit `a` runs after `b`, by what their members wait for.
-bool runs_after(const std::vector<Unit>& units, int32_t a, int32_t b);
-
 }  // namespace tandem::jit

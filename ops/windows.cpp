@@ -48,10 +48,23 @@ int64_t count(const WindowAxis& a, bool ceil) {
   return ceil && (n - 1) * a.stride >= a.in + a.padding ? n - 1 : n;
 }
 
+/// What the words say, before windows are counted.
+Windows axes_of(const OpDef& op, const Dims& x, Words words) {
+  const bool adaptive = words[1] != 0, backward = pools_backward(op.id);
+  const Lists lists = lists_of(op, words);
+  const Dims& list = lists.windows;
+  const int each = words_per_axis(op, adaptive);
+  Windows w;
+  w.rank = lists.rank;
+  for (int i = 0; i < w.rank; ++i)
+    w.axis[kMaxSpatial - w.rank + i] =
+        window_axis(list.data() + i * each, each, backward ? lists.sizes[i] : x[x.rank() - w.rank + i]);
+  return w;
+}
+
 /// Checks the attributes and the sizes.
 Windows checked_windows(const InferCall& call) {
   const TensorType& x = operand(call, 0);
-  const bool adaptive = call.integer(1) != 0;
   const bool backward = pools_backward(call.op.id);
   const Lists lists = lists_of(call.op, call.words);
   const Dims& list = lists.windows;
@@ -62,48 +75,20 @@ Windows checked_windows(const InferCall& call) {
   if (x.sizes.rank() != rank + 1 && x.sizes.rank() != rank + 2)
     fail_call(call, "x must have " + std::to_string(rank) + " axes behind (N, C) or (C), found " +
                         operand_text(call));
-  const int each = words_per_axis(call.op, adaptive);
-  for (int i = 0; i < rank; ++i) {
-    if (adaptive) {
-      if (list[i] < 1) fail_call(call, "at least one window an axis is needed, found " + to_string(list));
-      continue;
-    }
-    const int64_t kernel = list[i * each], stride = list[i * each + 1], padding = list[i * each + 2],
-                  dilation = each > 3 ? list[i * each + 3] : 1;
-    const int64_t least = std::min({kernel, stride, dilation}), most = std::max({kernel, stride, dilation});
-    if (least < 1 || most > kLargest)
-      fail_call(call, "kernel size, stride and dilation must be positive and below 2^31, found " +
-                          std::to_string(kernel) + ", " + std::to_string(stride) + " and " +
-                          std::to_string(dilation));
-    if (padding < 0 || padding > ((kernel - 1) * dilation + 1) / 2)
-      fail_call(call, "padding must be at most half of the window, found " + std::to_string(padding) +
-                          " for a kernel of " + std::to_string(kernel));
-  }
   Dims in = x.sizes;  // of the operand of the pooling itself
   for (int i = 0; i < rank; ++i) {
     int64_t& size = in[in.rank() - rank + i];
     if (backward) size = lists.sizes[i];
     if (size < 0) fail_call(call, "negative size in " + to_string(in));
   }
-  const Windows w = windows_of(call.op, in, call.words);
+  Windows w = axes_of(call.op, in, call.words);
   for (int i = kMaxSpatial - rank; i < kMaxSpatial; ++i) {
-    const WindowAxis& a = w.axis[i];
-    const int64_t found = x.sizes[x.sizes.rank() - kMaxSpatial + i];
-    if (a.in == 0 || a.out < 1)
-      fail_call(call, "no window fits " + (backward ? to_string(in) : to_string(x)) + "; kernel " +
-                          std::to_string(a.kernel) + ", padding " + std::to_string(a.padding));
-    if (backward && found != a.out)
+    WindowAxis& a = w.axis[i];
+    if (const std::string why = count_windows(a, call.integer(0) != 0); !why.empty())
+      fail_call(call, why + "; x is " + (backward ? to_string(in) : to_string(x)));
+    if (backward && x.sizes[x.sizes.rank() - kMaxSpatial + i] != a.out)
       fail_call(call, std::to_string(a.out) + " windows fit an axis of " + std::to_string(a.in) + ", found " +
                           operand_text(call));
-    // Only windows that begin in the padding before can miss a plane, one narrower than their steps: those
-    // whose first position from 0 on is behind it. From one that meets it on, others are skipped.
-    for (int64_t o = 0; a.in < a.dilation && o < a.out && o * a.stride < a.padding;) {
-      const WindowAxis::Range r = a.positions(o);
-      if (r.first >= r.end)
-        fail_call(call, "a window of " + to_string(x) + " holds nothing but padding; kernel " +
-                            std::to_string(a.kernel) + ", dilation " + std::to_string(a.dilation));
-      o += (a.in - r.first + a.stride - 1) / a.stride;
-    }
   }
   return w;
 }
@@ -162,25 +147,51 @@ void need_places(const InferCall& call, const Windows& w, const Dims& sizes) {
 
 }  // namespace
 
-Windows windows_of(const OpDef& op, const Dims& x, Words words) {
-  const bool ceil = words[0] != 0, adaptive = words[1] != 0, backward = pools_backward(op.id);
-  const Lists lists = lists_of(op, words);
-  const Dims& list = lists.windows;
-  const int each = words_per_axis(op, adaptive);
-  Windows w;
-  w.rank = lists.rank;
-  for (int i = 0; i < w.rank; ++i) {
-    WindowAxis& a = w.axis[kMaxSpatial - w.rank + i];
-    a.adaptive = adaptive;
-    a.in = backward ? lists.sizes[i] : x[x.rank() - w.rank + i];
-    if (adaptive) {
-      a.out = list[i];
-    } else {
-      a.kernel = list[i * each], a.stride = list[i * each + 1], a.padding = list[i * each + 2];
-      if (each > 3) a.dilation = list[i * each + 3];
-      a.out = count(a, ceil);
-    }
+WindowAxis window_axis(const int64_t* words, int n, int64_t in) {
+  WindowAxis a;
+  a.in = in;
+  a.adaptive = n == 1;
+  if (a.adaptive)
+    a.out = words[0];
+  else
+    a.kernel = words[0], a.stride = words[1], a.padding = words[2];
+  if (n > 3) a.dilation = words[3];
+  return a;
+}
+
+std::string count_windows(WindowAxis& a, bool ceil) {
+  const auto text = [](int64_t n) { return std::to_string(n); };
+  if (a.adaptive) {
+    if (a.out < 1) return "at least one window an axis is needed, found " + text(a.out);
+  } else {
+    if (std::min({a.kernel, a.stride, a.dilation}) < 1 ||
+        std::max({a.kernel, a.stride, a.dilation}) > kLargest)
+      return "kernel size, stride and dilation must be positive and below 2^31, found " + text(a.kernel) +
+             ", " + text(a.stride) + " and " + text(a.dilation);
+    if (a.padding < 0 || a.padding > ((a.kernel - 1) * a.dilation + 1) / 2)
+      return "padding must be at most half of the window, found " + text(a.padding) + " for a kernel of " +
+             text(a.kernel);
+    a.out = count(a, ceil);
   }
+  if (a.in == 0 || a.out < 1)
+    return "no window fits an axis of " + text(a.in) + "; kernel " + text(a.kernel) + ", padding " +
+           text(a.padding);
+  // Only windows that begin in the padding before can miss a plane, one narrower than their steps: those
+  // whose first position from 0 on is behind it. From one that meets it on, others are skipped.
+  for (int64_t o = 0; a.in < a.dilation && o < a.out && o * a.stride < a.padding;) {
+    const WindowAxis::Range r = a.positions(o);
+    if (r.first >= r.end)
+      return "a window of an axis of " + text(a.in) + " holds nothing but padding; kernel " + text(a.kernel) +
+             ", dilation " + text(a.dilation);
+    o += (a.in - r.first + a.stride - 1) / a.stride;
+  }
+  return {};
+}
+
+Windows windows_of(const OpDef& op, const Dims& x, Words words) {
+  Windows w = axes_of(op, x, words);
+  for (int i = kMaxSpatial - w.rank; i < kMaxSpatial; ++i)
+    if (!w.axis[i].adaptive) w.axis[i].out = count(w.axis[i], words[0] != 0);
   return w;
 }
 

@@ -2,6 +2,8 @@
 // a position. The formulas are PyTorch's. Shared by checks and kernels. Values only, any thread.
 #pragma once
 
+#include <string>
+
 #include "tandem/core/dims.h"
 #include "tandem/ops/op.h"
 
@@ -48,6 +50,12 @@ struct Windows {
   /// Whether an element's place in its window, row * axis[1].widest() + column, fits uint8.
   bool small() const { return axis[0].widest() <= 256 && axis[0].widest() * axis[1].widest() <= 256; }
 };
+
+/// The axis of `in` positions of which a pooling's list says these `n` words: kernel, stride and padding (and
+/// dilation), or how many windows it has if it is adaptive.
+WindowAxis window_axis(const int64_t* words, int n, int64_t in);
+/// Sets `out` by the others; or the reason why there are no such windows, else "".
+std::string count_windows(WindowAxis& a, bool ceil);
 
 /// Of the pooling ops. `words` are structural; their list holds kernel, stride and padding of each axis (and
 /// dilation, of maxima), or its number of windows if adaptive. Spatial sizes of the pooling's operand: at the

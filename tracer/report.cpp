@@ -41,7 +41,7 @@ void add(TraceReport& r, const Plan& plan, bool compile) {
   r.groups += x.groups;
   r.entries += x.entries;
   r.kernels += x.kernels;
-  r.tails += x.tails;
+  r.behind += x.tails + x.joins;
   r.distinct_kernels += x.distinct;
   r.compiled += x.compiled;
   r.interpreted += x.interpreted;
@@ -126,7 +126,7 @@ std::string to_string(const TraceReport& r) {
                        count(r.segments, "segment") + ", " + count(r.ops, "op"));
   line("plans", std::to_string(r.plans) + ": " + count(r.groups, "group") + " in " +
                     count(r.entries, "launch") + " (" + count(r.kernels, "kernel") + ", " +
-                    (r.tails > 0 ? std::to_string(r.tails) + " of them behind others, " : "") +
+                    (r.behind > 0 ? std::to_string(r.behind) + " of them behind others, " : "") +
                     count(r.products, "product") + ", " + count(r.natives, "native") + ")");
   if (r.graph_nodes > 0)
     line("cuda", count(r.graph_nodes, "node") + " in the graphs of all plans, a run of each one launch");

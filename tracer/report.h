@@ -25,8 +25,8 @@ struct TraceReport {
   int64_t ops = 0;      // op events recorded, backward included
   int64_t groups = 0;   // of ops that run together
   int64_t entries = 0;  // plan entries, a launch each: kernels, products, natives; alike groups share one
-  /// Kernels in entries of their own or, `tails` of them, behind a product or another kernel in its entry.
-  int64_t kernels = 0, tails = 0, compiled = 0, interpreted = 0, products = 0, natives = 0;
+  /// Kernels in entries of their own or, `behind` of them, behind a product or another kernel in its entry.
+  int64_t kernels = 0, behind = 0, compiled = 0, interpreted = 0, products = 0, natives = 0;
   int64_t distinct_kernels = 0;
   int64_t graph_nodes = 0;  // of the CUDA graphs; running one is one launch
   /// Read and written by the entries of all plans, each run once; and by the same ops if each ran alone.

@@ -56,6 +56,13 @@ TEST_CASE("cuda devices: streams, events and pinned memory of several", "[cuda][
   CHECK_THAT(look(folder, "SIM_GPU_DEVICES=3 SIM_GPU_LAZY=1"), Contains("right\n"));
 }
 
+TEST_CASE("cuda programs: one module, however many of its kernels are asked for one by one", "[cuda]") {
+  const Folder folder;
+  for (const char* name : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13"}) folder.take(name, name);
+  CHECK(look(folder, "SIM_GPU_DEVICES=2 TANDEM_CACHE_DIR=" + (folder.path / "cache").string(), "modules") ==
+        "1 programs, 3 kernels found, 1 and 1 modules\n");
+}
+
 TEST_CASE("cuda libraries: what only has newer ones says so", "[cuda]") {
   const Folder folder;
   for (const char* name : {"libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13"}) folder.take(name, name);

@@ -358,7 +358,35 @@ TEST_CASE("pooling over three axes: the first of equal ones, and what is refused
              Contains("avg_pool3d: kernel_size must be one number or 3"));
   CHECK_THAT(message([&] { adaptive_avg_pool3d(x, 2); }),
              Contains("adaptive_avg_pool3d: x must have 3 axes"));
-  CHECK_THAT(message([&] { max_pool3d(ones({1, 2, 3, 4}), 5); }), Contains("no window fits"));
+  const Tensor volume = ones({6, 2, 3, 4, 5});
+  const auto check = [&](const char* text, auto f) {
+    CHECK_THAT(message(f), Contains(text) && Contains("float32(6, 2, 3, 4, 5) at "));
+  };
+  check("max_pool3d: no window fits an axis of 4; kernel 5, padding 0; x is ", [&] {
+    max_pool3d(volume, {3, 5, 5});
+  });
+  check("avg_pool3d: no window fits an axis of 3; kernel 4, padding 0; x is ",
+        [&] { avg_pool3d(volume, 4); });
+  check(
+      "avg_pool3d: kernel size, stride and dilation must be positive and below 2^31, found 2, 0 and 1; x is ",
+      [&] {
+        avg_pool3d(volume, 2, {1, 0, 1});
+      });
+  check("max_pool3d: padding must be at most half of the window, found 2 for a kernel of 2; x is ", [&] {
+    max_pool3d_with_indices(volume, 2, 1, {2, 0, 0});
+  });
+  check("max_pool3d: a window of an axis of 3 holds nothing but padding; kernel 2, dilation 5; x is ", [&] {
+    max_pool3d(volume, {2, 1, 1}, 1, {3, 0, 0}, {5, 1, 1});
+  });
+  check("adaptive_max_pool3d: at least one window an axis is needed, found 0; x is ", [&] {
+    adaptive_max_pool3d(volume, {1, 0, 1});
+  });
+  check("adaptive_avg_pool3d: at least one window an axis is needed, found -2; x is ", [&] {
+    adaptive_avg_pool3d(volume, {-2, 1, 1});
+  });
+  CHECK_THAT(
+      message([&] { avg_pool3d(volume[0].to(int64), 2); }),
+      Contains("avg_pool3d: needs a floating type, found int64(2, 3, 4, 5); cast with to(float32) at "));
 }
 
 TEST_CASE("unpooling: sizes, and what is refused", "[eager]") {

@@ -59,6 +59,18 @@ bool no_child_left() { return waitpid(-1, nullptr, WNOHANG) == -1 && errno == EC
 
 }  // namespace
 
+// The first test of the file: a process asks for its compiler once.
+TEST_CASE("compiler: one that was expected and is not wanted leaves no child", "[jit][compiler]") {
+  HostCompiler::expect();
+  siginfo_t child{};
+  const bool asked = waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT) == 0;
+  if (!asked) return;
+  HostCompiler::expect_no_more();
+  const int left = waitpid(-1, nullptr, WNOHANG), error = errno;
+  CHECK(left == -1);
+  CHECK(error == ECHILD);
+}
+
 TEST_CASE("compiler: a kernel is compiled, loaded and called", "[jit][compiler]") {
   const std::string source = R"(
 typedef float v16 __attribute__((vector_size(64)));

@@ -105,6 +105,58 @@ TEST_CASE("programs: jobs run once each, and the first failure is told", "[jit][
   for (const auto& c : calls) CHECK(c == 2);
 }
 
+TEST_CASE("programs: what is on the disk is loaded, what is not or cannot be is compiled",
+          "[jit][programs]") {
+  const ScratchFolder folder;
+  DiskCache disk(folder.path(), "cpu", uint64_t{1} << 20);
+  std::set<std::string> refused;  // sources
+  std::string damaged;            // an object that does not load
+  std::vector<std::string> compiled, loaded;
+  std::vector<int> parts_of(6);  // per part: programs loaded for it
+  const auto compile = [&](std::span<const size_t>,
+                           const std::string& source) -> std::optional<DiskCache::Stored> {
+    compiled.push_back(source);
+    if (refused.count(source)) return {};
+    return DiskCache::Stored{source, "code of " + source};
+  };
+  const auto load = [&](const DiskCache::Stored& program, std::span<const size_t> parts) {
+    if (program.object == damaged) return false;
+    loaded.push_back(program.source);
+    for (const size_t i : parts) ++parts_of[i];
+    return true;
+  };
+  const ProgramMaker maker{disk, "key", compile, load};
+  const auto wanted = [](const std::string& letters) {
+    std::vector<WantedPart> out;
+    for (size_t i = 0; i < letters.size(); ++i)
+      out.push_back({std::string_view("abcdef").substr(static_cast<size_t>(letters[i] - 'a'), 1), 1,
+                     std::string(1, letters[i])});
+    return out;
+  };
+  using Texts = std::vector<std::string>;
+  const auto check = [&](const std::string& letters, int64_t found, const Texts& to_compile,
+                         const Texts& to_load, const std::vector<int>& times) {
+    INFO(letters);
+    compiled.clear(), loaded.clear();
+    std::fill(parts_of.begin(), parts_of.end(), 0);
+    CHECK(load_programs(wanted(letters), maker) == found);
+    CHECK(compiled == to_compile);
+    CHECK(loaded == to_load);
+    CHECK(std::vector<int>(parts_of.begin(), parts_of.begin() + static_cast<int>(letters.size())) == times);
+  };
+  check("abc", 0, {"abc"}, {"abc"}, {1, 1, 1});
+  check("cd", 1, {"d"}, {"abc", "d"}, {1, 1});
+  check("dbea", 3, {"e"}, {"d", "abc", "e"}, {1, 1, 1, 1});
+  damaged = "code of abc";
+  check("afb", 0, {"afb"}, {"afb"}, {1, 1, 1});
+  check("a", 1, {}, {"afb"}, {1});
+  damaged = "code of f";
+  refused = {"ef", "e"};
+  for (const std::string& path : entries(folder)) std::filesystem::remove(path);
+  check("ef", 0, {"ef", "e", "f"}, {}, {0, 0});
+  CHECK(entries(folder).empty());  // neither what was refused nor what does not load
+}
+
 TEST_CASE("kernel cache: kernels compiled together are found one by one", "[jit][kernel_cache]") {
   const ScratchFolder folder;
   {

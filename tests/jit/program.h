@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 
+#include "tandem/core/thread_pool.h"
 #include "tandem/jit/executable.h"
 #include "tests/catch.h"
 #include "tests/elements.h"
@@ -187,6 +188,17 @@ inline RunResult check_program(const Program& p, double tolerance = 1e-5, bool c
     CHECK(worst <= tolerance);
   }
   return fused;
+}
+
+/// The fused run with one thread, after it and one with three gave the same.
+inline RunResult check_threads(const Program& p, double tolerance = 2e-3, bool compiled = true) {
+  const int before = num_threads();
+  set_num_threads(3);
+  check_program(p, tolerance, compiled);
+  set_num_threads(1);
+  const RunResult r = check_program(p, tolerance, compiled);
+  set_num_threads(before);
+  return r;
 }
 
 }  // namespace tandem::test

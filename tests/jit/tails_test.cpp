@@ -1,7 +1,6 @@
 // Kernels that run behind a product, block of rows by block of rows: when they may, and that nothing is
 // overwritten which another block still reads. Results are compared with one kernel per op, bit for bit, with
 // one thread and with several.
-#include "tandem/core/thread_pool.h"
 #include "tests/jit/program.h"
 
 using namespace tandem;
@@ -11,17 +10,6 @@ using ops::OpId;
 using Values = std::vector<Value>;
 
 namespace {
-
-/// The fused run with one thread, after all have been compared.
-RunResult check_threads(const Program& p) {
-  const int before = num_threads();
-  set_num_threads(4);
-  check_program(p, 2e-3, false);
-  set_num_threads(1);
-  const RunResult r = check_program(p, 2e-3);
-  set_num_threads(before);
-  return r;
-}
 
 Value layer_norm(Emitter& e, Value x) {
   const Value mean = e.mean(x, {-1}, true), centred = e.sub(x, mean);

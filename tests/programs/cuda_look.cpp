@@ -1,12 +1,15 @@
 // Says which CUDA libraries a process found, or why none, and whether a step on the device is right; with the
 // argument "cudnn", what cuDNN does with two convolutions, with "first call fails", while its first
-// call does. For tests that set the environment: what is found is found once.
+// call does; with "modules", how many modules kernels need that are found on the disk one by one. For tests
+// that set the environment: what is found is found once.
 #include <cstdio>
 #include <cstring>
 
 #include "tandem/core/cuda/cudnn_api.h"
 #include "tandem/core/cuda/libraries.h"
+#include "tandem/jit/cuda_program.h"
 #include "tandem/jit/cudnn.h"
+#include "tandem/jit/precompile.h"
 #include "tandem/tandem.h"
 #include "tests/cuda/simulator.h"
 
@@ -55,12 +58,30 @@ void look_at_cudnn(td::Device device, bool fails) {
   }
 }
 
+/// Kernels of one program, compiled for the first device, are asked for one by one for the second.
+void look_at_modules() {
+  std::vector<td::jit::Graph> graphs;
+  for (const std::string op : {"exp", "neg", "tanh"})
+    graphs.push_back(td::jit::parse_graph("graph {\n  %0 = input float32(5,) strides (1,)\n  %1 = " + op +
+                                          "(%0) : float32(5,)\n  return %1\n}\n"));
+  td::jit::precompile(graphs, {td::DeviceType::cuda, 0});
+  const long before = td::test::simulator().sim_gpu_count("modules");
+  for (const td::jit::Graph& g : graphs) td::jit::precompile({&g, 1}, {td::DeviceType::cuda, 1});
+  const td::jit::CudaCompileStats stats = td::jit::cuda_compile_stats();
+  std::printf("%ld programs, %ld kernels found, %ld and %ld modules\n", long(stats.compiles),
+              long(stats.disk_hits), before, td::test::simulator().sim_gpu_count("modules") - before);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
   const td::Device cuda{td::DeviceType::cuda, 0};
   if (!td::cuda::is_available()) {
     std::printf("missing: %s\n", td::cuda::why_not_available().c_str());
+    return 0;
+  }
+  if (argc > 1 && std::strcmp(argv[1], "modules") == 0) {
+    look_at_modules();
     return 0;
   }
   if (argc > 1) {

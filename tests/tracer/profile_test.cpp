@@ -72,7 +72,7 @@ TEST_CASE("traced steps are timed entry by entry; values are those without a pro
     CHECK(row.kind != "compile");
     CHECK(row.kind != "op");
   }
-  CHECK(kernels == 4 * (r.kernels - r.tails));
+  CHECK(kernels == 4 * (r.kernels - r.behind));
   CHECK(bytes == 4 * r.bytes_moved);
   const auto json = nlohmann::json::parse(td::core::read_file(path));
   CHECK(static_cast<int64_t>(json.at("traceEvents").size()) == 1 + 4 * (1 + r.entries));
