@@ -378,6 +378,11 @@ const Tensor& Tensor::copy_(const Tensor& src, Location where) const {
 }
 const Tensor& Tensor::fill_(const Operand& value) const {
   if (value.impl) return copy_(as_tensor(value), value.where);
+  if (value.kind == NumberKind::integer && dtype(value.where) == int64) {
+    // The number of full_like is a double, which does not hold every int64.
+    CallBuilder(OpId::copy, value.where).in(*this).in(value).run_in_place();
+    return *this;
+  }
   CallBuilder(OpId::full_like, value.where).in(*this).floating(tandem::value(value)).run_in_place();
   return *this;
 }

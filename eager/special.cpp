@@ -58,10 +58,17 @@ Tensor logsumexp(const Tensor& a, const Dims& axes, bool keepdim, Location where
   return a.logsumexp(axes, keepdim, where);
 }
 
+// At 0 the root stands in, which is 0 and as steep there.
 Tensor entr(const Tensor& a, Location where) {
-  const Tensor inside = neg(tandem::xlogy(Operand(a, where), Operand(a, where)), where);
+  const Tensor zero = eq(Operand(a, where), Operand(0, where));
+  const Tensor inner = tandem::where(Operand(zero, where), Operand(1.0, where), Operand(a, where));
+  const Tensor logarithm = log(inner, where);
+  const Tensor inside = neg(mul(Operand(inner, where), Operand(logarithm, where)), where);
+  const Tensor start = tandem::where(Operand(zero, where), Operand(a, where), Operand(1.0, where));
+  const Tensor root = pow(Operand(start, where), Operand(0.5, where));
+  const Tensor above = tandem::where(Operand(zero, where), Operand(root, where), Operand(inside, where));
   const Tensor below = lt(Operand(a, where), Operand(0, where));
-  return tandem::where(Operand(below, where), Operand(-HUGE_VAL, where), Operand(inside, where));
+  return tandem::where(Operand(below, where), Operand(-HUGE_VAL, where), Operand(above, where));
 }
 
 // Where a is 0 and log1p(b) not finite, b is taken for 0: so the product is 0, and its gradients are.

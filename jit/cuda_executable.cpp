@@ -113,7 +113,9 @@ void CudaExecutable::run(void* const* inputs, const int64_t* numbers, void* cons
   device_.use();
   std::unique_lock<std::recursive_mutex> launching;
   const bool several = device_.several();
-  if (may_fail_ || several) launching = device_.launching();
+  // Before the graph's lock. To poison memory is work, which takes it behind that, if a second stream
+  // appears.
+  if (may_fail_ || several || core::environment().poison) launching = device_.launching();
   if (graph_ && !core::environment().sync && !core::profiling()) return graph_->run(sources, several);
   const cuda::Block arena(device_, steps_.arena_bytes);
   sources[CudaSteps::kArena] = static_cast<int64_t>(arena.memory());

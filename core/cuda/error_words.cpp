@@ -53,7 +53,7 @@ bool Runtime::take_error_word(ErrorText what, Location where, size_t* index) {
   if (unused_errors_.empty()) return false;
   *index = unused_errors_.back();
   unused_errors_.pop_back();
-  error_words_[*index] = {std::move(what), where, false, false, {}, {}, 0};
+  error_words_[*index] = {.what = std::move(what), .where = where};
   return true;
 }
 
@@ -90,9 +90,21 @@ void Runtime::expect_errors(std::span<const Pointer> kept) {
   for (const Pointer word : kept) expect(error_index(word));
 }
 
-bool Runtime::expects_errors() const {
+Runtime::Past Runtime::past() const {
   const std::lock_guard lock(mutex_);
-  return !expected_.empty();
+  if (expected_.empty()) return {};
+  return {true, launches_, several() ? order_.clock(current()) : Clock()};
+}
+
+void Runtime::finished(const Past& past) {
+  if (!past.may_fail) return;
+  use();
+  {
+    const auto nobody_launches = launching();
+    if (!looking_) check(api_.stream_create(&looking_, kStreamNonBlocking), "cuStreamCreate");
+  }
+  order_.finished(past.clock);
+  check_errors(looking_, past.launches);
 }
 
 void Runtime::release_error_word(Pointer kept) noexcept {
@@ -104,15 +116,14 @@ void Runtime::release_error_word(Pointer kept) noexcept {
 
 void Runtime::expect(size_t index) {
   ErrorWord& word = error_words_[index];
-  if (several()) {
-    word.launch = order_.last(current());
-    if (!word.expected) word.first = word.launch;
-  }
+  word.number = ++launches_;
+  if (several()) word.launch = order_.last(current());
+  if (!word.expected) word.first = word.launch, word.first_number = word.number;
   word.thread = this_thread_number();
   if (!std::exchange(word.expected, true)) expected_.push_back(index);
 }
 
-void Runtime::check_errors(StreamHandle on) {
+void Runtime::check_errors(StreamHandle on, uint64_t last) {
   const uint64_t thread = this_thread_number();
   Owed told{};
   {
@@ -129,9 +140,12 @@ void Runtime::check_errors(StreamHandle on) {
     std::vector<size_t> begun, over, set;
     for (const size_t index : expected_) {
       const ErrorWord& word = error_words_[index];
-      if (several() && !order_.is_finished(word.first)) continue;
+      const auto done = [&](const Moment& m, uint64_t number) {
+        return several() ? order_.is_finished(m) : number <= last;
+      };
+      if (!done(word.first, word.first_number)) continue;
       begun.push_back(index);
-      if (!several() || order_.is_finished(word.launch)) over.push_back(index);
+      if (done(word.launch, word.number)) over.push_back(index);
     }
     if (!begun.empty()) {
       const std::vector<int64_t> words = read_words(begun, on);

@@ -29,6 +29,7 @@ struct Copy {
   StreamState* stream;
   EventHandle event;
   bool writes;  // the host's side
+  Runtime::Past past;
 };
 
 struct PinnedBlock {
@@ -180,9 +181,12 @@ void queue_copy(Runtime& device, const void* host, bool writes, F&& queue) {
       device.check(device.api().stream_wait(device.stream(), copy.event, 0), "cuStreamWaitEvent");
   b->copies.reserve(b->copies.size() + 1);
   const EventHandle event = p.event(device);
+  Runtime::Past past;
   try {
     queue();
+    if (writes) past = device.past();
   } catch (...) {
+    device.api().stream_synchronize(device.stream());  // the copy, if it was queued
     device.api().event_destroy(event);
     throw;
   }
@@ -192,7 +196,7 @@ void queue_copy(Runtime& device, const void* host, bool writes, F&& queue) {
     device.api().event_destroy(event);
     device.check(result, "cuEventRecord");
   }
-  b->copies.push_back({&device.current(), event, writes});
+  b->copies.push_back({&device.current(), event, writes, std::move(past)});
   core::host_copies.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -236,7 +240,7 @@ namespace tandem::core {
 
 void wait_for_copies(const void* data) {
   using namespace tandem::cuda;
-  std::vector<StreamState*> wrote;
+  std::vector<Copy> wrote;
   {
     Pinned& p = pinned();
     const std::lock_guard lock(p.mutex);
@@ -247,13 +251,12 @@ void wait_for_copies(const void* data) {
       Runtime& device = *copy.stream->device;
       device.use();
       device.check(device.api().event_synchronize(copy.event), "cuEventSynchronize");
-      if (copy.writes) wrote.push_back(copy.stream);
+      if (copy.writes) wrote.push_back(copy);
       p.drop(*b, b->copies.begin());
     }
   }
   // The values may have come of an index out of range.
-  for (StreamState* const stream : wrote)
-    if (stream->device->expects_errors()) stream->device->synchronize(*stream);
+  for (const Copy& copy : wrote) copy.stream->device->finished(copy.past);
 }
 
 }  // namespace tandem::core

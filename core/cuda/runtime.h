@@ -100,8 +100,16 @@ class Runtime {
   Pointer keep_error_word(ErrorText what, Location where);
   /// Launches of the same words follow one another.
   void expect_errors(std::span<const Pointer> kept);
-  bool expects_errors() const;
   void release_error_word(Pointer kept) noexcept;
+  /// What precedes an event that is recorded at the current stream's end, under launching().
+  struct Past {
+    bool may_fail = false;  // launches that were not looked at
+    uint64_t launches = 0;  // with one stream: of them, those up to this one
+    Clock clock;            // with several
+  };
+  Past past() const;
+  /// The host has waited for that event: throws what failed before it, as synchronize() does.
+  void finished(const Past& past);
 
   /// One block for intermediate values of whole graphs, which run one after another and share it. It lives
   /// while `users` of it do; one that is too small goes when a larger one replaces it and nobody launches.
@@ -125,8 +133,11 @@ class Runtime {
     ErrorText what;
     Location where;
     bool expected = false, kept = false;
-    Moment first, launch;  // with several streams: of launches that were not looked at, and the last of them
-    uint64_t thread = 0;   // that launched
+    // Of launches that were not looked at the first, and the last of them: with several streams, and by
+    // their number.
+    Moment first, launch;
+    uint64_t first_number = 0, number = 0;
+    uint64_t thread = 0;  // that launched
   };
   /// An error that another thread was told first.
   struct Owed {
@@ -142,8 +153,8 @@ class Runtime {
   Pointer new_block(int64_t nbytes, int64_t block_bytes, FreeBlocks* list);
   void count_live(int64_t bytes);
   void release_cached() noexcept;
-  /// Of launches that are done, read by `on`, which has nothing to do.
-  void check_errors(StreamHandle on);
+  /// Of launches that are done, read by `on`, which has nothing to do. With one stream: those up to `last`.
+  void check_errors(StreamHandle on, uint64_t last = UINT64_MAX);
   std::vector<int64_t> read_words(const std::vector<size_t>& wanted, StreamHandle on);
   void clear_words(const std::vector<size_t>& wanted, StreamHandle on);
   void expect(size_t index);
@@ -177,6 +188,8 @@ class Runtime {
   std::vector<ErrorWord> error_words_;
   std::vector<size_t> unused_errors_;  // indices of words
   std::vector<size_t> expected_;       // in the order of their launches
+  uint64_t launches_ = 0;              // that expected errors
+  StreamHandle looking_ = nullptr;     // reads words beside what is queued; made when it is needed
   std::vector<Owed> owed_;
 };
 

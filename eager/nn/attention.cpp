@@ -1,6 +1,7 @@
 #include "tandem/eager/nn/attention.h"
 
 #include <limits>
+#include <utility>
 
 #include "tandem/eager/nn/init.h"
 
@@ -14,6 +15,13 @@ Tensor xavier(const Dims& sizes, const TensorOptions& options, Location where) {
   return w;
 }
 
+/// A key or value that is learnt.
+Tensor learnt(int64_t width, const TensorOptions& options, Location where) {
+  Tensor b = empty({1, 1, width}, options, where);
+  init::xavier_normal_(b, 1, nullptr, where);
+  return b;
+}
+
 /// Added to scores: -infinity where a bool mask holds.
 Tensor added(const Tensor& mask, Location where) {
   if (mask.dtype() != bool_) return mask;
@@ -21,16 +29,20 @@ Tensor added(const Tensor& mask, Location where) {
   return tandem::where(Operand(mask, where), Operand(-kInfinity, where), Operand(0.0, where));
 }
 
-/// Two masks, either of which may be undefined, as scaled_dot_product_attention takes one.
+/// Two masks as one; either may be undefined.
 Tensor merged(const Tensor& a, const Tensor& b, Location where) {
-  const auto is_bool = [](const Tensor& t) { return !t.defined() || t.dtype() == bool_; };
-  if (a.defined() && b.defined()) {
-    if (is_bool(a) && is_bool(b)) return logical_not(logical_or(Operand(a, where), Operand(b, where)), where);
-    const Tensor first = added(a, where);
-    return add(Operand(first, where), Operand(added(b, where), where));
-  }
-  const Tensor& one = a.defined() ? a : b;
-  return one.defined() && is_bool(one) ? logical_not(one, where) : one;
+  if (!a.defined() || !b.defined()) return a.defined() ? a : b;
+  if (a.dtype() == bool_ && b.dtype() == bool_) return logical_or(Operand(a, where), Operand(b, where));
+  const Tensor first = added(a, where);
+  return add(Operand(first, where), Operand(added(b, where), where));
+}
+
+/// The mask with `n` keys more, which all are seen.
+Tensor with_seen_keys(const Tensor& mask, int64_t n, Location where) {
+  if (!mask.defined()) return mask;
+  Dims more = mask.sizes();
+  more[more.rank() - 1] = n;
+  return cat({mask, zeros(more, {.dtype = mask.dtype(), .device = mask.device()}, where)}, -1, where);
 }
 
 void need_mask_type(const Tensor& mask, const char* what, Location where) {
@@ -96,6 +108,12 @@ MultiheadAttention::MultiheadAttention(int64_t embed_dim, int64_t num_heads, Mul
                                    zeros({packed_rows(embed_dim, made_at(where))}, tensors, made_at(where)),
                                    made_at(where))
                        : Tensor()),
+      bias_k(options.add_bias_kv
+                 ? parameter("bias_k", learnt(embed_dim, tensors, made_at(where)), made_at(where))
+                 : Tensor()),
+      bias_v(options.add_bias_kv
+                 ? parameter("bias_v", learnt(embed_dim, tensors, made_at(where)), made_at(where))
+                 : Tensor()),
       out_proj(child<Linear>(Name("out_proj", made_at(where)), embed_dim, embed_dim, options.bias, tensors)) {
   if (options.bias) init::zeros_(out_proj.bias, made_at(where));
 }
@@ -126,13 +144,21 @@ AttentionOutput MultiheadAttention::forward(const Tensor& query, const Tensor& k
   need_mask_type(masks.attn_mask, "attn_mask", where);
   const int batch_axis = options.batch_first ? 0 : 1, length_axis = 1 - batch_axis;
   std::vector<Tensor> qkv = projected(query, key, value, where);
-  for (Tensor& t : qkv) {  // (N, heads, length, width of a head)
+  const Tensor behind[] = {Tensor(), bias_k, bias_v};
+  for (size_t i = 0; i < 3; ++i) {  // (N, heads, length, width of a head)
+    Tensor& t = qkv[i];
     if (rank == 2) t = t.unsqueeze(batch_axis, where);
+    Dims one = t.sizes();
+    one[length_axis] = 1;
+    if (behind[i].defined()) t = cat({t, behind[i].expand(one, where)}, length_axis, where);
+    if (i > 0 && options.add_zero_attn)
+      t = cat({t, zeros(one, {.dtype = t.dtype(), .device = t.device()}, where)}, length_axis, where);
     const Dims s = t.sizes();
     t = t.reshape({s[0], s[1], num_heads, embed_dim / num_heads}, where)
             .permute({batch_axis, 2, length_axis, 3}, where);
   }
-  const int64_t n = qkv[0].size(0), l = qkv[0].size(2), s = qkv[1].size(2);
+  const int64_t more = options.add_bias_kv + options.add_zero_attn;
+  const int64_t n = qkv[0].size(0), l = qkv[0].size(2), s = qkv[1].size(2) - more;
   Tensor padding = masks.key_padding_mask, mask = masks.attn_mask;
   if (padding.defined()) {
     if (rank == 2) padding = padding.unsqueeze(0, where);
@@ -145,13 +171,22 @@ AttentionOutput MultiheadAttention::forward(const Tensor& query, const Tensor& k
   } else if (mask.defined()) {
     need_sizes(mask, {l, s}, "attn_mask", where);
   }
-  const Tensor both = merged(padding, mask, where);
+  Tensor both = merged(padding, mask, where);
+  bool causal = masks.is_causal;
+  if (more > 0) {
+    if (std::exchange(causal, false)) {
+      const Tensor later = ones({l, s}, {.dtype = bool_, .device = query.device()}, where).triu(1, where);
+      both = merged(both, later, where);
+    }
+    both = with_seen_keys(both, more, where);
+  }
+  if (both.defined() && both.dtype() == bool_) both = logical_not(both, where);  // what is seen
   const double dropout = is_training() ? options.dropout : 0;
   eager::AttentionResult r;
   if (masks.need_weights)
-    r = eager::attention(qkv[0], qkv[1], qkv[2], both, dropout, masks.is_causal, {}, where);
+    r = eager::attention(qkv[0], qkv[1], qkv[2], both, dropout, causal, {}, where);
   else
-    r.output = eager::attention_output(qkv[0], qkv[1], qkv[2], both, dropout, masks.is_causal, {}, where);
+    r.output = eager::attention_output(qkv[0], qkv[1], qkv[2], both, dropout, causal, {}, where);
   const Tensor heads =
       options.batch_first ? r.output.permute({0, 2, 1, 3}, where) : r.output.permute({2, 0, 1, 3}, where);
   Tensor joined = heads.reshape({heads.size(0), heads.size(1), embed_dim}, where);

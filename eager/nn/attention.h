@@ -14,6 +14,8 @@ struct MultiheadAttentionOptions {
   bool bias = true;
   int64_t kdim = 0, vdim = 0;  // widths of key and value; 0: embed_dim
   bool batch_first = false;
+  bool add_bias_kv = false;    // a learnt key and value behind the others, which every query sees
+  bool add_zero_attn = false;  // another one of zeros, behind that
 };
 
 /// What forward takes beside query, key and value.
@@ -27,13 +29,14 @@ struct AttentionMasks {
 
 struct AttentionOutput {
   Tensor output;   // as the query, of width embed_dim
-  Tensor weights;  // before dropout: (N, L, S), one more axis of heads before L unless averaged; undefined
-                   // unless asked for
+  Tensor weights;  // before dropout: (N, L, S and what was added), one more axis of heads before L unless
+                   // averaged; undefined unless asked for
 };
 
 /// Attention in `num_heads` heads of projections of query (L, N, E), key (S, N, kdim) and value (S, N, vdim),
 /// or (N, L, E), ... with batch_first, or without N. Parameters: in_proj_weight (3E, E), or q_proj_weight,
-/// k_proj_weight and v_proj_weight where the widths differ; in_proj_bias (3E); out_proj.
+/// k_proj_weight and v_proj_weight where the widths differ; in_proj_bias (3E); bias_k and bias_v (1, 1, E)
+/// with add_bias_kv; out_proj.
 class MultiheadAttention : public Module {
  public:
   MultiheadAttention(int64_t embed_dim, int64_t num_heads, MultiheadAttentionOptions options = {},
@@ -47,7 +50,8 @@ class MultiheadAttention : public Module {
 
   const int64_t embed_dim, num_heads;
   const MultiheadAttentionOptions options;
-  const Tensor in_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight, in_proj_bias;  // undefined: none
+  // Undefined: none.
+  const Tensor in_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight, in_proj_bias, bias_k, bias_v;
   Linear out_proj;
 
  private:

@@ -50,12 +50,14 @@ void Optimizer::add_group(const std::vector<Tensor>& parameters, const Numbers& 
       make_moments(slots_.back());
       steps_->of.push_back(p.impl());
       steps_->count.push_back(0);
+      products_.push_back(1);
     }
     device_counts_.add_group(parameters.size(), parameters.empty() ? cpu : parameters[0].device());
   } catch (...) {
     slots_.resize(first);
     steps_->of.resize(first);
     steps_->count.resize(first);
+    products_.resize(first);
     groups_.pop_back();
     throw;
   }
@@ -96,7 +98,7 @@ Optimizer::Optimizer(const Names& names)
 void Optimizer::step(Location where) {
   const NoGrad no_grad;
   if (device_counts_.any()) {
-    steps_->count = device_counts_.read(steps_->count, where);
+    device_counts_.read(steps_->count, products_, where);
     count_on_host();
   }
   update(where);
@@ -127,10 +129,7 @@ std::vector<size_t> Optimizer::group_of() const {
   return out;
 }
 
-void Optimizer::count_on_host() {
-  device_counts_.give_back(group_of(), steps_->count,
-                           [this](size_t group, int64_t steps) { return product(groups_[group], steps); });
-}
+void Optimizer::count_on_host() { device_counts_.give_back(group_of(), steps_->count, products_); }
 
 // In stages, since each address lies behind the one before: with cold caches the misses of a stage overlap.
 void Optimizer::zero_grad() {
@@ -155,7 +154,9 @@ void Optimizer::zero_grad() {
 }
 
 std::vector<NamedTensor> Optimizer::state() const {
-  const std::vector<int64_t> steps = device_counts_.read(steps_->count, {});
+  std::vector<int64_t> steps = steps_->count;
+  std::vector<double> products = products_;
+  device_counts_.read(steps, products, {});
   std::vector<NamedTensor> out;
   for (size_t g = 0; g < groups_.size(); ++g)
     for (size_t k = 0; k < names_.numbers.size(); ++k)
@@ -163,6 +164,7 @@ std::vector<NamedTensor> Optimizer::state() const {
   for (size_t i = 0; i < slots_.size(); ++i) {
     const std::string prefix = std::to_string(i) + '.';
     out.push_back({prefix + "step", scalar_tensor(steps[i])});
+    if (names_.product) out.push_back({prefix + names_.product, scalar_tensor(products[i])});
     for (size_t k = 0; k < names_.moments.size(); ++k)
       if (slots_[i].moments[k].defined()) out.push_back({prefix + names_.moments[k], slots_[i].moments[k]});
   }
@@ -173,6 +175,7 @@ std::vector<NamedTensor> Optimizer::state() const {
 struct Optimizer::Loaded {
   std::vector<Numbers> groups;
   std::vector<int64_t> steps;
+  std::vector<double> products;
   std::vector<std::pair<Tensor, Tensor>> moments;  // mine, given
 };
 
@@ -192,6 +195,13 @@ Optimizer::Loaded Optimizer::read_state(const std::vector<NamedTensor>& state, L
     const NamedTensor& step = next();
     out.steps.push_back(step.tensor.item<int64_t>(where));
     if (out.steps.back() < 0) refuse("the state's " + step.name + " is negative", where);
+    out.products.push_back(1);
+    if (names_.product) {
+      const NamedTensor& product = next();
+      const double p = out.products.back() = product.tensor.item<double>(where);
+      if (!(p >= 0 && p <= 1))
+        refuse("the state's " + product.name + " must lie in [0, 1], found " + std::to_string(p), where);
+    }
     for (const Tensor& m : s.moments)
       if (m.defined()) out.moments.emplace_back(m, next().tensor);
   }
@@ -207,6 +217,7 @@ void Optimizer::load_state(const std::vector<NamedTensor>& state, Location where
   const NoGrad no_grad;
   for (const auto& [mine, given] : loaded.moments) mine.copy_(given, where);
   steps_->count = std::move(loaded.steps);
+  products_ = std::move(loaded.products);
   groups_ = std::move(loaded.groups);
   count_on_host();
 }

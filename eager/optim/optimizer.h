@@ -42,8 +42,8 @@ class Optimizer {
   double lr(size_t group = 0, Location where = Location::here()) const { return numbers(group, where)[0]; }
   void set_lr(double lr, size_t group = 0, Location where = Location::here());
 
-  /// Numbers of the groups ("group.0.lr"), step counts ("0.step") and moments ("0.exp_avg") by the
-  /// parameters' indices.
+  /// Numbers of the groups ("group.0.lr"), step counts ("0.step"), NAdam's products of momenta
+  /// ("0.mu_product") and moments ("0.exp_avg") by the parameters' indices.
   std::vector<NamedTensor> state() const;
   /// Takes back what state() gave. An Error lists missing and unexpected names, wrong shapes and dtypes, or
   /// names an impossible number; nothing is changed then.
@@ -58,6 +58,7 @@ class Optimizer {
   struct Names {
     const char* optimizer;
     std::span<const char*const> numbers, moments;
+    const char* product = nullptr;  // of a number of each step; null: none is kept
   };
   /// A parameter and what is kept for it.
   struct Slot {
@@ -78,8 +79,6 @@ class Optimizer {
   virtual void check(const Numbers& numbers, Location where) const = 0;
   /// Which moments a parameter of such a group has, as bits.
   virtual uint32_t moments(const Numbers& numbers) const = 0;
-  /// Of NAdam's momenta up to a step; 1 for the others.
-  virtual double product(const Numbers& numbers, int64_t steps) const = 0;
   /// What their elements are at first.
   virtual double initial_moment(const Numbers& numbers) const = 0;
   std::vector<size_t> group_of() const;
@@ -87,6 +86,7 @@ class Optimizer {
 
   std::vector<Slot> slots_;
   const std::shared_ptr<eager::StepCounts> steps_;  // by slot
+  std::vector<double> products_;                    // by slot: of NAdam's momenta; 1 for the others
   std::vector<Numbers> groups_;
   DeviceCounts device_counts_;  // for step_unless
 
@@ -94,7 +94,7 @@ class Optimizer {
   struct Loaded;
   Loaded read_state(const std::vector<NamedTensor>& state, Location where) const;
   void make_moments(Slot& slot) const;
-  /// From now on, from the counts in steps_.
+  /// From now on, from steps_ and products_.
   void count_on_host();
 
   const Names names_;

@@ -16,23 +16,6 @@ double BiasCorrection::at(double beta, int64_t step) {
   return correction;
 }
 
-double MomentumProduct::momentum(double beta, double decay, int64_t step) {
-  return beta * (1 - 0.5 * std::pow(0.96, static_cast<double>(step) * decay));
-}
-
-double MomentumProduct::at(double beta, double decay, int64_t step) {
-  if (beta != beta_ || decay != decay_ || step < step_) beta_ = beta, decay_ = decay, product_ = 1, step_ = 0;
-  while (step_ < step && product_ != 0) {
-    const double next = momentum(beta, decay, ++step_);
-    product_ *= next;
-    if (next != beta) continue;
-    product_ *= std::pow(beta, static_cast<double>(step - step_));  // as are all that follow
-    break;
-  }
-  step_ = step;
-  return product_;
-}
-
 template <class O>
 OptimizerOf<O>::OptimizerOf(const std::vector<Tensor>& parameters, const Options& options, Location where)
     : Optimizer(Rules<O>::names()) {
@@ -77,26 +60,26 @@ void OptimizerOf<O>::update(Location where) {
   // Who observes is told of each gradient right before its update.
   const bool together = listener && !listener->observes;
   UpdateRun run(together ? UpdateRun::kMost : 1, where);
+  constexpr bool multiplies = Rules<O>::names().product != nullptr;
   int64_t* count = steps_->count.data();
+  double* next_product = products_.data();
   for (Slot& s : slots_) {
     int64_t& steps = *count++;
+    double* const product = multiplies ? next_product++ : nullptr;
     if (!together) s.parameter.grad();
     const eager::AutogradState* state = eager::autograd_state(s.parameter.impl());
     TensorImpl* gradient = state ? state->grad.get() : nullptr;
     if (!gradient) continue;
-    if (!run.goes_on(s.group, steps)) {
+    const UpdateRun::Before before{s.group, steps, product ? *product : 1};
+    if (!run.goes_on(before)) {
       run.flush();
-      run.start(s.group, steps);
+      corrections_.product = before.product;
       Rules<O>::update(run, groups_[s.group], steps, corrections_);
+      run.start(before, corrections_.product);
     }
-    run.add(s, gradient, &steps);
+    run.add(s, gradient, &steps, product);
   }
   run.flush();
-}
-
-template <class O>
-double OptimizerOf<O>::product(const Numbers& numbers, int64_t steps) const {
-  return Rules<O>::product(numbers, steps);
 }
 
 // Per count of the device: the numbers of this step, computed there, make a guard; then the updates with it;
@@ -106,8 +89,7 @@ void OptimizerOf<O>::update_unless(const Tensor& skip, Location where) {
   std::vector<size_t> taking_part;
   for (size_t i = 0; i < slots_.size(); ++i)
     if (slots_[i].parameter.grad().defined()) taking_part.push_back(i);
-  device_counts_.take_over(taking_part, group_of(), steps_->count,
-                           [this](size_t g, int64_t steps) { return product(groups_[g], steps); });
+  device_counts_.take_over(taking_part, group_of(), steps_->count, products_);
   struct Guards {
     Tensor narrow, wide;  // float32, float64
     Tensor product;       // after this step; undefined: it does not move
@@ -132,13 +114,13 @@ void OptimizerOf<O>::update_unless(const Tensor& skip, Location where) {
     const Slot& s = slots_[i];
     const int c = device_counts_.of(i);
     const Tensor& guard = guard_of(c, s.parameter.dtype());
-    if (!run.goes_on(s.group, c)) {
+    if (const UpdateRun::Before before{s.group, c}; !run.goes_on(before)) {
       run.flush();
-      run.start(s.group, c);
+      run.start(before);
       Corrections unused;  // the guard has them
       Rules<O>::update(run, groups_[s.group], 1, unused);
     }
-    run.add(s, s.parameter.grad().impl(), nullptr, guard.impl());
+    run.add(s, s.parameter.grad().impl(), nullptr, nullptr, guard.impl());
   }
   run.flush();
   const Tensor moved = sub(Operand(1.0, where), Operand(skipped.reshape({}, where), where));

@@ -87,22 +87,10 @@ class BiasCorrection {
   int64_t one_from_ = 1;
 };
 
-/// The product of NAdam's momenta up to a step, which is remembered for the step after it.
-class MomentumProduct {
- public:
-  /// beta * (1 - 0.5 * 0.96^(step * decay)) (Dozat, 2016)
-  static double momentum(double beta, double decay, int64_t step);
-  double at(double beta, double decay, int64_t step);
-
- private:
-  double beta_ = 0, decay_ = 0, product_ = 1;
-  int64_t step_ = 0;
-};
-
-/// What optimizers remember of a step for the next.
+/// What a step has of those before it, beside their number.
 struct Corrections {
   BiasCorrection bias[2];
-  MomentumProduct momentum;
+  double product = 1;  // of NAdam's momenta up to the step before; an update makes it that up to its own
 };
 
 /// An optimizer by its options: `AdamW opt(net.parameters(), {.lr = 1e-3})`, or with groups
@@ -123,7 +111,6 @@ class OptimizerOf final : public Optimizer {
  private:
   void update(Location where) override;
   void update_unless(const Tensor& skip, Location where) override;
-  double product(const Numbers& numbers, int64_t steps) const override;
   void check(const Numbers& numbers, Location where) const override;
   uint32_t moments(const Numbers& numbers) const override;
   double initial_moment(const Numbers& numbers) const override;

@@ -72,7 +72,6 @@ struct DeviceStep {
 
 struct AnyRules {
   static double initial_moment(const Numbers&) { return 0; }
-  static double product(const Numbers&, int64_t) { return 1; }
   /// Appends the numbers of a guard behind the first, each (1). Gives the product after this step, or none.
   static Tensor step_numbers(const Numbers&, const DeviceStep&, std::vector<Tensor>&) { return {}; }
   static void append(std::vector<Tensor>& out, std::initializer_list<OnDeviceNumber> numbers) {
@@ -190,7 +189,7 @@ template <>
 struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
   static constexpr const char* kNumbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay", "momentum_decay"};
   enum : size_t { kMomentumDecay = kDecay + 1 };
-  static constexpr Optimizer::Names names() { return {"NAdam", kNumbers, kMoments}; }
+  static constexpr Optimizer::Names names() { return {"NAdam", kNumbers, kMoments, "mu_product"}; }
   static Numbers numbers(const NAdamOptions& o) {
     return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay, o.momentum_decay};
   }
@@ -204,17 +203,16 @@ struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
   static std::string mistakes(const Numbers& n) {
     return AdamRules::mistakes(n) + unless_sizes(n, kNumbers, {kMomentumDecay});
   }
-  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
-    const double beta = n[kBeta1], decay = n[kMomentumDecay],
-                 now = MomentumProduct::momentum(beta, decay, steps + 1),
-                 next = MomentumProduct::momentum(beta, decay, steps + 2),
-                 product = c.momentum.at(beta, decay, steps + 1);
-    run.op(OpId::nadam_update, {0, 1});
-    run.words({n[kLr] * (1 - now) / (1 - product), n[kLr] * next / (1 - product * next), beta, n[kBeta2],
-               n[kEps], n[kDecay], c.bias[1].at(n[kBeta2], steps + 1)});
+  /// beta * (1 - 0.5 * 0.96^(step * decay)) (Dozat, 2016)
+  static double momentum(const Numbers& n, int64_t step) {
+    return n[kBeta1] * (1 - 0.5 * std::pow(0.96, static_cast<double>(step) * n[kMomentumDecay]));
   }
-  static double product(const Numbers& n, int64_t steps) {
-    return MomentumProduct().at(n[kBeta1], n[kMomentumDecay], steps);
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    const double now = momentum(n, steps + 1), next = momentum(n, steps + 2);
+    c.product *= now;
+    run.op(OpId::nadam_update, {0, 1});
+    run.words({n[kLr] * (1 - now) / (1 - c.product), n[kLr] * next / (1 - c.product * next), n[kBeta1],
+               n[kBeta2], n[kEps], n[kDecay], c.bias[1].at(n[kBeta2], steps + 1)});
   }
   static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
     const double beta = n[kBeta1], base = std::pow(0.96, n[kMomentumDecay]);

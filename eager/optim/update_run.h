@@ -14,7 +14,7 @@ namespace tandem::optim {
 
 using core::TensorImpl;
 
-/// Updates of parameters in a row that share group and step count, as nearly all do: their calls differ in
+/// Updates of parameters in a row that share group and earlier steps, as nearly all do: their calls differ in
 /// the operands alone. An interceptor that compares calls takes many at once. The step count is the host's,
 /// or the device's, and then updates have a guard (ops/update.def).
 class UpdateRun {
@@ -23,8 +23,16 @@ class UpdateRun {
 
   /// `most`: so many are gathered before they are called.
   UpdateRun(size_t most, Location where) : most_(most) { call_.in_place = true, call_.where = where; }
-  bool goes_on(size_t group, int64_t steps_before) const { return group == group_ && steps_before == steps_; }
-  void start(size_t group, int64_t steps_before) { group_ = group, steps_ = steps_before, n_ = 0; }
+  /// What updates share.
+  struct Before {
+    size_t group = 0;
+    int64_t steps = -1;  // -1: of no update; or which count of the device
+    double product = 1;  // of NAdam's momenta
+    friend bool operator==(const Before&, const Before&) = default;
+  };
+  bool goes_on(const Before& b) const { return b == before_; }
+  /// `product`: what this step makes of it.
+  void start(const Before& b, double product = 1) { before_ = b, product_ = product, n_ = 0; }
   /// The op of the updates to come, whose operands are parameter, gradient, these moments and a guard or
   /// none; its words follow.
   void op(ops::OpId op, std::initializer_list<uint8_t> moments) {
@@ -35,14 +43,15 @@ class UpdateRun {
     for (const double v : values) words_[call_.n_words++] = std::bit_cast<int64_t>(v);
   }
   void flag(bool v) { words_[call_.n_words++] = v; }
-  /// `count` moves; null: the device counts.
-  void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t* count, TensorImpl* guard = nullptr) {
+  /// `count` and `product` move; null: the device counts, there is no product.
+  void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t* count, double* product,
+           TensorImpl* guard = nullptr) {
     TensorImpl** in = in_ + n_ * call_.n_in;
     in[0] = s.parameter.impl(), in[1] = gradient;
     for (size_t k = 0; k < Optimizer::kMoments; ++k)  // in the next update's place, where they are not used
       in[2 + k] = s.moments[moments_[k]].impl();
     in[call_.n_in - 1] = guard;
-    counts_[n_++] = count;
+    counts_[n_] = count, products_[n_++] = product;
     if (n_ == most_) flush();
   }
   /// Calls what was gathered. The counts of complete updates have moved, also if one throws.
@@ -53,20 +62,24 @@ class UpdateRun {
       size_t now = 0;
       if (eager::Interceptor* i = n_ > 1 ? eager::interceptor() : nullptr) now = i->op_run(call_, n_ - done);
       if (now == 0) eager::call_into(call_, nullptr), now = 1;
-      for (; now > 0; --now, ++done)
-        if (counts_[done]) *counts_[done] = steps_ + 1;
+      for (; now > 0; --now, ++done) {
+        if (counts_[done]) *counts_[done] = before_.steps + 1;
+        if (products_[done]) *products_[done] = product_;
+      }
     }
     n_ = 0;
   }
 
  private:
   const size_t most_;
-  size_t n_ = 0, group_ = 0;
-  int64_t steps_ = -1;  // before the update; -1: none started
+  size_t n_ = 0;
+  Before before_;
+  double product_ = 1;
   eager::Call call_{};
   TensorImpl* in_[(kMost + 1) * kOperands];
   int64_t words_[kWords];
   int64_t* counts_[kMost];
+  double* products_[kMost];
   uint8_t moments_[Optimizer::kMoments] = {0, 1, 2};
 };
 

@@ -160,6 +160,32 @@ TEST_CASE("cuda pinned: an index out of range is told by who reads the copy", "[
   td::cuda::synchronize();
 }
 
+TEST_CASE("cuda pinned: who reads a copy waits for nothing behind it, though an index may be out of range",
+          "[cuda]") {
+  need_device();
+  if (!simulator().there) return;  // a card may have done all by then
+  const Tensor table = td::arange(0, 4).to(kCuda);
+  const auto at = [](int64_t i) { return td::tensor({int64_t{1}, i}, {.dtype = td::int64}).to(kCuda); };
+  const Tensor good = at(3), bad = at(9);
+  const auto run = [&] {
+    const Lazy late;
+    const Tensor copy = table.index_select(0, good).to(td::cpu, true);
+    const Tensor failing = table.index_select(0, bad);
+    const Tensor behind = (failing * 2.f).to(td::cpu, true);
+    const long launches = simulator().sim_gpu_count("launches");
+    CHECK(copy.to_vector<float>() == std::vector<float>{1, 3});
+    CHECK(!td::cuda::current_stream().query());
+    CHECK(simulator().sim_gpu_count("launches") <= launches + 1);
+    CHECK_THROWS_WITH(behind.to_vector<float>(), Contains("index_select") && Contains("pinned_test.cpp"));
+    td::cuda::synchronize();
+  };
+  run();
+  const Stream second;
+  run();
+  const StreamGuard on(second);
+  run();
+}
+
 TEST_CASE("cuda pinned: an index out of range is told, though the step runs again meanwhile", "[cuda]") {
   need_device();
   const Lazy late;

@@ -318,6 +318,65 @@ TEST_CASE("MultiheadAttention: parameters, and what it computes", "[attention][n
   CHECK(one.weights.sizes() == Dims{5, 4});
 }
 
+TEST_CASE("MultiheadAttention: keys and values behind the others are seen by every query",
+          "[attention][nn]") {
+  manual_seed(9);
+  for (const int which : {1, 2, 3}) {
+    const bool learnt = which != 2, zero = which != 1;
+    CAPTURE(learnt, zero);
+    nn::MultiheadAttention mha(8, 2, {.batch_first = true, .add_bias_kv = learnt, .add_zero_attn = zero},
+                               {.dtype = float64});
+    std::vector<std::string> wanted_names = {"in_proj_weight", "in_proj_bias", "out_proj.weight",
+                                             "out_proj.bias"};
+    if (learnt) wanted_names.insert(wanted_names.begin() + 2, {"bias_k", "bias_v"});
+    CHECK(names(mha) == wanted_names);
+    const int64_t more = learnt + zero;
+    const auto by_hand = [&](const Tensor& q, const Tensor& k, const Tensor& unseen) {
+      const auto heads = [&](const Tensor& t, int64_t part, const Tensor& behind) {
+        TensorList all = {linear(t, mha.in_proj_weight.narrow(0, 8 * part, 8))};
+        if (learnt && part > 0) all.push_back(behind.expand({t.size(0), 1, 8}));
+        if (zero && part > 0) all.push_back(zeros({t.size(0), 1, 8}, {.dtype = float64}));
+        const Tensor y = cat(all, 1);
+        return y.reshape({y.size(0), y.size(1), 2, 4}).transpose(1, 2);
+      };
+      const Tensor keys = heads(k, 1, mha.bias_k), values = heads(k, 2, mha.bias_v);
+      const Tensor scores = matmul(heads(q, 0, {}), keys.transpose(2, 3)) / 2.0;
+      const Tensor all_seen = zeros({q.size(0), 1, q.size(1), more}, {.dtype = bool_});
+      const Tensor blocked = cat({unseen.expand({q.size(0), 1, q.size(1), k.size(1)}), all_seen}, -1);
+      const Tensor p = softmax(scores.masked_fill(blocked, -kInfinity), -1);
+      return std::pair(mha.out_proj(matmul(p, values).transpose(1, 2).reshape({q.size(0), q.size(1), 8})),
+                       p.mean({1}));
+    };
+    const Tensor x = doubles({3, 5, 8}).requires_grad_(), memory = doubles({3, 4, 8});
+    const Tensor padding = rand({3, 4}) > 0.5, blocked = rand({5, 4}) > 0.5;
+    const Tensor none = zeros({1, 1, 1, 1}, {.dtype = bool_}),
+                 both = logical_or(padding.reshape({3, 1, 1, 4}), blocked);
+    const auto same = [&](const nn::AttentionOutput& found, const std::pair<Tensor, Tensor>& wanted) {
+      CHECK(distance(found.output, wanted.first) < 1e-13);
+      if (found.weights.defined()) CHECK(distance(found.weights, wanted.second) < 1e-13);
+    };
+    same(mha(x, memory, memory), by_hand(x, memory, none));
+    same(mha(x, memory, memory, {.key_padding_mask = padding, .attn_mask = blocked}),
+         by_hand(x, memory, both));
+    const Tensor added = where(blocked, -kInfinity, 0.0).to(float64);
+    same(mha(x, memory, memory, {.key_padding_mask = padding, .need_weights = false, .attn_mask = added}),
+         by_hand(x, memory, both));
+    const Tensor later = ones({5, 5}, {.dtype = bool_}).triu(1);
+    for (const bool weights : {true, false})
+      same(mha(x, x, x, {.need_weights = weights, .is_causal = true}), by_hand(x, x, later));
+    const Tensor one = mha(x[1], memory[1], memory[1], {.key_padding_mask = padding[1]}).output;
+    CHECK(distance(one, mha(x, memory, memory, {.key_padding_mask = padding}).output[1]) < 1e-13);
+    TensorList leaves = {x, mha.in_proj_weight};
+    if (learnt) leaves.insert(leaves.end(), {mha.bias_k, mha.bias_v});
+    const Tensor g = doubles({3, 5, 8});
+    const TensorList found =
+        autograd::grad(std::vector{mha(x, memory, memory).output}, leaves, std::vector{g});
+    const TensorList wanted =
+        autograd::grad(std::vector{by_hand(x, memory, none).first}, leaves, std::vector{g});
+    for (size_t i = 0; i < leaves.size(); ++i) CHECK(distance(found[i], wanted[i]) < 1e-12);
+  }
+}
+
 TEST_CASE("MultiheadAttention: lengths first, other widths, dropout, mistakes", "[attention][nn]") {
   manual_seed(7);
   nn::MultiheadAttention first(6, 3, {.batch_first = true}), second(6, 3);

@@ -83,6 +83,9 @@ TEST_CASE("indexing: integers that no double holds are put as they are", "[eager
   x.index_put_({at({3})}, kLarge, true);
   CHECK(x.to_vector<int64_t>() == wanted);
   CHECK(at({0}).index_put({at({0})}, kLarge).item<int64_t>() == kLarge);
+  x.slice(0, 1, 3).fill_(-kLarge);
+  CHECK(x.to_vector<int64_t>() == std::vector<int64_t>{0, -kLarge, -kLarge, kLarge});
+  CHECK(at({0, 0}).fill_(2.75).to_vector<int64_t>() == std::vector<int64_t>{2, 2});
 }
 
 TEST_CASE("indexing: what is refused", "[eager]") {

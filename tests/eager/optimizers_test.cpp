@@ -2,6 +2,7 @@
 // it, one element at a time in float64.
 #include <cmath>
 #include <functional>
+#include <memory>
 
 #include "tandem/eager/autograd.h"
 #include "tandem/eager/functions.h"
@@ -105,6 +106,85 @@ TEST_CASE("NAdam follows its formula", "[optim]") {
         const double m = mu(t + 1) * s[0] / (1 - s[2] * mu(t + 1)) + (1 - mu(t)) * g / (1 - s[2]);
         return p - 0.1 * m / (std::sqrt(s[1] / (1 - std::pow(0.95, t))) + 1e-3);
       });
+}
+
+// Both parameters have made as many steps at the end, but b some of them with other momenta than a.
+TEST_CASE("NAdam: the product of momenta is of those that there were", "[optim]") {
+  const auto run = [](unsigned on_device, bool saved) {
+    const Tensor a = tensor(std::vector<double>{1, -2, 3}).requires_grad_(),
+                 b = tensor(std::vector<double>{1, -2, 3}).requires_grad_();
+    const auto made = [&](const optim::NAdamOptions& o) {
+      return std::make_unique<optim::NAdam>(std::vector{a, b}, o);
+    };
+    optim::NAdamOptions options{.lr = 0.05};
+    auto opt = made(options);
+    for (int t = 0; t < 12; ++t) {
+      if (t == 4) options.betas.first = 0.7;
+      if (t == 6) options.momentum_decay = 0.3;
+      opt->set_options(options);
+      opt->zero_grad();
+      const Tensor g = tensor(std::vector<double>{gradient(t, 0), gradient(t, 1), gradient(t, 2)});
+      if (t != 9) a.set_grad(g.clone());
+      if (t != 2) b.set_grad(g.clone());
+      if (on_device >> t & 1)
+        opt->step_unless(scalar_tensor(false));
+      else
+        opt->step();
+      if (!saved) continue;
+      auto other = made({.lr = 1});
+      other->load_state(opt->state());
+      opt = std::move(other);
+    }
+    std::vector<double> out;
+    for (const Tensor& p : {a, b})
+      for (const double x : p.to_vector<double>()) out.push_back(x);
+    for (const NamedTensor& n : opt->state())
+      if (n.name.ends_with(".step") || n.name.ends_with(".mu_product"))
+        out.push_back(n.tensor.item<double>());
+    return out;
+  };
+  double product[2] = {1, 1};
+  std::vector<double> p(6), m(6), v(6);
+  for (int i = 0; i < 6; ++i)
+    p[static_cast<size_t>(i)] = std::vector<double>{1, -2, 3}[static_cast<size_t>(i % 3)];
+  for (int k = 0; k < 2; ++k)
+    for (int t = 0, step = 0; t < 12; ++t) {
+      if (t == (k == 0 ? 9 : 2)) continue;
+      ++step;
+      const double beta = t < 4 ? 0.9 : 0.7, decay = t < 6 ? 4e-3 : 0.3;
+      const auto momentum = [&](int s) { return beta * (1 - 0.5 * std::pow(0.96, s * decay)); };
+      product[k] *= momentum(step);
+      for (int i = 0; i < 3; ++i) {
+        const auto e = static_cast<size_t>(3 * k + i);
+        const double g = gradient(t, i);
+        m[e] = beta * m[e] + (1 - beta) * g;
+        v[e] = 0.999 * v[e] + 0.001 * g * g;
+        const double way = momentum(step + 1) * m[e] / (1 - product[k] * momentum(step + 1)) +
+                           (1 - momentum(step)) * g / (1 - product[k]);
+        p[e] -= 0.05 * way / (std::sqrt(v[e] / (1 - std::pow(0.999, step))) + 1e-8);
+      }
+    }
+  std::vector<double> wanted = p;
+  for (const double x : product) wanted.insert(wanted.end(), {11, x});
+  for (const unsigned on_device : {0u, 0xFFFu, 0x0F0u, 0xA5Au})
+    for (const bool saved : {false, true}) {
+      CAPTURE(on_device, saved);
+      const std::vector<double> found = run(on_device, saved);
+      REQUIRE(found.size() == wanted.size());
+      for (size_t i = 0; i < wanted.size(); ++i) CHECK(found[i] == Approx(wanted[i]).epsilon(1e-11));
+    }
+}
+
+TEST_CASE("NAdam: an impossible product of momenta is not loaded", "[optim]") {
+  const Tensor p = ones({3}).requires_grad_();
+  optim::NAdam opt({p});
+  for (const double impossible : {-0.5, 1.5, std::nan("")}) {
+    std::vector<NamedTensor> state = opt.state();
+    for (NamedTensor& n : state)
+      if (n.name == "0.mu_product") n.tensor = scalar_tensor(impossible);
+    CHECK_THAT(message([&] { opt.load_state(state); }),
+               Contains("NAdam: the state's 0.mu_product must lie in [0, 1], found"));
+  }
 }
 
 TEST_CASE("RAdam follows its formula, before and after it is rectified", "[optim]") {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tandem/eager/autograd.h"
 #include "tandem/eager/functions.h"
 #include "tests/catch.h"
 #include "tests/error_message.h"
@@ -198,6 +199,30 @@ TEST_CASE("xlog1py where the first operand is 0", "[eager]") {
   CHECK(std::isnan(run(0, std::nan("")).first));
   CHECK(run(2, 0) == std::pair(0.0, 0.0));
   CHECK(run(1, -1) == std::pair(-inf, -inf));
+}
+
+// PyTorch's values and slopes, its slope NaN below 0 among them.
+TEST_CASE("entr at 0, beside it and below it", "[eager]") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  const Tensor x =
+      td::tensor(std::vector<double>{0, -0.0, 0.25, 1, std::numeric_limits<double>::denorm_min(), -1})
+          .requires_grad_();
+  const Tensor y = td::special::entr(x);
+  const Tensor slope = td::autograd::grad(std::vector{y.sum()}, std::vector{x}, {}, true, true)[0];
+  const std::vector<double> values = y.to_vector<double>(), slopes = slope.to_vector<double>();
+  CHECK(values[0] == 0);
+  CHECK(values[1] == 0);
+  CHECK(values[2] == Approx(0.25 * std::log(4.0)));
+  CHECK(values[3] == 0);
+  CHECK(values[5] == -inf);
+  CHECK(slopes[0] == inf);
+  CHECK(slopes[1] == inf);
+  CHECK(slopes[2] == Approx(std::log(4.0) - 1));
+  CHECK(slopes[3] == -1);
+  CHECK(slopes[4] == Approx(1074 * std::log(2.0) - 1));
+  CHECK(std::isnan(slopes[5]));
+  slope[2].backward();
+  CHECK(x.grad()[2].item<double>() == Approx(-4));
 }
 
 TEST_CASE("special functions: what is refused", "[eager]") {

@@ -128,6 +128,15 @@ TEST_CASE("Attention is PyTorch's", "[pytorch]") {
             6, 3, nn::MultiheadAttentionOptions{.bias = false, .kdim = 5, .vdim = 4});
       },
       call);
+  s.add(
+      "MultiheadAttention",
+      {.arguments = "[6, 2]", .options = Fields().flag("add_bias_kv", true).flag("add_zero_attn", true)},
+      inputs,
+      [] {
+        return std::make_unique<nn::MultiheadAttention>(
+            6, 2, nn::MultiheadAttentionOptions{.add_bias_kv = true, .add_zero_attn = true});
+      },
+      call);
   const Tensor padding = tensor({0, 0, 0, 1, 0, 0, 0, 0}).to(bool_).reshape({2, 4});
   const Tensor mask = tensor({0, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1}).to(bool_).reshape({3, 4});
   s.add(
