@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tandem/jit/across_walks.h"
+#include "tandem/jit/print_cuda.h"
 
 namespace tandem::jit {
 
@@ -17,18 +18,14 @@ using ops::ScalarOp;
 namespace {
 
 constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
-// Fewer rows are no walk worth saving, and one block of them is one thread's.
-constexpr int64_t kFewestRows = 2 * kColumnBlock;
-constexpr int64_t kMostRows = kColumnBlock * kColumnBlock;  // the joining kernel has one block
-constexpr int64_t kSerial = 2 * 32768;                      // elements of a block, unless there are many
-constexpr int64_t kManyBlocks = 8;
+constexpr int64_t kFewestRows = 512;  // fewer are no walk worth saving
 constexpr size_t kMostHosts = 8;
 constexpr size_t kMostSeen = 4096;  // units, when looking for what waits for what
 
 class ColumnAttacher {
  public:
-  ColumnAttacher(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping)
-      : p_(p), g_(grouping), units_(units), host_of_(units.size(), -1) {}
+  ColumnAttacher(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping, bool host)
+      : p_(p), g_(grouping), units_(units), on_host_(host), host_of_(units.size(), -1) {}
 
   void run() {
     for (size_t u = 0; u < units_.size(); ++u) {
@@ -64,8 +61,7 @@ class ColumnAttacher {
     const LoweredKernel& l = u.lowered;
     const Kernel& k = l.kernel;
     if (!g || g->kind != GroupKind::column || g->may_fail || k.kept_rank != 1 || l.range < 2) return false;
-    if (l.work < kFewestRows || l.work > kMostRows || !plain_loads(k)) return false;
-    if (kColumnBlock * l.range > kSerial && l.work < kManyBlocks * kColumnBlock) return false;
+    if (l.work < kFewestRows || !plain_loads(k)) return false;
     for (const Reduction& r : k.reductions)
       if (r.op == ReduceOp::argmax || r.op == ReduceOp::argmin) return false;
     for (const ScalarNode& n : k.scalars.nodes())
@@ -95,14 +91,16 @@ class ColumnAttacher {
       }
     for (const int32_t h : hosts) {
       MergedWalks merged;
-      if (waits_for_columns(u, h) || !merge_walks(units_[at(h)].lowered, k, merged) || waits_besides(u, h) ||
-          waits(h, u))
+      if (waits_for_columns(u, h) || !merge_walks(units_[at(h)].lowered, k, merged) || !runs(merged.host) ||
+          waits_besides(u, h) || waits(h, u))
         continue;
       attach(u, h, std::move(merged));
       return true;
     }
     return false;
   }
+
+  bool runs(const LoweredKernel& l) const { return on_host_ || cuda_takes_across(l.kernel, l.range, l.work); }
 
   /// Kernels that join come last in their entry.
   bool waits_for_columns(int32_t u, int32_t h) const {
@@ -144,8 +142,11 @@ class ColumnAttacher {
   void attach(int32_t u, int32_t h, MergedWalks merged) {
     Unit& host = units_[at(h)];
     host.lowered = std::move(merged.host);
-    host.columns.push_back(u);
     units_[at(u)].lowered = std::move(merged.joining);
+    units_[at(u)].text = to_string(units_[at(u)].lowered.kernel);
+    // Equal kernels are neighbours, so that one launch can have their calls.
+    const auto later = [&](int32_t a, int32_t b) { return units_[at(a)].text < units_[at(b)].text; };
+    host.columns.insert(std::upper_bound(host.columns.begin(), host.columns.end(), u, later), u);
     units_[at(u)].alike.clear();
     host_of_[at(u)] = h;
     drop_stores(h);
@@ -188,23 +189,21 @@ class ColumnAttacher {
       units_[i].before = std::move(before);
     }
     for (Unit& u : units_)
-      if (!u.columns.empty()) {
-        u.text = to_string(u.lowered.kernel);
-        for (const int32_t c : u.columns) units_[at(c)].text = to_string(units_[at(c)].lowered.kernel);
-      }
+      if (!u.columns.empty()) u.text = to_string(u.lowered.kernel);
   }
 
   const Prepared& p_;
   const Grouping& g_;
   std::vector<Unit>& units_;
+  const bool on_host_;
   std::vector<int32_t> host_of_;  // per unit: whose kernel does its walk; -1: its own
   std::unordered_map<int32_t, std::vector<int32_t>> makers_, readers_;  // by root: hosts
 };
 
 }  // namespace
 
-void attach_columns(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping) {
-  ColumnAttacher(p, units, grouping).run();
+void attach_columns(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping, bool host) {
+  ColumnAttacher(p, units, grouping, host).run();
 }
 
 }  // namespace tandem::jit

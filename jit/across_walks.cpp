@@ -2,7 +2,7 @@
 // reduced and then the kept ones of the column kernel. Their dimensions are cut until they agree. Then the
 // column kernel's walk is appended to the host's scalar graph: a value that the host stores there is its
 // expression, other operands are loads. The blocks' results join in order: as the identity changes no such
-// result, a column kernel over the blocks does that.
+// result, a column kernel over the blocks does that, which has them in one block.
 #include "tandem/jit/across_walks.h"
 
 #include <algorithm>
@@ -245,6 +245,7 @@ void make_joining(const LoweredKernel& u, MergedWalks& m) {
   k.name = u.kernel.name;
   k.kind = KernelKind::column;
   k.kept_rank = k.reduced_rank = 1;
+  k.in_order = true;
   k.numbers = u.kernel.numbers;
   l.numbers = u.numbers;
   l.dims = {u.range, blocks};

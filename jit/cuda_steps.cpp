@@ -20,16 +20,39 @@ constexpr int64_t kAlignment = 256;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-/// Calls `f(entry, call, its split shape)` for the calls of kernels.
-template <class F>
-void for_calls(const Plan& plan, F&& f) {
-  for (const Entry& e : plan.entries) {
+/// Calls of one kernel, in one launch if there is room.
+struct Calls {
+  int32_t entry = 0, kernel = 0, first = 0, count = 0;
+};
+
+/// Of the plan's entries, in order: an entry's own, and then those that join what they left.
+std::vector<Calls> calls_of(const Plan& plan) {
+  std::vector<Calls> all;
+  for (size_t i = 0; i < plan.entries.size(); ++i) {
+    const Entry& e = plan.entries[i];
     if (e.kind != EntryKind::kernel) continue;
-    const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
+    const auto entry = static_cast<int32_t>(i);
+    all.push_back({entry, e.index, e.first, e.count});
+    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
+      const Join& join = plan.joins[static_cast<size_t>(j)];
+      if (j > e.first_join && all.back().kernel == join.kernel)
+        ++all.back().count;
+      else
+        all.push_back({entry, join.kernel, join.call, 1});
+    }
+  }
+  return all;
+}
+
+/// Calls `f(which of all, the call's split shape)`.
+template <class F>
+void for_calls(const Plan& plan, const std::vector<Calls>& all, F&& f) {
+  for (size_t c = 0; c < all.size(); ++c) {
+    const Kernel& kernel = plan.kernels[static_cast<size_t>(all[c].kernel)];
     const bool splits = cuda_splits(kernel);
-    for (int32_t i = e.first; i < e.first + e.count; ++i) {
+    for (int32_t i = all[c].first; i < all[c].first + all[c].count; ++i) {
       const KernelCall& call = plan.calls[static_cast<size_t>(i)];
-      f(e, splits ? split_shape(kernel, plan.words.data() + call.dims, call.range) : SplitShape{});
+      f(c, splits ? split_shape(kernel, plan.words.data() + call.dims, call.range) : SplitShape{});
     }
   }
 }
@@ -40,19 +63,20 @@ CudaForm form_of(const Runtime& device, const Kernel& kernel, int32_t calls) {
   return cuda_calls(kernel) > 1 ? CudaForm::several : CudaForm::one;
 }
 
-/// Of each entry, or null: that for its calls, or that for those whose rows are split.
-std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool split) {
-  std::vector<CudaForm> forms(plan.entries.size(), CudaForm::one);
-  std::vector<bool> used(plan.entries.size(), false);
-  for_calls(plan, [&](const Entry& e, const SplitShape& s) {
-    const auto i = static_cast<size_t>(&e - plan.entries.data());
+/// Of each of them, or null: that for its calls, or that for those whose rows are split.
+std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, const std::vector<Calls>& all,
+                                         bool split) {
+  std::vector<CudaForm> forms(all.size(), CudaForm::one);
+  std::vector<bool> used(all.size(), false);
+  for_calls(plan, all, [&](size_t i, const SplitShape& s) {
     if ((s.launch.grid > 0) != split) return;
     used[i] = true;
-    forms[i] = split ? CudaForm::split : form_of(device, plan.kernels[static_cast<size_t>(e.index)], e.count);
+    forms[i] = split ? CudaForm::split
+                     : form_of(device, plan.kernels[static_cast<size_t>(all[i].kernel)], all[i].count);
   });
   std::vector<CudaKernel> wanted;
   for (size_t i = 0; i < used.size(); ++i) {
-    const auto k = static_cast<size_t>(plan.entries[i].index);
+    const auto k = static_cast<size_t>(all[i].kernel);
     if (used[i]) wanted.push_back({&plan.kernels[k], &plan.kernel_texts[k], forms[i]});
   }
   const std::vector<cuda::Function> found = cuda_kernels(device, wanted);
@@ -62,9 +86,9 @@ std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, bool
   return out;
 }
 
-int64_t counter_bytes(const Plan& plan) {
+int64_t counter_bytes(const Plan& plan, const std::vector<Calls>& all) {
   int64_t most = 0;
-  for_calls(plan, [&](const Entry&, const SplitShape& s) { most = std::max(most, 4 * s.counters); });
+  for_calls(plan, all, [&](size_t, const SplitShape& s) { most = std::max(most, 4 * s.counters); });
   return most;
 }
 
@@ -74,8 +98,9 @@ class Builder {
       : device_(device),
         plan_(plan),
         constants_(constants),
-        functions_(functions_of(device, plan, false)),
-        splits_(functions_of(device, plan, true)) {
+        calls_(calls_of(plan)),
+        functions_(functions_of(device, plan, calls_, false)),
+        splits_(functions_of(device, plan, calls_, true)) {
     s_.n_inputs = static_cast<int32_t>(graph.inputs.size());
     s_.n_outputs = static_cast<int32_t>(graph.outputs.size());
     s_.n_numbers = static_cast<int32_t>(graph.number_types.size());
@@ -92,19 +117,21 @@ class Builder {
     for (const Write& w : graph.writes) s_.operands[static_cast<size_t>(w.input)].written = true;
     workspace_ = aligned(plan.arena_bytes);
     s_.arena_bytes = plan.arena_bytes;
-    if (const int64_t nbytes = counter_bytes(plan); nbytes > 0) {
+    if (const int64_t nbytes = counter_bytes(plan, calls_); nbytes > 0) {
       s_.counters = std::make_unique<cuda::Block>(device, nbytes);
       device.fill(s_.counters->memory(), 0, nbytes);
     }
   }
 
   CudaSteps build() {
+    size_t next = 0;  // of the calls
     for (size_t i = 0; i < plan_.entries.size(); ++i) {
       const Entry& e = plan_.entries[i];
       entry_ = static_cast<int32_t>(i);
       switch (e.kind) {
         case EntryKind::kernel:
-          kernel(e);
+          for (; next < calls_.size() && calls_[next].entry == entry_; ++next)
+            kernel(e, calls_[next], functions_[next], splits_[next]);
           break;
         case EntryKind::product:
           product(plan_.products[static_cast<size_t>(e.index)]);
@@ -159,10 +186,10 @@ class Builder {
   }
 
   // Several calls go into one launch as long as their blocks have one shape and there is room.
-  void kernel(const Entry& e) {
+  void kernel(const Entry& e, const Calls& calls, cuda::Function function, cuda::Function split_function) {
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
-    const Kernel& kernel = plan_.kernels[static_cast<size_t>(e.index)];
-    const CudaForm form = form_of(device_, kernel, e.count);
+    const Kernel& kernel = plan_.kernels[static_cast<size_t>(calls.kernel)];
+    const CudaForm form = form_of(device_, kernel, calls.count);
     const int room = form == CudaForm::one ? 1 : cuda_calls(kernel, form);
     std::vector<int64_t> ends;  // of the calls' blocks
     LaunchShape all;
@@ -174,15 +201,15 @@ class Builder {
       for (const int64_t end : ends) word({-1, end});
       ends.clear();
     };
-    for (int32_t i = e.first; i < e.first + e.count; ++i) {
+    for (int32_t i = calls.first; i < calls.first + calls.count; ++i) {
       const KernelCall& call = plan_.calls[static_cast<size_t>(i)];
       const LaunchShape shape = launch_shape(kernel, plan_.words.data() + call.dims, call.range);
       if (shape.grid == 0) continue;
-      if (splits_[static_cast<size_t>(entry_)]) {
+      if (split_function) {
         const SplitShape split = split_shape(kernel, plan_.words.data() + call.dims, call.range);
         if (split.launch.grid > 0) {
           close();
-          begin(splits_[static_cast<size_t>(entry_)], split.launch);
+          begin(split_function, split.launch);
           call_words(e, kernel, call);
           word({-1, static_cast<int64_t>(s_.counters->memory())});
           word({CudaSteps::kArena, workspace_});
@@ -194,7 +221,7 @@ class Builder {
           all.grid + int64_t{shape.grid} > kMostBlocks)
         close();
       if (ends.empty() || room == 1) {
-        begin(functions_[static_cast<size_t>(entry_)], all = shape);
+        begin(function, all = shape);
       } else {
         s_.steps.back().shape.grid = all.grid += shape.grid;
         s_.steps.back().shape.shared_bytes = all.shared_bytes =
@@ -337,7 +364,8 @@ class Builder {
   Runtime& device_;
   const Plan& plan_;
   const Pointer constants_;
-  const std::vector<cuda::Function> functions_, splits_;  // of entries; for rows that are split
+  const std::vector<Calls> calls_;
+  const std::vector<cuda::Function> functions_, splits_;  // of these; for rows that are split
   int64_t workspace_ = 0;
   int32_t entry_ = 0;
   CudaSteps s_;

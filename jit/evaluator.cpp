@@ -47,6 +47,7 @@ int64_t choose_chunk(const Program& p) {
 struct Evaluator::Program {
   KernelKind kind;
   int kept_rank, reduced_rank;
+  bool in_order;
   size_t reductions;
   const ChunkFunctions* functions;
   std::vector<Access> accesses;  // loads, then stores
@@ -92,8 +93,8 @@ class Evaluator::Program::Run {
   void column() {
     reduced_ = product(args_.dims + e_.kept_rank, e_.reduced_rank);
     const int64_t columns = args_.end - args_.begin;
-    const int64_t fit = e_.whole_chunk / std::min(columns, e_.whole_chunk);
-    const bool whole = reduced_ <= std::min(fit, kColumnBlock);
+    block_ = e_.in_order ? std::max<int64_t>(reduced_, 1) : kColumnBlock;
+    const bool whole = reduced_ <= e_.whole_chunk / std::min(columns, e_.whole_chunk);
     start(whole ? e_.whole : e_.pieces, whole ? e_.whole_chunk : e_.chunk);
     column_walks();
     execute(p_->once);
@@ -245,45 +246,44 @@ class Evaluator::Program::Run {
     const int64_t columns = count_[1];
     for (const Section& s : p_->passes) {
       execute(s.before);
-      for (const ReduceStep& r : s.reductions) {
-        auto* const indices = r.index ? reinterpret_cast<int64_t*>(ptr(r.result)) : nullptr;
-        r.reducer->columns_begin(r.index ? total_values(r) : ptr(r.result), indices, columns);
-      }
-      for (int64_t block = 0; block < reduced_; block += kColumnBlock) {
-        const int64_t end = std::min(block + kColumnBlock, reduced_);
-        if (block > 0)
-          for (const ReduceStep& r : s.reductions)
-            r.reducer->columns_begin(state(r), block_indices(r), columns);
-        for (row_ = block; row_ < end; row_ += rows_) {
-          rows_ = std::min(most, end - row_);
-          count_[2] = rows_ * columns;
-          execute(s.full);
-          for (const ReduceStep& r : s.reductions) {
-            if (block > 0)
-              r.reducer->columns_add(state(r), block_indices(r), ptr(r.input), rows_, columns, row_);
-            else if (r.index)
-              r.reducer->columns_add(total_values(r), reinterpret_cast<int64_t*>(ptr(r.result)), ptr(r.input),
-                                     rows_, columns, row_);
-            else
-              r.reducer->columns_add(ptr(r.result), nullptr, ptr(r.input), rows_, columns, row_);
-          }
-        }
-        if (block == 0) continue;
-        for (const ReduceStep& r : s.reductions) {
-          auto* const indices = r.index ? reinterpret_cast<int64_t*>(ptr(r.result)) : nullptr;
-          r.reducer->columns_join(r.index ? total_values(r) : ptr(r.result), indices, state(r),
-                                  block_indices(r), columns);
-        }
+      for (const ReduceStep& r : s.reductions)
+        r.reducer->columns_begin(total_values(r), total_indices(r), columns);
+      for (row_ = 0; row_ < reduced_; row_ += rows_) {
+        rows_ = std::min(most, reduced_ - row_);
+        count_[2] = rows_ * columns;
+        execute(s.full);
+        for (const ReduceStep& r : s.reductions) add_rows(r, columns);
       }
     }
     execute(p_->finish);
+  }
+
+  /// The chunk's rows join the totals, block by block: the first is accumulated there.
+  void add_rows(const ReduceStep& r, int64_t columns) const {
+    const int64_t row_bytes = columns * p_->registers[static_cast<size_t>(r.input)].itemsize;
+    for (int64_t i = row_, end = 0; i < row_ + rows_; i = end) {
+      const int64_t first = i / block_ * block_, last = std::min(first + block_, reduced_);
+      end = std::min(last, row_ + rows_);
+      const char* const rows = ptr(r.input) + (i - row_) * row_bytes;
+      char* const values = first == 0 ? total_values(r) : state(r);
+      int64_t* const indices = first == 0 ? total_indices(r) : block_indices(r);
+      if (first > 0 && i == first) r.reducer->columns_begin(values, indices, columns);
+      r.reducer->columns_add(values, indices, rows, end - i, columns, i);
+      if (first > 0 && end == last)
+        r.reducer->columns_join(total_values(r), total_indices(r), values, indices, columns);
+    }
   }
 
   char* state(const ReduceStep& r) const { return states_ + r.reduction * state_bytes_; }
   int64_t* block_indices(const ReduceStep& r) const {
     return reinterpret_cast<int64_t*>(state(r) + 8 * capacity_);
   }
-  char* total_values(const ReduceStep& r) const { return state(r) + 16 * capacity_; }
+  char* total_values(const ReduceStep& r) const {
+    return r.index ? state(r) + 16 * capacity_ : ptr_[r.result];
+  }
+  int64_t* total_indices(const ReduceStep& r) const {
+    return r.index ? reinterpret_cast<int64_t*>(ptr_[r.result]) : nullptr;
+  }
 
   // --- Steps ---
 
@@ -432,7 +432,7 @@ class Evaluator::Program::Run {
   const Program& e_;
   const KernelArgs& args_;
   const jit::Program* p_ = nullptr;
-  int64_t capacity_ = 0, reduced_ = 1, state_bytes_ = 0;
+  int64_t capacity_ = 0, reduced_ = 1, block_ = 1, state_bytes_ = 0;
   int64_t at_ = 0;                // position of the chunk: linear index; of a column kernel: the first column
   int64_t row_ = 0, rows_ = 1;    // row kernel: the row; column kernel: reduced positions in the chunk
   int64_t count_[3] = {1, 1, 0};  // elements at each level
@@ -451,6 +451,7 @@ Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions)
   e.kind = k.kind;
   e.kept_rank = k.kept_rank;
   e.reduced_rank = k.reduced_rank;
+  e.in_order = k.in_order;
   e.reductions = k.reductions.size();
   e.functions = functions != nullptr ? functions : &chunk_functions();
   int32_t at = 0;

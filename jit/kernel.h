@@ -14,13 +14,14 @@
 //   identity;
 //           lanes join by halves (lane l with l + 32, then + 16, ... + 1); block results join in order of b.
 //   column: r = kColumnBlock * b + i. Accumulates over i in order from the identity; block results join in
-//   order of b.
+//   order of b. A kernel that joins what others left of blocks (Kernel::in_order) has one block.
 // Joining starts with the first block's result. argmax and argmin keep the lowest index among equals; NaN
 // wins.
 // A row kernel may also reduce *across* its rows, in the tree of columns: it leaves the results of the blocks
 // of rows, and another kernel joins them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -32,7 +33,7 @@ namespace tandem::jit {
 
 inline constexpr int kLanes = 64;
 inline constexpr int64_t kRowBlock = 16384;
-inline constexpr int64_t kColumnBlock = 256;
+inline constexpr int64_t kColumnBlock = 32;
 
 enum class KernelKind : uint8_t { pointwise, row, column };
 using ops::ReduceOp;
@@ -90,7 +91,13 @@ struct Kernel {
   std::vector<Reduction> reductions;
   std::vector<Store> stores;
   std::vector<Across> across;  // row kernels of one reduced dimension
+  bool in_order = false;       // column kernels: the whole walk is one block of the tree
 };
+
+/// Elements of a block of the tree of a kernel whose n reduced ones are given.
+inline int64_t reduction_block(const Kernel& k, int64_t n) {
+  return k.kind == KernelKind::row ? kRowBlock : k.in_order ? std::max<int64_t>(n, 1) : kColumnBlock;
+}
 
 /// Calls `f` with each node that node `i` reads: its operands, then the index of an indexed load.
 template <class F>

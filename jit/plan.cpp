@@ -37,7 +37,7 @@ class Planner {
   Plan build() {
     fill_constants();
     lower_units();
-    if (join_ && host_) attach_columns(p_, units_, g_);
+    if (join_) attach_columns(p_, units_, g_, host_);
     if (join_) join_alike();
     if (join_ && host_) attach_tails(p_, g_, units_);
     schedule_ = schedule(p_, g_, placed_, host_);

@@ -248,8 +248,9 @@ void CPrinter::column_walk(const Pass& pass) {
   const auto for_reductions = [&](const auto& f) {
     for (const int32_t r : pass.reductions) f(k_.reductions[at(r)], num(r));
   };
-  t_.line("for (td_i64 b = 0; b < rows; b += " + num(kColumnBlock) + ") {");
-  t_.line("const td_i64 e = td_least(b + " + num(kColumnBlock) + ", rows);");
+  const std::string block = k_.in_order ? "rows" : num(kColumnBlock);
+  t_.line("for (td_i64 b = 0; b < rows; b += " + block + ") {");
+  t_.line("const td_i64 e = td_least(b + " + block + ", rows);");
   for_reductions([&](const Reduction& red, const std::string& r) {
     t_.line("for (td_i64 x = 0; x * 16 < count; ++x) a" + r + "[x] = " + identity(red) + ";");
   });

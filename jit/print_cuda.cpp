@@ -1,6 +1,7 @@
 // One function per kernel. Pointwise: an element a thread, or a pack. Row: 8, 16 or 32 threads for a row,
-// fewer for short ones, or all threads of a block. Column: a thread for a column in each warp, the warps of a
-// block with blocks of rows of their own; where there are few columns, 8 or 16 side by side.
+// fewer for short ones, or all threads of a block; those too for rows that are also reduced across. Column: a
+// thread for a column in each warp, the warps of a block with blocks of rows of their own; where there are
+// few columns, 8 or 16 side by side.
 #include "tandem/jit/print_cuda.h"
 
 #include <algorithm>
@@ -60,10 +61,11 @@ int cuda_team(const Kernel& k) {
 
 int cuda_lanes(const Kernel& k) {
   constexpr int kFewest = 2, kMost = 8, kManyNodes = 64;
-  if (k.kind != KernelKind::row || k.reduced_rank != 1 || k.scalars.size() > kManyNodes) return kFewest;
-  if (std::any_of(k.scalars.nodes().begin(), k.scalars.nodes().end(),
-                  [](const ops::ScalarNode& n) { return is_random(n.op); }))
-    return kFewest;
+  if (k.kind != KernelKind::row || k.reduced_rank != 1) return kFewest;
+  const bool many =
+      k.scalars.size() > kManyNodes || std::any_of(k.scalars.nodes().begin(), k.scalars.nodes().end(),
+                                                   [](const ops::ScalarNode& n) { return is_random(n.op); });
+  if (many && k.across.empty()) return kFewest;
   int64_t widest = 16 / kMost;
   for (const Load& l : k.loads)
     if (!l.row_level && l.inner == Inner::contiguous) widest = std::max<int64_t>(widest, itemsize(l.dtype));
@@ -98,6 +100,7 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
   }
   int threads = k_.kind == KernelKind::pointwise ? kCudaThreads : 32 * cuda_team(k_);
   if (form == CudaForm::split) threads = 32;
+  if (!k_.across.empty()) threads = kCudaAcrossThreads;
   line("extern \"C\" __global__ void __launch_bounds__(" + num(threads) + ", 1) " + symbol +
        "(const __grid_constant__ " + type + " " + name + ") {");
   switch (form) {
@@ -130,7 +133,7 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
       pointwise();
       break;
     case KernelKind::row:
-      row();
+      k_.across.empty() ? row() : across();
       break;
     case KernelKind::column:
       column();
@@ -241,7 +244,8 @@ int cuda_calls(const Kernel& k, CudaForm form) {
 
 // Each element is read in one walk: a part of a row or column needs nothing of the others but at its end.
 bool cuda_splits(const Kernel& k) {
-  if (k.kind == KernelKind::pointwise || cuda_words(k) + 2 > kMaxCudaWords) return false;
+  if (k.kind == KernelKind::pointwise || k.in_order || !k.across.empty()) return false;
+  if (cuda_words(k) + 2 > kMaxCudaWords) return false;
   int walks = 0;
   bool reduces = true;
   for (const CudaWalk& walk : plan_cuda(k).walks) {
@@ -252,7 +256,7 @@ bool cuda_splits(const Kernel& k) {
 }
 
 SplitShape split_shape(const Kernel& k, const int64_t* dims, int64_t count) {
-  constexpr int64_t kFewRows = 128, kFewParts = 3, kFewColumnParts = 8;
+  constexpr int64_t kFewRows = 128, kFewParts = 3, kFewColumnParts = 56;
   if (count <= 0) return {};
   int64_t n = 1;
   for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
@@ -306,10 +310,11 @@ LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count) {
       return {grid_of(several < kManyBlocks ? blocks : several), kCudaThreads, 0};
     }
     case KernelKind::row:
+      if (!k.across.empty()) return across_shape(k, n, count);
       if (n <= kRowBlock) return short_rows(k, n, count);
       return {grid_of(count), team(blocks_of(n, kRowBlock), kLanes / cuda_lanes(k)), 0};
     case KernelKind::column:
-      return {grid_of(blocks_of(count, columns)), team(blocks_of(n, kColumnBlock), columns), 0};
+      return {grid_of(blocks_of(count, columns)), team(blocks_of(n, reduction_block(k, n)), columns), 0};
   }
   return {0, 0, 0};
 }

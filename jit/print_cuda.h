@@ -49,6 +49,10 @@ struct LaunchShape {
 /// A function of structure and sizes alone. `dims`: kept sizes, then reduced sizes.
 LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count);
 
+/// Whether a kernel that reduces across its rows has blocks of them for a card, and rows for a thread block:
+/// print_cuda is for no other.
+bool cuda_takes_across(const Kernel& k, int64_t rows, int64_t columns);
+
 /// Whether a kernel's rows or columns can be split over the grid.
 bool cuda_splits(const Kernel& k);
 /// How that is done with few long ones; a function of structure and sizes alone, for kernels that

@@ -32,6 +32,7 @@ class Planner {
                       "a row's store of an element's value");
       mark_live(s.value);
     }
+    for (const Across& c : k_.across) mark_live(c.input);
     make_walks();
     return std::move(p_);
   }
@@ -43,6 +44,10 @@ class Planner {
     TANDEM_INTERNAL(k_.kind == KernelKind::pointwise || k_.reduced_rank > 0,
                     "a kernel with nothing to reduce");
     TANDEM_INTERNAL(k_.kind != KernelKind::column || k_.kept_rank > 0, "a column kernel without columns");
+    TANDEM_INTERNAL(k_.across.empty() || (k_.kind == KernelKind::row && k_.reduced_rank == 1),
+                    "reductions across what are no rows of one dimension");
+    for (const Load& l : k_.loads)
+      TANDEM_INTERNAL(k_.across.empty() || l.index < 0, "reductions across rows of indexed operands");
     for (const Store& s : k_.stores)
       TANDEM_INTERNAL(s.dtype == k_.scalars[s.value].type, "a store of another type than its value");
     for (const Reduction& r : k_.reductions) {
@@ -112,6 +117,7 @@ class Planner {
     }
     for (const Store& s : k_.stores)
       if (!of_row(s)) last_walk = std::max(last_walk, phase_[at(s.value)]);
+    for (const Across& c : k_.across) last_walk = std::max(last_walk, phase_[at(c.input)]);
     p_.walks.resize(at(std::max(last_value, last_walk)) + 1);
 
     for (size_t r = 0; r < k_.reductions.size(); ++r)
@@ -121,6 +127,8 @@ class Planner {
       auto& list = of_row(k_.stores[s]) ? p_.row_stores : p_.walks[at(last_walk)].stores;
       list.push_back(static_cast<int32_t>(s));
     }
+    for (size_t c = 0; c < k_.across.size(); ++c)
+      p_.walks[at(last_walk)].across.push_back(static_cast<int32_t>(c));
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
       if (!p_.live[at(i)]) continue;
       if (p_.level[at(i)] == CudaLevel::call) p_.call.push_back(i);
@@ -135,6 +143,7 @@ class Planner {
     std::vector<int32_t> todo;
     for (const int32_t r : walk.reductions) todo.push_back(k_.reductions[at(r)].input);
     for (const int32_t s : walk.stores) todo.push_back(k_.stores[at(s)].value);
+    for (const int32_t c : walk.across) todo.push_back(k_.across[at(c)].input);
     while (!todo.empty()) {
       const int32_t i = todo.back();
       todo.pop_back();

@@ -19,7 +19,8 @@ struct CudaWalk {
   std::vector<int32_t> nodes;       // values of the element
   std::vector<int32_t> reductions;  // accumulated here
   std::vector<int32_t> stores;      // of elements: all in the last walk, as a result may replace an operand
-  bool walks() const { return !reductions.empty() || !stores.empty(); }
+  std::vector<int32_t> across;      // likewise
+  bool walks() const { return !reductions.empty() || !stores.empty() || !across.empty(); }
 };
 
 struct CudaPlan {

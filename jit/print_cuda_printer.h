@@ -4,9 +4,9 @@
 // of them; p, o: where they stand in this row (or column); k: where packs are kept, f: where a thread's own
 // are, h: how much further apart than in memory; q: offsets of the element; s: strides; d: sizes; c, e:
 // coordinates of the kept and the reduced dimensions; h, i: of pointwise kernels: tiles along a dimension,
-// and which; v: values; x: checked offsets of indexed loads, n and m their extents and strides; g:
-// accumulators of a thread's lanes, a: of a column, or what the lanes join to; z: results of blocks, shared,
-// or of parts; t: totals.
+// and which; v: values; u: packs of the next row; x: checked offsets of indexed loads, n and m their extents
+// and strides; g: accumulators of a thread's lanes, a: of a column, or what the lanes join to; y: across
+// rows; z: results of blocks, shared, or of parts; t: totals.
 #pragma once
 
 #include <string>
@@ -77,6 +77,16 @@ class CudaPrinter {
   void parts_of(const CudaWalk& walk);
   void join_parts(const CudaWalk& walk, const std::string& first, const std::string& step);
 
+  // Rows that are also reduced across: print_cuda_across.cpp.
+  void across();
+  void across_packs();
+  void fetch_row();
+  void across_walk(const CudaWalk& walk, const std::string& name);
+  void across_lanes(const CudaWalk& walk);
+  void leave_across(size_t c);
+  Reduction across_reduction(const Across& c) const;
+  std::vector<size_t> row_operands() const;
+
   // Values: print_cuda_text.cpp.
   void node(int32_t id);
   std::string value(int32_t id) const;
@@ -113,6 +123,9 @@ inline constexpr int kCudaThreads = 256;
 int cuda_team(const Kernel& k);
 /// Lanes of a row's tree that a thread has: as many elements as it moves at once, up to 16 bytes.
 int cuda_lanes(const Kernel& k);
+/// Threads at most of a block whose rows are reduced across, and its shape: rows of `n` elements.
+inline constexpr int kCudaAcrossThreads = 512;
+LaunchShape across_shape(const Kernel& k, int64_t n, int64_t count);
 /// Shared memory of a block at most for what a row's walks read again.
 inline constexpr int64_t kCudaKeptBytes = 40 * 1024;
 /// Bytes of what a part of a row or column that is split over the grid gives for a reduction.

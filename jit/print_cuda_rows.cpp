@@ -14,7 +14,7 @@ using ops::ScalarOp;
 
 namespace {
 
-constexpr size_t kVeryFewNodes = 6, kFewNodes = 24, kManyNodes = 64, kFewSlots = 3;
+constexpr size_t kVeryFewNodes = 6, kFewNodes = 24, kManyNodes = 64, kFewSlots = 3, kInOrder = 32;
 constexpr int64_t kBytesUnderWay = 128;  // of a thread
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
@@ -74,7 +74,9 @@ int CudaPrinter::under_way(const CudaWalk& walk) const {
     return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(most, fitting) / cuda_lanes(k_)));
   }
   if (walk.nodes.size() > kFewNodes) return 2;
-  // A column's rows are one after another: what is under way is all that hides the memory's latency.
+  // A column's rows are one after another: what is under way is all that hides the memory's latency. Blocks'
+  // results are joined by few threads.
+  if (k_.in_order) return static_cast<int>(std::max<size_t>(1, kInOrder / std::max<size_t>(1, slots)));
   return slots <= kFewSlots ? 8 : 4;
 }
 
@@ -112,8 +114,9 @@ void CudaPrinter::row() {
   pointers();
   int number = 0;
   for (const CudaWalk& walk : plan_.walks) {
+    if (!walk.walks()) continue;
     rows_before(walk);
-    if (walk.walks()) row_walk(walk, "walk" + num(number++));
+    row_walk(walk, "walk" + num(number++));
   }
   row_stores("inside && lane == 0 && member == 0");
   line("}");

@@ -9,6 +9,8 @@ namespace tandem::jit {
 
 namespace {
 
+constexpr size_t kUnderWay = 32;  // results of blocks that a thread reads before it joins them
+
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 template <class I>
 std::string num(I v) {
@@ -39,7 +41,7 @@ void CudaPrinter::join_parts(const CudaWalk& walk, const std::string& first, con
   };
   for (const int32_t r : walk.reductions)
     line(accumulator(k_.reductions[at(r)]) + " t" + num(r) + " = " + part(r, "0") + ";");
-  line("_Pragma(\"unroll 16\")");
+  line("_Pragma(\"unroll " + num(std::max<size_t>(1, kUnderWay / walk.reductions.size())) + "\")");
   line("for (td_i64 w = 1; w < parts; ++w) {");
   for (const int32_t r : walk.reductions)
     line("t" + num(r) + " = " + combine_text(k_.reductions[at(r)], "t" + num(r), part(r, "w")) + ";");
@@ -73,7 +75,6 @@ void CudaPrinter::split_row() {
   line("}");
   line("if (!td_is_last(all.counters + at, warps)) continue;");
   join_parts(walk, "at * parts", "1");
-  for (const CudaWalk* w = &walk + 1; w < plan_.walks.data() + plan_.walks.size(); ++w) rows_before(*w);
   row_stores("threadIdx.x == 0");
   line("}");
 }
@@ -113,7 +114,6 @@ void CudaPrinter::split_column() {
   line("}");
   line("if (!td_is_last(all.counters + group, warps)) continue;");
   join_parts(walk, "at", "count");
-  for (const CudaWalk* w = &walk + 1; w < plan_.walks.data() + plan_.walks.size(); ++w) rows_before(*w);
   row_stores("inside && member == 0");
   line("}");
 }

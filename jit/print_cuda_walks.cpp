@@ -46,6 +46,8 @@ void CudaPrinter::body(const CudaWalk& walk, const std::string& name, bool passe
   }
   for (const int32_t r : walk.reductions)
     parameters += ", " + accumulator(k_.reductions[at(r)]) + "& a" + num(r);
+  for (const int32_t c : walk.across)
+    parameters += ", " + accumulator(across_reduction(k_.across[at(c)])) + "& y" + num(c);
   line("const auto " + name + " = [&](const td_i64 r" + parameters + ") TD_INLINE {");
   if (k_.reduced_rank > 1) {
     line("td_i64 left = r;");
@@ -65,6 +67,10 @@ void CudaPrinter::body(const CudaWalk& walk, const std::string& name, bool passe
          (finds_index(red.op) ? std::string("td_") + reduce_name(red.op) + "(" + acc + ", " + v + ", r)"
                               : combine_text(red, acc, v)) +
          ";");
+  }
+  for (const int32_t c : walk.across) {
+    const Reduction as = across_reduction(k_.across[at(c)]);
+    line("y" + num(c) + " = " + combine_text(as, "y" + num(c), "v" + num(as.input)) + ";");
   }
   line("};");
 }
@@ -92,9 +98,11 @@ void CudaPrinter::join_blocks(const CudaWalk& walk, const std::string& blocks, c
   line("__syncthreads();");
 }
 
+// What is known only after the last walk is computed where it is stored.
 void CudaPrinter::row_stores(const std::string& condition) {
   if (plan_.row_stores.empty()) return;
   line("if (" + condition + ") {");
+  if (!plan_.walks.back().walks()) rows_before(plan_.walks.back());
   for (const int32_t s : plan_.row_stores) store(s);
   line("}");
 }
@@ -112,8 +120,9 @@ void CudaPrinter::column() {
   pointers();
   int number = 0;
   for (const CudaWalk& walk : plan_.walks) {
+    if (!walk.walks()) continue;
     rows_before(walk);
-    if (walk.walks()) column_walk(walk, "walk" + num(number++));
+    column_walk(walk, "walk" + num(number++));
   }
   row_stores("inside && member == 0");
   line("}");
@@ -180,16 +189,17 @@ void CudaPrinter::column_walk(const CudaWalk& walk, const std::string& name) {
     line(accumulator(red) + " t" + num(r) + " = " + identity(red) + ";");
     accumulators += ", a" + num(r);
   }
+  const std::string block = k_.in_order ? "n" : num(kColumnBlock);
   line("TD_ROLLED");
-  line("for (td_i64 b = 0; b * " + num(kColumnBlock) + " < n; b += team) {");
+  line("for (td_i64 b = 0; b * " + block + " < n; b += team) {");
   for (const int32_t r : walk.reductions) {
     const Reduction& red = k_.reductions[at(r)];
     line(accumulator(red) + " a" + num(r) + " = " + identity(red) + ";");
   }
-  line("td_i64 r = (b + member) * " + num(kColumnBlock) + ";");
-  line("const td_i64 e = inside ? td_least((b + member + 1) * " + num(kColumnBlock) + ", n) : 0;");
+  line("td_i64 r = (b + member) * " + block + ";");
+  line("const td_i64 e = inside ? td_least((b + member + 1) * " + block + ", n) : 0;");
   column_elements(walk, name, "1", accumulators);
-  join_blocks(walk, "(n + " + num(kColumnBlock - 1) + ") / " + num(kColumnBlock), "width");
+  join_blocks(walk, "(n + " + block + " - 1) / " + block, "width");
   line("}");
 }
 

@@ -28,14 +28,18 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
     f.loads = read * pack, f.stores = written * pack;
     f.bytes = 4 * n * (read + written), f.how = how;
   };
+  // Sums over columns of what the walk over rows has: left for each 32 rows, and joined, 4 bytes a thread.
+  const auto across = [&](double sums) {
+    const double left = sums * columns * rows / 32;
+    f.loads += left, f.stores += left / 4 + sums * columns, f.bytes += 8 * left + 4 * sums * columns;
+  };
   // A bias or weight is loaded for each row again: from a cache.
   if (name == "softmax") passes(1, 1, "x and y once");
   if (name == "softmax_backward") passes(2, 1, "y, dy and dx once");
   if (name == "layer_norm") passes(3, 1, "x, weight, bias and y once for each element");
   if (name == "layer_norm_backward") {
-    passes(3, 1, "x, dy, weight and dx once for each element");
-    f.most = 3.85;
-    f.open = "sums over columns are a kernel of their own, which reads x and dy again, 4 bytes a thread";
+    passes(3, 1, "x, dy, weight and dx once for each element; two sums of each 32 rows, once");
+    across(2);
   }
   if (name == "cross_entropy") {
     passes(1, 0, "x once; a label and its logit for each of a row's 16 threads; 2 numbers a row");
@@ -55,10 +59,8 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
     f.how = "x, dy and dx once, 4 bytes a thread: neighbours in a warp are neighbours in memory";
   }
   if (name == "gelu_dropout_backward") {
-    passes(3, 1, "x, bias, dy and dx once for each element");
-    f.bytes -= 4 * n;  // the bias's
-    f.most = 2.1;
-    f.open = "the bias's gradient is a kernel of its own, which reads dx again, 4 bytes a thread";
+    passes(2, 1, "x + bias, dy and dx once for each element; a sum of each 32 rows, once");
+    across(1);
   }
   if (f.how.empty()) return std::nullopt;
   return f;
@@ -101,6 +103,8 @@ inline DeviceFloor gpt_floor(double layers, double width, double heads, double l
   f.add(12 * layers * width * width + length * width, 1, 0.75, 28);  // AdamW
   f.add(words * width, 5, 4, 36);  // of the table of words, whose gradient comes transposed
   f.how = "each kernel's operands and results once: 16 bytes, but 4 where columns are summed or gathered";
+  f.most = 1.06;  // loads
+  f.open = "each warp that has rows of a column loads its parameter and moments; next: the one that stores";
   return f;
 }
 

@@ -56,6 +56,32 @@ TEST_CASE("cuda groups: a transformer of four layers is at most 130 launches", "
   CHECK(r.natives == 2);  // the embeddings' gradients
 }
 
+TEST_CASE("cuda groups: a norm's gradients are a walk over its rows and a launch that joins", "[cuda]") {
+  need_device();
+  td::manual_seed(2);
+  const Tensor x = td::randn({2112, 1000}), dy = td::randn({2112, 1000}), weight = td::randn(1000),
+               bias = td::randn(1000);
+  const auto gradients = [&](td::Device device) {
+    td::TensorList leaves;
+    for (const Tensor& t : {x, weight, bias}) {
+      leaves.push_back(t.detach().to(device));
+      leaves.back().requires_grad_();
+    }
+    const Tensor y = td::layer_norm(leaves[0], 1, leaves[1], leaves[2]), g = dy.to(device);
+    auto step =
+        td::trace([&] { return td::autograd::grad(std::span(&y, 1), leaves, std::span(&g, 1), true); });
+    td::TensorList found;
+    for (int i = 0; i < 3; ++i) found = step();
+    if (device == kCuda) CHECK(step.report().graph_nodes == 2);
+    return found;
+  };
+  const td::TensorList host = gradients(td::cpu), device = gradients(kCuda);
+  for (size_t i = 0; i < host.size(); ++i) {
+    CAPTURE(i, (host[i] - device[i].to(td::cpu)).abs().amax().item<float>());
+    CHECK((bits_of(host[i]) == bits_of(device[i])));
+  }
+}
+
 TEST_CASE("cuda groups: clipping and scaling are a few launches for all parameters", "[cuda]") {
   need_device();
   const auto nodes = [](With with) { return plan_of(2, with).graph_nodes; };

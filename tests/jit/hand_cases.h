@@ -1,6 +1,9 @@
 // Calls of kernels by hand, over sizes that a test names, for tests of the CUDA printer. Values; any thread.
 #pragma once
 
+#include <utility>
+#include <vector>
+
 #include "tests/elements.h"
 #include "tests/jit/random_kernels.h"
 
@@ -55,6 +58,14 @@ inline Case by_hand(const Kernel& k, std::vector<int64_t> dims, std::vector<unsi
     }
     c.buffers.push_back(std::move(bytes));
   }
+  for (const Across& a : k.across) {
+    const DType type = k.scalars[a.input].type;
+    int64_t rows = 1;
+    for (int d = 0; d < k.kept_rank; ++d) rows *= c.dims[static_cast<size_t>(d)];
+    const int64_t n = (rows + kColumnBlock - 1) / kColumnBlock * c.dims.back();
+    c.types.push_back(type);
+    c.buffers.emplace_back(static_cast<size_t>(n * itemsize(type)), '\x5a');
+  }
   for (int i = 0; i < k.numbers; ++i) c.numbers.push_back(i == 0 ? 77 : 1000 + i);
   c.end = 1;
   for (int d = 0; d < k.kept_rank; ++d) c.end *= c.dims[static_cast<size_t>(d)];
@@ -73,6 +84,26 @@ inline Kernel several_reductions(KernelKind kind, int kept, int reduced, DType t
   b.store(most, of_row, true);
   b.store(least, of_row, true);
   return b.k;
+}
+
+// What is built, with results of blocks of rows.
+inline Kernel leaving(samples::Builder b, const std::vector<std::pair<ReduceOp, S>>& across) {
+  for (const auto& [op, input] : across) b.k.across.push_back({op, input.id, b.k.buffers++});
+  return b.k;
+}
+
+// (rows; n): a norm's gradient, from x, dy and weight: of x, and across the rows of weight and bias.
+inline Kernel layer_norm_backward(DType type = DType::float32) {
+  samples::Builder b("layer_norm_backward", KernelKind::row, 1, 1);
+  const S x = cast(b.load(type, Inner::contiguous), DType::float32);
+  const S dy = cast(b.load(type, Inner::contiguous), DType::float32);
+  const S weight = cast(b.load(type, Inner::contiguous), DType::float32);
+  const S centered = x - b.reduce(ReduceOp::sum, x) * 0.01;
+  const S rstd = 1.0 / s_sqrt(b.reduce(ReduceOp::sum, centered * centered) + 1e-5);
+  const S xhat = centered * rstd, h = dy * weight;
+  const S mean = b.reduce(ReduceOp::sum, h) * 0.01, along = b.reduce(ReduceOp::sum, h * xhat) * 0.01;
+  b.store(cast((h - mean - xhat * along) * rstd, type), Inner::contiguous);
+  return leaving(std::move(b), {{ReduceOp::sum, dy * xhat}, {ReduceOp::sum, dy}});
 }
 
 // The element's number and draws by it, and their sum.

@@ -227,7 +227,7 @@ class Interpreter {
       return Best{value(red.input), i};
     };
     Best total = none;
-    const int64_t block_size = k_.kind == KernelKind::row ? kRowBlock : kColumnBlock;
+    const int64_t block_size = reduction_block(k_, reduced_);
     for (int64_t b = 0; b < reduced_; b += block_size) {
       const int64_t end = std::min(reduced_, b + block_size);
       Best block = none;

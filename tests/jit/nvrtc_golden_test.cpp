@@ -8,7 +8,7 @@
 
 #include "tandem/jit/plan.h"
 #include "tests/catch.h"
-#include "tests/jit/kernel_samples.h"
+#include "tests/jit/hand_cases.h"
 #include "tests/jit/nvrtc.h"
 #include "tests/jit/op_graphs.h"
 
@@ -60,7 +60,7 @@ std::string row(const std::string& name, const Kernel& k, CudaForm form = CudaFo
 std::string table() {
   std::string text;
   for (const Kernel& k : {samples::softmax(), samples::layer_norm(), samples::bias_gelu(), samples::adamw(),
-                          samples::dropout(), samples::relu_backward_bias()})
+                          samples::dropout(), samples::relu_backward_bias(), samples::layer_norm_backward()})
     text += row("sample " + k.name, k);
   text += row("sample adamw, several calls", samples::adamw(), CudaForm::several);
   samples::Builder total("total", KernelKind::row, 0, 1);

@@ -9,6 +9,7 @@
 #include "tandem/jit/plan.h"
 #include "tandem/ops/windows.h"
 #include "tests/catch.h"
+#include "tests/jit/hand_cases.h"
 #include "tests/jit/nvrtc.h"
 #include "tests/jit/op_graphs.h"
 #include "tests/jit/random_graphs.h"
@@ -213,6 +214,11 @@ TEST_CASE("a CUDA kernel of rows moves sixteen bytes at a time, and reads short 
   check_clean(norm);
   // The mean's walk, and gamma and beta in the last.
   CHECK(samples::count(norm.ptx, "ld.global.v2.u64") == 4 + 1 + 2 * (2 + 1));
+  const NvrtcResult backward = samples::nvrtc_compile(print_cuda(samples::layer_norm_backward(), "kernel"));
+  check_clean(backward);
+  // Of a block's first row and of the next one; a result, and two sums across the rows.
+  CHECK(samples::count(backward.ptx, "ld.global.v") == 2 * 3);
+  CHECK(samples::count(backward.ptx, "st.global.v") == 1 + 2);
 }
 
 namespace {

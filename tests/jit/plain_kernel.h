@@ -323,7 +323,7 @@ class PlainKernel {
         return op == ReduceOp::max ? td_max(a, b) : td_min(a, b);
       };
       const bool row = k_.kind == KernelKind::row;
-      const int64_t block = row ? kRowBlock : kColumnBlock;
+      const int64_t block = reduction_block(k_, n_);
       T all = none;
       for (int64_t b = 0; b < n_; b += block) {
         std::vector<T> lanes(row ? static_cast<size_t>(kLanes) : 1, none);

@@ -34,6 +34,10 @@ std::vector<Case> cases_by_hand() {
   cases.push_back(by_hand(samples::layer_norm(), {2, 20000}, {0, 1, 1}));
   for (const int64_t n : {1, 7, 255, 256, 257, 513, 5000})
     cases.push_back(by_hand(several_reductions(kColumn, 1, 1), {n > 1000 ? 33 : 70, n}));
+  for (const int64_t n : {31, 33, 700, 2100}) {
+    cases.push_back(by_hand(several_reductions(kColumn, 1, 1), {33, n}));
+    cases.back().k.in_order = true;
+  }
   cases.push_back(by_hand(several_reductions(kColumn, 2, 1), {3, 40, 300}));
   cases.push_back(by_hand(several_reductions(kColumn, 1, 2), {40, 30, 11}));
   cases.push_back(by_hand(several_reductions(kColumn, 2, 3, DType::float64), {2, 40, 10, 7, 11}));

@@ -123,6 +123,7 @@ class Generator {
       }
     }
     for (int i = pick(2, 4); i > 0; --i) add_store();
+    b_.k.in_order = kind == KernelKind::column && chance(4);
     return finish();
   }
 
@@ -150,7 +151,7 @@ class Generator {
       if (long_reduction)
         size = d < kept                   ? choose({1, 2, 3})
                : kind_ == KernelKind::row ? choose({4096, 4097, 16384, 16391, 40000})
-                                          : choose({256, 257, 700});
+                                          : choose({32, 33, 256, 700});
       if (!long_reduction && size > left) size = choose({1, 2, 3});
       left /= std::max<int64_t>(size, 1);
       c_.dims.push_back(size);
