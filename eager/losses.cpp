@@ -38,12 +38,14 @@ Tensor above_zero(const Tensor& a, Location where) { return relu(a, where); }
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index,
                      Location where) {
-  return CallBuilder(OpId::cross_entropy, where)
+  core::Ref<core::TensorImpl> out[3];  // the loss, then what its gradient reads
+  CallBuilder(OpId::cross_entropy, where)
       .in(logits)
       .in(labels)
       .word(word_of(reduction))
       .word(ignore_index)
-      .run();
+      .run_into(out);
+  return Tensor(std::move(out[0]));
 }
 
 // (1 - s) * nll + s * mean over classes of -weight * logp; a mean over rows divides by the weights of their

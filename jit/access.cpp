@@ -1,5 +1,8 @@
-// How a kernel's space walks memory.
+// How a kernel's space walks memory, and what follows from it.
 #include "tandem/jit/lower.h"
+
+#include <algorithm>
+#include <bit>
 
 namespace tandem::jit {
 
@@ -46,6 +49,39 @@ SpaceStrides store_strides(const Prepared& p, const Grouping& grouping, const St
   Axes axes;
   axes_of_value(p, grouping, target.value, axes);
   return walk(axes, target_layout(p, target));
+}
+
+bool counts(const Prepared& p, int32_t v) {
+  const int32_t maker = p.values_node(p.root(v));
+  const Node& n = p.g.nodes[at(maker)];
+  const DType type = p.g.type(v).dtype;  // one that holds each position of a constant
+  if (n.leaf != Leaf::op || !p.constant[at(maker)] || p.layout(v).offset != 0 ||
+      !(type == DType::int32 || type == DType::int64 || type == DType::float32 || type == DType::float64))
+    return false;
+  if (n.op == OpId::cast) {
+    if (p.value_class(n.in[0]) != ValueClass::memory) return false;
+    const Layout& from = p.layout(n.in[0]);
+    return is_contiguous(from.sizes, from.strides) && counts(p, n.in[0]);
+  }
+  const auto is = [&](size_t k, double x) {
+    const Node& number = p.g.node_of(n.in[k]);
+    return number.leaf == Leaf::constant && std::bit_cast<double>(number.bits) == x;
+  };
+  return n.op == OpId::arange && is(0, 0) && is(1, 1);
+}
+
+bool has_numbers_of_rows(const Dims& space, int last, const std::vector<SpaceStrides>& loads,
+                         const std::vector<SpaceStrides>& stores) {
+  constexpr int64_t kFewestRows = 64, kShortest = 128;
+  constexpr int kSeveral = 3;
+  const int64_t n = space[last];
+  if (n < kShortest || numel(space) < kFewestRows * n) return false;
+  const auto step = [&](const SpaceStrides& s) { return s[at(last)]; };
+  const auto of_row = [&](const SpaceStrides& s) { return step(s) == 0 && s != SpaceStrides{}; };
+  return std::all_of(stores.begin(), stores.end(), [&](const auto& s) { return step(s) == 1; }) &&
+         std::all_of(loads.begin(), loads.end(),
+                     [&](const auto& s) { return step(s) == 0 || step(s) == 1; }) &&
+         std::count_if(loads.begin(), loads.end(), of_row) >= kSeveral;
 }
 
 }  // namespace tandem::jit

@@ -42,14 +42,18 @@ using ops::ReduceOp;
 /// run-time.
 enum class Inner : uint8_t { constant, contiguous, strided };
 
+/// Of Load::index: none, and none, where element i of the buffer is i (lower.h, `counts`): it need not be
+/// read.
+inline constexpr int32_t kNoIndex = -1, kCounts = -2;
+
 struct Load {
   int32_t buffer;  // index into KernelArgs::buffers
   DType dtype;
   Inner inner;
   bool row_level = false;  // does not depend on the reduced dimensions (row and column kernels)
-  int32_t index =
-      -1;  // >= 0: scalar node (int64) whose value selects along an extra axis: address += value * stride,
-           // where 0 <= value < extent, else the error word is set and element 0 is read
+  // >= 0: scalar node (int64) whose value selects along an extra axis: address += value * stride, where 0 <=
+  // value < extent, else the error word is set and element 0 is read
+  int32_t index = kNoIndex;
   friend bool operator==(const Load&, const Load&) = default;
 };
 

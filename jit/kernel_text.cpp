@@ -71,6 +71,7 @@ std::string to_string(const Kernel& k) {
     const Load& l = k.loads[i];
     s += "load " + number(i) + ": " + access(l.buffer, l.dtype, l.inner, l.row_level);
     if (l.index >= 0) s += " at %" + number(l.index);
+    if (l.index == kCounts) s += " counts";
     s += "\n";
   }
   for (int32_t i = 0; i < k.scalars.size(); ++i) {

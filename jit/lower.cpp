@@ -73,7 +73,7 @@ class Lowering {
   LoweredKernel copy(const StoreTarget& to, const SpaceStrides& from_strides,
                      const SpaceStrides& to_strides) {
     r_.kernel.name = "copy";
-    store(to, load(to.value, 0, from_strides, -1, 0, 0), to_strides);
+    store(to, load(to.value, 0, from_strides, kNoIndex, 0, 0), to_strides);
     return finish();
   }
 
@@ -148,7 +148,8 @@ class Lowering {
     if (i >= 0 && grouping_.group_of[at(maker)] == index_)
       return lookup_ && walks(maker, lookup_->axis) ? looked_up(maker) : made_here(root);
     SpaceStrides strides = read_strides(p_, grouping_, i, k);
-    if (!lookup_ || strides[at(lookup_->axis)] == 0) return load(v, p_.layout(v).offset, strides, -1, 0, 0);
+    if (!lookup_ || strides[at(lookup_->axis)] == 0)
+      return load(v, p_.layout(v).offset, strides, counts(p_, v) ? kCounts : kNoIndex, 0, 0);
     const int64_t step = std::exchange(strides[at(lookup_->axis)], 0);
     return load(v, p_.layout(v).offset, strides, lookup_->index, group_.space[lookup_->axis], step);
   }
@@ -346,6 +347,9 @@ class Lowering {
     Kernel& k = r_.kernel;
     std::vector<SpaceStrides> access = load_access_;
     access.insert(access.end(), store_access_.begin(), store_access_.end());
+    if (k.kind == KernelKind::pointwise && kept_ > 1 &&
+        has_numbers_of_rows(group_.space, order_.back(), load_access_, store_access_))
+      k.kind = KernelKind::row, --kept_;
 
     // Dimensions of the kernel: runs of axes of the space, kept and reduced apart.
     struct Dimension {

@@ -59,4 +59,11 @@ ops::Layout target_layout(const Prepared& p, const StoreTarget& target);
 /// Strides per axis of a space for a layout whose axes lie at `axes`.
 SpaceStrides walk(const Axes& axes, const ops::Layout& layout);
 
+/// Whether element i of the memory that `v` begins with is i, in the type of `v`: a constant 0, 1, 2...
+bool counts(const Prepared& p, int32_t v);
+/// Whether a pointwise kernel is walked by rows along axis `last`, though it reduces nothing: several
+/// operands are a number a row, which a thread of CUDA then loads once for all its elements of the row.
+bool has_numbers_of_rows(const Dims& space, int last, const std::vector<SpaceStrides>& loads,
+                         const std::vector<SpaceStrides>& stores);
+
 }  // namespace tandem::jit

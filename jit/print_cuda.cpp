@@ -68,7 +68,8 @@ int cuda_lanes(const Kernel& k) {
   if (many && k.across.empty()) return kFewest;
   int64_t widest = 16 / kMost;
   for (const Load& l : k.loads)
-    if (!l.row_level && l.inner == Inner::contiguous) widest = std::max<int64_t>(widest, itemsize(l.dtype));
+    if (!l.row_level && l.inner == Inner::contiguous && l.index != kCounts)
+      widest = std::max<int64_t>(widest, itemsize(l.dtype));
   for (const Store& s : k.stores)
     if (!s.row_level && s.inner == Inner::contiguous) widest = std::max<int64_t>(widest, itemsize(s.dtype));
   return static_cast<int>(16 / widest);

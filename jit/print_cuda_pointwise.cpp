@@ -35,7 +35,7 @@ int cuda_elements(const Kernel& k) {
     widest = std::max<int64_t>(widest, itemsize(s.dtype));
   }
   for (const Load& l : k.loads) {
-    if (l.index >= 0) continue;
+    if (l.index != kNoIndex) continue;
     if (l.inner == Inner::strided) return 1;
     if (l.inner == Inner::contiguous) widest = std::max<int64_t>(widest, itemsize(l.dtype));
   }
@@ -48,7 +48,7 @@ int cuda_packs(const Kernel& k) {
   constexpr int kLoads = 4, kFewNodes = 24;
   if (cuda_elements(k) == 1) return 1;
   int loads = 0;
-  for (const Load& l : k.loads) loads += l.index < 0 && l.inner == Inner::contiguous;
+  for (const Load& l : k.loads) loads += l.index == kNoIndex && l.inner == Inner::contiguous;
   bool random = false, costly = false;
   for (const ops::ScalarNode& n : k.scalars.nodes()) {
     random = random || is_random(n.op);
@@ -64,11 +64,11 @@ bool cuda_tiles(const Kernel& k) {
   return std::any_of(k.stores.begin(), k.stores.end(),
                      [](const Store& s) { return s.inner == Inner::strided; }) ||
          std::any_of(k.loads.begin(), k.loads.end(),
-                     [](const Load& l) { return l.index < 0 && l.inner == Inner::strided; });
+                     [](const Load& l) { return l.index == kNoIndex && l.inner == Inner::strided; });
 }
 
 bool CudaPrinter::is_packed(size_t slot) const {
-  return !is_load(slot) || (load_of(slot).index < 0 && load_of(slot).inner == Inner::contiguous);
+  return !is_load(slot) || (!by_offset(slot) && load_of(slot).inner == Inner::contiguous);
 }
 
 void CudaPrinter::pointwise() {
@@ -90,7 +90,7 @@ void CudaPrinter::pointwise() {
   if (elements > 1 || tiles) {
     std::string text;
     for (size_t s = 0; s < slots(); ++s)
-      if (slot_used(s)) text += ", " + (is_indexed(s) ? "q" + num(s) : element(s, false));
+      if (slot_used(s)) text += ", " + (by_offset(s) ? "q" + num(s) : element(s, false));
     line("one(at" + text + ");");
   } else {
     for (const int32_t i : walk.nodes) node(i);
@@ -106,7 +106,7 @@ void CudaPrinter::pointwise_element(const CudaWalk& walk) {
     if (!slot_used(s)) continue;
     const std::string type = slot_type(s), element = type.substr(0, type.size() - 1);
     parameters += ", ";
-    if (is_indexed(s)) {
+    if (by_offset(s)) {
       parameters += "const td_i64 q" + num(s);
     } else {
       parameters += element + (is_load(s) ? " l" : "& l") + num(s);
@@ -137,7 +137,7 @@ void CudaPrinter::pointwise_packs(const CudaWalk& walk, int elements) {
   line("TD_ROLLED");
   line("for (td_i64 pack = thread; pack < packs; pack += " + u + " * step) {");
   for (size_t s = 0; s < slots(); ++s) {
-    if (!slot_used(s) || is_indexed(s)) continue;
+    if (!slot_used(s) || by_offset(s)) continue;
     const std::string type = element_type(s);
     line((is_packed(s) ? "td_pack<" + type + ", " + n + ">" : type) + " w" + num(s) + "[" + u + "];");
   }
@@ -151,7 +151,7 @@ void CudaPrinter::pointwise_packs(const CudaWalk& walk, int elements) {
   };
   each();
   for (size_t s = 0; s < slots(); ++s)
-    if (slot_used(s) && is_load(s) && !is_indexed(s))
+    if (slot_used(s) && is_load(s) && !by_offset(s))
       line("w" + num(s) + "[k] = " +
            (is_packed(s) ? "td_read<" + n + ">(" + slot_name(s) + " + q" + num(s) + ")" : element(s, false)) +
            ";");
@@ -160,7 +160,7 @@ void CudaPrinter::pointwise_packs(const CudaWalk& walk, int elements) {
   std::string text;
   for (size_t s = 0; s < slots(); ++s) {
     if (!slot_used(s)) continue;
-    if (!is_indexed(s)) {
+    if (!by_offset(s)) {
       text += ", w" + num(s) + "[k]" + (is_packed(s) ? ".v[u]" : "");
       continue;
     }
@@ -188,7 +188,7 @@ void CudaPrinter::pointwise_tiles(const CudaWalk& walk) {
   static_assert(kCudaThreads * kCudaTileElements == kTile * kTile);
   line("int across = -1;  // the dimension along which an operand is contiguous");
   for (size_t s = 0; s < slots(); ++s) {
-    if (!slot_used(s) || is_indexed(s)) continue;
+    if (!slot_used(s) || by_offset(s)) continue;
     if ((is_load(s) ? load_of(s).inner : store_of(s).inner) != Inner::strided) continue;
     for (int d = 0; d < inner; ++d)
       line("if (across < 0 && s" + num(s) + "_" + num(d) + " == 1 && d" + num(d) + " >= " + fewest +
@@ -229,14 +229,14 @@ void CudaPrinter::pointwise_tiles(const CudaWalk& walk) {
   std::string arguments;
   for (size_t s = 0; s < slots(); ++s) {
     if (!slot_used(s)) continue;
-    arguments += is_indexed(s) ? ", q" + num(s) : ", w" + num(s) + "[u]";
-    if (!is_indexed(s)) line(element_type(s) + " w" + num(s) + "[" + num(u) + "];");
+    arguments += by_offset(s) ? ", q" + num(s) : ", w" + num(s) + "[u]";
+    if (!by_offset(s)) line(element_type(s) + " w" + num(s) + "[" + num(u) + "];");
   }
   line("TD_UNROLLED");
   line("for (int u = 0; u < " + num(u) + "; ++u) {");
   place();
   for (size_t s = 0; s < slots(); ++s)
-    if (slot_used(s) && is_load(s) && !is_indexed(s)) line("w" + num(s) + "[u] = " + element(s, false) + ";");
+    if (slot_used(s) && is_load(s) && !by_offset(s)) line("w" + num(s) + "[u] = " + element(s, false) + ";");
   line("}");
   line("TD_UNROLLED");
   line("for (int u = 0; u < " + num(u) + "; ++u) {");

@@ -102,7 +102,8 @@ class CudaPrinter {
   const Load& load_of(size_t slot) const { return k_.loads[slot]; }
   const Store& store_of(size_t slot) const { return k_.stores[slot - k_.loads.size()]; }
   bool slot_used(size_t slot) const { return !is_load(slot) || plan_.load_used[slot]; }
-  bool is_indexed(size_t slot) const { return is_load(slot) && load_of(slot).index >= 0; }
+  /// Whether an access is known by its offset where it is used, not read before.
+  bool by_offset(size_t slot) const { return is_load(slot) && load_of(slot).index != kNoIndex; }
   /// Whether the reduced dimensions do not move it.
   bool slot_row_level(size_t slot) const;
   std::string slot_type(size_t slot) const;     // "const td_f32*"

@@ -39,7 +39,7 @@ bool CudaPrinter::has_packs(const CudaWalk& walk) const {
   if (k_.kind != KernelKind::row || k_.reduced_rank != 1) return false;
   bool any = false;
   for (const size_t s : element_slots(walk)) {
-    if (is_indexed(s)) continue;
+    if (by_offset(s)) continue;
     if ((is_load(s) ? load_of(s).inner : store_of(s).inner) != Inner::contiguous) return false;
     any = true;
   }
@@ -86,7 +86,7 @@ void CudaPrinter::packs_condition() {
   for (const CudaWalk& walk : plan_.walks)
     if (has_packs(walk))
       for (const size_t s : element_slots(walk))
-        if (!is_indexed(s) && std::find(all.begin(), all.end(), s) == all.end()) all.push_back(s);
+        if (!by_offset(s) && std::find(all.begin(), all.end(), s) == all.end()) all.push_back(s);
   if (all.empty()) return;
   const std::string lanes = num(cuda_lanes(k_));
   std::string text;
@@ -133,7 +133,7 @@ const CudaWalk* CudaPrinter::first_walk(size_t slot) const {
 // Whether an operand of short rows is read from memory once: several walks read packs of it.
 bool CudaPrinter::is_kept(size_t slot) const {
   constexpr size_t kManyReductions = 8;  // whose results need the shared memory
-  if (!is_load(slot) || is_indexed(slot) || k_.reductions.size() > kManyReductions) return false;
+  if (!is_load(slot) || by_offset(slot) || k_.reductions.size() > kManyReductions) return false;
   int walks = 0;
   for (const CudaWalk& walk : plan_.walks) {
     const std::vector<size_t> slots = element_slots(walk);
@@ -172,7 +172,7 @@ std::string CudaPrinter::row_arguments(const CudaWalk& walk, const std::string& 
                                        const std::string& values) const {
   std::string text;
   for (const size_t s : element_slots(walk)) {
-    if (is_indexed(s)) {
+    if (by_offset(s)) {
       const std::string offset = slot_row_level(s) ? "" : step(s, rank() - 1, "(" + r + ")");
       text += ", " + (offset.empty() ? "0" : offset);
     } else {
@@ -195,7 +195,7 @@ void CudaPrinter::row_elements(const CudaWalk& walk, const std::string& name, co
   const std::string lanes = num(cuda_lanes(k_)), last = num(cuda_lanes(k_) - 1), u = num(under_way(walk));
   std::vector<size_t> loads, stores;
   for (const size_t s : element_slots(walk))
-    if (!is_indexed(s)) (is_load(s) ? loads : stores).push_back(s);
+    if (!by_offset(s)) (is_load(s) ? loads : stores).push_back(s);
   const auto each_lane = [&](const std::string& what) {
     line("TD_UNROLLED");
     line("for (int j = 0; j < " + lanes + "; ++j) " + what);
@@ -233,7 +233,7 @@ void CudaPrinter::row_elements(const CudaWalk& walk, const std::string& name, co
   line("for (; r + " + num(under_way(walk) - 1) + " * " + step + " + " + last + " < e; r += " + u + " * " +
        step + ") {");
   for (const size_t s : element_slots(walk))
-    if (!is_indexed(s)) line(pack + element_type(s) + ", " + lanes + "> w" + num(s) + "[" + u + "];");
+    if (!by_offset(s)) line(pack + element_type(s) + ", " + lanes + "> w" + num(s) + "[" + u + "];");
   line("TD_UNROLLED");
   line("for (int u = 0; u < " + u + "; ++u) {");
   read_packs("[u]", "r + u * " + step);
@@ -251,7 +251,7 @@ void CudaPrinter::row_elements(const CudaWalk& walk, const std::string& name, co
   line("for (; r < e; r += " + step + ") {");
   line("const bool whole = packed && r + " + last + " < e;");
   for (const size_t s : element_slots(walk))
-    if (!is_indexed(s)) line(pack + element_type(s) + ", " + lanes + "> w" + num(s) + ";");
+    if (!by_offset(s)) line(pack + element_type(s) + ", " + lanes + "> w" + num(s) + ";");
   if (!loads.empty()) {
     line("if (whole) {");
     read_packs("", "r");

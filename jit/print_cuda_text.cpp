@@ -60,7 +60,7 @@ void CudaPrinter::offsets(const CudaWalk& walk) {
 }
 
 std::string CudaPrinter::element(size_t slot, bool row_level) const {
-  if (passed_ && !is_indexed(slot)) return "l" + num(slot);
+  if (passed_ && !by_offset(slot)) return "l" + num(slot);
   return slot_name(slot) + "[" + (row_level ? "0" : "q" + num(slot)) + "]";
 }
 
@@ -69,6 +69,10 @@ std::string CudaPrinter::load(int32_t id) const {
   const Load& l = load_of(slot);
   // A load that is of the row because nothing moves it along the row has no offset of an element.
   const bool of_row = k_.kind != KernelKind::pointwise && plan_.level[at(id)] != CudaLevel::element;
+  if (l.index == kCounts) {
+    const std::string row = slot_name(slot) + " - b" + slot_name(slot);
+    return std::string("(") + c_scalar(l.dtype) + ")(" + row + (of_row ? "" : " + q" + num(slot)) + ")";
+  }
   if (passed_ && l.index < 0)
     return l.dtype == DType::bool_ ? "td_bool(l" + num(slot) + ")" : "l" + num(slot);
   std::string text = slot_name(slot) + "[";

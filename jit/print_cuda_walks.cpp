@@ -39,9 +39,9 @@ void CudaPrinter::body(const CudaWalk& walk, const std::string& name, bool passe
   if (passed) {
     for (const size_t slot : element_slots(walk)) {
       const std::string name = num(slot);
-      parameters += is_indexed(slot) ? ", const td_i64 q" + name
-                                     : (is_load(slot) ? ", const " : ", ") + element_type(slot) +
-                                           (is_load(slot) ? " l" : "& l") + name;
+      parameters += by_offset(slot) ? ", const td_i64 q" + name
+                                    : (is_load(slot) ? ", const " : ", ") + element_type(slot) +
+                                          (is_load(slot) ? " l" : "& l") + name;
     }
   }
   for (const int32_t r : walk.reductions)
@@ -140,7 +140,7 @@ void CudaPrinter::column_elements(const CudaWalk& walk, const std::string& name,
   const auto call = [&](const std::string& r, bool read) {
     std::string text = name + "(" + r;
     for (const size_t s : several ? element_slots(walk) : std::vector<size_t>{}) {
-      if (is_indexed(s))
+      if (by_offset(s))
         text += ", " + place(s, "(" + r + ")");
       else
         text += ", " + (read ? "w" + num(s) + "[u]" : slot_name(s) + "[" + place(s, r) + "]");
@@ -153,11 +153,11 @@ void CudaPrinter::column_elements(const CudaWalk& walk, const std::string& name,
     line("for (; r + " + num(under_way(walk) - 1) + " * " + step_text + " < e; r += " + u + " * " +
          step_text + ") {");
     for (const size_t s : element_slots(walk))
-      if (!is_indexed(s)) line(element_type(s) + " w" + num(s) + "[" + u + "];");
+      if (!by_offset(s)) line(element_type(s) + " w" + num(s) + "[" + u + "];");
     line("TD_UNROLLED");
     line("for (int u = 0; u < " + u + "; ++u) {");
     for (const size_t s : element_slots(walk))
-      if (is_load(s) && !is_indexed(s))
+      if (is_load(s) && !by_offset(s))
         line("w" + num(s) + "[u] = " + slot_name(s) + "[" + place(s, row) + "];");
     line("}");
     line("TD_UNROLLED");

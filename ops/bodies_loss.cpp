@@ -21,8 +21,8 @@ Value counted_rows(Emitter& e, Value ignored, DType type) {
 /// True for the rows that cross_entropy leaves out.
 Value ignored_rows(Emitter& e, Value labels, Value ignore_index) { return e.eq(labels, ignore_index); }
 
-/// x - max(x) per row: all that follows is free of overflow.
-Value shifted_rows(Emitter& e, Value x) { return below_max(e, x, {1}); }
+/// v (N) beside each element of its row of (N, C).
+Value beside_rows(Emitter& e, Value v) { return e.unsqueeze(v, 1); }
 
 }  // namespace
 
@@ -36,7 +36,8 @@ void body::cross_entropy(Body& b) {
   const Value ignored = ignored_rows(e, labels, b.number(1));
   const Value zero = e.full({}, b.type(1).dtype, 0);
   const Value index = e.reshape(e.where(ignored, zero, labels), {rows, 1});
-  const Value shifted = shifted_rows(e, x);
+  const Value largest = e.amax(x, {1}, true);
+  const Value shifted = e.sub(x, largest);
   const Value total = e.sum(e.exp(shifted), {1}, false);
   const Value picked = e.reshape(e.call(OpId::gather, {shifted, index}, {1}), {rows});
   const Value each = e.sub(e.log(total), picked);
@@ -44,27 +45,57 @@ void body::cross_entropy(Body& b) {
   Value count;
   if (b.integer(0) == kMean) count = counted_rows(e, ignored, e.type(kept).dtype);
   b.set(e.cast(reduce_loss(e, kept, b.integer(0), count), b.type(0).dtype));
+  b.set(e.reshape(largest, {rows}), 1);
+  b.set(e.reciprocal(total), 2);
 }
 
-// softmax(x) less one at the label, times the gradient of the row's loss.
+namespace {
+
+/// What flows to x from m = max(x) and s = 1 / sum(exp(x - m)) of its rows, where p is softmax(x): for s, -s
+/// p to x and s to m; for m, an even share to each logit that is as large. Only second derivatives have
+/// these.
+Value through_statistics(Gradient& r, Value x, Value p) {
+  Emitter& e = r.e;
+  Value to_largest = r.grad(1), by_scale;
+  if (r.grad(2)) {
+    by_scale = e.mul(r.grad(2), r.out(2));
+    to_largest = to_largest ? e.add(to_largest, by_scale) : by_scale;
+  }
+  const Value hit = e.eq(x, beside_rows(e, r.out(1)));
+  const Value ties = e.sum(e.cast(hit, e.type(x).dtype), {1}, false);
+  const Value share = e.where(hit, beside_rows(e, e.div(to_largest, ties)), 0.0);
+  return by_scale ? e.sub(share, e.mul(p, beside_rows(e, by_scale))) : share;
+}
+
+}  // namespace
+
+// softmax(x) less one at the label, times the gradient of the row's loss. The rows' statistics come from the
+// forward, so that x is read once.
 void gradient::cross_entropy(Gradient& r) {
   Emitter& e = r.e;
   const Dims& sizes = r.in_type(0).sizes;
   const Value x = widen(e, r.in(0));
-  const Value labels = r.in(1);
-  const Value powers = e.exp(shifted_rows(e, x));
-  const Value p = e.div(powers, e.sum(powers, {1}, true));
-  const Value zero = e.number(0);
-  const Value one = e.number(1);
-  // Labels that count have been checked, so 32 bits hold them: half of what is compared an element.
-  const Value classes = e.call(OpId::arange, {zero, one}, {static_cast<int64_t>(DType::int32), sizes[1]});
-  const Value hot = e.eq(e.reshape(e.cast(labels, DType::int32), {sizes[0], 1}), classes);
-  const Value delta = e.where(hot, e.sub(p, 1.0), p);
-  const Value ignored = ignored_rows(e, labels, r.number(1));
-  Value g = widen(e, r.grad());
-  if (r.integer(0) == kMean) g = e.div(g, counted_rows(e, ignored, e.type(g).dtype));
-  const Value scale = e.reshape(e.where(ignored, 0.0, g), {sizes[0], 1});
-  r.set(0, e.cast(e.mul(delta, scale), r.in_type(0).dtype));
+  const Value powers = e.exp(e.sub(x, beside_rows(e, r.out(1))));
+  const Value p = e.mul(powers, beside_rows(e, r.out(2)));
+  Value dx;
+  if (r.grad(0)) {
+    const Value labels = r.in(1);
+    const Value zero = e.number(0);
+    const Value one = e.number(1);
+    // Labels that count have been checked, so 32 bits hold them: half of what is compared an element.
+    const Value classes = e.call(OpId::arange, {zero, one}, {static_cast<int64_t>(DType::int32), sizes[1]});
+    const Value hot = e.eq(beside_rows(e, e.cast(labels, DType::int32)), classes);
+    const Value delta = e.where(hot, e.sub(p, 1.0), p);
+    const Value ignored = ignored_rows(e, labels, r.number(1));
+    Value g = widen(e, r.grad(0));
+    if (r.integer(0) == kMean) g = e.div(g, counted_rows(e, ignored, e.type(g).dtype));
+    dx = e.mul(delta, beside_rows(e, e.where(ignored, 0.0, g)));
+  }
+  if (r.grad(1) || r.grad(2)) {
+    const Value more = through_statistics(r, x, p);
+    dx = dx ? e.add(dx, more) : more;
+  }
+  r.set(0, e.cast(dx, r.in_type(0).dtype));
 }
 
 namespace {

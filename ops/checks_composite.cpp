@@ -219,6 +219,9 @@ void check::cross_entropy(const InferCall& call, std::vector<TensorType>& out) {
     fail_call(call, "labels must be (N) for logits (N, C), found " + operand_text(call));
   if (logits[1] == 0) fail_call(call, "no classes in " + operand_text(call));
   loss(call, labels, out);
+  const DType type = operand(call, 0).dtype;
+  for (int i = 0; i < 2; ++i)
+    out.push_back(result_like(call, 0, type == DType::float64 ? type : DType::float32, labels));
 }
 
 void check::nll_loss(const InferCall& call, std::vector<TensorType>& out) {

@@ -48,10 +48,6 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
   if (name == "cross_entropy_backward") {
     passes(1, 1, "x and dx once; a label and three numbers for each of a row's 16 threads");
     f.loads += 4 * warp, f.bytes += 20 * warp;
-    f.most = 2.1;
-    f.open =
-        "classes' numbers are a constant of 8 bytes an element, which halves the packs; next: the "
-        "position along the row as a value of kernels";
   }
   if (name == "gelu" || name == "gelu_dropout") passes(2, 1, "x, bias and y once for each element");
   if (name == "gelu_backward") {  // a column a thread, so that the bias's gradient is summed on the way

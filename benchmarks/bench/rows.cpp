@@ -110,9 +110,7 @@ std::vector<Kernel> kernels() {
        .forward_passes = 1,
        .backward_passes = 2,
        .forward_share = 0.40,
-       .backward_share = 0.90,
-       .backward_open = "the largest element and the sum of each row are found again, as in a forward; next: "
-                        "keep both from the forward, and read the logits in one walk"},
+       .backward_share = 0.90},
       {.name = "gelu",
        .what = "bias and GELU by tanh",
        .section = "5.a",

@@ -200,6 +200,17 @@ TEST_CASE("arrange: einsum and products of fixed ranks", "[eager]") {
   CHECK_THROWS_WITH(td::mm(batch, b), Contains("mm: operands of rank 2 and 2"));
 }
 
+TEST_CASE("arrange: cross_entropy's gradient does not feel how large logits are", "[eager]") {
+  td::manual_seed(5);
+  const Tensor low = td::randint(-64, 64, {6, 37}).to(td::float32) / 16, labels = td::randint(0, 37, {6});
+  const auto gradient = [&](double by) {
+    const Tensor x = (low + by).requires_grad_();
+    td::cross_entropy(x, labels).backward();
+    return x.grad().to_vector<float>();
+  };
+  CHECK(gradient(0) == gradient(1 << 16));  // to which the logits can be added without a rounding
+}
+
 TEST_CASE("arrange: losses", "[eager]") {
   using R = td::Reduction;
   const Tensor x = td::tensor<double>({0.5, -2, 3}), y = td::tensor<double>({1, 1, -1});

@@ -360,7 +360,11 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
     activations.push_back(l < 2 ? e.relu(z) : z);
   }
   const Value ignore = n[7];
-  const Value loss = e.call(OpId::cross_entropy, {activations[3], labels, ignore}, {1});
+  Values losses(3);  // and what its gradient reads
+  const Value scored[] = {activations[3], labels, ignore};
+  const int64_t mean = 1;
+  e.emit(OpId::cross_entropy, scored, {&mean, 1}, losses.data());
+  const Value loss = losses[0];
   Value one = e.full_like(loss, 1);
   const auto gradients = [&](OpId op, Values operands, Values outputs, Value g, std::vector<int64_t> words) {
     Values results(operands.size());
@@ -371,12 +375,14 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
     for (size_t i = 0; i < operands.size(); ++i) flags[i] = is_floating(types[i].dtype) && !types[i].number;
     const ops::OpDef& d = ops::def(op);
     types.resize(operands.size() - static_cast<size_t>(d.n_numbers()));
+    Values grads(static_cast<size_t>(d.n_out));
+    grads[0] = g;
     ops::Gradient gradient{
-        e, d, operands, types, outputs, {&g, 1}, words, {flags.get(), types.size()}, results.data()};
+        e, d, operands, types, outputs, grads, words, {flags.get(), types.size()}, results.data()};
     ops::emit_gradient(gradient);
     return results;
   };
-  Value g = gradients(OpId::cross_entropy, {activations[3], labels, ignore}, {loss}, one, {1})[0];
+  Value g = gradients(OpId::cross_entropy, {activations[3], labels, ignore}, losses, one, {1})[0];
   Values grads(6);
   for (size_t l = 3; l-- > 0;) {
     const Values d = gradients(OpId::linear, {activations[l], w[l], b[l]}, {{}}, g, {0});

@@ -65,7 +65,7 @@ TEST_CASE("expand replaces composites to the ground", "[passes]") {
     %n = number float64
     %i = input int64(3,) strides (1,)
     %m = number int64
-    %y = cross_entropy(%x, %i, %m, reduction=1) : float32()
+    %y, %u, %v = cross_entropy(%x, %i, %m, reduction=1) : float32(), float32(3,), float32(3,)
     %z = layer_norm(%x, _, _, %n, rank=1) : float32(3, 4)
     return %y
     write %x <- %z)");
@@ -383,14 +383,52 @@ TEST_CASE("what a forward and its gradient share is computed once", "[passes]") 
   // it.
   Graph g = parse_graph("graph {" + kX + R"(%i = input int64(3,) strides (1,)
     %m = number int64
-    %a = cross_entropy(%x, %i, %m, reduction=1) : float32()
-    %b = cross_entropy(%x, %i, %m, reduction=2) : float32()
+    %a, %u, %v = cross_entropy(%x, %i, %m, reduction=1) : float32(), float32(3,), float32(3,)
+    %b, %s, %t = cross_entropy(%x, %i, %m, reduction=2) : float32(), float32(3,), float32(3,)
     %c = log_softmax(%x, axis=1) : float32(3, 4)
     return %a, %b, %c})");
   g = optimize(g);
   const std::string text = to_string(g);
   CHECK(count(text, " exp(") == 1);
   CHECK(count(text, " amax(") == 1);
+}
+
+namespace {
+/// The optimised graph of cross_entropy's gradient, from what a forward kept or behind that forward.
+std::string gradient_of_cross_entropy(bool with_forward) {
+  Graph g;
+  GraphEmitter e(g, false);
+  const auto input = [&](const Dims& sizes, DType type) {
+    return ops::Value{g.add_input({type, cpu, false, sizes}, contiguous_strides(sizes))};
+  };
+  const ops::Value in[] = {input({3, 4}, DType::float32), input({3}, DType::int64), e.number(-100)};
+  ops::Value out[3] = {{}, {}, {}};
+  const int64_t sum = 2;
+  if (with_forward)
+    e.emit(ops::OpId::cross_entropy, in, {&sum, 1}, out);
+  else
+    out[1] = input({3}, DType::float32), out[2] = input({3}, DType::float32);
+  const ops::TensorType types[] = {e.type(in[0]), e.type(in[1])};
+  const ops::Value grads[] = {input({}, DType::float32), {}, {}};
+  const bool needed[] = {true, false};
+  ops::Value result[3];
+  ops::Gradient r{e, ops::def(ops::OpId::cross_entropy), in, types, out, grads, {&sum, 1}, needed, result};
+  ops::emit_gradient(r);
+  if (with_forward) g.outputs.push_back(out[0].id);
+  g.outputs.push_back(result[0].id);
+  return to_string(optimize(g));
+}
+}  // namespace
+
+TEST_CASE("cross_entropy's gradient reads the logits once, and with its forward computes nothing again",
+          "[passes]") {
+  const std::string alone = gradient_of_cross_entropy(false);
+  CHECK(count(alone, " amax(") + count(alone, " sum(") + count(alone, " div(") == 0);
+  CHECK(count(alone, " exp(") == 1);
+  const std::string both = gradient_of_cross_entropy(true);
+  CHECK(count(both, " amax(") == 1);
+  CHECK(count(both, " sum(") == 2);  // of powers, and of losses
+  CHECK(count(both, " exp(") == 1);
 }
 
 TEST_CASE("optimize runs all passes but those left out, and again changes nothing", "[passes]") {

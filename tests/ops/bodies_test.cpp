@@ -56,6 +56,11 @@ TEST_CASE("cross_entropy: ignored rows, reductions, labels", "[ops]") {
   check_close(r.run(OpId::cross_entropy, {x, labels, r.integer(-100)}, {0})[0], {a, b, 0});
   check_close(r.run(OpId::cross_entropy, {x, labels, r.integer(-100)}, {1})[0], {(a + b) / 2});
   check_close(r.run(OpId::cross_entropy, {x, labels, r.integer(-100)}, {2})[0], {a + b});
+  const Value tall = r.tensor({2, 2}, {0, 0, 1001, 1003});
+  const Value either = r.tensor({2}, {0, 1}, DType::int64);
+  const auto kept = r.run(OpId::cross_entropy, {tall, either, r.integer(-100)}, {1});
+  check_close(kept[1], {0, 1003});
+  check_close(kept[2], {0.5, 1 / (1 + std::exp(-2.0))});
   CHECK_THROWS_WITH(r.run(OpId::cross_entropy, {x, labels, r.integer(5)}, {1}), Contains("out of range"));
   const Value high = r.tensor({3}, {0, 2, 1}, DType::int64);
   CHECK_THROWS_WITH(r.run(OpId::cross_entropy, {x, high, r.integer(-100)}, {1}), Contains("out of range"));
