@@ -102,7 +102,7 @@ void CPrinter::start() {
 }
 
 // Draws come in bursts, during which no load is issued and the processor's own fetching ahead comes to rest.
-void CPrinter::fetch_ahead(const Pass& pass, const std::string& position) {
+void CPrinter::fetch_ahead(const CPass& pass, const std::string& position) {
   if (std::none_of(pass.nodes.begin(), pass.nodes.end(),
                    [&](int32_t node) { return t_.draws_in_order(k_.scalars[node]); }))
     return;
@@ -166,19 +166,19 @@ void CPrinter::close_segments() {
 }
 
 void CPrinter::pointwise() {
-  const Pass& pass = plan_.passes[0];
+  const CPass& pass = plan_.passes[0];
   if (k_.kept_rank == 0) {
     // One element: one lane of the same body.
     pointers(0, "");
     for (const int32_t node : plan_.outer) t_.node(node, {});
-    const Place place{"j", "", "n", "j"};
+    const CPlace place{"j", "", "n", "j"};
     t_.line("const td_i64 j = 0, n = 1;");
     for (const int32_t node : pass.nodes) t_.node(node, place);
     for (const int32_t s : pass.stores) t_.store(s, place);
     return;
   }
   open_segments();
-  const Place place{"j", "", "n", "at + j"};
+  const CPlace place{"j", "", "n", "at + j"};
   t_.line("const auto body = [&](const td_i64 j, const td_i64 n) TD_INLINE {");
   fetch_ahead(pass, "j");
   for (const int32_t node : pass.nodes) t_.node(node, place);

@@ -181,7 +181,7 @@ class Planner {
     computed_.assign(at(k_.scalars.size()), false);
     for (size_t p = 0; p < p_.passes.size(); ++p) fill(p);
     if (k_.kind != KernelKind::column) return;
-    for (Pass& pass : p_.passes) {
+    for (CPass& pass : p_.passes) {
       std::vector<int32_t> roots = pass.nodes;
       for (const int32_t r : pass.reductions) roots.push_back(k_.reductions[at(r)].input);
       for (const int32_t s : pass.stores) roots.push_back(k_.stores[at(s)].value);
@@ -209,7 +209,7 @@ class Planner {
   }
 
   void fill(size_t index) {
-    Pass& pass = p_.passes[index];
+    CPass& pass = p_.passes[index];
     std::vector<bool> needed(at(k_.scalars.size()), false), reread(at(k_.scalars.size()), false);
     std::vector<int32_t> todo;
     for (const int32_t r : pass.reductions) todo.push_back(k_.reductions[at(r)].input);
@@ -239,7 +239,7 @@ class Planner {
     if (std::find(p_.buffered.begin(), p_.buffered.end(), node) != p_.buffered.end()) return true;
     if (p_.buffered.size() == kMaxBuffered) return false;
     p_.buffered.push_back(node);
-    for (Pass& pass : p_.passes) {
+    for (CPass& pass : p_.passes) {
       if (std::find(pass.nodes.begin(), pass.nodes.end(), node) == pass.nodes.end()) continue;
       pass.written.insert(std::upper_bound(pass.written.begin(), pass.written.end(), node), node);
       break;

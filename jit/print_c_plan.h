@@ -24,7 +24,7 @@ struct Reread {
 };
 
 /// One walk over the reduced dimensions (over the elements, in a pointwise kernel). Lists ascend.
-struct Pass {
+struct CPass {
   std::vector<int32_t>
       before;  // values outside the walk; row kernels: those that the earlier passes make known,
                // column kernels: vectors that this pass reads, computed again for each tile
@@ -42,7 +42,7 @@ struct CPlan {
   std::vector<int32_t> whole;  // values of the whole call
   std::vector<int32_t>
       outer;  // values that depend on the outer kept dimensions alone (pointwise and column kernels)
-  std::vector<Pass> passes;       // the last may have nothing but `before`
+  std::vector<CPass> passes;      // the last may have nothing but `before`
   std::vector<int32_t> buffered;  // nodes that have a row buffer
   std::vector<int32_t> row_stores;
   std::vector<int32_t> row_values;  // column kernels: vectors that the row stores need

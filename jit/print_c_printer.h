@@ -32,16 +32,16 @@ class CPrinter {
   std::string accumulator(const Reduction& r, bool vector = true) const;
   void accumulate(int32_t r, const std::string& acc, const std::string& position, bool masked);
   void row();
-  void row_walk(const Pass& pass);
-  void row_body(const Pass& pass);
+  void row_walk(const CPass& pass);
+  void row_body(const CPass& pass);
   void begin_block();
   Reduction reduction(const Across& c) const;
-  int cost(const Pass& pass) const;
-  void fetch_ahead(const Pass& pass, const std::string& position);
+  int cost(const CPass& pass) const;
+  void fetch_ahead(const CPass& pass, const std::string& position);
   void column();
   void column_values(const std::vector<int32_t>& values, const std::string& size);
-  void column_walk(const Pass& pass);
-  void column_body(const Pass& pass);
+  void column_walk(const CPass& pass);
+  void column_body(const CPass& pass);
   void reduced_counters();
 
   int rank() const { return k_.kept_rank + k_.reduced_rank; }

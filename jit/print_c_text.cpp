@@ -30,7 +30,7 @@ std::string CText::name(int32_t id, bool vector) const {
 }
 
 // Pointer to the element of an access at `place`: of lane 0 for a vector access.
-std::string CText::address(size_t slot, Inner inner, bool row_level, const Place& place) const {
+std::string CText::address(size_t slot, Inner inner, bool row_level, const CPlace& place) const {
   const bool is_load = slot < k_.loads.size();
   std::string text =
       (is_load ? "p" : "o") + num(static_cast<int64_t>(is_load ? slot : slot - k_.loads.size()));
@@ -42,7 +42,7 @@ std::string CText::address(size_t slot, Inner inner, bool row_level, const Place
   return text;
 }
 
-std::string CText::load(int32_t id, const Place& place) const {
+std::string CText::load(int32_t id, const CPlace& place) const {
   const ScalarNode& n = k_.scalars[id];
   const auto slot = static_cast<size_t>(n.bits);
   const Load& l = k_.loads[slot];
@@ -63,7 +63,7 @@ std::string CText::load(int32_t id, const Place& place) const {
   return "td_gather_" + suffix + "(" + p + ", " + step + ", " + place.count + ")";
 }
 
-std::string CText::value(int32_t id, const Place& place) const {
+std::string CText::value(int32_t id, const CPlace& place) const {
   const ScalarNode& n = k_.scalars[id];
   const bool vector = plan_.is_vector(id);
   const auto in = [&](int i) { return name(n.in[i], vector); };
@@ -92,7 +92,7 @@ std::string CText::value(int32_t id, const Place& place) const {
   return scalar_text(k_, n, in);
 }
 
-void CText::node(int32_t id, const Place& place) {
+void CText::node(int32_t id, const CPlace& place) {
   const ScalarNode& n = k_.scalars[id];
   const std::string label = num(id);
   if (plan_.is_vector(id)) {
@@ -112,7 +112,7 @@ void CText::node(int32_t id, const Place& place) {
   }
 }
 
-void CText::store(int32_t store, const Place& place) {
+void CText::store(int32_t store, const CPlace& place) {
   const Store& s = k_.stores[at(store)];
   const std::string p = address(store_slot(store), s.inner, s.row_level, place);
   if (k_.kind == KernelKind::row && s.row_level) {

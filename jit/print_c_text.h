@@ -10,7 +10,7 @@
 namespace tandem::jit {
 
 /// Where a value is computed: how its loads address memory.
-struct Place {
+struct CPlace {
   std::string lane;    // position along the vectorised dimension; empty: there is none in scope
   std::string row;     // prefix of the offsets of the reduced position ("q": + q3 for load 3); empty: none
   std::string count;   // lanes in use
@@ -23,10 +23,10 @@ class CText : public CodeText {
   CText(const Kernel& k, const CPlan& plan) : k_(k), plan_(plan) {}
 
   /// The definitions of one node: its value and, where vectors read a scalar, the vector of it.
-  void node(int32_t id, const Place& place);
+  void node(int32_t id, const CPlace& place);
   /// Its right-hand side alone.
-  std::string value(int32_t id, const Place& place) const;
-  void store(int32_t store, const Place& place);
+  std::string value(int32_t id, const CPlace& place) const;
+  void store(int32_t store, const CPlace& place);
 
   /// How an expression names a node: as a vector where `vector`.
   std::string name(int32_t id, bool vector) const;
@@ -40,8 +40,8 @@ class CText : public CodeText {
   size_t store_slot(int32_t store) const { return k_.loads.size() + static_cast<size_t>(store); }
 
  private:
-  std::string load(int32_t id, const Place& place) const;
-  std::string address(size_t slot, Inner inner, bool row_level, const Place& place) const;
+  std::string load(int32_t id, const CPlace& place) const;
+  std::string address(size_t slot, Inner inner, bool row_level, const CPlace& place) const;
 
   const Kernel& k_;
   const CPlan& plan_;

@@ -20,7 +20,7 @@ constexpr int64_t kManyPanel = 256;
 constexpr size_t kManyReductions = 4;
 constexpr int kTileRows = 8;
 
-const Place kColumns{"j + 16 * u", "", "n", "", true};
+const CPlace kColumns{"j + 16 * u", "", "n", "", true};
 
 size_t at(int32_t i) { return static_cast<size_t>(i); }
 std::string num(int64_t v) { return std::to_string(v); }
@@ -62,7 +62,7 @@ void CPrinter::row() {
   t_.line("for (td_i64 at = a->begin; at < a->end; ++at) {");
   pointers(k_.kept_rank, "");
   begin_block();
-  for (const Pass& pass : plan_.passes) {
+  for (const CPass& pass : plan_.passes) {
     for (const int32_t i : pass.before) t_.node(i, {});
     if (pass.walks()) row_walk(pass);
   }
@@ -97,7 +97,7 @@ Reduction CPrinter::reduction(const Across& c) const { return {c.op, c.input, k_
 // A walk's main loop has a body for each of the four accumulators, so that they stay in registers, and knows
 // that the row's buffer holds what it reads and writes. What is left of the row, what lies beyond the buffer,
 // and the whole of a walk whose bodies would be too much code, take one vector after another.
-void CPrinter::row_walk(const Pass& pass) {
+void CPrinter::row_walk(const CPass& pass) {
   const std::string d = "d" + num(k_.kept_rank);
   const std::string body = "walk" + num(&pass - plan_.passes.data());
   const bool buffer = !pass.rereads.empty() || !pass.written.empty();
@@ -164,14 +164,14 @@ void CPrinter::row_walk(const Pass& pass) {
   t_.line("}");
 }
 
-int CPrinter::cost(const Pass& pass) const {
+int CPrinter::cost(const CPass& pass) const {
   int sum = 0;
   for (const int32_t i : pass.nodes) sum += is_costly(k_.scalars[i].op) ? kCostly : 1;
   return sum;
 }
 
-void CPrinter::row_body(const Pass& pass) {
-  const Place place{"r", "", "n", "at * d" + num(k_.kept_rank) + " + r"};
+void CPrinter::row_body(const CPass& pass) {
+  const CPlace place{"r", "", "n", "at * d" + num(k_.kept_rank) + " + r"};
   fetch_ahead(pass, "r");
   size_t next_reread = 0, next_written = 0;
   for (const int32_t i : pass.nodes) {
@@ -213,14 +213,14 @@ void CPrinter::column() {
   std::string rows = "d" + num(k_.kept_rank);
   for (int d = k_.kept_rank + 1; d < rank(); ++d) rows += " * d" + num(d);
   t_.line("const td_i64 rows = " + rows + ";");
-  for (const Pass& pass : plan_.passes)
+  for (const CPass& pass : plan_.passes)
     for (const int32_t r : pass.reductions) {
       const Reduction& red = k_.reductions[at(r)];
       const std::string size = "[" + num(panel / 16) + "]";
       t_.line(accumulator(red) + " t" + num(r) + size + ", a" + num(r) + size + ";");
       t_.line("for (td_i64 x = 0; x * 16 < count; ++x) t" + num(r) + "[x] = " + identity(red) + ";");
     }
-  for (const Pass& pass : plan_.passes)
+  for (const CPass& pass : plan_.passes)
     if (pass.walks()) column_walk(pass);
   if (!plan_.row_stores.empty()) {
     t_.line("for (td_i64 j = 0, u = 0; j < count; j += 16) {");
@@ -244,7 +244,7 @@ void CPrinter::column_values(const std::vector<int32_t>& values, const std::stri
   if (loop) t_.line("}");
 }
 
-void CPrinter::column_walk(const Pass& pass) {
+void CPrinter::column_walk(const CPass& pass) {
   const auto for_reductions = [&](const auto& f) {
     for (const int32_t r : pass.reductions) f(k_.reductions[at(r)], num(r));
   };
@@ -291,7 +291,7 @@ void CPrinter::reduced_counters() {
   }
 }
 
-void CPrinter::column_body(const Pass& pass) {
+void CPrinter::column_body(const CPass& pass) {
   for (size_t s = 0; s < slots(); ++s) {
     if (!slot_used(s) || slot_row_level(s)) continue;
     std::string text;
@@ -303,7 +303,7 @@ void CPrinter::column_body(const Pass& pass) {
   for (const int32_t i : pass.nodes)
     if (!plan_.is_vector(i)) t_.node(i, {"", "q", "n", "", false});
   t_.line("for (int u = 0; u < m; ++u) {");
-  const Place place{"j + 16 * u", "q", "n", "", false};
+  const CPlace place{"j + 16 * u", "q", "n", "", false};
   for (const int32_t i : pass.nodes)
     if (plan_.is_vector(i)) t_.node(i, place);
   for (const int32_t s : pass.stores) t_.store(s, place);

@@ -123,7 +123,8 @@ class Rematerialiser {
       int32_t source = -1;
       if (!lasting_[at(c.value)] && late_uses(c) && find_source(c, source)) clusters_[source].push_back(c);
     }
-    for (auto& [source, values] : clusters_) {
+    for (auto& cluster : clusters_) {
+      std::vector<Candidate>& values = cluster.second;
       const auto shares = [&](const Candidate& c) {
         return std::any_of(values.begin(), values.end(), [&](const Candidate& other) {
           return other.by_kernel && std::any_of(c.chain.begin(), c.chain.end(), [&](int32_t x) {
