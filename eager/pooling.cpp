@@ -49,6 +49,11 @@ Dims adaptive_windows(const Tensor& x, int rank, const char* op, const Dims& out
 /// it.
 ValuesIndices max_pool(const Tensor& x, bool ceil, bool adaptive, bool positions, const Dims& list,
                        Location where) {
+  const int rank = list.size() / (adaptive ? 1 : 4);
+  if (x.dim(where) > rank + 2)  // the op takes blocks of channels
+    fail("max_pool: x must have " + std::to_string(rank) + " axes behind (N, C) or (C), found shape " +
+             to_string(x.sizes()),
+         where);
   return CallBuilder(OpId::max_pool, where).in(x).word(ceil).word(adaptive).word(positions).list(list).run2();
 }
 

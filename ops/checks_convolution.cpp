@@ -21,10 +21,44 @@ void need_list(const InferCall& call, const Dims& list, int attr, int axes, int6
                         ", one an axis, found " + to_string(list));
 }
 
+/// The block of an operand of `axes` spatial axes whose channels lie in blocks; 0: they do not.
+int64_t block_of(const Dims& sizes, int axes) { return sizes.rank() == axes + 3 ? sizes[axes + 2] : 0; }
+/// x or y without blocks.
+Dims without_blocks(Dims sizes, int axes) {
+  if (const int64_t block = block_of(sizes, axes)) {
+    sizes[1] = checked_mul(sizes[1], block, "number of channels");
+    sizes.resize(sizes.rank() - 1);
+  }
+  return sizes;
+}
+/// The weight with its outputs on one axis.
+Dims without_split(Dims w, int axes) {
+  if (w.rank() == axes + 3) {
+    w[0] = checked_mul(w[0], w[1], "number of channels");
+    w.erase(1);
+  }
+  return w;
+}
+/// Of x or y, whose channels fill blocks.
+Dims with_blocks(Dims sizes, int64_t block) {
+  sizes[1] /= block;
+  sizes.push_back(block);
+  return sizes;
+}
+
 /// Ranks, types and lists that all three ops share. The lists are attributes 2 to 5.
 Window checked_window(const InferCall& call) {
-  const int rank = operand(call, 0).sizes.rank();
-  if (rank < 3 || rank > 5 || operand(call, 1).sizes.rank() != rank)
+  const int first = operand(call, 0).sizes.rank(), second = operand(call, 1).sizes.rank();
+  const int split = call.list(2).rank() + 3;  // axes of what lies in blocks
+  const auto blocked = [&](int i) {
+    const TensorType& t = operand(call, i);
+    if (t.sizes.rank() != split || t.dtype != DType::float32) return false;
+    if (i == 1 && call.op.id == OpId::convolution_input) return false;
+    const int64_t block = t.sizes[i == 1 && call.op.id == OpId::convolution ? 1 : split - 1];
+    return block == 8 || block == 16;
+  };
+  const int rank = blocked(0) || blocked(1) ? split - 1 : first;
+  if (rank < 3 || rank > 5 || (first != rank && !blocked(0)) || (second != rank && !blocked(1)))
     fail_call(call, "needs operands of one rank, 3 to 5: batch, channels and one to three axes; found " +
                         operand_text(call));
   for (size_t i = 1; i < call.in.size(); ++i)
@@ -78,7 +112,10 @@ int64_t positions(int64_t in, int64_t kernel, const Window& w, int i) {
 
 void check::convolution(const InferCall& call, std::vector<TensorType>& out) {
   const Window window = checked_window(call);
-  const Dims &x = operand(call, 0).sizes, &w = operand(call, 1).sizes;
+  const int axes = window.stride.rank();
+  const Dims x = without_blocks(operand(call, 0).sizes, axes),
+             w = without_split(operand(call, 1).sizes, axes);
+  const bool split = operand(call, 1).sizes.rank() > w.rank();
   check_kernel(call);
   const int64_t channels = checked_mul(w[1], call.integer(0), "number of channels");
   if (x[1] != channels)
@@ -95,12 +132,15 @@ void check::convolution(const InferCall& call, std::vector<TensorType>& out) {
                           std::to_string(i + 2) + ": " + operand_text(call));
   }
   checked_numel(sizes);
+  if (split) sizes = with_blocks(sizes, operand(call, 1).sizes[1]);
   out.push_back(result_like(call, 0, operand(call, 0).dtype, sizes));
 }
 
 void check::convolution_input(const InferCall& call, std::vector<TensorType>& out) {
   const Window window = checked_window(call);
-  const Dims &y = operand(call, 0).sizes, &w = operand(call, 1).sizes;
+  const int axes = window.stride.rank();
+  const int64_t block = block_of(operand(call, 0).sizes, axes);
+  const Dims y = without_blocks(operand(call, 0).sizes, axes), &w = operand(call, 1).sizes;
   check_kernel(call);
   if (y[1] != w[0])
     fail_call(call, "the weight is for " + std::to_string(w[0]) + " channels, the operand has " +
@@ -120,12 +160,20 @@ void check::convolution_input(const InferCall& call, std::vector<TensorType>& ou
                           operand_text(call));
   }
   checked_numel(sizes);
+  if (block != 0) {
+    if (channels % block != 0 || call.present[2])
+      fail_call(call, "from blocks of " + std::to_string(block) +
+                          " come blocks, without a bias: " + operand_text(call));
+    sizes = with_blocks(sizes, block);
+  }
   out.push_back(result_like(call, 0, operand(call, 0).dtype, sizes));
 }
 
 void check::convolution_weight(const InferCall& call, std::vector<TensorType>& out) {
   const Window window = checked_window(call);
-  const Dims &x = operand(call, 0).sizes, &y = operand(call, 1).sizes;
+  const int axes = window.stride.rank();
+  const Dims x = without_blocks(operand(call, 0).sizes, axes),
+             y = without_blocks(operand(call, 1).sizes, axes);
   if (x[0] != y[0]) fail_call(call, "batch sizes differ: " + operand_text(call));
   check_groups(call, x[1], "input channels");
   check_groups(call, y[1], "output channels");

@@ -84,6 +84,9 @@ struct Maxima {
     return halves(down()) && halves(right());
   }
 
+  /// Whether windows cover the plane without meeting.
+  bool tiles() const { return quarters() && 2 * down().out == down().in && 2 * right().out == right().in; }
+
   Windows w;
   std::vector<Range> rows, columns;
   std::vector<int64_t> first, height;  // of the rows of windows: element in the plane, rows of the plane
@@ -216,11 +219,44 @@ void with_places(DType elements, DType places, F f) {
   });
 }
 
+/// The channels that lie side by side; 0: channels do not lie in blocks.
+int64_t block_of(const Windows& w, const Dims& x) { return x.rank() == w.rank + 3 ? x[w.rank + 2] : 0; }
+
+/// A pooling's windows for planes of `block` channels.
+struct BlockWindows {
+  BlockWindows(const Maxima& m, int64_t block)
+      : down(m.rows, m.down()),
+        right(m.columns, m.right()),
+        plane{down.axis(), right.axis(), m.width(), m.right().in, block} {}
+
+  struct Bounds {
+    Bounds(const std::vector<Range>& ranges, const WindowAxis& a) : dilation(a.dilation) {
+      for (const Range& r : ranges) begin.push_back(r.first), end.push_back(r.end);
+    }
+    pool_rows::Axis axis() const {
+      return {begin.data(), end.data(), static_cast<int64_t>(begin.size()), dilation};
+    }
+    std::vector<int64_t> begin, end;
+    int64_t dilation;
+  };
+  Bounds down, right;
+  pool_rows::BlockPlane plane;
+};
+
 }  // namespace
 
 void native::max_pool(const NativeCall& c) {
   const Maxima m(windows_of(def(OpId::max_pool), c.in_sizes(), c.words));
   const int64_t in = m.w.in_plane(), out = m.w.out_plane();
+  if (const int64_t block = block_of(m.w, c.in_sizes())) {
+    const BlockWindows windows(m, block);
+    for_planes(planes_of(c.in_types[0], in * block), in * block, [&](int64_t p) {
+      pool_rows::best_rows().forward_block(windows.plane, c.input<float>() + p * in * block,
+                                           c.output<float>() + p * out * block,
+                                           c.output<uint8_t>(1) + p * out * block);
+    });
+    return;
+  }
   with_places(c.in_types[0].dtype, c.out_types[1].dtype, [&](auto element, auto place) {
     using T = decltype(element);
     using At = decltype(place);
@@ -234,6 +270,16 @@ void native::max_pool(const NativeCall& c) {
 void native::max_pool_backward(const NativeCall& c) {
   const Maxima m(windows_of(def(OpId::max_pool_backward), c.in_sizes(), c.words));
   const int64_t in = m.w.in_plane(), out = m.w.out_plane();
+  if (const int64_t block = block_of(m.w, c.in_sizes())) {
+    const BlockWindows windows(m, block);
+    for_planes(planes_of(c.in_types[0], out * block), in * block, [&](int64_t p) {
+      float* const to = c.output<float>() + p * in * block;
+      if (!m.tiles()) std::fill(to, to + in * block, 0.0f);
+      pool_rows::best_rows().backward_block(windows.plane, c.input<float>() + p * out * block,
+                                            c.input<uint8_t>(1) + p * out * block, to, m.tiles());
+    });
+    return;
+  }
   with_places(c.in_types[0].dtype, c.in_types[1].dtype, [&](auto element, auto place) {
     using T = decltype(element);
     using At = decltype(place);

@@ -1,6 +1,7 @@
 // Rows of max pooling in float32, compiled once per instruction set (pool_rows_v1, _v3, _v4) from
-// pool_rows.inc: windows that are whole along the row, of at most 256 elements, several a step. Plain
-// pointers, no allocation, no state, any thread. Every instruction set gives the same bits.
+// pool_rows.inc: windows that are whole along the row, of at most 256 elements, several a step; or, where
+// channels lie in blocks, those of several channels. Plain pointers, no allocation, no state, any thread.
+// Every instruction set gives the same bits.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +32,30 @@ struct Quarters {
   int64_t in;
 };
 
+/// The positions of windows along an axis: begin[o], + dilation, ... below end[o].
+struct Axis {
+  const int64_t* begin;
+  const int64_t* end;
+  int64_t out, dilation;
+};
+/// A plane of `block` channels, 8 or 16, which lie side by side; `width` places in a row of a window, `in`
+/// positions in one of the plane. Windows of at most 256 places.
+struct BlockPlane {
+  Axis down, right;
+  int64_t width, in, block;
+};
+
 struct RowSet {
   const char* name;
   void (*forward)(const Forward&);
   void (*quarters)(const Quarters&);
+  void (*forward_block)(const BlockPlane&, const float* from, float* to, uint8_t* places);
+  /// `apart`: the windows cover the plane without meeting, so that each position is written once; else `to`
+  /// holds zeros, and shares are added.
+  void (*backward_block)(const BlockPlane&, const float* from, const uint8_t* places, float* to, bool apart);
+  /// sums (lanes, block) += the positions of `from` (count, block): lane i those at i, i + lanes, ..., in
+  /// order.
+  void (*add_positions)(const float* from, int64_t count, int64_t block, float* sums, int64_t lanes);
 };
 
 extern const RowSet kRowsV1, kRowsV3, kRowsV4;

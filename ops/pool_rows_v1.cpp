@@ -34,9 +34,12 @@ struct Vec {
   static inline void store_places(uint8_t* p, int64_t, Places at) { *p = static_cast<uint8_t>(at); }
   static inline Places load_places(const uint8_t* p, int64_t) { return *p; }
   static inline Floats plus_zero(Floats v) { return v + 0.0f; }
+  static inline Floats where(Places at, int k, Floats g) {
+    return value(bits(g) & -static_cast<int32_t>(at == k));
+  }
   static inline void spread(float* row, int64_t, Floats g, Places at, int k) {
-    row[0] = value(bits(g) & -static_cast<int32_t>(at == k));
-    row[1] = value(bits(g) & -static_cast<int32_t>(at == k + 1));
+    row[0] = where(at, k, g);
+    row[1] = where(at, k + 1, g);
   }
 };
 
@@ -47,7 +50,7 @@ struct Vec {
 
 namespace tandem::ops::pool_rows {
 
-constinit const RowSet kRowsV1 = {"v1", forward, quarters};
+constinit const RowSet kRowsV1 = {"v1", forward, quarters, forward_block, backward_block, add_positions};
 
 bool runs_here(const RowSet& set) {
   __builtin_cpu_init();

@@ -49,11 +49,11 @@ struct Vec {
     return _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes));
   }
   static inline Floats plus_zero(Floats v) { return _mm256_add_ps(v, _mm256_setzero_ps()); }
+  static inline Floats where(Places at, int k, Floats g) {
+    return _mm256_and_ps(g, _mm256_castsi256_ps(_mm256_cmpeq_epi32(at, _mm256_set1_epi32(k))));
+  }
   static inline void spread(float* row, int64_t n, Floats g, Places at, int k) {
-    const auto of = [&](int place) {
-      return _mm256_and_ps(g, _mm256_castsi256_ps(_mm256_cmpeq_epi32(at, _mm256_set1_epi32(place))));
-    };
-    const __m256 a = of(k), b = of(k + 1);
+    const __m256 a = where(at, k, g), b = where(at, k + 1, g);
     const __m256 low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
     _mm256_maskstore_ps(row, first(2 * n), _mm256_permute2f128_ps(low, high, 0x20));
     if (n > 4) _mm256_maskstore_ps(row + 8, first(2 * n - 8), _mm256_permute2f128_ps(low, high, 0x31));
@@ -66,7 +66,7 @@ struct Vec {
 #include "tandem/ops/pool_rows.inc"
 
 namespace tandem::ops::pool_rows {
-constinit const RowSet kRowsV3 = {"v3", forward, quarters};
+constinit const RowSet kRowsV3 = {"v3", forward, quarters, forward_block, backward_block, add_positions};
 }  // namespace tandem::ops::pool_rows
 
 #else

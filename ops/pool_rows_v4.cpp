@@ -45,9 +45,11 @@ struct Vec {
     return _mm512_maskz_cvtepu8_epi32(first(n), _mm_maskz_loadu_epi8(first(n), p));
   }
   static inline Floats plus_zero(Floats v) { return _mm512_add_ps(v, _mm512_setzero_ps()); }
+  static inline Floats where(Places at, int k, Floats g) {
+    return _mm512_maskz_mov_ps(_mm512_cmpeq_epi32_mask(at, _mm512_set1_epi32(k)), g);
+  }
   static inline void spread(float* row, int64_t n, Floats g, Places at, int k) {
-    const __m512 a = _mm512_maskz_mov_ps(_mm512_cmpeq_epi32_mask(at, _mm512_set1_epi32(k)), g);
-    const __m512 b = _mm512_maskz_mov_ps(_mm512_cmpeq_epi32_mask(at, _mm512_set1_epi32(k + 1)), g);
+    const __m512 a = where(at, k, g), b = where(at, k + 1, g);
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
     _mm512_mask_storeu_ps(row, first(2 * n), _mm512_permutex2var_ps(a, low, b));
@@ -61,7 +63,7 @@ struct Vec {
 #include "tandem/ops/pool_rows.inc"
 
 namespace tandem::ops::pool_rows {
-constinit const RowSet kRowsV4 = {"v4", forward, quarters};
+constinit const RowSet kRowsV4 = {"v4", forward, quarters, forward_block, backward_block, add_positions};
 }  // namespace tandem::ops::pool_rows
 
 #else

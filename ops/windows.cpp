@@ -57,9 +57,19 @@ Windows axes_of(const OpDef& op, const Dims& x, Words words) {
   Windows w;
   w.rank = lists.rank;
   for (int i = 0; i < w.rank; ++i)
-    w.axis[kMaxSpatial - w.rank + i] =
-        window_axis(list.data() + i * each, each, backward ? lists.sizes[i] : x[x.rank() - w.rank + i]);
+    w.axis[kMaxSpatial - w.rank + i] = window_axis(
+        list.data() + i * each, each, backward ? lists.sizes[i] : x[std::min(2, x.rank() - w.rank) + i]);
   return w;
+}
+
+/// Whether channels may lie in blocks of 8 or 16: (N, C / block, ..., block).
+bool takes_blocks(const InferCall& call) {
+  const TensorType& x = operand(call, 0);
+  const int64_t block = x.sizes.empty() ? 0 : x.sizes[x.sizes.rank() - 1];
+  if (x.dtype != DType::float32 || (block != 8 && block != 16)) return false;
+  return call.op.id == OpId::max_pool
+             ? call.integer(2) == 0
+             : call.op.id == OpId::max_pool_backward && operand(call, 1).dtype == DType::uint8;
 }
 
 /// Checks the attributes and the sizes.
@@ -72,21 +82,23 @@ Windows checked_windows(const InferCall& call) {
   if (rank == 0)
     fail_call(call, "the windows of one or two axes are needed, found the list " + to_string(list) +
                         (backward ? " and sizes " + to_string(lists.sizes) : ""));
-  if (x.sizes.rank() != rank + 1 && x.sizes.rank() != rank + 2)
+  const int blocked = takes_blocks(call) && x.sizes.rank() == rank + 3 ? 1 : 0;
+  if (x.sizes.rank() != rank + 1 && x.sizes.rank() != rank + 2 && blocked == 0)
     fail_call(call, "x must have " + std::to_string(rank) + " axes behind (N, C) or (C), found " +
                         operand_text(call));
   Dims in = x.sizes;  // of the operand of the pooling itself
   for (int i = 0; i < rank; ++i) {
-    int64_t& size = in[in.rank() - rank + i];
+    int64_t& size = in[in.rank() - blocked - rank + i];
     if (backward) size = lists.sizes[i];
     if (size < 0) fail_call(call, "negative size in " + to_string(in));
   }
   Windows w = axes_of(call.op, in, call.words);
   for (int i = kMaxSpatial - rank; i < kMaxSpatial; ++i) {
     WindowAxis& a = w.axis[i];
+    const int64_t found = x.sizes[x.sizes.rank() - blocked - kMaxSpatial + i];
     if (const std::string why = count_windows(a, call.integer(0) != 0); !why.empty())
       fail_call(call, why + "; x is " + (backward ? to_string(in) : to_string(x)));
-    if (backward && x.sizes[x.sizes.rank() - kMaxSpatial + i] != a.out)
+    if (backward && found != a.out)
       fail_call(call, std::to_string(a.out) + " windows fit an axis of " + std::to_string(a.in) + ", found " +
                           operand_text(call));
   }
@@ -97,7 +109,8 @@ Windows checked_windows(const InferCall& call) {
 template <class Size>
 TensorType resized(const InferCall& call, const Windows& w, DType type, Size size) {
   Dims sizes = operand(call, 0).sizes;
-  for (int i = 0; i < w.rank; ++i) sizes[sizes.rank() - w.rank + i] = size(w.axis[kMaxSpatial - w.rank + i]);
+  const int first = std::min(2, sizes.rank() - w.rank);
+  for (int i = 0; i < w.rank; ++i) sizes[first + i] = size(w.axis[kMaxSpatial - w.rank + i]);
   checked_numel(sizes);
   return result_like(call, 0, type, sizes);
 }

@@ -54,6 +54,9 @@ bool takes_halves(ConvolutionProvider provider, const ConvolutionCall& call) {
 }
 
 void convolve_by(const ConvolutionCall& call, ConvolutionProvider provider) {
+  const bool blocked = call.shape.x_block != 0 || call.shape.y_block != 0;
+  TANDEM_INTERNAL(!blocked || provider == ConvolutionProvider::onednn,
+                  "blocks of channels for another provider");
   if (call.shape.result_size() == 0) return;
   if (is_half(call.shape.dtype) && !takes_halves(provider, call)) return convolve_half(call, provider);
   switch (provider) {
@@ -95,8 +98,7 @@ void join(const ConvolutionShape& s, const T* parts, int64_t count, T* result) {
   });
 }
 
-void set_axes(ConvolutionShape::Axes& axes, const Dims& from, int first) {
-  const int n = from.rank() - first;
+void set_axes(ConvolutionShape::Axes& axes, const Dims& from, int first, int n) {
   for (int i = 0; i < n; ++i) axes[kConvolutionAxes - n + i] = from[first + i];
 }
 
@@ -145,15 +147,19 @@ ConvolutionShape convolution_shape(const OpDef& op, std::span<const TensorType> 
   s.dtype = result.dtype;
   s.groups = call.integer(0);
   s.tf32 = call.integer(1) != 0;
+  const int axes = call.list(2).rank();
+  const auto block = [&](const Dims& sizes) { return sizes.rank() > axes + 2 ? sizes[axes + 2] : 0; };
+  s.x_block = block(x->sizes);
+  s.y_block = block(y->sizes);
   s.batch = x->sizes[0];
-  s.channels = x->sizes[1];
-  s.outputs = y->sizes[1];
-  set_axes(s.in, x->sizes, 2);
-  set_axes(s.out, y->sizes, 2);
-  set_axes(s.kernel, w->sizes, 2);
-  set_axes(s.stride, call.list(2), 0);
-  set_axes(s.padding, call.list(3), 0);
-  set_axes(s.dilation, call.list(4), 0);
+  s.channels = x->sizes[1] * std::max<int64_t>(1, s.x_block);
+  s.outputs = y->sizes[1] * std::max<int64_t>(1, s.y_block);
+  set_axes(s.in, x->sizes, 2, axes);
+  set_axes(s.out, y->sizes, 2, axes);
+  set_axes(s.kernel, w->sizes, w->sizes.rank() - axes, axes);
+  set_axes(s.stride, call.list(2), 0, axes);
+  set_axes(s.padding, call.list(3), 0, axes);
+  set_axes(s.dilation, call.list(4), 0, axes);
   return s;
 }
 
@@ -170,13 +176,14 @@ const char* name(ConvolutionProvider provider) {
 }
 
 bool provider_takes(ConvolutionProvider provider, const ConvolutionShape& shape) {
+  const bool blocked = shape.x_block != 0 || shape.y_block != 0;
   switch (provider) {
     case ConvolutionProvider::onednn:
       return onednn_convolves(shape) || (is_half(shape.dtype) && onednn_convolves(widened(shape)));
     case ConvolutionProvider::tiles:
-      return !shape.empty() && is_floating(shape.dtype);
+      return !blocked && !shape.empty() && is_floating(shape.dtype);
     case ConvolutionProvider::loops:
-      return shape.dtype != DType::bool_;
+      return !blocked && shape.dtype != DType::bool_;
   }
   internal_error("shapes of an unknown provider of convolutions");
 }
@@ -191,6 +198,11 @@ ConvolutionProvider choose_provider(const ConvolutionShape& shape) {
   if (shape.flops() >= kManyFlops && !thin && provider_takes(ConvolutionProvider::onednn, shape))
     return ConvolutionProvider::onednn;
   return ConvolutionProvider::tiles;
+}
+
+ConvolutionBlocks own_blocks(const ConvolutionShape& shape) {
+  if (shape.dtype != DType::float32 || choose_provider(shape) != ConvolutionProvider::onednn) return {};
+  return onednn_blocks(shape);
 }
 
 void convolve(const ConvolutionCall& call) { convolve_by(call, choose_provider(call.shape)); }

@@ -22,7 +22,8 @@ enum class ConvolutionDirection : uint8_t { forward, input, weight };
 inline constexpr int kConvolutionAxes = 3;
 
 /// x (batch, channels, *in), w (outputs, channels / groups, *kernel), y (batch, outputs, *out). Axes that the
-/// operands do not have stand in front, with sizes of 1.
+/// operands do not have stand in front, with sizes of 1. With a block, x lies as (batch, channels / x_block,
+/// *in, x_block), y likewise.
 struct ConvolutionShape {
   using Axes = int64_t[kConvolutionAxes];
   ConvolutionDirection direction = ConvolutionDirection::forward;
@@ -31,6 +32,7 @@ struct ConvolutionShape {
   int64_t batch = 0, channels = 0, outputs = 0, groups = 1;
   Axes in = {1, 1, 1}, out = {1, 1, 1}, kernel = {1, 1, 1};
   Axes stride = {1, 1, 1}, padding = {}, dilation = {1, 1, 1};
+  int64_t x_block = 0, y_block = 0;
 
   static int64_t product(const Axes& a) { return a[0] * a[1] * a[2]; }
   int64_t group_channels() const { return channels / groups; }
@@ -70,8 +72,14 @@ enum class ConvolutionProvider : uint8_t { onednn, tiles, loops };
 const char* name(ConvolutionProvider provider);
 /// Whether this build and this machine have it and it computes this shape and dtype well.
 bool provider_takes(ConvolutionProvider provider, const ConvolutionShape& shape);
-/// Depends on the shape alone.
+/// Depends on the shape alone; blocks change nothing.
 ConvolutionProvider choose_provider(const ConvolutionShape& shape);
+/// The blocks of channels in which the shape's provider computes; 0: row-major, or channels that do not fill
+/// their blocks. Only such blocks may be asked of a call.
+struct ConvolutionBlocks {
+  int64_t x = 0, y = 0;
+};
+ConvolutionBlocks own_blocks(const ConvolutionShape& shape);
 
 void convolve(const ConvolutionCall& call);
 /// For tests and measurements; an Error when the provider does not take the shape.

@@ -1,8 +1,8 @@
 // Convolutions of float32, and of bfloat16 where the processor multiplies it, by oneDNN, single-threaded on
 // blocks of images and, where these are few, of the result's channels: Tandem's pool does the spreading. A
 // block's operands are copied into the layouts that the primitive asks for (its fast code takes blocked ones
-// alone), and its result back. Blocks depend on the shape alone; gradients of weights are made in
-// batch_parts() parts, in float32. Primitives are kept by shape.
+// alone), and its result back, unless they lie so. Blocks depend on the shape alone; gradients of weights are
+// made in batch_parts() parts, in float32. Primitives are kept by shape.
 #include "tandem/core/error.h"
 #include "tandem/ops/convolutions/providers.h"
 
@@ -94,6 +94,16 @@ memory::dims with_front(std::initializer_list<int64_t> front, const memory::dims
   return d;
 }
 
+/// `all` channels an image, of which `sizes` has the first, in blocks of 8 or 16.
+Desc in_blocks(memory::dims sizes, int64_t all, int64_t block) {
+  using Tag = memory::format_tag;
+  const bool flat = sizes.size() == 4;
+  const Tag tag = block == 16 ? (flat ? Tag::nChw16c : Tag::nCdhw16c) : (flat ? Tag::nChw8c : Tag::nCdhw8c);
+  memory::dims whole = sizes;
+  whole[1] = all;
+  return Desc(whole, memory::data_type::f32, tag).submemory_desc(sizes, memory::dims(sizes.size(), 0));
+}
+
 Desc any(const Desc& d) { return Desc(d.dims(), d.data_type(), memory::format_tag::any); }
 
 /// Padding behind such that the window's last place is that of the last output; `fits` false: none does.
@@ -129,10 +139,14 @@ Primitive make(const Block& b, bool biased) {
                      before = axes(s.padding, first), behind = padding_behind(s, first, fits);
   if (!fits) return p;
   const memory::dims kernel = axes(s.kernel, first);
-  const Desc x = p.ours[Primitive::x] =
-      plain(s.dtype, with_front({s.batch, s.channels}, axes(s.in, first)), b.x_image);
-  const Desc y = p.ours[Primitive::y] =
-      plain(s.dtype, with_front({s.batch, s.outputs}, axes(s.out, first)), b.y_image);
+  const auto images = [&](int64_t channels, const ConvolutionShape::Axes& positions, int64_t image,
+                          int64_t block) {
+    const memory::dims sizes = with_front({s.batch, channels}, axes(positions, first));
+    return block == 0 ? plain(s.dtype, sizes, image)
+                      : in_blocks(sizes, image / ConvolutionShape::product(positions), block);
+  };
+  const Desc x = p.ours[Primitive::x] = images(s.channels, s.in, b.x_image, s.x_block);
+  const Desc y = p.ours[Primitive::y] = images(s.outputs, s.out, b.y_image, s.y_block);
   const auto weight = [&](DType dtype) {
     return s.groups == 1 ? plain(dtype, with_front({s.outputs, s.channels}, kernel), b.w_output)
                          : plain(dtype, with_front({s.groups, s.group_outputs(), s.group_channels()}, kernel),
@@ -208,7 +222,7 @@ using Made = std::shared_ptr<const Primitive>;
 
 Made primitive(const Block& b, bool biased) {
   const ConvolutionShape& s = b.s;
-  using Key = std::array<int64_t, 9 + 6 * kConvolutionAxes>;
+  using Key = std::array<int64_t, 11 + 6 * kConvolutionAxes>;
   Key key = {static_cast<int64_t>(s.direction) * 2 + biased,
              static_cast<int64_t>(s.dtype),
              s.batch,
@@ -217,8 +231,10 @@ Made primitive(const Block& b, bool biased) {
              s.groups,
              b.x_image,
              b.y_image,
-             b.w_output};
-  auto* to = key.data() + 9;
+             b.w_output,
+             s.x_block,
+             s.y_block};
+  auto* to = key.data() + 11;
   for (const auto* a : {&s.in, &s.out, &s.kernel, &s.stride, &s.padding, &s.dilation})
     to = std::copy(std::begin(*a), std::end(*a), to);
   static std::mutex mutex;
@@ -447,6 +463,21 @@ bool onednn_convolves(const ConvolutionShape& s) {
   return true;
 }
 
+ConvolutionBlocks onednn_blocks(const ConvolutionShape& shape) {
+  ConvolutionShape s = shape;
+  s.x_block = s.y_block = 0;
+  const Block b = Cut{s}.block(0);
+  const Made p = primitive(b, false);
+  const auto of = [&](Primitive::Role r, int64_t all) {
+    const memory::dims sizes = p->its[r].dims();
+    for (const int64_t block : {16, 8})
+      if (all % block == 0 && sizes[1] % block == 0 && p->its[r] == in_blocks(sizes, sizes[1], block))
+        return block;
+    return int64_t{0};
+  };
+  return {of(Primitive::x, s.channels), of(Primitive::y, s.outputs)};
+}
+
 void convolution_onednn(const ConvolutionCall& call) {
   try {
     return call.shape.direction == ConvolutionDirection::weight ? over_parts(call) : over_images(call);
@@ -462,6 +493,7 @@ void convolution_onednn(const ConvolutionCall& call) {
 namespace tandem::ops {
 
 bool onednn_convolves(const ConvolutionShape&) { return false; }
+ConvolutionBlocks onednn_blocks(const ConvolutionShape&) { return {}; }
 void convolution_onednn(const ConvolutionCall&) { internal_error("this build has no oneDNN"); }
 
 }  // namespace tandem::ops

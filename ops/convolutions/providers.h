@@ -12,6 +12,8 @@ void convolution_tiles(const ConvolutionCall& call);  // float32, float64
 void convolution_onednn(const ConvolutionCall& call);
 /// Whether oneDNN has fast code for the shape in its dtype, float32 or bfloat16.
 bool onednn_convolves(const ConvolutionShape& shape);
+/// Of a shape that it convolves.
+ConvolutionBlocks onednn_blocks(const ConvolutionShape& shape);
 
 /// result (w_size, of the shape's dtype) = the sum of `count` arrays of that size, one after another, in
 /// order, rounded once.

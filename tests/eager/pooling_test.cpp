@@ -387,6 +387,10 @@ TEST_CASE("pooling over three axes: the first of equal ones, and what is refused
   CHECK_THAT(
       message([&] { avg_pool3d(volume[0].to(int64), 2); }),
       Contains("avg_pool3d: needs a floating type, found int64(2, 3, 4, 5); cast with to(float32) at "));
+  CHECK_THAT(message([&] {
+               max_pool2d(ones({1, 2, 4, 4, 8}), 2);
+             }),
+             Contains("max_pool: x must have 2 axes behind (N, C) or (C), found shape (1, 2, 4, 4, 8)"));
 }
 
 TEST_CASE("unpooling: sizes, and what is refused", "[eager]") {

@@ -1,0 +1,22 @@
+// Channels in blocks: between convolutions of the CPU's library and what else can read them, values (N, C,
+// *in) become (N, C / b, *in, b), as the library computes them, so that calls need not bring them there and
+// back. Convolutions and max pooling take such operands (ops/convolution.def, pooling.def), pointwise ops
+// any; the rest is done by the kernels below. Values only, any thread.
+#pragma once
+
+#include "tandem/jit/graph.h"
+
+namespace tandem::jit {
+
+/// A graph after the passes, for the CPU. Exact.
+Graph with_channel_blocks(const Graph& g);
+
+/// (N, C, *in) to (N, C / block, *in, block); block is 8 or 16.
+OpId to_blocks(int64_t block);
+/// (N, C / b, *in, b) to (N, C, *in).
+OpId from_blocks();
+/// The sums over positions of float32 (N, C / b, *in, b), b being 8 or 16: (N, C). In the tree of a row
+/// kernel.
+OpId sum_blocks();
+
+}  // namespace tandem::jit
