@@ -449,8 +449,7 @@ Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions)
   TANDEM_INTERNAL(k.kind != KernelKind::pointwise || k.reduced_rank == 0,
                   "a pointwise kernel with reduced dimensions");
   e.kind = k.kind;
-  e.kept_rank = k.kept_rank;
-  e.reduced_rank = k.reduced_rank;
+  e.kept_rank = k.kept_rank, e.reduced_rank = k.reduced_rank;
   e.in_order = k.in_order;
   e.reductions = k.reductions.size();
   e.functions = functions != nullptr ? functions : &chunk_functions();

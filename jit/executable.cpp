@@ -26,7 +26,7 @@ namespace tandem::jit {
 
 namespace {
 
-constexpr int64_t kGrain = 32768;  // elements that are worth a thread
+constexpr int64_t kGrainBytes = 262144;  // of operands and results that are worth a thread
 
 std::atomic<int> without_entries{0};  // WithoutEntries alive
 
@@ -53,12 +53,24 @@ struct Memory {
   }
 };
 
+/// What a kernel loads and stores for each element, at least 1.
+int64_t bytes_per_element(const Kernel& k) {
+  int64_t bytes = 0;
+  const auto add = [&](const auto& access) {
+    if (!access.row_level && access.inner != Inner::constant) bytes += itemsize(access.dtype);
+  };
+  std::for_each(k.loads.begin(), k.loads.end(), add);
+  std::for_each(k.stores.begin(), k.stores.end(), add);
+  return std::max<int64_t>(1, bytes);
+}
+
 }  // namespace
 
 struct Executable::Impl {
   struct Runner {
     KernelFunction function;  // null: the evaluator
     const Evaluator* evaluator;
+    int64_t grain;  // elements that are worth a thread
   };
 
   Graph graph;
@@ -104,13 +116,14 @@ struct Executable::Impl {
   bool run_whole(int32_t kernel, const KernelCall& c, const Memory& memory, const int64_t* numbers) const {
     std::atomic<bool> failed{false};
     const Kernel& k = plan.kernels[static_cast<size_t>(kernel)];
+    const Runner& runner = runners[static_cast<size_t>(kernel)];
     const int64_t block = k.across.empty() ? 1 : kColumnBlock, parts = (c.range + block - 1) / block;
-    core::parallel(parts, std::max<int64_t>(1, kGrain / (c.work * block)), [&](int64_t begin, int64_t end) {
-      int64_t error = 0;
-      run_call(runners[static_cast<size_t>(kernel)], k, c, begin * block, std::min(end * block, c.range),
-               memory, numbers, &error);
-      if (error) failed.store(true, std::memory_order_relaxed);
-    });
+    core::parallel(
+        parts, std::max<int64_t>(1, runner.grain / (c.work * block)), [&](int64_t begin, int64_t end) {
+          int64_t error = 0;
+          run_call(runner, k, c, begin * block, std::min(end * block, c.range), memory, numbers, &error);
+          if (error) failed.store(true, std::memory_order_relaxed);
+        });
     return !failed.load(std::memory_order_relaxed);
   }
 
@@ -126,10 +139,10 @@ struct Executable::Impl {
     if (e.joins > 0)
       return run_whole(e.index, plan.calls[static_cast<size_t>(e.first)], memory, numbers) &&
              run_joins(e, memory, numbers);
-    if (e.work <= kGrain) {
+    const Runner& runner = runners[static_cast<size_t>(e.index)];
+    if (e.work <= runner.grain) {
       int64_t error = 0;
       const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
-      const Runner& runner = runners[static_cast<size_t>(e.index)];
       for (int32_t i = e.first; i < e.first + e.count; ++i) {
         const KernelCall& c = plan.calls[static_cast<size_t>(i)];
         run_call(runner, kernel, c, 0, c.range, memory, numbers, &error);
@@ -137,7 +150,7 @@ struct Executable::Impl {
       return error == 0;
     }
     std::atomic<bool> failed{false};
-    core::parallel(e.work, kGrain, [&](int64_t begin, int64_t end) {
+    core::parallel(e.work, runner.grain, [&](int64_t begin, int64_t end) {
       int64_t error = 0;
       run_part(e, begin, end, memory, numbers, &error);
       if (error) failed.store(true, std::memory_order_relaxed);
@@ -298,8 +311,9 @@ struct Executable::Impl {
       texts.push_back(&plan.kernel_texts[i]);
     }
     if (compile) stats.compile_ms = compile_kernels(kernels, texts, known);
-    for (const KnownKernel* k : known)
-      runners.push_back({compile ? k->function.load(std::memory_order_acquire) : nullptr, &k->evaluator});
+    for (size_t i = 0; i < known.size(); ++i)
+      runners.push_back({compile ? known[i]->function.load(std::memory_order_acquire) : nullptr,
+                         &known[i]->evaluator, kGrainBytes / bytes_per_element(plan.kernels[i])});
   }
 
   /// The printed text of a kernel; empty, with the reason, if it is interpreted.

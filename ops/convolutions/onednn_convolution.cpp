@@ -409,13 +409,10 @@ void over_images(const ConvolutionCall& call) {
       const auto own = static_cast<size_t>(part + (is_last && last != whole ? cut.parts : 0));
       const void* from = at(forward ? call.x : call.y, s.dtype, cut.first(block) * from_image);
       char* to = at(call.result, s.dtype, cut.first(block) * to_image + part * channels * positions);
-      if (forward) {
-        run.forward(from, weights[own]->data(), biased ? at(call.bias, s.dtype, part * channels) : nullptr,
-                    to);
-        continue;
-      }
-      run.input(from, weights[own]->data(), to);
-      if (!call.bias) continue;
+      const void* w = weights[own]->data();
+      const void* b = biased ? at(call.bias, s.dtype, part * channels) : nullptr;
+      forward ? run.forward(from, w, b, to) : run.input(from, w, to);
+      if (forward || !call.bias) continue;
       auto* sum = reinterpret_cast<float*>(to);
       const auto* bias = static_cast<const float*>(call.bias) + part * channels;
       for (int64_t n = cut.first(block); n < cut.first(block + 1); ++n, sum += to_image)

@@ -361,11 +361,8 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
   }
   const Value ignore = n[7];
   Values losses(3);  // and what its gradient reads
-  const Value scored[] = {activations[3], labels, ignore};
-  const int64_t mean = 1;
-  e.emit(OpId::cross_entropy, scored, {&mean, 1}, losses.data());
-  const Value loss = losses[0];
-  Value one = e.full_like(loss, 1);
+  e.emit(OpId::cross_entropy, Values{activations[3], labels, ignore}, std::vector<int64_t>{1}, losses.data());
+  const Value one = e.full_like(losses[0], 1);
   const auto gradients = [&](OpId op, Values operands, Values outputs, Value g, std::vector<int64_t> words) {
     Values results(operands.size());
     std::vector<ops::TensorType> types;
@@ -375,8 +372,8 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
     for (size_t i = 0; i < operands.size(); ++i) flags[i] = is_floating(types[i].dtype) && !types[i].number;
     const ops::OpDef& d = ops::def(op);
     types.resize(operands.size() - static_cast<size_t>(d.n_numbers()));
-    Values grads(static_cast<size_t>(d.n_out));
-    grads[0] = g;
+    Values grads = {g};
+    grads.resize(static_cast<size_t>(d.n_out));
     ops::Gradient gradient{
         e, d, operands, types, outputs, grads, words, {flags.get(), types.size()}, results.data()};
     ops::emit_gradient(gradient);
@@ -390,7 +387,7 @@ Values mlp_step(Emitter& e, const Values& in, const Values& n) {
     grads[2 * l + 1] = d[2];
     if (l > 0) g = gradients(OpId::relu, {sums[l - 1]}, {activations[l]}, d[0], {})[0];
   }
-  Values results = {loss};
+  Values results = {losses[0]};
   for (size_t l = 0; l < 3; ++l)
     for (size_t k = 0; k < 2; ++k) {
       const size_t at = 2 + l * 6 + k * 3;
@@ -491,8 +488,7 @@ TEST_CASE("cross entropy looks its label up inside the row's kernel and checks i
   Program p{{{DType::float32, {6, 5}, -3, 3}, {DType::int64, {6}, 0, 5}},
             {-100},
             [](Emitter& e, const Values& in, const Values& n) {
-              const Value scaled = e.mul(in[0], 2.0);
-              return Values{e.call(OpId::cross_entropy, {scaled, in[1], n[0]}, {0})};
+              return Values{e.call(OpId::cross_entropy, {e.mul(in[0], 2.0), in[1], n[0]}, {0})};
             },
             {}};
   CHECK(check_program(p).stats.entries == 1);
