@@ -72,7 +72,7 @@ bool counts(const Prepared& p, int32_t v) {
 
 bool has_numbers_of_rows(const Dims& space, int last, const std::vector<SpaceStrides>& loads,
                          const std::vector<SpaceStrides>& stores) {
-  constexpr int64_t kFewestRows = 64, kShortest = 128;
+  constexpr int64_t kFewestRows = 1024, kShortest = 128;  // fewer leave most of a card idle
   constexpr int kSeveral = 3;
   const int64_t n = space[last];
   if (n < kShortest || numel(space) < kFewestRows * n) return false;

@@ -126,4 +126,8 @@ OpId sum_blocks() {
   return op;
 }
 
+bool lays_out_channels(OpId op) {
+  return op == to_blocks(8) || op == to_blocks(16) || op == from_blocks() || op == sum_blocks();
+}
+
 }  // namespace tandem::jit

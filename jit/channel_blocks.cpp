@@ -5,9 +5,11 @@
 
 #include <algorithm>
 
+#include "tandem/core/error.h"
 #include "tandem/jit/grouping.h"
 #include "tandem/jit/rewrite.h"
 #include "tandem/ops/convolutions/convolutions.h"
+#include "tandem/ops/windows.h"
 
 namespace tandem::jit {
 
@@ -35,13 +37,16 @@ class Blocker {
   }
 
   Graph run() {
+    find_wanted();
     for (const Node& n : g_.nodes) {
       if (n.leaf == Leaf::op && in_blocks(n)) continue;
       for (const int32_t v : n.in) plain(v);
       r_.name(n, r_.copy(n));
     }
     for (size_t v = 0; v < lasting_.size(); ++v)
-      if (lasting_[v]) plain(static_cast<int32_t>(v));
+      if (lasting_[v])
+        TANDEM_INTERNAL(r_.to.type(plain(static_cast<int32_t>(v))).sizes == g_.values[v].type.sizes,
+                        "blocks of channels changed a result's sizes");
     return dead_code(r_.finish());
   }
 
@@ -84,6 +89,7 @@ class Blocker {
     std::vector<Value> operands, out(n.out.size());
     for (const int32_t v : in) operands.push_back(Value{v});
     emitter(n).emit(n.op, operands, n.words, out.data());
+    r_.to.nodes.back().again = n.again;
     return out;
   }
   /// The same where the results lie in blocks.
@@ -119,7 +125,7 @@ class Blocker {
     const ops::ConvolutionBlocks own = own_blocks(n);
     const bool input = n.op == OpId::convolution_input;
     const bool gives = input ? block_of(n.in[0]) == own.y && gives_blocks(n, own)
-                             : n.op == OpId::convolution && own.y != 0 && wanted(n.out[0]);
+                             : n.op == OpId::convolution && own.y != 0 && wanted_[at(n.out[0])];
     std::vector<int32_t> in;
     const int64_t blocks[] = {!input  ? own.x
                               : gives ? own.y
@@ -140,28 +146,26 @@ class Blocker {
     return true;
   }
 
-  /// Whether all that read `v`, a result of a convolution or what pointwise ops make of one, take blocks.
-  bool wanted(int32_t v) {
-    char& known = wanted_[at(v)];
-    if (known == 0)
-      known = !lasting_[at(v)] && std::all_of(users_[at(v)].begin(), users_[at(v)].end(),
-                                              [&](int32_t u) { return reads_blocks(g_.nodes[at(u)], v); })
-                  ? 1
-                  : 2;
-    return known == 1;
+  /// Users come behind makers, so that what is made of a value is known before it.
+  void find_wanted() {
+    for (auto n = g_.nodes.rbegin(); n != g_.nodes.rend(); ++n)
+      for (const int32_t v : n->out)
+        wanted_[at(v)] =
+            !lasting_[at(v)] && std::all_of(users_[at(v)].begin(), users_[at(v)].end(),
+                                            [&](int32_t u) { return reads_blocks(g_.nodes[at(u)], v); });
   }
 
-  bool reads_blocks(const Node& n, int32_t v) {
+  bool reads_blocks(const Node& n, int32_t v) const {
     if (n.leaf != Leaf::op) return false;
     if (!is_convolution(n))
-      return takes_blocks(n) || sums_positions(n) || (of_one_size(n) && wanted(n.out[0]));
+      return takes_blocks(n) || sums_positions(n) || (of_one_size(n) && wanted_[at(n.out[0])]);
     const ops::ConvolutionBlocks own = own_blocks(n);
     if (n.op == OpId::convolution_weight) return (n.in[0] != v || own.x != 0) && (n.in[1] != v || own.y != 0);
     return n.in[1] != v && (n.op == OpId::convolution ? own.x != 0 : gives_blocks(n, own));
   }
   /// Of a gradient of the input.
-  bool gives_blocks(const Node& n, const ops::ConvolutionBlocks& own) {
-    return own.y != 0 && own.x == own.y && n.in[2] < 0 && wanted(n.out[0]);
+  bool gives_blocks(const Node& n, const ops::ConvolutionBlocks& own) const {
+    return own.y != 0 && own.x == own.y && n.in[2] < 0 && wanted_[at(n.out[0])];
   }
 
   bool takes_blocks(const Node& n) const {
@@ -170,7 +174,10 @@ class Blocker {
     const auto in_gradient = [&](int32_t u) {
       return is_op(g_.nodes[at(u)], OpId::max_pool_backward) && g_.nodes[at(u)].in[0] != places;
     };
-    return float32(n.out[0]) && type(places).dtype == DType::uint8 && !lasting_[at(places)] &&
+    // Pooling over (C, *in) would take blocks for (N, C, *in).
+    const Dims& sizes = type(n.out[0]).sizes;
+    const bool batched = ops::windows_of(ops::def(n.op), sizes, n.words).rank + 2 == sizes.rank();
+    return batched && float32(n.out[0]) && type(places).dtype == DType::uint8 && !lasting_[at(places)] &&
            std::all_of(users_[at(places)].begin(), users_[at(places)].end(), in_gradient);
   }
 
@@ -226,7 +233,7 @@ class Blocker {
   std::vector<int32_t> blocked_;             // per value: in blocks, in the new graph
   std::vector<std::vector<int32_t>> users_;  // per value: nodes
   std::vector<char> lasting_;                // per value: an output, or written in the end
-  std::vector<char> wanted_;                 // per value: 1: known to be wanted in blocks, 2: not to be
+  std::vector<char> wanted_;                 // per value: all that read it take blocks
 };
 
 }  // namespace

@@ -18,5 +18,7 @@ OpId from_blocks();
 /// The sums over positions of float32 (N, C / b, *in, b), b being 8 or 16: (N, C). In the tree of a row
 /// kernel.
 OpId sum_blocks();
+/// Whether `op` is one of these three, none of which throws.
+bool lays_out_channels(OpId op);
 
 }  // namespace tandem::jit

@@ -9,6 +9,7 @@
 #include <bit>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/channel_blocks.h"
 #include "tandem/jit/checked_indices.h"
 #include "tandem/jit/group_order.h"
 #include "tandem/jit/late.h"
@@ -68,7 +69,7 @@ class Grouper {
     if (ops::is_native(kind) || by_library(n)) home = fresh(GroupKind::native);
     if (home >= 0) {
       group(home).may_fail = kind == OpKind::scatter;
-      group(home).may_throw = host_ && kind == OpKind::kernel;
+      group(home).may_throw = host_ && kind == OpKind::kernel && !lays_out_channels(n.op);
       enter(home, i);
       if (kind == OpKind::scatter) find_check(home, n);
       return;

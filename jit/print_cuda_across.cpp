@@ -61,7 +61,8 @@ std::vector<size_t> CudaPrinter::row_operands() const {
   std::vector<size_t> slots;
   for (const CudaWalk& walk : plan_.walks)
     for (const size_t s : element_slots(walk))
-      if (is_load(s) && std::find(slots.begin(), slots.end(), s) == slots.end()) slots.push_back(s);
+      if (is_load(s) && !by_offset(s) && std::find(slots.begin(), slots.end(), s) == slots.end())
+        slots.push_back(s);
   return slots;
 }
 
@@ -111,7 +112,7 @@ void CudaPrinter::across_packs() {
   const std::string lanes = num(cuda_lanes(k_));
   std::string text;
   for (size_t s = 0; s < slots(); ++s) {
-    if (!slot_used(s) || slot_row_level(s)) continue;
+    if (!slot_used(s) || slot_row_level(s) || by_offset(s)) continue;
     if ((is_load(s) ? load_of(s).inner : store_of(s).inner) != Inner::contiguous) continue;
     text += (text.empty() ? "" : " && ") + ("td_aligned<" + lanes + ">(b" + slot_name(s) + ")");
     for (int d = 0; d < k_.kept_rank; ++d) text += " && s" + num(s) + "_" + num(d) + " % " + lanes + " == 0";
@@ -151,7 +152,8 @@ void CudaPrinter::across_walk(const CudaWalk& walk, const std::string& name) {
   std::string arguments;
   for (const size_t s : element_slots(walk)) {
     if (!is_load(s)) line("td_pack<" + element_type(s) + ", " + lanes + "> w" + num(s) + ";");
-    arguments += ", w" + num(s) + ".v[j]";
+    const std::string offset = slot_row_level(s) ? "" : step(s, rank() - 1, "(start + j * gap)");
+    arguments += !by_offset(s) ? ", w" + num(s) + ".v[j]" : ", " + (offset.empty() ? "0" : offset);
   }
   int64_t before = 0;
   for (const int32_t r : walk.reductions) {

@@ -213,7 +213,7 @@ class Rematerialiser {
       seen.push_back(x);
       if (seen.size() > kMaxChain) return false;
       const bool small = bytes(x) * kSmall <= bytes(c.value);
-      if (x != c.value && !again_[at(x)] && (small || kernel_reads_late(x))) {
+      if (x != c.value && !again_[at(base_of(x))] && (small || kernel_reads_late(x))) {
         large += !small;
         kept.push_back(x);
         continue;
@@ -223,6 +223,10 @@ class Rematerialiser {
         if (in >= 0 && !g_.type(in).number) todo.push_back(in);
     }
     return large == 1;
+  }
+  int32_t base_of(int32_t v) const {
+    while (is_view(g_, v)) v = g_.node_of(v).in[0];
+    return v;
   }
   bool kernel_reads_late(int32_t v) const {
     bool reads = false;
@@ -274,8 +278,7 @@ class Rematerialiser {
   /// What a node that runs at `runs` reads for `v`.
   int32_t operand(Rewrite& r, const Node& n, int32_t v, int32_t runs) {
     if (v < 0 || n.leaf != Leaf::op || ops::def(n.op).kind == OpKind::view) return r[v];
-    int32_t base = v;
-    while (is_view(g_, base)) base = g_.node_of(base).in[0];
+    const int32_t base = base_of(v);
     return again_[at(base)] && runs > level_[at(base)] ? again(r, v, level_[at(base)]) : r[v];
   }
 

@@ -87,6 +87,7 @@ inline DeviceFloor gpt_floor(double layers, double width, double heads, double l
   DeviceFloor f;
   f.add(norms * n, 1, 0.75, 28);               // sum, weight, bias; the sum is kept, and what is normal
   f.add(norms * n, 1 + 16 / width, 0.25, 20);  // their gradients along rows
+  f.add(2 * layers * n, 0.25, 0.25, 8);        // with the norms' results again, for products: bias, result
   f.add(norms * n, 2, 0, 8);                   // and along columns, 4 bytes a thread
   f.add(layers * scores, 0.5, 0.25, 9);        // attention's softmax with its mask of a byte
   f.add(layers * scores, 0.5, 0.25, 12);       // its gradient

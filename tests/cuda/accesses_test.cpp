@@ -113,7 +113,8 @@ TEST_CASE("cuda accesses: rows load and store each element once, sixteen bytes a
       },
       false, kManyRows);
   check_rows(
-      "cross_entropy", [](const Operands& o) { return td::cross_entropy(o.x, o.y); }, x_alone, true);
+      "cross_entropy", [](const Operands& o) { return td::cross_entropy(o.x, o.y); }, x_alone, true,
+      kManyRows);
 }
 
 TEST_CASE("cuda accesses: GELU and dropout load and store each element once", "[cuda]") {

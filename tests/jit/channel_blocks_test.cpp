@@ -100,6 +100,25 @@ TEST_CASE("a convolution's result that something reads in row-major order lies s
   }
 }
 
+TEST_CASE("a pooling over channels and positions takes no blocks", "[passes]") {
+  const int64_t block = block_here();
+  if (block == 0) return;
+  // (N, C, L) as one plane of each image, (C, L).
+  const Graph g = in_blocks(R"(
+    %x = input float32(4, 32, 16) strides (512, 16, 1)
+    %w = input float32(32, 32, 3) strides (96, 3, 1)
+    %y = convolution(%x, %w, _, groups=1, stride=[1], padding=[1], dilation=[1]) : float32(4, 32, 16)
+    %p, %i = max_pool(%y, windows=[3, 1, 1, 1, 3, 1, 1, 1]) : float32(4, 32, 16), uint8(4, 32, 16)
+    %d = max_pool_backward(%p, %i, windows=[3, 1, 1, 1, 3, 1, 1, 1], sizes=[32, 16]) : float32(4, 32, 16)
+    %v = convolution_weight(%x, %d, groups=1, stride=[1], padding=[1], dilation=[1], kernel=[3]) : float32(32, 32, 3)
+    return %p, %v)");
+  CHECK(count(g, from_blocks()) == 0);
+  CHECK(count(g, OpId::max_pool) + count(g, OpId::max_pool_backward) == 2);
+  for (const Node& n : g.nodes)
+    if (is_op(n, OpId::max_pool) || is_op(n, OpId::max_pool_backward))
+      CHECK(g.type(n.out[0]).sizes == Dims{4, 32, 16});
+}
+
 TEST_CASE("blocks change no bit", "[passes]") {
   struct Windows {
     Dims list, pooled, again;  // of both axes, and the sizes that come of 12 x 11, and of these

@@ -110,9 +110,28 @@ TEST_CASE("a pointwise kernel with several numbers a row is walked by rows", "[j
     REQUIRE(plan.kernels.size() == 1);
     return plan.kernels[0].kind;
   };
-  CHECK(kind({64, 128}, 3) == KernelKind::row);
-  CHECK(kind({65, 333}, 4) == KernelKind::row);
-  CHECK(kind({64, 128}, 2) == KernelKind::pointwise);
-  CHECK(kind({63, 128}, 3) == KernelKind::pointwise);
-  CHECK(kind({64, 127}, 3) == KernelKind::pointwise);
+  CHECK(kind({1024, 128}, 3) == KernelKind::row);
+  CHECK(kind({1025, 333}, 4) == KernelKind::row);
+  CHECK(kind({1024, 128}, 2) == KernelKind::pointwise);
+  CHECK(kind({1023, 128}, 3) == KernelKind::pointwise);
+  CHECK(kind({1024, 127}, 3) == KernelKind::pointwise);
+}
+
+TEST_CASE("a position is right where rows are reduced across, too", "[jit]") {
+  for (const DType type : {DType::float32, DType::bfloat16}) {
+    CAPTURE(name(type));
+    Built b;
+    const Value x = b.e.cast(b.input({64, 32, 2048}, type), DType::float32);
+    // One moves along the rows, the other does not.
+    const Value places = b.e.reshape(b.count(DType::float32, 32 * 2048), {32, 2048});
+    const Value y = b.e.add(b.e.mul(x, places), b.count(DType::float32, 2048));
+    const Value z = b.e.sub(y, b.e.mul(b.e.sum(y, {2}, true), 0.001));
+    b.give(b.e.cast(z, type));
+    b.give(b.e.sum(b.e.mul(z, x), {0, 1}, false));
+    const Plan plan = plan_of(b.g);
+    CHECK(std::any_of(plan.kernels.begin(), plan.kernels.end(),
+                      [](const Kernel& k) { return !k.across.empty(); }));
+    CHECK(counting(b.g) > 0);
+    check_bits(b.g);
+  }
 }
