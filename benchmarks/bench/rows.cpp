@@ -98,9 +98,7 @@ std::vector<Kernel> kernels() {
            },
        .forward_share = 0.85,
        .backward_share = 0.85,
-       .backward_open =
-           "on CUDA rows are read twice: for the input's gradient, and by columns for those of weight and "
-           "bias; next: the CPU's one walk, which keeps partial sums of the columns, there, too"},
+       .backward_open = "three walks over a row that is in the cache; next: two rows at a time"},
       {.name = "cross_entropy",
        .what = "cross-entropy of rows, mean",
        .section = "5.b",
@@ -129,8 +127,7 @@ std::vector<Kernel> kernels() {
        .backward_share = 0.35,
        .forward_open =
            "Philox takes as long as GELU; next: fewer instructions between its words and the mask",
-       .backward_open = "draws again; on CUDA the bias's gradient reads the input's once more; next: fewer "
-                        "instructions between Philox's words and the mask"},
+       .backward_open = "draws again; next: fewer instructions between Philox's words and the mask"},
   };
 }
 
