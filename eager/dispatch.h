@@ -69,8 +69,7 @@ void make_real(TensorImpl* t, Location where, bool pointer = false);
 inline core::Storage* memory_of(const TensorImpl* t) {
   if (core::Storage* s = t->storage.get()) [[likely]]
     return s;
-  const bool view = t->flags & (core::kView | core::kBlindView);
-  return view && interceptor() ? interceptor()->memory(t) : nullptr;
+  return interceptor() ? interceptor()->memory(t) : nullptr;  // of a view, also of what detach() gave
 }
 void bump_pending_version(TensorImpl* t, const Location& where);
 /// Moves the version of memory.

@@ -127,6 +127,22 @@ TEST_CASE("traced: a captured tensor gets a history", "[tracer]") {
   }));
 }
 
+TEST_CASE("traced: what detach() gives of changed memory is saved as it is then", "[tracer]") {
+  CHECK(same([](bool traced) {
+    const Tensor w = range(4).requires_grad_();
+    const auto f = wrapped(traced, [&](Tensor x) {
+      x.mul_(2.f);
+      return td::tanh(w) * x.detach();
+    });
+    Values seen;
+    for (int i = 0; i < 4; ++i) {
+      f(range(4, static_cast<float>(i))).sum().backward();
+      append(seen, w.grad());
+    }
+    return seen;
+  }));
+}
+
 TEST_CASE("traced: histories change outside between calls", "[tracer]") {
   CHECK(same([](bool traced) {
     const Tensor w = range(4).requires_grad_(), v = range(4, 2).requires_grad_();
