@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tandem/jit/attention_call.h"
+#include "tandem/jit/channel_blocks.h"
 #include "tandem/jit/recompute.h"
 
 namespace tandem::jit {
@@ -15,6 +16,7 @@ Prepared prepared_for(const Graph& g, Device device) {
 
 MadePlan make_plan(Graph& g, bool fused, Device device) {
   const bool host = device.type == DeviceType::cpu;
+  if (fused && host) g = with_channel_blocks(g);
   Prepared prepared = prepared_for(g, device);
   Grouping grouping = group(prepared, fused, host);
   if (fused && recompute_for_readers(g, prepared, grouping, host)) {

@@ -1,5 +1,5 @@
-// The way from a graph to a plan: prepare, group, let readers compute again what they would load, lay out. A
-// function of values; any thread.
+// The way from a graph to a plan: choose layouts of channels, prepare, group, let readers compute again what
+// they would load, lay out. A function of values; any thread.
 #pragma once
 
 #include "tandem/jit/plan.h"
@@ -15,8 +15,9 @@ struct MadePlan {
   Plan plan;
 };
 
-/// Of a graph after the passes. `fused`: else each op is a kernel of its own. May put copies of nodes into
-/// `g`, for kernels that compute again what they would load.
+/// Of a graph after the passes. `fused`: else each op is a kernel of its own. Changes `g` for the device:
+/// values may lie in its library's blocks of channels, and kernels have copies of nodes that they compute
+/// again instead of loading.
 MadePlan make_plan(Graph& g, bool fused, Device device);
 
 }  // namespace tandem::jit

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "tandem/jit/attention_call.h"
-#include "tandem/jit/channel_blocks.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/kernel_table.h"
 #include "tandem/jit/make_plan.h"
@@ -17,7 +16,6 @@ int precompile(std::span<const Graph> graphs, Device device) {
   std::map<std::string, Kernel> kernels;  // by text
   for (const Graph& g : graphs) {
     Graph ready = optimize(with_library_calls(g, device));
-    if (device.type == DeviceType::cpu) ready = with_channel_blocks(ready);
     Plan plan = make_plan(ready, true, device).plan;
     for (size_t i = 0; i < plan.kernels.size(); ++i)
       kernels.try_emplace(std::move(plan.kernel_texts[i]), std::move(plan.kernels[i]));

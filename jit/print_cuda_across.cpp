@@ -93,31 +93,19 @@ void CudaPrinter::across() {
   for (const size_t s : row_operands())
     line("const td_pack<" + element_type(s) + ", " + lanes + "> w" + num(s) + " = u" + num(s) + ";");
   line("if (at + 1 < past) fetch(at + 1);");
-  coordinates();
-  pointers();
-  int number = 0;
-  for (const CudaWalk& walk : plan_.walks) {
-    if (!walk.walks()) continue;
-    rows_before(walk);
-    across_walk(walk, "walk" + num(number++));
-  }
-  row_stores("threadIdx.x == 0");
-  line("}");
+  place(&CudaPrinter::across_walk, "threadIdx.x == 0");
   for (size_t c = 0; c < k_.across.size(); ++c) leave_across(c);
   line("}");
 }
 
 // Whether the addresses of the call allow packs.
 void CudaPrinter::across_packs() {
-  const std::string lanes = num(cuda_lanes(k_));
-  std::string text;
+  std::vector<size_t> all;
   for (size_t s = 0; s < slots(); ++s) {
     if (!slot_used(s) || slot_row_level(s) || by_offset(s)) continue;
-    if ((is_load(s) ? load_of(s).inner : store_of(s).inner) != Inner::contiguous) continue;
-    text += (text.empty() ? "" : " && ") + ("td_aligned<" + lanes + ">(b" + slot_name(s) + ")");
-    for (int d = 0; d < k_.kept_rank; ++d) text += " && s" + num(s) + "_" + num(d) + " % " + lanes + " == 0";
+    if ((is_load(s) ? load_of(s).inner : store_of(s).inner) == Inner::contiguous) all.push_back(s);
   }
-  line("const bool packed = " + (text.empty() ? "true" : text) + ";");
+  packed_if_aligned(all);
 }
 
 void CudaPrinter::fetch_row() {

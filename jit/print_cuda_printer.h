@@ -49,6 +49,8 @@ class CudaPrinter {
                        const std::string& accumulators);
   void join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& width);
   void row_stores(const std::string& condition);
+  using WalkPrinter = void (CudaPrinter::*)(const CudaWalk& walk, const std::string& name);
+  void place(WalkPrinter print, const std::string& stores);
   std::string identity(const Reduction& r) const;
   std::string accumulator(const Reduction& r) const;
   std::string reduced_size() const;
@@ -66,6 +68,7 @@ class CudaPrinter {
   std::string packed(const CudaWalk& walk) const;
   int under_way(const CudaWalk& walk) const;
   void packs_condition();
+  void packed_if_aligned(const std::vector<size_t>& accesses);
   const CudaWalk* first_walk(size_t slot) const;
   bool is_kept(size_t slot) const;
   void keep();

@@ -87,14 +87,17 @@ void CudaPrinter::packs_condition() {
     if (has_packs(walk))
       for (const size_t s : element_slots(walk))
         if (!by_offset(s) && std::find(all.begin(), all.end(), s) == all.end()) all.push_back(s);
-  if (all.empty()) return;
+  if (!all.empty()) packed_if_aligned(all);
+}
+
+void CudaPrinter::packed_if_aligned(const std::vector<size_t>& accesses) {
   const std::string lanes = num(cuda_lanes(k_));
   std::string text;
-  for (const size_t s : all) {
+  for (const size_t s : accesses) {
     text += (text.empty() ? "" : " && ") + ("td_aligned<" + lanes + ">(b" + slot_name(s) + ")");
     for (int d = 0; d < k_.kept_rank; ++d) text += " && s" + num(s) + "_" + num(d) + " % " + lanes + " == 0";
   }
-  line("const bool packed = " + text + ";");
+  line("const bool packed = " + (text.empty() ? "true" : text) + ";");
 }
 
 void CudaPrinter::row() {
@@ -110,16 +113,7 @@ void CudaPrinter::row() {
   line("const td_i64 row = together ? first : first + threadIdx.x / width;");
   line("const bool inside = row < count;  // the others keep the warp together");
   line("const td_i64 at = inside ? row : count - 1, end = inside ? n : 0;");
-  coordinates();
-  pointers();
-  int number = 0;
-  for (const CudaWalk& walk : plan_.walks) {
-    if (!walk.walks()) continue;
-    rows_before(walk);
-    row_walk(walk, "walk" + num(number++));
-  }
-  row_stores("inside && lane == 0 && member == 0");
-  line("}");
+  place(&CudaPrinter::row_walk, "inside && lane == 0 && member == 0");
 }
 
 const CudaWalk* CudaPrinter::first_walk(size_t slot) const {

@@ -98,6 +98,21 @@ void CudaPrinter::join_blocks(const CudaWalk& walk, const std::string& blocks, c
   line("__syncthreads();");
 }
 
+// At one row or column, or several side by side: all walks, and what is stored of it. Closes the loop over
+// these.
+void CudaPrinter::place(WalkPrinter print, const std::string& stores) {
+  coordinates();
+  pointers();
+  int number = 0;
+  for (const CudaWalk& walk : plan_.walks) {
+    if (!walk.walks()) continue;
+    rows_before(walk);
+    (this->*print)(walk, "walk" + num(number++));
+  }
+  row_stores(stores);
+  line("}");
+}
+
 // What is known only after the last walk is computed where it is stored.
 void CudaPrinter::row_stores(const std::string& condition) {
   if (plan_.row_stores.empty()) return;
@@ -116,16 +131,7 @@ void CudaPrinter::column() {
   line("const bool inside = first + lane < count;  // the others keep the block together");
   line("const td_i64 at = inside ? first + lane : count - 1;");
   if (k_.kept_rank == 1 && plan_.uses_index) line("const td_i64 outer = 0;");
-  coordinates();
-  pointers();
-  int number = 0;
-  for (const CudaWalk& walk : plan_.walks) {
-    if (!walk.walks()) continue;
-    rows_before(walk);
-    column_walk(walk, "walk" + num(number++));
-  }
-  row_stores("inside && member == 0");
-  line("}");
+  place(&CudaPrinter::column_walk, "inside && member == 0");
 }
 
 // Rows r, then those `step` further, up to e: several at a time, all read before any is written, where the

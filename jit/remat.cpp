@@ -44,9 +44,9 @@ class Rematerialiser {
 
  private:
   struct Candidate {
-    int32_t value;
-    std::vector<int32_t> chain;  // what it is computed from, sources included
-    bool by_kernel;              // some late use
+    int32_t value = -1;
+    std::vector<int32_t> chain = {};  // what it is computed from, sources included
+    bool by_kernel = false;           // some late use
   };
 
   bool heavy(const Node& n) const {
@@ -116,12 +116,9 @@ class Rematerialiser {
   }
 
   void find_clusters() {
-    for (size_t i = 0; i < g_.nodes.size(); ++i) {
-      const Node& n = g_.nodes[i];
-      if (n.leaf != Leaf::op || n.out.size() != 1 || !cheap(n.out[0]) || is_view(g_, n.out[0])) continue;
-      Candidate c{n.out[0], {}, false};
+    for (const Node& n : g_.nodes) {
       int32_t source = -1;
-      if (!lasting_[at(c.value)] && late_uses(c) && find_source(c, source)) clusters_[source].push_back(c);
+      if (Candidate c; is_candidate(n, c) && find_source(c, source)) clusters_[source].push_back(c);
     }
     for (auto& cluster : clusters_) {
       std::vector<Candidate>& values = cluster.second;
@@ -139,6 +136,16 @@ class Rematerialiser {
     }
   }
 
+  bool is_candidate(const Node& n, Candidate& c) const {
+    if (n.leaf != Leaf::op || n.out.size() != 1 || !cheap(n.out[0]) || is_view(g_, n.out[0])) return false;
+    c.value = n.out[0];
+    return !lasting_[at(c.value)] && late_uses(c);
+  }
+  /// Whether a kernel that runs `n` walks `v` element by element.
+  bool walks(const Node& n, int32_t v) const {
+    return ops::def(n.op).kind == OpKind::pointwise &&
+           numel(g_.type(n.out[0]).sizes) == numel(g_.type(v).sizes);
+  }
   /// Whether the value is used late by kernels that walk it element by element, which can compute it, or by
   /// products, and by nothing else.
   bool late_uses(Candidate& c) const {
@@ -147,39 +154,48 @@ class Rematerialiser {
       if (runs <= level_[at(c.value)]) return;
       late = true;
       if (heavy(n)) return;
-      good = good && ops::def(n.op).kind == OpKind::pointwise &&
-             numel(g_.type(n.out[0]).sizes) == numel(g_.type(c.value).sizes);
+      good = good && walks(n, c.value);
       c.by_kernel = true;
     });
     return late && good;
+  }
+
+  enum class Chain : uint8_t { go_on, stop_here, give_up };
+  /// Goes from the value to what it is computed from; `f` says what becomes of each. False if it gave up.
+  template <class F>
+  bool walk_chain(Candidate& c, F f) const {
+    std::vector<int32_t>& seen = c.chain;
+    std::vector<int32_t> todo = {c.value};
+    while (!todo.empty()) {
+      const int32_t x = todo.back();
+      todo.pop_back();
+      if (std::find(seen.begin(), seen.end(), x) != seen.end()) continue;
+      seen.push_back(x);
+      const Chain way = seen.size() > kMaxChain ? Chain::give_up : f(x);
+      if (way == Chain::give_up) return false;
+      if (way == Chain::stop_here) continue;
+      for (const int32_t in : g_.node_of(x).in)
+        if (in >= 0 && !g_.type(in).number) todo.push_back(in);
+    }
+    return true;
   }
 
   /// The one source of its size from which cheap ops make the value; -1: there is none. False if there are
   /// several, or one that is written in the end.
   bool find_source(Candidate& c, int32_t& source) const {
     const int32_t v = c.value;
-    std::vector<int32_t>& seen = c.chain;
-    std::vector<int32_t> todo = {v};
-    while (!todo.empty()) {
-      const int32_t x = todo.back();
-      todo.pop_back();
-      if (std::find(seen.begin(), seen.end(), x) != seen.end()) continue;
-      seen.push_back(x);
-      if (seen.size() > kMaxChain) return false;
-      if (cheap(x) && level_[at(x)] == level_[at(v)]) {
-        for (const int32_t in : g_.node_of(x).in)
-          if (in >= 0 && !g_.type(in).number) todo.push_back(in);
-        continue;
-      }
+    return walk_chain(c, [&](int32_t x) {
+      if (cheap(x) && level_[at(x)] == level_[at(v)]) return Chain::go_on;
       const Node& n = g_.node_of(x);
-      if (lasting_[at(x)] == kWritten) return false;
-      if (n.leaf == Leaf::op && ops::def(n.op).kind == OpKind::fill) continue;
-      if (!(n.leaf == Leaf::input || heavy(n) || (cheap(x) && level_[at(x)] < level_[at(v)]))) return false;
-      if (bytes(x) * kSmall <= bytes(v)) continue;
-      if (source >= 0 && source != x) return false;
+      if (lasting_[at(x)] == kWritten) return Chain::give_up;
+      if (n.leaf == Leaf::op && ops::def(n.op).kind == OpKind::fill) return Chain::stop_here;
+      if (!(n.leaf == Leaf::input || heavy(n) || (cheap(x) && level_[at(x)] < level_[at(v)])))
+        return Chain::give_up;
+      if (bytes(x) * kSmall <= bytes(v)) return Chain::stop_here;
+      if (source >= 0 && source != x) return Chain::give_up;
       source = x;
-    }
-    return true;
+      return Chain::stop_here;
+    });
   }
 
   // --- Operands of products ---
@@ -189,11 +205,9 @@ class Rematerialiser {
     kept_.assign(g_.values.size(), 0);
     operand_.assign(g_.values.size(), 0);
     for (const Node& n : g_.nodes) {
-      if (n.leaf != Leaf::op || n.out.size() != 1 || !cheap(n.out[0]) || is_view(g_, n.out[0])) continue;
-      Candidate c{n.out[0], {}, false};
-      if (again_[at(c.value)] || lasting_[at(c.value)] || !late_uses(c) || c.by_kernel) continue;
+      Candidate c;
       std::vector<int32_t> kept;
-      if (!find_kept(c, kept)) continue;
+      if (!is_candidate(n, c) || c.by_kernel || again_[at(c.value)] || !find_kept(c, kept)) continue;
       again_[at(c.value)] = any = true;
       for (const int32_t x : c.chain) operand_[at(x)] = !is_view(g_, x);
       for (const int32_t x : kept) kept_[at(x)] = 1;
@@ -203,26 +217,17 @@ class Rematerialiser {
 
   /// Whether the value can be computed from one of its size that a kernel reads late anyway, and small ones.
   bool find_kept(Candidate& c, std::vector<int32_t>& kept) const {
-    std::vector<int32_t>& seen = c.chain;
-    std::vector<int32_t> todo = {c.value};
     int large = 0;
-    while (!todo.empty()) {
-      const int32_t x = todo.back();
-      todo.pop_back();
-      if (std::find(seen.begin(), seen.end(), x) != seen.end()) continue;
-      seen.push_back(x);
-      if (seen.size() > kMaxChain) return false;
+    const bool found = walk_chain(c, [&](int32_t x) {
       const bool small = bytes(x) * kSmall <= bytes(c.value);
       if (x != c.value && !again_[at(base_of(x))] && (small || kernel_reads_late(x))) {
         large += !small;
         kept.push_back(x);
-        continue;
+        return Chain::stop_here;
       }
-      if (!cheap(x) || level_[at(x)] != level_[at(c.value)]) return false;
-      for (const int32_t in : g_.node_of(x).in)
-        if (in >= 0 && !g_.type(in).number) todo.push_back(in);
-    }
-    return large == 1;
+      return cheap(x) && level_[at(x)] == level_[at(c.value)] ? Chain::go_on : Chain::give_up;
+    });
+    return found && large == 1;
   }
   int32_t base_of(int32_t v) const {
     while (is_view(g_, v)) v = g_.node_of(v).in[0];
@@ -230,10 +235,8 @@ class Rematerialiser {
   }
   bool kernel_reads_late(int32_t v) const {
     bool reads = false;
-    for_users(v, [&](const Node& n, int32_t runs) {
-      reads = reads || (runs > level_[at(v)] && ops::def(n.op).kind == OpKind::pointwise &&
-                        numel(g_.type(n.out[0]).sizes) == numel(g_.type(v).sizes));
-    });
+    for_users(v,
+              [&](const Node& n, int32_t runs) { reads = reads || (runs > level_[at(v)] && walks(n, v)); });
     return reads;
   }
 
