@@ -35,7 +35,7 @@ namespace core {
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr std::chrono::microseconds kSpin{20};
+constexpr std::chrono::microseconds kSpin{100};
 
 constinit thread_local bool in_region_ = false;
 constinit std::atomic<int> wanted_threads_{0};  // 0: not asked yet

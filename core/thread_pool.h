@@ -1,6 +1,6 @@
-// One pool of worker threads for everything that Tandem runs on the CPU. Workers spin at most 20 microseconds
-// between regions, then sleep. `parallel` may be called from any thread; regions do not nest (an inner one
-// runs serially) and two threads' regions take turns.
+// One pool of worker threads for everything that Tandem runs on the CPU. Workers spin at most 100
+// microseconds between regions, then sleep. `parallel` may be called from any thread; regions do not nest (an
+// inner one runs serially) and two threads' regions take turns.
 #pragma once
 
 #include <cstdint>

@@ -101,8 +101,7 @@ Tensor attention_output(const Tensor& q, const Tensor& k, const Tensor& v, const
       .word(modes().tf32)
       .word(false)
       .floating(scale.value_or(0))
-      .run2()
-      .values;
+      .run_first();
 }
 
 AttentionResult attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,

@@ -37,6 +37,12 @@ class CallBuilder {
     return *this;
   }
   Tensor run() { return call1(finish()); }
+  /// The first result of an op whose others are for its gradient.
+  Tensor run_first() {
+    Ref<TensorImpl> out[ops::kMaxOutputs];
+    call_into(finish(), out);
+    return Tensor(std::move(out[0]));
+  }
   /// An op of two results.
   ValuesIndices run2() {
     Ref<TensorImpl> out[2];

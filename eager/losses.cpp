@@ -38,14 +38,12 @@ Tensor above_zero(const Tensor& a, Location where) { return relu(a, where); }
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index,
                      Location where) {
-  core::Ref<core::TensorImpl> out[3];  // the loss, then what its gradient reads
-  CallBuilder(OpId::cross_entropy, where)
+  return CallBuilder(OpId::cross_entropy, where)
       .in(logits)
       .in(labels)
       .word(word_of(reduction))
       .word(ignore_index)
-      .run_into(out);
-  return Tensor(std::move(out[0]));
+      .run_first();
 }
 
 // (1 - s) * nll + s * mean over classes of -weight * logp; a mean over rows divides by the weights of their
@@ -195,7 +193,7 @@ Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, co
       .in(bias)
       .floating(eps)
       .word(normalized_rank)
-      .run();
+      .run_first();
 }
 
 Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight, double eps, Location where) {
@@ -204,7 +202,13 @@ Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight, doub
 
 Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps,
                   Location where) {
-  return CallBuilder(OpId::group_norm, where).in(x).in(weight).in(bias).floating(eps).word(groups).run();
+  return CallBuilder(OpId::group_norm, where)
+      .in(x)
+      .in(weight)
+      .in(bias)
+      .floating(eps)
+      .word(groups)
+      .run_first();
 }
 
 Tensor normalize(const Tensor& x, double p, int64_t axis, double eps, Location where) {

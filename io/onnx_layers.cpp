@@ -415,8 +415,11 @@ void onnx_row::layer_norm(OnnxCall& c) {
     rows.push_back(c.sizes(0)[d]);
   std::vector<OnnxValue> in = {c.in(0, t), or_filled(c, 1, t, rows, 1)};
   if (c.has(2)) in.push_back(c.in(2, t));
-  c.set(c.m.node("LayerNormalization", in, c.out_as(t),
-                 {{"axis", -rank}, {"epsilon", static_cast<float>(c.floating(0))}}));
+  const OnnxType statistics = {DType::float32, c.out_type(1).sizes};
+  OnnxValue out[3];
+  c.m.nodes("LayerNormalization", in, {c.out_as(t), statistics, statistics}, out,
+            {{"axis", -rank}, {"epsilon", static_cast<float>(c.floating(0))}}, 1);
+  for (size_t j = 0; j < 3; ++j) c.set(out[j], j);
 }
 
 // With the statistics given; operands are x, mean, variance, weight and bias.

@@ -97,20 +97,6 @@ struct Executable::Impl {
       runner.evaluator->run(args);
   }
 
-  /// The part of an entry's calls that lies in [begin, end), counted in elements over all of them.
-  void run_part(const Entry& e, int64_t begin, int64_t end, const Memory& memory, const int64_t* numbers,
-                int64_t* error) const {
-    const Runner& runner = runners[static_cast<size_t>(e.index)];
-    const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
-    for (int32_t i = e.first; i < e.first + e.count; ++i) {
-      const KernelCall& c = plan.calls[static_cast<size_t>(i)];
-      // An index belongs to the part in which its first element lies.
-      const int64_t from = begin <= c.start ? 0 : (begin - c.start + c.work - 1) / c.work;
-      const int64_t to = end <= c.start ? 0 : std::min(c.range, (end - c.start + c.work - 1) / c.work);
-      if (from < to) run_call(runner, kernel, c, from, to, memory, numbers, error);
-    }
-  }
-
   /// One call of a kernel, spread over the pool: whole blocks of rows, where results of these are left.
   bool run_whole(int32_t kernel, const KernelCall& c, const Memory& memory, const int64_t* numbers) const {
     std::atomic<bool> failed{false};
@@ -139,19 +125,22 @@ struct Executable::Impl {
       return run_whole(e.index, plan.calls[static_cast<size_t>(e.first)], memory, numbers) &&
              run_joins(e, memory, numbers);
     const Runner& runner = runners[static_cast<size_t>(e.index)];
-    if (e.work <= runner.grain) {
+    const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
+    const int64_t parts = std::clamp<int64_t>(e.work / runner.grain, 1, num_threads());
+    // A thread has its part of each call, as of the products that made its operands: their memory stays in
+    // its processor's cache. Calls that cannot be cut are dealt out.
+    const auto place = [&](const KernelCall& c, int64_t part) {
+      if (c.range >= parts) return c.range / parts * part + std::min(part, c.range % parts);
+      return part > 0 && part * e.work >= c.start * parts ? c.range : 0;
+    };
+    std::atomic<bool> failed{false};
+    core::parallel(parts, 1, [&](int64_t begin, int64_t end) {
       int64_t error = 0;
-      const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
       for (int32_t i = e.first; i < e.first + e.count; ++i) {
         const KernelCall& c = plan.calls[static_cast<size_t>(i)];
-        run_call(runner, kernel, c, 0, c.range, memory, numbers, &error);
+        const int64_t from = place(c, begin), to = place(c, end);
+        if (from < to) run_call(runner, kernel, c, from, to, memory, numbers, &error);
       }
-      return error == 0;
-    }
-    std::atomic<bool> failed{false};
-    core::parallel(e.work, runner.grain, [&](int64_t begin, int64_t end) {
-      int64_t error = 0;
-      run_part(e, begin, end, memory, numbers, &error);
       if (error) failed.store(true, std::memory_order_relaxed);
     });
     return !failed.load(std::memory_order_relaxed);
@@ -181,7 +170,9 @@ struct Executable::Impl {
   }
 
   /// A product and the kernels behind it: block by block, or, where there are too few blocks for the threads,
-  /// one after the other. Where those leave results of blocks of rows, a thread has whole ones of them.
+  /// one after the other. Where those leave results of blocks of rows, a thread has whole ones of them. Of
+  /// few rows the product is cut along its columns: each thread has its part of the weights, which it
+  /// updates, too, where blocks of rows would have all threads read all of them.
   bool run_product_entry(const Entry& e, const Memory& memory, const int64_t* numbers) const {
     const ProductCallPlan& c = plan.products[static_cast<size_t>(e.index)];
     if (e.count == 0) return run_product(c, memory), true;
@@ -189,7 +180,9 @@ struct Executable::Impl {
     const RowBlocks blocks(c.shape, num_threads());
     const int64_t threads = num_threads(), unit = e.joins > 0 ? kColumnBlock : blocks.rows;
     const int64_t units = e.joins > 0 ? (c.shape.call.m + unit - 1) / unit : blocks.count;
-    if (units < (e.joins > 0 && threads > 1 ? 4 * threads : threads)) {
+    const bool alone = c.shape.outer.empty() && c.shape.call.batch == 1;
+    const bool by_columns = threads > 1 && alone && c.shape.call.k >= c.shape.call.m;
+    if (by_columns || units < (e.joins > 0 && threads > 1 ? 4 * threads : threads)) {
       run_product(c, memory);
       for (int32_t t = 0; t < e.count; ++t)
         if (!run_whole(tails[t].kernel, plan.calls[static_cast<size_t>(tails[t].call)], memory, numbers))
@@ -312,7 +305,8 @@ struct Executable::Impl {
     if (compile) stats.compile_ms = compile_kernels(kernels, texts, known);
     for (size_t i = 0; i < known.size(); ++i)
       runners.push_back({compile ? known[i]->function.load(std::memory_order_acquire) : nullptr,
-                         &known[i]->evaluator, kGrainBytes / bytes_per_element(plan.kernels[i])});
+                         &known[i]->evaluator,
+                         std::max<int64_t>(1, kGrainBytes / bytes_per_element(plan.kernels[i]))});
   }
 
   /// The printed text of a kernel; empty, with the reason, if it is interpreted.

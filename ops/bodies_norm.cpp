@@ -31,16 +31,24 @@ Value variance(Emitter& e, Value centered, const Dims& axes, bool keepdim, Value
 
 // The normalised rows of layer_norm and what they are made of.
 struct Normalised {
-  Dims axes, leading;
-  Value x, rstd;  // x - mean, times rstd
+  Dims axes;
+  Value mean, rstd;
+  Value x;  // x - mean, times rstd
 };
+
+Dims last_axes(Emitter& e, Value x, int64_t rank) {
+  Dims axes;
+  const int total = e.type(x).sizes.rank();
+  for (auto i = total - static_cast<int>(rank); i < total; ++i) axes.push_back(i);
+  return axes;
+}
 
 Normalised normalise(Emitter& e, Value x, int64_t rank, Value eps) {
   Normalised n;
-  const int total = e.type(x).sizes.rank();
-  for (int i = 0; i < total; ++i) (i < total - rank ? n.leading : n.axes).push_back(i);
+  n.axes = last_axes(e, x, rank);
   const Value wide = widen(e, x);
-  const Value centered = e.sub(wide, e.mean(wide, n.axes, true));
+  n.mean = e.mean(wide, n.axes, true);
+  const Value centered = e.sub(wide, n.mean);
   const Value count = e.count(wide, n.axes);
   const Value var = variance(e, centered, n.axes, true, count);
   n.rstd = e.rsqrt(e.add(var, eps));
@@ -48,15 +56,33 @@ Normalised normalise(Emitter& e, Value x, int64_t rank, Value eps) {
   return n;
 }
 
-/// The gradient of rows from h, that of their normalised form xhat: rstd * (h - mean(h) - xhat * mean(h *
-/// xhat)).
-Value pulled_back(Emitter& e, const Normalised& n, Value h) {
-  const Value mean = e.mean(h, n.axes, true);
-  const Value along = e.mean(e.mul(h, n.x), n.axes, true);
-  const Value projected = e.mul(n.x, along);
-  const Value centered = e.sub(h, mean);
-  const Value rest = e.sub(centered, projected);
-  return e.mul(rest, n.rstd);
+/// The same from statistics that are known.
+Normalised normalised(Emitter& e, Value x, int64_t rank, Value mean, Value rstd) {
+  const Value centered = e.sub(widen(e, x), mean);
+  return {last_axes(e, x, rank), mean, rstd, e.mul(centered, rstd)};
+}
+
+/// The gradient of rows x from h, that of their normalised form xhat, and from those of their mean and rstd,
+/// where there are any: rstd * (h - mean(h) - xhat * mean(h * xhat)); 1 / n of the mean's; -rstd^2 xhat / n
+/// of the other, since rstd is (var(x) + eps)^(-1/2).
+Value pulled_back(Emitter& e, const Normalised& n, Value h, Value to_mean, Value to_rstd) {
+  Value dx;
+  const auto add = [&](Value more) { dx = dx ? e.add(dx, more) : more; };
+  if (h) {
+    const Value mean = e.mean(h, n.axes, true);
+    const Value along = e.mean(e.mul(h, n.x), n.axes, true);
+    const Value projected = e.mul(n.x, along);
+    const Value centered = e.sub(h, mean);
+    const Value rest = e.sub(centered, projected);
+    add(e.mul(rest, n.rstd));
+  }
+  const Value count = e.count(n.x, n.axes);
+  if (to_rstd) {
+    const Value slope = e.mul(to_rstd, e.neg(e.square(n.rstd)));
+    add(e.mul(n.x, e.div(slope, count)));
+  }
+  if (to_mean) add(e.expand(e.div(to_mean, count), e.type(n.x).sizes));
+  return dx;
 }
 
 }  // namespace
@@ -159,26 +185,29 @@ void gradient::log_softmax(Gradient& r) {
 
 void body::layer_norm(Body& b) {
   Emitter& e = b.e;
-  Value y = normalise(e, b.in(0), b.integer(1), b.number(0)).x;
+  const Normalised n = normalise(e, b.in(0), b.integer(1), b.number(0));
+  Value y = n.x;
   if (b.in(1)) y = e.mul(y, widen(e, b.in(1)));
   if (b.in(2)) y = e.add(y, widen(e, b.in(2)));
   b.set(e.cast(y, b.type(0).dtype));
+  b.set(n.mean, 1);
+  b.set(n.rstd, 2);
 }
 
 void gradient::layer_norm(Gradient& r) {
   Emitter& e = r.e;
-  const Value g = widen(e, r.grad());
+  const Value g = r.grad(0) ? widen(e, r.grad(0)) : Value{};
   Normalised n;
-  if (r.needs(0) || r.needs(1)) n = normalise(e, r.in(0), r.integer(1), r.number(0));
+  if (r.needs(0) || (g && r.needs(1))) n = normalised(e, r.in(0), r.integer(1), r.out(1), r.out(2));
   if (r.needs(0)) {
-    const Value h = r.in(1) ? e.mul(g, widen(e, r.in(1))) : g;
-    r.set(0, e.cast(pulled_back(e, n, h), r.in_type(0).dtype));
+    const Value h = g && r.in(1) ? e.mul(g, widen(e, r.in(1))) : g;
+    r.set(0, e.cast(pulled_back(e, n, h, r.grad(1), r.grad(2)), r.in_type(0).dtype));
   }
-  if (r.needs(1)) {
+  if (g && r.needs(1)) {
     const Value total = e.sum_to(e.mul(g, n.x), r.in_type(1).sizes);
     r.set(1, e.cast(total, r.in_type(1).dtype));
   }
-  if (r.needs(2)) {
+  if (g && r.needs(2)) {
     const Value total = e.sum_to(g, r.in_type(2).sizes);
     r.set(2, e.cast(total, r.in_type(2).dtype));
   }
@@ -187,10 +216,7 @@ void gradient::layer_norm(Gradient& r) {
 void body::rms_norm(Body& b) {
   Emitter& e = b.e;
   const Value x = widen(e, b.in(0));
-  const int rank = b.type(0).sizes.rank();
-  Dims axes;
-  for (auto i = rank - static_cast<int>(b.integer(1)); i < rank; ++i) axes.push_back(i);
-  const Value mean = e.mean(e.square(x), axes, true);
+  const Value mean = e.mean(e.square(x), last_axes(e, x, b.integer(1)), true);
   Value y = e.mul(x, e.rsqrt(e.add(mean, b.number(0))));
   if (b.in(1)) y = e.mul(y, widen(e, b.in(1)));
   b.set(e.cast(y, b.type(0).dtype));
@@ -223,24 +249,31 @@ Dims group_rows(const Dims& sizes, int64_t groups) {
 // The groups as rows (N, groups, channels and positions), normalised as by layer_norm.
 void body::group_norm(Body& b) {
   Emitter& e = b.e;
-  const Dims sizes = b.type(0).sizes;
+  const Dims sizes = b.type(0).sizes, groups = {sizes[0], b.integer(1)};
   const Value rows = e.reshape(b.in(0), group_rows(sizes, b.integer(1)));
-  set_scaled(b, e.reshape(normalise(e, rows, 1, b.number(0)).x, sizes), 1);
+  const Normalised n = normalise(e, rows, 1, b.number(0));
+  set_scaled(b, e.reshape(n.x, sizes), 1);
+  b.set(e.reshape(n.mean, groups), 1);
+  b.set(e.reshape(n.rstd, groups), 2);
 }
 
 void gradient::group_norm(Gradient& r) {
   Emitter& e = r.e;
   const Dims sizes = r.in_type(0).sizes;
-  const Value g = widen(e, r.grad());
-  if (r.needs(2)) r.set(2, e.cast(channel_sum(e, g), r.in_type(2).dtype));
-  if (!r.needs(0) && !r.needs(1)) return;
+  const Value g = r.grad(0) ? widen(e, r.grad(0)) : Value{};
+  if (g && r.needs(2)) r.set(2, e.cast(channel_sum(e, g), r.in_type(2).dtype));
+  if (!r.needs(0) && !(g && r.needs(1))) return;
   const Dims rows = group_rows(sizes, r.integer(1));
-  const Normalised n = normalise(e, e.reshape(r.in(0), rows), 1, r.number(0));
+  const auto beside_rows = [&](Value v) { return v ? e.unsqueeze(v, 2) : v; };
+  const Normalised n =
+      normalised(e, e.reshape(r.in(0), rows), 1, beside_rows(r.out(1)), beside_rows(r.out(2)));
   if (r.needs(0)) {
-    const Value h = r.in(1) ? e.mul(g, per_channel(e, r.in(1), sizes.rank())) : g;
-    r.set(0, e.cast(e.reshape(pulled_back(e, n, e.reshape(h, rows)), sizes), r.in_type(0).dtype));
+    const Value scaled = g && r.in(1) ? e.mul(g, per_channel(e, r.in(1), sizes.rank())) : g;
+    const Value h = g ? e.reshape(scaled, rows) : g;
+    const Value dx = pulled_back(e, n, h, beside_rows(r.grad(1)), beside_rows(r.grad(2)));
+    r.set(0, e.cast(e.reshape(dx, sizes), r.in_type(0).dtype));
   }
-  if (r.needs(1)) {
+  if (g && r.needs(1)) {
     const Value along = e.mul(g, e.reshape(n.x, sizes));
     r.set(1, e.cast(channel_sum(e, along), r.in_type(1).dtype));
   }

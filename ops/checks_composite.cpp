@@ -91,6 +91,12 @@ void last_axes_norm(const InferCall& call, std::vector<TensorType>& out) {
   out.push_back(x);
 }
 
+/// What a gradient reads besides: halves are widened for it.
+void two_statistics(const InferCall& call, const Dims& sizes, std::vector<TensorType>& out) {
+  const DType type = operand(call, 0).dtype;
+  out.insert(out.end(), 2, result_like(call, 0, type == DType::float64 ? type : DType::float32, sizes));
+}
+
 }  // namespace
 
 void check::std(const InferCall& call, std::vector<TensorType>& out) { reduced_floating(call, 1, out); }
@@ -164,7 +170,12 @@ void check::log_softmax(const InferCall& call, std::vector<TensorType>& out) { a
 void check::gelu(const InferCall& call, std::vector<TensorType>& out) { same_floating(call, out); }
 void check::dropout(const InferCall& call, std::vector<TensorType>& out) { same_floating(call, out); }
 
-void check::layer_norm(const InferCall& call, std::vector<TensorType>& out) { last_axes_norm(call, out); }
+void check::layer_norm(const InferCall& call, std::vector<TensorType>& out) {
+  last_axes_norm(call, out);
+  Dims rows = out[0].sizes;
+  for (auto i = rows.rank() - static_cast<int>(call.integer(1)); i < rows.rank(); ++i) rows[i] = 1;
+  two_statistics(call, rows, out);
+}
 void check::rms_norm(const InferCall& call, std::vector<TensorType>& out) { last_axes_norm(call, out); }
 
 void check::group_norm(const InferCall& call, std::vector<TensorType>& out) {
@@ -177,6 +188,7 @@ void check::group_norm(const InferCall& call, std::vector<TensorType>& out) {
   need_per_channel(call, 1, "weight");
   need_per_channel(call, 2, "bias");
   out.push_back(x);
+  two_statistics(call, {x.sizes[0], groups}, out);
 }
 
 void check::batch_norm(const InferCall& call, std::vector<TensorType>& out) {
@@ -219,9 +231,7 @@ void check::cross_entropy(const InferCall& call, std::vector<TensorType>& out) {
     fail_call(call, "labels must be (N) for logits (N, C), found " + operand_text(call));
   if (logits[1] == 0) fail_call(call, "no classes in " + operand_text(call));
   loss(call, labels, out);
-  const DType type = operand(call, 0).dtype;
-  for (int i = 0; i < 2; ++i)
-    out.push_back(result_like(call, 0, type == DType::float64 ? type : DType::float32, labels));
+  two_statistics(call, labels, out);
 }
 
 void check::nll_loss(const InferCall& call, std::vector<TensorType>& out) {

@@ -1,11 +1,13 @@
 #include "benchmarks/bench/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <sstream>
+#include <string>
 #include <thread>
 
 namespace bench {
@@ -109,12 +111,17 @@ void describe_machine(Run& run) {
   char date[16];
   std::strftime(date, sizeof date, "%Y-%m-%d", std::localtime(&now));
   run.date = date;
-  std::ifstream cpu("/proc/cpuinfo");
-  for (std::string line; std::getline(cpu, line);)
-    if (line.rfind("model name", 0) == 0) {
-      run.machine = line.substr(line.find(':') + 2);
-      break;
-    }
+  // Virtual machines do not say more than the maker in the name: family and model tell processors apart.
+  const auto of_cpu = [](const std::string& key) {
+    std::ifstream cpu("/proc/cpuinfo");
+    for (std::string line; std::getline(cpu, line);)
+      if (const size_t colon = line.find(':');
+          colon != line.npos && line.substr(0, line.find_last_not_of("\t :", colon) + 1) == key)
+        return line.substr(std::min(colon + 2, line.size()));
+    return std::string("unknown");
+  };
+  run.machine =
+      of_cpu("model name") + " (family " + of_cpu("cpu family") + ", model " + of_cpu("model") + ")";
   run.machine += form(", %u processors", std::thread::hardware_concurrency());
   double loads[1] = {};
   if (getloadavg(loads, 1) == 1) run.load = loads[0];

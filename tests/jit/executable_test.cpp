@@ -1,7 +1,4 @@
 // Executables: each kind of group against one kernel per op, bit for bit, and against the float64 reference.
-#include <thread>
-
-#include "tandem/core/thread_pool.h"
 #include "tandem/jit/compiler.h"
 #include "tests/jit/program.h"
 
@@ -419,53 +416,6 @@ TEST_CASE("a training step of an MLP", "[jit]") {
   INFO(r.plan);
   CHECK(r.stats.entries <= 16);
   CHECK(r.stats.products == 8);
-}
-
-TEST_CASE("large kernels are split over threads, and executables may run on several at once", "[jit]") {
-  const Program p{{{DType::float32, {300, 700}},
-                   {DType::float32, {300, 700}},
-                   {DType::float32, {900, 300}},
-                   {DType::float32, {900, 300}},
-                   {DType::float32, {11}}},
-                  {0.5},
-                  [](Emitter& e, const Values& in, const Values& n) {
-                    const Value a = e.mul(e.exp(in[0]), in[1]);
-                    const Value product = e.matmul(in[2], a);
-                    return Values{a,
-                                  e.call(OpId::softmax, {a}, {1}),
-                                  e.sum(a, {0}, false),
-                                  e.sum(product, {}, false),
-                                  e.sub(in[0], e.mul(in[1], n[0])),
-                                  e.sub(in[2], e.mul(in[3], n[0])),
-                                  e.sub(in[4], e.mul(in[4], n[0]))};
-                  },
-                  {}};
-  const int threads = num_threads();
-  set_num_threads(1);
-  const RunResult one = run(p, kFused);
-  set_num_threads(4);
-  const RunResult four = run(p, kFused);
-  set_num_threads(threads);
-  CHECK(one.outputs == four.outputs);
-
-  const jit::Graph g = graph_of(p);
-  const auto x = Executable::make(g, kFused);
-  std::vector<std::string> inputs;
-  std::vector<void*> in;
-  for (size_t i = 0; i < p.inputs.size(); ++i) inputs.push_back(input_bytes(p.inputs[i], 1 + i));
-  for (std::string& s : inputs) in.push_back(s.data());
-  const int64_t half = std::bit_cast<int64_t>(0.5);
-  std::vector<std::vector<std::string>> results(4);
-  std::vector<std::thread> runners;
-  for (auto& mine : results)
-    runners.emplace_back([&] {
-      std::vector<void*> out;
-      for (const std::string& s : one.outputs) mine.emplace_back(s.size(), '\0');
-      for (std::string& s : mine) out.push_back(s.data());
-      for (int k = 0; k < 3; ++k) x->run(in.data(), &half, out.data());
-    });
-  for (std::thread& t : runners) t.join();
-  for (const auto& mine : results) CHECK(mine == one.outputs);
 }
 
 TEST_CASE("a new batch size needs no new code", "[jit]") {

@@ -21,7 +21,7 @@ const char* const kGood = R"(graph {
   %7 = add(%0, %1) : float32(3, 4)
   %8 = sum(%7, keepdim=0, axes=[1]) : float32(3,)
   %9 = mul(%8, %6) : float32(3,)
-  %10 = layer_norm(%7, _, _, %2, rank=1) : float32(3, 4)
+  %10 = rms_norm(%7, _, %2, rank=1) : float32(3, 4)
   return %9
   write %0 <- %10
 }
@@ -64,10 +64,10 @@ TEST_CASE("the checker finds each broken invariant", "[graph]") {
       {"operand 1 is missing", [](Graph& g) { g.nodes[7].in[1] = -1; }},
       {"2 operands of add", [](Graph& g) { g.nodes[7].in.pop_back(); }},
       {"2 operands of add", [](Graph& g) { g.nodes[7].in.push_back(0); }},
-      {"4 operands of layer_norm", [](Graph& g) { g.nodes[10].in.clear(); }},
+      {"3 operands of rms_norm", [](Graph& g) { g.nodes[10].in.clear(); }},
       {"1 result of sum", [](Graph& g) { g.nodes[8].out.clear(), g.values.erase(g.values.begin() + 8); }},
-      {"a number as operand 3 of layer_norm", [](Graph& g) { g.nodes[10].in[3] = 0; }},
-      {"a number as operand 3 of layer_norm", [](Graph& g) { g.nodes[10].in[3] = -1; }},
+      {"a number as operand 2 of rms_norm", [](Graph& g) { g.nodes[10].in[2] = 0; }},
+      {"a number as operand 2 of rms_norm", [](Graph& g) { g.nodes[10].in[2] = -1; }},
       {"attribute keepdim of sum", [](Graph& g) { g.nodes[8].words.clear(); }},
       {"as many values as attribute axes of sum says", [](Graph& g) { g.nodes[8].words.pop_back(); }},
       {"as many values as attribute axes of sum says", [](Graph& g) { g.nodes[8].words[1] = -1; }},

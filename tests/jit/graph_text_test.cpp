@@ -25,7 +25,7 @@ const char* const kWhole = R"(graph {
   %8 = number_op sqrt(%7)
   %9 = sum(%0, keepdim=1, axes=[-1]) : float32(64, 1)
   %10 = mul(%9, %8) : float32(64, 1)
-  %11 = layer_norm(%0, _, _, %5, rank=1) : float32(64, 784)
+  %11 = rms_norm(%0, _, %5, rank=1) : float32(64, 784)
   %12 = rand(%4, %4, dtype=float32, sizes=[2, 3]) : float32(2, 3)
   %13, %14 = sgd_momentum_update(%0, %0, %0, _, %3, %3, %3, %3, first=1) : float32(64, 784), float32(64, 784)
   return %10, %11, %12, %10

@@ -66,7 +66,7 @@ TEST_CASE("expand replaces composites to the ground", "[passes]") {
     %i = input int64(3,) strides (1,)
     %m = number int64
     %y, %u, %v = cross_entropy(%x, %i, %m, reduction=1) : float32(), float32(3,), float32(3,)
-    %z = layer_norm(%x, _, _, %n, rank=1) : float32(3, 4)
+    %z, %p, %q = layer_norm(%x, _, _, %n, rank=1) : float32(3, 4), float32(3, 1), float32(3, 1)
     return %y
     write %x <- %z)");
   const Graph g = parse_graph("graph {" + text + "}");
@@ -87,7 +87,7 @@ TEST_CASE("composites that somebody wants kept stay nodes, wherever they come fr
   const Graph g = parse_graph("graph {" + kX + R"(
     %n = number float64
     %s = softmax(%x, axis=1) : float32(3, 4)
-    %y = layer_norm(%s, _, _, %n, rank=1) : float32(3, 4)
+    %y, %p, %q = layer_norm(%s, _, _, %n, rank=1) : float32(3, 4), float32(3, 1), float32(3, 1)
     return %y})");
   const auto kept = [&](auto... ops) {
     const Graph expanded =

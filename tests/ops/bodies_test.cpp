@@ -74,8 +74,10 @@ TEST_CASE("layer_norm, var and gelu", "[ops]") {
   const Value w = r.tensor({3}, {1, 2, 3});
   const Value b = r.tensor({3}, {0, 0, 10});
   const double s = 1 / std::sqrt(14.0 / 3 + 0.5);
-  check_close(r.run(OpId::layer_norm, {x, w, b, r.number(0.5)}, {1})[0],
-              {-2 * s, -2 * s, 10 + 9 * s, 0, 0, 10});
+  const auto normal = r.run(OpId::layer_norm, {x, w, b, r.number(0.5)}, {1});
+  check_close(normal[0], {-2 * s, -2 * s, 10 + 9 * s, 0, 0, 10});
+  check_close(normal[1], {3, -1});
+  check_close(normal[2], {s, 1 / std::sqrt(0.5)});
   check_close(r.run(OpId::var, {x}, {1, 0, 1, 1})[0], {7, 0});
   check_close(r.run(OpId::var, {x}, {0, 0, 1, 1})[0], {14.0 / 3, 0});
   CHECK(r.run(OpId::var, {r.tensor({1}, {3})}, {1, 0, 0})[0][0] != 0);  // 0 / 0

@@ -257,6 +257,20 @@ def batch_norm_train(x, weight, bias, eps):
     return y, x.mean(axes), x.var(axes, unbiased=False), x.var(axes)
 
 
+def with_statistics(y, rows, eps):
+    return y, rows.mean(-1), (rows.var(-1, unbiased=False) + eps).rsqrt()
+
+
+def layer_norm(x, weight, bias, eps, rank):
+    y, mean, rstd = with_statistics(F.layer_norm(x, last_axes(x, rank), weight, bias, eps), x.flatten(-rank), eps)
+    ones = (1,) * rank
+    return y, mean.reshape(mean.shape + ones), rstd.reshape(rstd.shape + ones)
+
+
+def group_norm(x, weight, bias, eps, groups):
+    return with_statistics(F.group_norm(x, groups, weight, bias, eps), x.reshape(x.shape[0], groups, -1), eps)
+
+
 def cross_entropy(logits, labels, reduction, ignore_index):
     largest = logits.amax(1)
     powers = (logits - largest.unsqueeze(1)).exp()
@@ -359,9 +373,7 @@ TABLE = {
     "linspace": linspace, "full_like": lambda a, value: 0 * a + like(a, value), "copy": copy,
     "matmul": lambda a, b, tf32: torch.matmul(a, b), "linear": lambda a, b, c, tf32: F.linear(a, b, c),
     "softmax": lambda a, axis: F.softmax(a, axis), "log_softmax": lambda a, axis: F.log_softmax(a, axis),
-    "layer_norm": lambda x, w, b, eps, rank: F.layer_norm(x, last_axes(x, rank), w, b, eps),
-    "rms_norm": rms_norm,
-    "group_norm": lambda x, w, b, eps, groups: F.group_norm(x, groups, w, b, eps),
+    "layer_norm": layer_norm, "rms_norm": rms_norm, "group_norm": group_norm,
     "batch_norm": lambda x, m, v, w, b, eps: F.batch_norm(x, m.detach(), v.detach(), w, b, False, 0, eps),
     "glu": lambda a, axis: F.glu(a, axis), "gelu": lambda a, tanh: F.gelu(a, approximate="tanh" if tanh else "none"),
     "leaky_relu": lambda a, slope: F.leaky_relu(a, slope), "softplus": lambda a, beta, threshold: F.softplus(a, beta, threshold),
