@@ -190,15 +190,35 @@ bool takes_many_calls(const Runtime& device) {
          cuda::nvrtc()->version(&major, &minor) == 0 && 1000 * major + 10 * minor >= kDriver;
 }
 
+CudaKernel chain_of(const Plan& plan, const Entry& e) {
+  const auto first = static_cast<size_t>(e.index);
+  CudaKernel chain{&plan.kernels[first], &plan.kernel_texts[first]};
+  for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
+    const auto k = static_cast<size_t>(plan.joins[static_cast<size_t>(j)].kernel);
+    chain.behind.push_back(&plan.kernels[k]);
+    chain.texts_behind += plan.kernel_texts[k];
+  }
+  return chain;
+}
+
 std::vector<Function> cuda_kernels(Runtime& device, const std::vector<CudaKernel>& kernels) {
   static constexpr const char* kSuffixes[] = {"", "_calls", "_split", "_many"};
   std::vector<std::string> symbols;
   std::vector<Wanted> wanted;
   std::set<std::string> seen;
   for (const CudaKernel& k : kernels) {
-    symbols.push_back(kernel_symbol(*k.text) + kSuffixes[static_cast<int>(k.form)]);
-    if (find(device, symbols.back()) || !seen.insert(symbols.back()).second) continue;
-    wanted.push_back({symbols.back(), print_cuda(*k.kernel, symbols.back(), k.form)});
+    const bool chain = !k.behind.empty();
+    symbols.push_back(chain ? kernel_symbol(*k.text + k.texts_behind) + "_chain"
+                            : kernel_symbol(*k.text) + kSuffixes[static_cast<int>(k.form)]);
+    const std::string& symbol = symbols.back();
+    if (find(device, symbol) || !seen.insert(symbol).second) continue;
+    if (chain) {
+      std::vector<const Kernel*> all = {k.kernel};
+      all.insert(all.end(), k.behind.begin(), k.behind.end());
+      wanted.push_back({symbol, print_cuda_chain(all, symbol)});
+    } else {
+      wanted.push_back({symbol, print_cuda(*k.kernel, symbol, k.form)});
+    }
   }
   make(device, wanted);
   std::vector<Function> out;

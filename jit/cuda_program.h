@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tandem/core/cuda/runtime.h"
+#include "tandem/jit/plan.h"
 #include "tandem/jit/print_cuda.h"
 
 namespace tandem::jit {
@@ -19,7 +20,11 @@ struct CudaKernel {
   const Kernel* kernel;
   const std::string* text;  // to_string of it
   CudaForm form = CudaForm::one;
+  std::vector<const Kernel*> behind = {};  // of its chain
+  std::string texts_behind = {};           // to_string of these
 };
+/// The chain of an entry that is one (Entry::chain).
+CudaKernel chain_of(const Plan& plan, const Entry& e);
 /// Their functions, in order. Those that are new are compiled together.
 std::vector<cuda::Function> cuda_kernels(cuda::Runtime& device, const std::vector<CudaKernel>& kernels);
 

@@ -20,9 +20,10 @@ constexpr int64_t kAlignment = 256;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-/// Calls of one kernel, in one launch if there is room.
+/// Calls of one kernel, in one launch if there is room; or the first of a chain.
 struct Calls {
   int32_t entry = 0, kernel = 0, first = 0, count = 0;
+  bool chain = false;
 };
 
 /// Of the plan's entries, in order: an entry's own, and then those that join what they left.
@@ -32,7 +33,8 @@ std::vector<Calls> calls_of(const Plan& plan) {
     const Entry& e = plan.entries[i];
     if (e.kind != EntryKind::kernel) continue;
     const auto entry = static_cast<int32_t>(i);
-    all.push_back({entry, e.index, e.first, e.count});
+    all.push_back({entry, e.index, e.first, e.count, e.chain});
+    if (e.chain) continue;
     for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
       const Join& join = plan.joins[static_cast<size_t>(j)];
       if (j > e.first_join && all.back().kernel == join.kernel)
@@ -44,12 +46,12 @@ std::vector<Calls> calls_of(const Plan& plan) {
   return all;
 }
 
-/// Calls `f(which of all, the call's split shape)`.
+/// Calls `f(which of all, the call's split shape)`; those of a chain are not split.
 template <class F>
 void for_calls(const Plan& plan, const std::vector<Calls>& all, F&& f) {
   for (size_t c = 0; c < all.size(); ++c) {
     const Kernel& kernel = plan.kernels[static_cast<size_t>(all[c].kernel)];
-    const bool splits = cuda_splits(kernel);
+    const bool splits = !all[c].chain && cuda_splits(kernel);
     for (int32_t i = all[c].first; i < all[c].first + all[c].count; ++i) {
       const KernelCall& call = plan.calls[static_cast<size_t>(i)];
       f(c, splits ? split_shape(kernel, plan.words.data() + call.dims, call.range) : SplitShape{});
@@ -77,7 +79,11 @@ std::vector<cuda::Function> functions_of(Runtime& device, const Plan& plan, cons
   std::vector<CudaKernel> wanted;
   for (size_t i = 0; i < used.size(); ++i) {
     const auto k = static_cast<size_t>(all[i].kernel);
-    if (used[i]) wanted.push_back({&plan.kernels[k], &plan.kernel_texts[k], forms[i]});
+    if (!used[i]) continue;
+    if (all[i].chain)
+      wanted.push_back(chain_of(plan, plan.entries[static_cast<size_t>(all[i].entry)]));
+    else
+      wanted.push_back({&plan.kernels[k], &plan.kernel_texts[k], forms[i]});
   }
   const std::vector<cuda::Function> found = cuda_kernels(device, wanted);
   std::vector<cuda::Function> out;
@@ -131,7 +137,7 @@ class Builder {
       switch (e.kind) {
         case EntryKind::kernel:
           for (; next < calls_.size() && calls_[next].entry == entry_; ++next)
-            kernel(e, calls_[next], functions_[next], splits_[next]);
+            e.chain ? chain(e, functions_[next]) : kernel(e, calls_[next], functions_[next], splits_[next]);
           break;
         case EntryKind::product:
           product(plan_.products[static_cast<size_t>(e.index)]);
@@ -231,6 +237,22 @@ class Builder {
       call_words(e, kernel, call);
     }
     close();
+  }
+
+  void chain(const Entry& e, cuda::Function function) {
+    std::vector<std::pair<int32_t, int32_t>> all = {{e.index, e.first}};  // kernels and calls
+    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
+      const Join& join = plan_.joins[static_cast<size_t>(j)];
+      all.emplace_back(join.kernel, join.call);
+    }
+    std::vector<ChainKernel> kernels;
+    for (const auto& [k, c] : all) {
+      const KernelCall& call = plan_.calls[static_cast<size_t>(c)];
+      kernels.push_back({&plan_.kernels[static_cast<size_t>(k)], plan_.words.data() + call.dims, call.range});
+    }
+    begin(function, chain_shape(kernels));
+    for (const auto& [k, c] : all)
+      call_words(e, plan_.kernels[static_cast<size_t>(k)], plan_.calls[static_cast<size_t>(c)]);
   }
 
   void call_words(const Entry& e, const Kernel& kernel, const KernelCall& call) {

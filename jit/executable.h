@@ -25,7 +25,7 @@ struct ExecutableStats {
   int entries = 0;      // plan entries, a launch each: kernels, products, natives
   int kernels = 0;      // in entries of their own, tails and joins
   int tails = 0;        // of them behind a product, in its entry
-  int joins = 0;        // of them joining, in its entry, what another kernel left of blocks of rows
+  int joins = 0;        // of them behind another kernel, in its entry (Join, plan.h)
   int compiled = 0;     // kernels that run compiled code
   int interpreted = 0;  // kernels that run in the evaluator
   int distinct = 0;     // different kernels

@@ -24,6 +24,7 @@ struct Unit {
   std::vector<int32_t> tails;    // product: kernels that follow it row by row, in order (tails.h)
   std::vector<int32_t> columns;  // kernels that join what this one's leave of blocks of rows (across.h)
   bool behind_columns = false;   // it waits for such a kernel
+  std::vector<int32_t> chain;  // small kernels that follow this one in its thread block, in order (chains.h)
 };
 
 struct Home {

@@ -8,6 +8,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/jit/across.h"
+#include "tandem/jit/chains.h"
 #include "tandem/jit/planted_bugs.h"
 #include "tandem/jit/schedule.h"
 #include "tandem/jit/tails.h"
@@ -40,6 +41,7 @@ class Planner {
     if (join_) attach_columns(p_, units_, g_, host_);
     if (join_) join_alike();
     if (join_ && host_) attach_tails(p_, g_, units_);
+    if (join_ && !host_) attach_chains(p_, units_, g_);
     schedule_ = schedule(p_, g_, placed_, host_);
     scratch_ = (schedule_.arena_bytes + 63) / 64 * 64;
     plan_.arena_bytes = schedule_.arena_bytes;
@@ -317,23 +319,30 @@ class Planner {
       plan_.tails.push_back(
           {kernel_id(tail), static_cast<int32_t>(plan_.calls.size()) - 1, tail.lowered.range / rows});
       e.name += '+' + tail.lowered.kernel.name;
-      if (!group(tail.group).may_fail) continue;
-      const Node& n = p_.g.nodes[at(notable_node(p_, group(tail.group)))];
-      e.may_fail = true;
-      e.op = ops::def(n.op).name;
-      e.where = n.where;
+      note_failure(e, tail);
     }
   }
 
+  void note_failure(Entry& e, const Unit& u) const {
+    if (u.group < 0 || !group(u.group).may_fail) return;
+    const Node& n = p_.g.nodes[at(notable_node(p_, group(u.group)))];
+    e.may_fail = true;
+    e.op = ops::def(n.op).name;
+    e.where = n.where;
+  }
+
   void emit_joins(const Unit& u, Entry& e) {
+    e.chain = !u.chain.empty();
+    const std::vector<int32_t>& joins = e.chain ? u.chain : u.columns;
     e.first_join = static_cast<int32_t>(plan_.joins.size());
-    e.joins = static_cast<int32_t>(u.columns.size());
+    e.joins = static_cast<int32_t>(joins.size());
     if (u.lowered.scratch > 0) plan_.arena_bytes = std::max(plan_.arena_bytes, scratch_ + u.lowered.scratch);
-    for (const int32_t m : u.columns) {
+    for (const int32_t m : joins) {
       const Unit& c = units_[at(m)];
       add_call(c.lowered, 0);
       plan_.joins.push_back({kernel_id(c), static_cast<int32_t>(plan_.calls.size()) - 1});
       e.name += '+' + c.lowered.kernel.name;
+      note_failure(e, c);
     }
   }
 

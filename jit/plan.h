@@ -44,7 +44,8 @@ struct Tail {
   int64_t per_row = 1;  // indices of its range per row of the product
 };
 
-/// A kernel that runs when its entry's others have run: it joins what they left of blocks of rows.
+/// A kernel that runs when its entry's others have run: it joins what they left of blocks of rows, or goes on
+/// in their thread block (Entry::chain).
 struct Join {
   int32_t kernel = 0, call = 0;
 };
@@ -67,6 +68,7 @@ struct Entry {
   int32_t index = 0;             // of the kernel, product or native
   int32_t first = 0, count = 0;  // kernel: its calls (several in a horizontal group); product: its tails
   int32_t first_join = 0, joins = 0;
+  bool chain = false;    // CUDA: its call and its joins are one launch of one thread block
   int64_t work = 0;      // elements over all calls
   std::string name, op;  // the kernel's name; the op that may fail, or the first
   Location where;        // of that op

@@ -14,15 +14,20 @@ namespace tandem::jit {
 
 int precompile(std::span<const Graph> graphs, Device device) {
   std::map<std::string, Kernel> kernels;  // by text
+  std::vector<Plan> plans;
   for (const Graph& g : graphs) {
     Graph ready = optimize(with_library_calls(g, device));
-    Plan plan = make_plan(ready, true, device).plan;
+    plans.push_back(make_plan(ready, true, device).plan);
+    const Plan& plan = plans.back();
     for (size_t i = 0; i < plan.kernels.size(); ++i)
-      kernels.try_emplace(std::move(plan.kernel_texts[i]), std::move(plan.kernels[i]));
+      kernels.try_emplace(plan.kernel_texts[i], plan.kernels[i]);
   }
   if (device.type == DeviceType::cuda) {
     std::vector<CudaKernel> wanted;
     for (const auto& [text, kernel] : kernels) wanted.push_back({&kernel, &text});
+    for (const Plan& plan : plans)
+      for (const Entry& e : plan.entries)
+        if (e.chain) wanted.push_back(chain_of(plan, e));
     cuda_kernels(cuda::Runtime::of(device), wanted);
   } else {
     std::vector<const Kernel*> of;

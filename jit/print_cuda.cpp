@@ -47,17 +47,24 @@ int64_t blocks_of(int64_t n, int64_t size) { return n / size + (n % size != 0); 
 
 unsigned grid_of(int64_t blocks) { return static_cast<unsigned>(std::min(blocks, kMaxGrid)); }
 
+// Of shared memory for the results of a warp's blocks.
+int64_t warp_bytes(const Kernel& k) {
+  int64_t bytes = 0;
+  for (const Reduction& r : k.reductions) bytes += finds_index(r.op) ? 16 : 8;
+  return bytes * (k.kind == KernelKind::column ? 32 : 32 / (kLanes / cuda_lanes(k)));
+}
+
 }  // namespace
 
 // As many warps as have room for the results of their blocks.
 int cuda_team(const Kernel& k) {
-  int64_t bytes = 0;
-  for (const Reduction& r : k.reductions) bytes += finds_index(r.op) ? 16 : 8;
-  bytes *= k.kind == KernelKind::column ? 32 : 32 / (kLanes / cuda_lanes(k));
+  const int64_t bytes = warp_bytes(k);
   int team = k.kind == KernelKind::row ? kMaxRowTeam : kMaxTeam;
   while (team > 1 && team * bytes > kSharedBytes) team /= 2;
   return team;
 }
+
+int64_t cuda_team_bytes(const Kernel& k) { return warp_bytes(k) * cuda_team(k); }
 
 int cuda_lanes(const Kernel& k) {
   constexpr int kFewest = 2, kMost = 8, kManyNodes = 64;
@@ -128,20 +135,21 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
       line("}");
       return std::move(t_.out);
   }
+  work();
+  line("}");
+  return std::move(t_.out);
+}
+
+void CudaPrinter::work() {
   start();
   switch (k_.kind) {
     case KernelKind::pointwise:
-      pointwise();
-      break;
+      return pointwise();
     case KernelKind::row:
-      k_.across.empty() ? row() : across();
-      break;
+      return k_.across.empty() ? row() : across();
     case KernelKind::column:
-      column();
-      break;
+      return column();
   }
-  line("}");
-  return std::move(t_.out);
 }
 
 void CudaPrinter::parameter(const std::string& symbol) {

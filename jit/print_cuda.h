@@ -16,9 +16,10 @@
 // Its grid has the blocks of all its calls. A function that splits rows or columns over the grid has two
 // words more, addresses: of counters (32 bits), 0 before and after the launch, one for each row or group of
 // columns side by side; and of memory, at an address for 16 bytes, for what the parts of the rows or columns
-// give.
+// give. A function for a chain has a structure of its kernels' structures.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,19 @@ struct LaunchShape {
 };
 /// A function of structure and sizes alone. `dims`: kept sizes, then reduced sizes.
 LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count);
+
+/// A kernel in a chain of small ones, which one thread block runs one after the other. `dims`: kept sizes,
+/// then reduced sizes.
+struct ChainKernel {
+  const Kernel* kernel;
+  const int64_t* dims;
+  int64_t count;
+};
+/// Whether a thread block has words and shared memory for all of them, and each can run in one.
+bool cuda_takes_chain(std::span<const ChainKernel> chain);
+LaunchShape chain_shape(std::span<const ChainKernel> chain);
+/// The function of such a chain, without the prelude.
+std::string print_cuda_chain(std::span<const Kernel* const> kernels, const std::string& symbol);
 
 /// Whether a kernel that reduces across its rows has blocks of them for a card, and rows for a thread block:
 /// print_cuda is for no other.

@@ -22,6 +22,11 @@ class CudaPrinter {
  public:
   CudaPrinter(const Kernel& k, const CudaPlan& plan) : k_(k), plan_(plan) {}
   std::string print(const std::string& symbol, CudaForm form);
+  /// For a chain: the structure of its words, named by `symbol`, and what a block does with those in `args`.
+  struct Part {
+    std::string parameter, work;
+  };
+  Part print_part(const std::string& symbol, const std::string& args);
   /// Bytes that a thread of a row kernel keeps of each pack, so that a short row's operands are read once.
   int64_t kept_bytes() const;
 
@@ -29,6 +34,7 @@ class CudaPrinter {
   // The frame: print_cuda.cpp.
   void parameter(const std::string& symbol);
   void start();
+  void work();
   void coordinates();
   void pointers();
 
@@ -132,6 +138,8 @@ inline constexpr int kCudaAcrossThreads = 512;
 LaunchShape across_shape(const Kernel& k, int64_t n, int64_t count);
 /// Shared memory of a block at most for what a row's walks read again.
 inline constexpr int64_t kCudaKeptBytes = 40 * 1024;
+/// Shared memory for the results of blocks.
+int64_t cuda_team_bytes(const Kernel& k);
 /// Bytes of what a part of a row or column that is split over the grid gives for a reduction.
 int64_t cuda_part_bytes(const Kernel& k, const Reduction& r);
 /// Columns side by side where there are few.

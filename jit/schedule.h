@@ -24,6 +24,7 @@ inline std::vector<int32_t> members(const Unit& u) {
   std::vector<int32_t> all = u.alike;
   all.insert(all.end(), u.tails.begin(), u.tails.end());
   all.insert(all.end(), u.columns.begin(), u.columns.end());
+  all.insert(all.end(), u.chain.begin(), u.chain.end());
   return all;
 }
 

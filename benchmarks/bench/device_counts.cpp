@@ -99,9 +99,7 @@ bool print_device_counts(tandem::Device device, const std::vector<Workload>& wor
     bar("loads", loads, floor.loads);
     bar("stores", stores, floor.stores);
     bar("bytes loaded and stored", bytes, floor.bytes);
-    right = within(w.name, "entries", fact("plan entries"), floor.entries,
-                   floor.entries_open.empty() ? 1 : kTolerance + 0.05, floor.entries_open) &&
-            right;
+    right = within(w.name, "entries", fact("plan entries"), floor.entries, 1, "") && right;
     std::fflush(stdout);
   }
   return right;

@@ -1,0 +1,117 @@
+// A small kernel goes to the first chain of those that it waits for, if it waits for nothing else that waits
+// for that chain. What is large is never kept waiting by it.
+#include "tandem/jit/chains.h"
+
+#include <algorithm>
+
+#include "tandem/jit/print_cuda.h"
+
+namespace tandem::jit {
+
+namespace {
+
+constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
+constexpr int64_t kMostElements = 4096;  // of a kernel: 16 a thread
+constexpr int64_t kMostBytes = 1 << 16;  // of a value that a chain keeps waiting
+constexpr size_t kMostSeen = 4096;       // units, when looking for what waits for what
+
+class ChainMaker {
+ public:
+  ChainMaker(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping)
+      : p_(p), g_(grouping), units_(units), head_(units.size(), -1) {}
+
+  void run() {
+    bool any = false;
+    for (size_t u = 0; u < units_.size(); ++u) any = find_head(static_cast<int32_t>(u)) || any;
+    if (any) finish();
+  }
+
+ private:
+  int32_t head_of(int32_t u) const { return head_[at(u)] >= 0 ? head_[at(u)] : u; }
+
+  bool may_fail(const Unit& u) const { return u.group >= 0 && g_.groups[at(u.group)].may_fail; }
+
+  bool small(const Unit& u) const {
+    const LoweredKernel& l = u.lowered;
+    if (u.alike.size() != 1 || !u.columns.empty() || l.range == 0 || l.range * l.work > kMostElements)
+      return false;
+    if (u.group >= 0 && !g_.groups[at(u.group)].is_kernel()) return false;
+    return std::all_of(l.slots.begin(), l.slots.end(), [&](const Slot& s) {
+      const TensorType& t = p_.g.type(s.value);
+      return p_.input_of(s.value) >= 0 || numel(t.sizes) <= kMostBytes / itemsize(t.dtype);
+    });
+  }
+
+  bool find_head(int32_t u) {
+    if (!small(units_[at(u)]) || !units_[at(u)].chain.empty()) return false;
+    for (const int32_t b : units_[at(u)].before) {
+      const int32_t head = head_of(b);
+      if (!small(units_[at(head)]) || !has_room(head, u) || waits_besides(u, head)) continue;
+      units_[at(head)].chain.push_back(u);
+      units_[at(u)].alike.clear();
+      head_[at(u)] = head;
+      return true;
+    }
+    return false;
+  }
+
+  /// An entry tells of one op that may fail.
+  bool has_room(int32_t head, int32_t u) const {
+    std::vector<int32_t> all = {head};
+    all.insert(all.end(), units_[at(head)].chain.begin(), units_[at(head)].chain.end());
+    all.push_back(u);
+    std::vector<ChainKernel> kernels;
+    int failing = 0;
+    for (const int32_t m : all) {
+      const LoweredKernel& l = units_[at(m)].lowered;
+      kernels.push_back({&l.kernel, l.dims.data(), l.range});
+      failing += may_fail(units_[at(m)]);
+    }
+    return failing <= 1 && cuda_takes_chain(kernels);
+  }
+
+  /// f(unit) for what the entry of `u` waits for.
+  template <class F>
+  void for_before(int32_t u, F f) const {
+    for (const int32_t b : units_[at(u)].before) f(head_of(b));
+    for (const int32_t c : units_[at(u)].chain)
+      for (const int32_t b : units_[at(c)].before) f(head_of(b));
+  }
+
+  bool waits_besides(int32_t u, int32_t head) const {
+    std::vector<int32_t> todo;
+    for_before(u, [&](int32_t b) {
+      if (b != head) todo.push_back(b);
+    });
+    return reaches(
+        std::move(todo), head, units_.size(), [&](int32_t x, auto f) { for_before(x, f); }, kMostSeen);
+  }
+
+  void finish() {
+    for (size_t i = 0; i < units_.size(); ++i) {
+      if (head_[i] >= 0) continue;
+      std::vector<int32_t> before;
+      for_before(static_cast<int32_t>(i), [&](int32_t b) {
+        if (b != static_cast<int32_t>(i)) before.push_back(b);
+      });
+      std::sort(before.begin(), before.end());
+      before.erase(std::unique(before.begin(), before.end()), before.end());
+      units_[i].before = std::move(before);
+    }
+    for (Unit& u : units_)
+      for (int32_t& b : u.own_before) b = head_of(b);
+  }
+
+  const Prepared& p_;
+  const Grouping& g_;
+  std::vector<Unit>& units_;
+  std::vector<int32_t> head_;  // per unit: in whose chain it is; -1: it begins one, or is in none
+};
+
+}  // namespace
+
+void attach_chains(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping) {
+  ChainMaker(p, units, grouping).run();
+}
+
+}  // namespace tandem::jit
