@@ -1,5 +1,7 @@
 #include "tandem/jit/convolution_call.h"
 
+#include "tandem/jit/rewrite.h"
+
 namespace tandem::jit {
 
 using ops::Layout;
@@ -14,7 +16,47 @@ Dims with_axes(const Dims& sizes, Dims strides, int rank) {
   return strides;
 }
 
+bool is_biased(const Node& n) { return n.in.size() > 2 && n.in[2] >= 0; }
+
+std::vector<TensorType> operand_types(const Graph& g, const Node& n) {
+  std::vector<TensorType> in;
+  for (const int32_t v : n.in)
+    if (v >= 0 && !g.type(v).number) in.push_back(g.type(v));
+  return in;
+}
+
+/// Whether the library makes the sums of a convolution, and another its addition of the bias.
+bool bias_is_apart(const Graph& g, const Node& n, Device device) {
+  if (n.leaf != Leaf::op || ops::def(n.op).kind != ops::OpKind::convolution || !is_biased(n)) return false;
+  const ConvolutionCallShape call =
+      convolution_call_shape(ops::def(n.op), operand_types(g, n), true, g.type(n.out[0]), n.words, {});
+  return !call.fused && cudnn_convolution(cuda::Runtime::of(device), call.shape) != nullptr;
+}
+
 }  // namespace
+
+Graph with_bias_apart(const Graph& g, Device device) {
+  if (device.type != DeviceType::cuda) return g;
+  Rewrite r(g);
+  for (const Node& n : g.nodes) {
+    if (!bias_is_apart(g, n, device)) {
+      r.name(n, r.copy(n));
+      continue;
+    }
+    Node sums = n;
+    sums.in[2] = -1;
+    const ops::Value y{r.copy(sums)};
+    GraphEmitter e(r.to, false);
+    e.location = n.where;
+    e.origin = n.origin;
+    const int rank = g.type(n.out[0]).sizes.rank();
+    Dims channels = Dims::filled(rank, 1);
+    channels[1] = g.type(n.in[2]).sizes[0];
+    const ops::Value bias = e.reshape(ops::Value{r[n.in[2]]}, channels);
+    r.name(n, e.add(y, bias).id);
+  }
+  return r.finish();
+}
 
 bool channels_last(const Layout& x) {
   const int rank = x.sizes.rank();
@@ -52,15 +94,12 @@ bool convolution_reads(const Graph& g, const Node& n, const Layout& first, const
   };
   if (!lies_well(first) || !lies_well(second) || !(channels_last(first) || channels_last(second)))
     return false;
-  std::vector<TensorType> in;
-  for (const int32_t v : n.in)
-    if (v >= 0 && !g.type(v).number) in.push_back(g.type(v));
-  const bool biased = n.in.size() > 2 && n.in[2] >= 0;
+  const std::vector<TensorType> in = operand_types(g, n);
   TensorType result = in[0];
   result.sizes = out_sizes;
   const Dims strides[] = {first.strides, second.strides};
   const ConvolutionCallShape call =
-      convolution_call_shape(ops::def(n.op), in, biased, result, n.words, strides);
+      convolution_call_shape(ops::def(n.op), in, is_biased(n), result, n.words, strides);
   return cudnn_convolution(cuda::Runtime::of(device), call.shape) != nullptr;
 }
 

@@ -10,6 +10,10 @@
 
 namespace tandem::jit {
 
+/// `g` with the bias of convolutions that cuDNN does on this device, but for their bias, added by an op of
+/// its own, which joins the kernels behind it: a float's sum is rounded before its bias is added anyway.
+Graph with_bias_apart(const Graph& g, Device device);
+
 /// Whether (N, C, *axes) lies densely with its channels innermost, and not contiguously.
 bool channels_last(const ops::Layout& layout);
 

@@ -33,27 +33,9 @@ class Text {
     sum_ = is_floating(type_) ? c_scalar(wide_) : "td_u64";
   }
 
-  bool biased() const { return c_.in.size() > 2 && c_.in[2].base != Base::none; }
-
-  /// A thread an element.
-  NativeText add_bias() const {
-    NativeText l;
-    l.symbol = std::string("tandem_convolution_add_bias_") + c_suffix(type_);
-    const std::string type = c_scalar(type_);
-    const bool forward = s_.direction == ConvolutionDirection::forward;
-    l.words = {input(2), NativeWord{NativeWord::kOut, 0}, forward ? s_.outputs : s_.channels,
-               forward ? s_.out_positions() : s_.in_positions()};
-    l.source =
-        native_head(l.symbol, "const " + type + "* bias; " + type + "* to; td_i64 channels, positions;") +
-        "  const td_i64 c = t / a.positions % a.channels;\n  " + sum_ + " sum = " + wide("a.to[t]") +
-        ";\n  sum = sum + " + wide("a.bias[c]") + ";\n" + store("sum") + "}\n";
-    l.count = s_.result_size();
-    return l;
-  }
-
   NativeText make() {
     NativeText l;
-    const bool biased = this->biased();
+    const bool biased = c_.in.size() > 2 && c_.in[2].base != Base::none;
     l.symbol = std::string("tandem_") + c_.op->name + (biased ? "_bias_" : "_") + c_suffix(type_) + "_" +
                std::to_string(kConvolutionAxes - first_);
     const std::string pointer = std::string("const ") + c_scalar(type_) + "* ";
@@ -190,10 +172,5 @@ class Text {
 }  // namespace
 
 NativeText convolution_text(const NativeCallPlan& c) { return Text(c).make(); }
-
-NativeText convolution_bias_text(const NativeCallPlan& c) {
-  const Text text(c);
-  return text.biased() ? text.add_bias() : NativeText();
-}
 
 }  // namespace tandem::jit

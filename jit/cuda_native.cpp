@@ -352,13 +352,6 @@ NativeLaunch cuda_copy(Runtime& device, DType dtype, int64_t count) {
   return out;
 }
 
-namespace {
-NativeLaunch launch_of(Runtime& device, Launch l) {
-  l.words.push_back(l.count);
-  return {cuda_function(device, l.symbol, l.source), std::move(l.words), l.count, {}};
-}
-}  // namespace
-
 std::vector<NativeLaunch> cuda_native(Runtime& device, const NativeCallPlan& call) {
   if (const ops::KernelDef* own = ops::user_kernel(call.op->id)) {
     OwnKernel k = own_kernel(call, *own);
@@ -368,15 +361,12 @@ std::vector<NativeLaunch> cuda_native(Runtime& device, const NativeCallPlan& cal
     return {std::move(l)};
   }
   std::vector<NativeLaunch> out;
-  for (Launch& l : launches_of(call))
-    if (l.count > 0) out.push_back(launch_of(device, std::move(l)));
+  for (Launch& l : launches_of(call)) {
+    if (l.count == 0) continue;
+    l.words.push_back(l.count);
+    out.push_back({cuda_function(device, l.symbol, l.source), std::move(l.words), l.count, {}});
+  }
   return out;
-}
-
-std::vector<NativeLaunch> cuda_convolution_bias(Runtime& device, const NativeCallPlan& call) {
-  NativeText l = convolution_bias_text(call);
-  if (l.count == 0) return {};
-  return {launch_of(device, std::move(l))};
 }
 
 }  // namespace tandem::jit

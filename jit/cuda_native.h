@@ -39,7 +39,4 @@ std::vector<NativeLaunch> cuda_native(cuda::Runtime& device, const NativeCallPla
 /// Copies `count` elements from input 0.
 NativeLaunch cuda_copy(cuda::Runtime& device, DType dtype, int64_t count);
 
-/// What is left of a convolution whose sums a library made: adding the bias, if it has one.
-std::vector<NativeLaunch> cuda_convolution_bias(cuda::Runtime& device, const NativeCallPlan& call);
-
 }  // namespace tandem::jit

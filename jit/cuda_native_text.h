@@ -30,7 +30,4 @@ NativeText convolution_text(const NativeCallPlan& c);
 NativeText max_pool_text(const NativeCallPlan& c);
 NativeText avg_pool_text(const NativeCallPlan& c);
 
-/// The addition of its bias to what is there; no source without one.
-NativeText convolution_bias_text(const NativeCallPlan& c);
-
 }  // namespace tandem::jit

@@ -1,4 +1,7 @@
 // Kernels of pooling: the windows of ops/windows.h as text.
+#include <algorithm>
+#include <iterator>
+
 #include "tandem/jit/cuda_native_text.h"
 #include "tandem/jit/type_names.h"
 #include "tandem/ops/windows.h"
@@ -91,6 +94,44 @@ std::string position_of(bool small) {
          "columns_end && (i - rows_first) % a.y_dilation == 0 && (j - columns_first) % a.x_dilation == 0;\n";
 }
 
+/// Whether each position lies in one window at most, and few of them are between the starts of two.
+bool windows_apart(const Windows& w) {
+  constexpr int64_t kFew = 4;
+  return std::all_of(std::begin(w.axis), std::end(w.axis), [](const WindowAxis& a) {
+    return !a.adaptive && a.dilation == 1 && a.kernel <= a.stride && a.stride <= kFew;
+  });
+}
+
+/// The gradient of a max pooling whose windows are apart: a thread has a window, whose place and gradient it
+/// reads once, and what lies between that and the next.
+void gradient_apart(NativeText* l, const NativeCallPlan& c, const Windows& w, bool small) {
+  const DType type = c.in_types[0].dtype, wide = native_sum_type(type);
+  const std::string scalar = c_scalar(wide), place = c_scalar(c.in_types[1].dtype);
+  const auto tiles = [](const WindowAxis& a) { return (a.in - 1 + a.padding) / a.stride + 1; };
+  const int64_t in_plane = std::max<int64_t>(1, w.in_plane());
+  l->count = l->count / in_plane * tiles(w.axis[0]) * tiles(w.axis[1]);
+  l->words.insert(l->words.end(), {tiles(w.axis[0]), tiles(w.axis[1])});
+  const auto each = [](const std::string& at, const std::string& axis, const std::string& window) {
+    const std::string a = "a." + axis + "_", start = window + " * " + a + "stride - " + a + "padding";
+    return "for (td_i64 " + at + " = " + start + " < 0 ? 0 : " + start + "; " + at + " < td_least(" + start +
+           " + " + a + "stride, " + a + "in); ++" + at + ")";
+  };
+  const std::string at = small ? "(y - rows_first) * a.width + (x - columns_first)" : "y * a.x_in + x";
+  l->source +=
+      "  const td_i64 p = t % a.columns, o = t / a.columns % a.rows, n = t / a.columns / a.rows;\n"
+      "  const bool window = o < a.y_out && p < a.x_out;\n"
+      "  const td_i64 from = (n * a.y_out + o) * a.x_out + p;\n  const " +
+      place + " place = window ? a.places[from] : " + place + "();\n  const " + scalar +
+      " share = window ? td_add((" + scalar + ")0, " + native_convert(type, wide, "a.from[from]") + ") : (" +
+      scalar + ")0;\n" + positions("rows", "y", "o", false) + positions("columns", "x", "p", false) + "  " +
+      each("y", "y", "o") + "\n    " + each("x", "x", "p") +
+      " {\n"
+      "      const bool inside = window && y < rows_end && x < columns_end;\n"
+      "      a.to[(n * a.y_in + y) * a.x_in + x] = " +
+      native_convert(wide, type, "inside && place == " + at + " ? share : (" + scalar + ")0") +
+      ";\n    }\n}\n";
+}
+
 }  // namespace
 
 NativeText max_pool_text(const NativeCallPlan& c) {
@@ -103,23 +144,29 @@ NativeText max_pool_text(const NativeCallPlan& c) {
   const auto load = [&](const std::string& at) {
     return native_convert(type, wide, "a.from[plane + " + at + "]");
   };
-  NativeText l =
-      begin(c, w, ", width", (forward ? "" : "const ") + own + "* places; ",
-            {{forward ? NativeWord::kOutputs - 1 : NativeWord::kInput + 1, 0}}, small ? "_small" : "");
+  const bool apart = c.op->id == OpId::max_pool_backward && windows_apart(w);
+  NativeText l = begin(c, w, apart ? ", width, rows, columns" : ", width",
+                       (forward ? "" : "const ") + own + "* places; ",
+                       {{forward ? NativeWord::kOutputs - 1 : NativeWord::kInput + 1, 0}},
+                       std::string(small ? "_small" : "") + (apart ? "_apart" : ""));
   l.words.push_back(w.axis[1].widest());
+  if (apart) {
+    gradient_apart(&l, c, w, small);
+    return l;
+  }
   const std::string rows = positions("rows", "y", "y", adaptive),
                     columns = positions("columns", "x", "x", adaptive);
   if (forward) {
-    l.source += place("out", "in") + rows + columns +
-                "  td_i64 row = rows_first, column = columns_first;\n  " + scalar +
-                " best = " + load("row * a.x_in + column") +
-                ";\n"
+    l.source += place("out", "in") + rows + columns + "  td_i64 row = -1, column = 0;\n  " + scalar +
+                " best = 0;\n  " + c_scalar(type) +
+                " top = {};\n"
                 "  for (td_i64 i = rows_first; i < rows_end; i += a.y_dilation)\n"
                 "    for (td_i64 j = columns_first; j < columns_end; j += a.x_dilation) {\n"
                 "      const " +
-                scalar + " v = " + load("i * a.x_in + j") +
-                ";\n      if (v > best || v != v) best = v, row = i, column = j;\n    }\n"
-                "  a.to[t] = a.from[plane + row * a.x_in + column];\n  a.places[t] = (" +
+                c_scalar(type) + " u = a.from[plane + i * a.x_in + j];\n      const " + scalar +
+                " v = " + native_convert(type, wide, "u") +
+                ";\n      if (row < 0 || v > best || v != v) best = v, top = u, row = i, column = j;\n    }\n"
+                "  a.to[t] = top;\n  a.places[t] = (" +
                 own + ")(" + place_of(small, "row", "column") + ");\n}\n";
     return l;
   }

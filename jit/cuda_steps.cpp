@@ -316,12 +316,13 @@ class Builder {
   }
 
   /// By cuDNN, if it takes it: operands in the order of x, w and y, of which the call makes one. The op
-  /// rounds a half with its bias once, so the library must add that; float32 is added to by a kernel of our
-  /// own.
+  /// rounds a half with its bias once, so the library must add that; another bias is an op of its own here
+  /// (with_bias_apart).
   bool convolution(const NativeCallPlan& c) {
     const auto [shape, biased, fused] =
         convolution_call_shape(*c.op, c.in_types, c.in.size() > 2 && c.in[2].base != Base::none,
                                c.out_types[0], c.words, c.in_strides);
+    if (biased && !fused) return false;
     std::shared_ptr<const CudnnConvolution> found = cudnn_convolution(device_, shape);
     if (!found) return false;
     const CudaValue first = at(c.in[0]), second = at(c.in[1]), made = at(c.out[0]);
@@ -341,7 +342,6 @@ class Builder {
         break;
     }
     library_step(std::move(p), bytes, 1);
-    if (biased && !fused) launches(c, cuda_convolution_bias(device_, c));
     return true;
   }
 

@@ -10,7 +10,6 @@
 #include "tandem/core/profile.h"
 #include "tandem/core/storage.h"
 #include "tandem/core/thread_pool.h"
-#include "tandem/jit/attention_call.h"
 #include "tandem/jit/compiler.h"
 #include "tandem/jit/cuda_executable.h"
 #include "tandem/jit/describe.h"
@@ -367,7 +366,7 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   };
   const bool calls =
       options.device.type == DeviceType::cuda || std::any_of(g.nodes.begin(), g.nodes.end(), by_library);
-  impl->graph = calls ? ready(with_library_calls(g, options.device)) : ready(g);
+  impl->graph = calls ? ready(for_device(g, options.device)) : ready(g);
   impl->plan = make_plan(impl->graph, options.optimize, options.device).plan;
   if (options.device.type == DeviceType::cuda)
     impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);

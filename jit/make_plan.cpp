@@ -4,9 +4,14 @@
 
 #include "tandem/jit/attention_call.h"
 #include "tandem/jit/channel_blocks.h"
+#include "tandem/jit/convolution_call.h"
 #include "tandem/jit/recompute.h"
 
 namespace tandem::jit {
+
+Graph for_device(const Graph& g, Device device) {
+  return with_bias_apart(with_library_calls(g, device), device);
+}
 
 Prepared prepared_for(const Graph& g, Device device) {
   Prepared prepared = prepare(g, device);

@@ -6,6 +6,10 @@
 
 namespace tandem::jit {
 
+/// What is done to a graph for its device before the passes: calls that the device's libraries do as a whole
+/// are marked, and biases that they do not add are parted from their convolutions.
+Graph for_device(const Graph& g, Device device);
+
 /// `prepare`, with packed operands where the device's library does not take them as they lie.
 Prepared prepared_for(const Graph& g, Device device);
 

@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "tandem/jit/attention_call.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/kernel_table.h"
 #include "tandem/jit/make_plan.h"
@@ -16,7 +15,7 @@ int precompile(std::span<const Graph> graphs, Device device) {
   std::map<std::string, Kernel> kernels;  // by text
   std::vector<Plan> plans;
   for (const Graph& g : graphs) {
-    Graph ready = optimize(with_library_calls(g, device));
+    Graph ready = optimize(for_device(g, device));
     plans.push_back(make_plan(ready, true, device).plan);
     const Plan& plan = plans.back();
     for (size_t i = 0; i < plan.kernels.size(); ++i)

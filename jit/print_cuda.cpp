@@ -255,13 +255,8 @@ int cuda_calls(const Kernel& k, CudaForm form) {
 bool cuda_splits(const Kernel& k) {
   if (k.kind == KernelKind::pointwise || k.in_order || !k.across.empty()) return false;
   if (cuda_words(k) + 2 > kMaxCudaWords) return false;
-  int walks = 0;
-  bool reduces = true;
-  for (const CudaWalk& walk : plan_cuda(k).walks) {
-    walks += walk.walks();
-    if (walk.walks()) reduces = !walk.reductions.empty();
-  }
-  return walks == 1 && reduces;
+  const CudaPlan plan = plan_cuda(k);
+  return plan.walks.size() == 1 && !plan.walks[0].reductions.empty();
 }
 
 SplitShape split_shape(const Kernel& k, const int64_t* dims, int64_t count) {

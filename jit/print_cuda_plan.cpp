@@ -1,5 +1,6 @@
 // A reduction's result is known after the walk that accumulates it, so every value has a phase: the number of
 // walks that must be done before it can be computed. Walk p computes what the reductions of phase p need.
+// What nothing but a row's stores needs is left to the thread that makes them.
 #include "tandem/jit/print_cuda_plan.h"
 
 #include <algorithm>
@@ -106,10 +107,9 @@ class Planner {
 
   void make_walks() {
     std::vector<bool> reduction_live(k_.reductions.size(), false);
-    int last_value = 0, last_walk = 0;
+    int last_walk = 0;
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
       if (!p_.live[at(i)]) continue;
-      last_value = std::max(last_value, phase_[at(i)]);
       const ScalarNode& n = k_.scalars[i];
       if (n.op != ScalarOp::reduced) continue;
       reduction_live[at(n.bits)] = true;
@@ -118,7 +118,7 @@ class Planner {
     for (const Store& s : k_.stores)
       if (!of_row(s)) last_walk = std::max(last_walk, phase_[at(s.value)]);
     for (const Across& c : k_.across) last_walk = std::max(last_walk, phase_[at(c.input)]);
-    p_.walks.resize(at(std::max(last_value, last_walk)) + 1);
+    p_.walks.resize(at(last_walk + 1));
 
     for (size_t r = 0; r < k_.reductions.size(); ++r)
       if (reduction_live[r])
@@ -132,27 +132,51 @@ class Planner {
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
       if (!p_.live[at(i)]) continue;
       if (p_.level[at(i)] == CudaLevel::call) p_.call.push_back(i);
-      if (p_.level[at(i)] == CudaLevel::row) p_.walks[at(phase_[at(i)])].before.push_back(i);
     }
-    for (CudaWalk& w : p_.walks) fill(w);
+    std::vector<bool> walked(at(k_.scalars.size()), false), loaded = walked;
+    for (CudaWalk& w : p_.walks) fill(w, walked);
+    for (int32_t i = 0; i < k_.scalars.size(); ++i)
+      if (of_stores(i, walked) && reads_memory(i) && phase_[at(i)] == 0) need(i, loaded);
+    for (int32_t i = 0; i < k_.scalars.size(); ++i) {
+      if (!p_.live[at(i)] || p_.level[at(i)] != CudaLevel::row) continue;
+      auto& list = walked[at(i)]   ? p_.walks[at(phase_[at(i)])].before
+                   : loaded[at(i)] ? p_.row_loads
+                                   : p_.row_values;
+      list.push_back(i);
+    }
   }
 
-  // The element's values that a walk needs, all computed again.
-  void fill(CudaWalk& walk) const {
-    std::vector<bool> needed(at(k_.scalars.size()), false);
-    std::vector<int32_t> todo;
-    for (const int32_t r : walk.reductions) todo.push_back(k_.reductions[at(r)].input);
-    for (const int32_t s : walk.stores) todo.push_back(k_.stores[at(s)].value);
-    for (const int32_t c : walk.across) todo.push_back(k_.across[at(c)].input);
+  bool reads_memory(int32_t i) const {
+    const ScalarNode& n = k_.scalars[i];
+    return n.op == ScalarOp::load && k_.loads[at(n.bits)].index != kCounts;
+  }
+  bool of_stores(int32_t i, const std::vector<bool>& walked) const {
+    return p_.live[at(i)] && p_.level[at(i)] == CudaLevel::row && !walked[at(i)];
+  }
+
+  // Marks a node and all that it is computed from.
+  void need(int32_t root, std::vector<bool>& needed) const {
+    std::vector<int32_t> todo = {root};
     while (!todo.empty()) {
       const int32_t i = todo.back();
       todo.pop_back();
-      if (needed[at(i)] || p_.level[at(i)] != CudaLevel::element) continue;
+      if (needed[at(i)]) continue;
       needed[at(i)] = true;
       for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
     }
-    for (int32_t i = 0; i < k_.scalars.size(); ++i)
-      if (needed[at(i)]) walk.nodes.push_back(i);
+  }
+
+  // The element's values that a walk needs, all computed again; `walked`: all that walks need.
+  void fill(CudaWalk& walk, std::vector<bool>& walked) const {
+    std::vector<bool> needed(at(k_.scalars.size()), false);
+    for (const int32_t r : walk.reductions) need(k_.reductions[at(r)].input, needed);
+    for (const int32_t s : walk.stores) need(k_.stores[at(s)].value, needed);
+    for (const int32_t c : walk.across) need(k_.across[at(c)].input, needed);
+    for (int32_t i = 0; i < k_.scalars.size(); ++i) {
+      if (!needed[at(i)]) continue;
+      walked[at(i)] = true;
+      if (p_.level[at(i)] == CudaLevel::element) walk.nodes.push_back(i);
+    }
   }
 
   const Kernel& k_;

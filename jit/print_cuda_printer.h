@@ -54,7 +54,8 @@ class CudaPrinter {
   void column_elements(const CudaWalk& walk, const std::string& name, const std::string& step_text,
                        const std::string& accumulators);
   void join_blocks(const CudaWalk& walk, const std::string& blocks, const std::string& width);
-  void row_stores(const std::string& condition);
+  void row_loads(const std::string& condition);
+  void row_stores();
   using WalkPrinter = void (CudaPrinter::*)(const CudaWalk& walk, const std::string& name);
   void place(WalkPrinter print, const std::string& stores);
   std::string identity(const Reduction& r) const;
@@ -82,7 +83,6 @@ class CudaPrinter {
   // Rows and columns that are split over the grid: print_cuda_split.cpp.
   void split_row();
   void split_column();
-  const CudaWalk& single_walk() const;
   void parts_of(const CudaWalk& walk);
   void join_parts(const CudaWalk& walk, const std::string& first, const std::string& step);
 
@@ -97,7 +97,8 @@ class CudaPrinter {
   std::vector<size_t> row_operands() const;
 
   // Values: print_cuda_text.cpp.
-  void node(int32_t id);
+  /// `condition`: under which it reads memory; nothing: always.
+  void node(int32_t id, const std::string& condition = {});
   std::string value(int32_t id) const;
   std::string load(int32_t id) const;
   std::string element(size_t slot, bool row_level) const;

@@ -59,13 +59,11 @@ int CudaPrinter::under_way(const CudaWalk& walk) const {
                                     [&](int32_t i) { return is_costly(k_.scalars[i].op); });
     const bool finds = std::any_of(walk.reductions.begin(), walk.reductions.end(),
                                    [&](int32_t r) { return finds_index(k_.reductions[at(r)].op); });
-    const auto walks =
-        std::count_if(plan_.walks.begin(), plan_.walks.end(), [](const CudaWalk& w) { return w.walks(); });
     // Elements.
     int most = 16;
     if (costly || walk.nodes.size() > kFewNodes || slots > kFewSlots)
       most = 8;
-    else if (walk.nodes.size() <= kVeryFewNodes && slots == 1 && !finds && walks == 1)
+    else if (walk.nodes.size() <= kVeryFewNodes && slots == 1 && !finds && plan_.walks.size() == 1)
       most = 32;
     int64_t bytes = 0;  // of an element
     for (const size_t s : element_slots(walk))

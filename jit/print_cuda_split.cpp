@@ -19,10 +19,6 @@ std::string num(I v) {
 
 }  // namespace
 
-const CudaWalk& CudaPrinter::single_walk() const {
-  return *std::find_if(plan_.walks.begin(), plan_.walks.end(), [](const CudaWalk& w) { return w.walks(); });
-}
-
 // Where the parts of all rows or columns lie, for each reduction.
 void CudaPrinter::parts_of(const CudaWalk& walk) {
   line("char* place = all.parts;");
@@ -49,7 +45,7 @@ void CudaPrinter::join_parts(const CudaWalk& walk, const std::string& first, con
 }
 
 void CudaPrinter::split_row() {
-  const CudaWalk& walk = single_walk();
+  const CudaWalk& walk = plan_.walks[0];
   const std::string block = num(kRowBlock);
   line("const td_i64 n = " + reduced_size() + ", parts = (n + " + num(kRowBlock - 1) + ") / " + block + ";");
   line("const int width = " + num(kLanes / cuda_lanes(k_)) + ", lane = threadIdx.x % width;");
@@ -62,7 +58,7 @@ void CudaPrinter::split_row() {
   line("const td_i64 at = unit / warps, b = (unit - at * warps) * team + member;");
   coordinates();
   pointers();
-  for (const CudaWalk* w = plan_.walks.data(); w <= &walk; ++w) rows_before(*w);
+  rows_before(walk);
   body(walk, "walk0", has_packs(walk));
   row_lanes(walk);
   line("td_i64 r = b * " + block + " + start;");
@@ -74,13 +70,14 @@ void CudaPrinter::split_row() {
     line("td_leave(z" + num(r) + " + at * parts + b, a" + num(r) + ");");
   line("}");
   line("if (!td_is_last(all.counters + at, warps)) continue;");
+  row_loads("threadIdx.x == 0");
   join_parts(walk, "at * parts", "1");
-  row_stores("threadIdx.x == 0");
+  row_stores();
   line("}");
 }
 
 void CudaPrinter::split_column() {
-  const CudaWalk& walk = single_walk();
+  const CudaWalk& walk = plan_.walks[0];
   const std::string block = num(kColumnBlock);
   line("const td_i64 n = " + reduced_size() + ", parts = (n + " + num(kColumnBlock - 1) + ") / " + block +
        ";");
@@ -97,7 +94,7 @@ void CudaPrinter::split_column() {
   if (k_.kept_rank == 1 && plan_.uses_index) line("const td_i64 outer = 0;");
   coordinates();
   pointers();
-  for (const CudaWalk* w = plan_.walks.data(); w <= &walk; ++w) rows_before(*w);
+  rows_before(walk);
   body(walk, "walk0", k_.reduced_rank == 1);
   std::string accumulators;
   for (const int32_t r : walk.reductions) {
@@ -113,8 +110,9 @@ void CudaPrinter::split_column() {
     line("td_leave(z" + num(r) + " + b * count + at, a" + num(r) + ");");
   line("}");
   line("if (!td_is_last(all.counters + group, warps)) continue;");
+  row_loads("inside && member == 0");
   join_parts(walk, "at", "count");
-  row_stores("inside && member == 0");
+  row_stores();
   line("}");
 }
 

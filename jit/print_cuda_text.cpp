@@ -115,15 +115,22 @@ std::string CudaPrinter::value(int32_t id) const {
   return scalar_text(k_, n, [&](int i) { return "v" + num(n.in[i]); });
 }
 
-void CudaPrinter::node(int32_t id) {
+void CudaPrinter::node(int32_t id, const std::string& condition) {
   const ScalarNode& n = k_.scalars[id];
+  const auto read = [&](const std::string& type, const std::string& text) {
+    return condition.empty() || n.op != ScalarOp::load ? text
+                                                       : condition + " ? " + text + " : " + type + "()";
+  };
   // The index is checked where the load is: its value may be known long before.
   if (n.op == ScalarOp::load && load_of(at(n.bits)).index >= 0) {
     const std::string slot = num(n.bits);
-    line("const td_i64 x" + slot + " = td_at(v" + num(load_of(at(n.bits)).index) + ", n" + slot + ", m" +
-         slot + ", error, " + num(n.bits + 1) + ");");
+    line("const td_i64 x" + slot + " = " +
+         read("td_i64", "td_at(v" + num(load_of(at(n.bits)).index) + ", n" + slot + ", m" + slot +
+                            ", error, " + num(n.bits + 1) + ")") +
+         ";");
   }
-  line(std::string("const ") + c_scalar(n.type) + " v" + num(id) + " = " + value(id) + ";");
+  const std::string type = c_scalar(n.type);
+  line("const " + type + " v" + num(id) + " = " + read(type, value(id)) + ";");
 }
 
 void CudaPrinter::store(int32_t s) {

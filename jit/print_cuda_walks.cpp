@@ -105,19 +105,25 @@ void CudaPrinter::place(WalkPrinter print, const std::string& stores) {
   pointers();
   int number = 0;
   for (const CudaWalk& walk : plan_.walks) {
-    if (!walk.walks()) continue;
     rows_before(walk);
+    if (number == 0) row_loads(stores);
     (this->*print)(walk, "walk" + num(number++));
   }
-  row_stores(stores);
+  row_stores();
   line("}");
 }
 
-// What is known only after the last walk is computed where it is stored.
-void CudaPrinter::row_stores(const std::string& condition) {
+// What a row's stores alone need of memory is under way during the walks, but for the thread that makes them.
+void CudaPrinter::row_loads(const std::string& condition) {
   if (plan_.row_stores.empty()) return;
-  line("if (" + condition + ") {");
-  if (!plan_.walks.back().walks()) rows_before(plan_.walks.back());
+  line("const bool stores = " + condition + ";");
+  for (const int32_t i : plan_.row_loads) node(i, "stores");
+}
+
+void CudaPrinter::row_stores() {
+  if (plan_.row_stores.empty()) return;
+  line("if (stores) {");
+  for (const int32_t i : plan_.row_values) node(i);
   for (const int32_t s : plan_.row_stores) store(s);
   line("}");
 }

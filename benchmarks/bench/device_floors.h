@@ -8,12 +8,12 @@
 
 namespace bench {
 
+inline constexpr double kAboveFloor = 1.05;  // what is found, at most, in multiples of these
+
 struct DeviceFloor {
   double loads = 0, stores = 0, bytes = 0;
-  int entries = 0;     // of the plan, at most; 0: not said
-  std::string how;     // one line
-  double most = 1.05;  // what they come to, at most, in multiples of these
-  std::string open;    // why that is more, and what next; empty: it is not
+  int entries = 0;  // of the plan, at most; 0: not said
+  std::string how;  // one line
   void add(double of, double read, double written, double nbytes) {
     loads += of * read, stores += of * written, bytes += of * nbytes;
   }
@@ -41,8 +41,8 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
     across(2);
   }
   if (name == "cross_entropy") {
-    passes(1, 0, "x once; a label and its logit for each of a row's 16 threads; 2 numbers a row");
-    f.loads += 2 * warp, f.stores += 2 * rows, f.bytes += (8 + 4) * warp + 8 * rows;
+    passes(1, 0, "x, a row's label and its logit once; 2 numbers a row");
+    f.loads += 2 * rows, f.stores += 2 * rows, f.bytes += (8 + 4 + 8) * rows;
   }
   if (name == "cross_entropy_backward") {
     passes(1, 1, "x and dx once; a label and three numbers for each of a row's 16 threads");
@@ -97,8 +97,6 @@ inline DeviceFloor gpt_floor(double layers, double width, double heads, double l
   f.add(12 * layers * width * width + length * width, 1, 0.75, 28);  // AdamW
   f.add(words * width, 5, 4, 36);  // of the table of words, whose gradient comes transposed
   f.how = "each kernel's operands and results once: 16 bytes, but 4 where columns are summed or gathered";
-  f.most = 1.06;  // loads
-  f.open = "each warp that has rows of a column loads its parameter and moments; next: the one that stores";
   return f;
 }
 
@@ -106,16 +104,13 @@ inline DeviceFloor gpt_floor(double layers, double width, double heads, double l
 inline DeviceFloor cnn_floor(double batch) {
   const double first = batch * 32 * 28 * 28, second = batch * 64 * 14 * 14, all = first + second;
   DeviceFloor f;
-  f.add(all, 0.5, 0.25 + 0.25, 13);                                // bias, ReLU, its mask
+  f.add(all, 0.5, 0.25, 9);                                        // ReLU, and a bias for 4 elements
   f.add(all / 4, 4, 2, 16 + 5);                                    // pooling, and positions of a byte
-  f.add(all / 4, 2, 1 + 4, 5 + 16);                                // its gradient
-  f.add(all, 0.5, 0.25, 9);                                        // ReLU's with the bias's
+  f.add(all / 4, 0.5, 0.25, 12);                                   // ReLU's gradient, by what was pooled
+  f.add(all / 4, 2, 4, 5 + 16);                                    // pooling's
+  f.add(all, 0.25, 0, 4);                                          // the bias's
   f.add(9 * 32 + 9 * 32 * 64 + 3136 * 128 + 1280, 0.5, 0.25, 12);  // SGD
-  f.how = "bias, ReLU and mask, pooling, their gradients, SGD: each value once";
-  f.most = 2.15;  // loads; bytes are within 6 %
-  f.open =
-      "a convolution's bias is a kernel of its own, its gradient and pooling's look at a value a thread, 4 "
-      "bytes; pooling reads its largest again; next: the bias in ReLU's kernel";
+  f.how = "bias and ReLU, pooling, their gradients, SGD: each value once; 4 bytes a thread in pooling";
   return f;
 }
 

@@ -61,6 +61,45 @@ TEST_CASE("cuda convolutions: halves with a bias go to cuDNN and are rounded onc
   }
 }
 
+TEST_CASE("cuda convolutions: a float's bias is added by the kernel behind", "[cuda]") {
+  need_device();
+  for (const td::DType type : {td::float32, td::float64}) {
+    CAPTURE(td::name(type));
+    td::manual_seed(7);
+    const auto made = [&](const td::Dims& sizes) { return td::randn(sizes).to(type).to(kCuda); };
+    const Tensor x = made({2, 4, 7, 6}), w = made({6, 4, 3, 3}), b = made({6}), y = made({2, 6, 7, 6}),
+                 back = made({4}), line = made({2, 4, 9}), taps = made({6, 4, 3});
+    const auto all = [&](bool apart) {
+      const auto added = [&](const Tensor& sums, const Tensor& bias, int64_t rank) {
+        return sums + bias.reshape(rank == 3 ? td::Dims{-1, 1} : td::Dims{-1, 1, 1});
+      };
+      const Tensor none;
+      return std::vector<Tensor>{
+          td::relu(apart ? added(td::conv2d(x, w, none, 1, 1), b, 4) : td::conv2d(x, w, b, 1, 1)),
+          td::relu(apart ? added(td::conv_transpose2d(y, w, none, 1, 1), back, 4)
+                         : td::conv_transpose2d(y, w, back, 1, 1)),
+          td::relu(apart ? added(td::conv1d(line, taps, none), b, 3) : td::conv1d(line, taps, b))};
+    };
+    const bool taken = type == td::float32;  // by cuDNN; our own kernels add the bias themselves
+    const long before = convolutions();
+    const std::vector<Tensor> eager = all(false);
+    if (simulator().there) CHECK(convolutions() == before + (taken ? 3 : 0));
+    const std::vector<Tensor> apart = all(true);
+    auto step = td::trace([&] { return all(false); });
+    std::vector<Tensor> traced;
+    for (int i = 0; i < 3; ++i) traced = step();
+    for (size_t i = 0; i < eager.size(); ++i) {
+      CAPTURE(i);
+      CHECK(bits_of(eager[i]) == bits_of(apart[i]));
+      CHECK(bits_of(eager[i]) == bits_of(traced[i]));
+    }
+    if (!simulator().there) continue;
+    const long kernels = simulator().sim_gpu_count("launches");
+    step();
+    CHECK(simulator().sim_gpu_count("launches") == kernels + (taken ? 3 : 6));
+  }
+}
+
 TEST_CASE("cuda convolutions: halves that lie channels last are read where they lie", "[cuda]") {
   need_device();
   td::manual_seed(8);

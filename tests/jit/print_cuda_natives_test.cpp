@@ -142,6 +142,9 @@ TEST_CASE("poolings give the CPU's bits", "[jit]") {
     check_max_pool(type, {2, 3, 13, 17}, false, false, {3, 1, 1, 1, 3, 1, 1, 2});
     check_max_pool(type, {2, 3, 13, 17}, false, false, {2, 2, 0, 1, 2, 2, 0, 1});
     check_max_pool(type, {2, 3, 13, 17}, true, false, {2, 2, 0, 1, 2, 2, 0, 1});
+    check_max_pool(type, {2, 3, 13, 17}, false, false, {2, 3, 1, 1, 3, 4, 1, 1});  // positions beside windows
+    check_max_pool(type, {2, 3, 13, 17}, true, false, {2, 4, 1, 1, 1, 3, 0, 1});
+    check_max_pool(type, {3, 30}, false, false, {4, 4, 2, 1});
     check_max_pool(type, {2, 13, 300}, false, false, {3, 2, 1, 1, 3, 2, 1, 1});
     check_max_pool(type, {2, 3, 13, 17}, false, true, {4, 7});
     for (const int64_t counted : {0, 1}) {

@@ -75,6 +75,18 @@ TEST_CASE("a constant 0, 1, 2... is the position, along whichever axis", "[jit]"
         check_bits(b.g);
       }
       {
+        INFO("of rows whose label is also looked up, for the row's result alone");
+        Built b;
+        const Value x = b.input(sizes), table = b.input({columns});
+        const Value labels =
+            b.e.cast(b.e.remainder(b.input({rows, 1}, DType::int64), double(columns)), DType::int64);
+        const Value hot = b.e.eq(labels, b.count(type, columns));
+        const Value sum = b.e.sum(b.e.where(hot, x, b.e.mul(x, 0.25)), {1}, false);
+        const Value own = b.e.call(OpId::index_select, {table, b.e.reshape(labels, {rows})}, {0});
+        b.give(b.e.add(sum, own));
+        check_bits(b.g);
+      }
+      {
         INFO("in steps, and as where another is read");
         Built b;
         const Value x = b.input(sizes), table = b.input({columns});
