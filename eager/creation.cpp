@@ -1,5 +1,6 @@
 // Making tensors: from numbers, random numbers and host data. What fills by formula is an op like any other
 // (a trace records it); what copies host data is real at once.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -87,11 +88,17 @@ Tensor empty(const Dims& sizes, TensorOptions options, Location where) {
   return finished(Tensor(fresh("empty", sizes, options.dtype, d, where)), options, where);
 }
 
-Tensor full(const Dims& sizes, double value, TensorOptions options, Location where) {
+Tensor full(const Dims& sizes, AnyNumber value, TensorOptions options, Location where) {
   const OnDevice guard(checked_device(options, "full", where));
   checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "full", where);
-  return finished(CallBuilder(OpId::full, where).word(options.dtype).floating(value).list(sizes).run(),
-                  options, where);
+  const bool exactly = options.dtype == int64 && value.beyond_double();
+  Tensor t = CallBuilder(OpId::full, where)
+                 .word(options.dtype)
+                 .floating(exactly ? 0 : value.to_double())
+                 .list(sizes)
+                 .run();
+  if (exactly) t = CallBuilder(OpId::copy, where).in(t).in(Operand(value, where)).run();
+  return finished(std::move(t), options, where);
 }
 
 Tensor zeros(const Dims& sizes, TensorOptions options, Location where) {
@@ -100,7 +107,7 @@ Tensor zeros(const Dims& sizes, TensorOptions options, Location where) {
 Tensor ones(const Dims& sizes, TensorOptions options, Location where) {
   return full(sizes, 1, options, where);
 }
-Tensor full_like(const Tensor& t, double value, Location where) {
+Tensor full_like(const Tensor& t, AnyNumber value, Location where) {
   return full(t.sizes(where), value, {.dtype = t.dtype(where), .device = t.device(where)}, where);
 }
 Tensor zeros_like(const Tensor& t, Location where) { return full_like(t, 0, where); }
@@ -109,8 +116,26 @@ Tensor empty_like(const Tensor& t, Location where) {
   return empty(t.sizes(where), {.dtype = t.dtype(where), .device = t.device(where)}, where);
 }
 
-Tensor arange(double start, double end, double step, TensorOptions options, Location where) {
+namespace {
+/// start + i * step below or above `end`, of integers.
+Tensor exact_range(int64_t start, int64_t end, int64_t step, const TensorOptions& options, Location where) {
+  const __int128 way = static_cast<__int128>(end) - start, towards = step > 0 ? step - 1 : step + 1;
+  const __int128 n = std::max<__int128>(0, (way + towards) / step);
+  if (n > int64_t{1} << 53) fail("arange: too many elements", where);
+  const Tensor i = arange(0, static_cast<int64_t>(n), 1, {.dtype = int64, .device = options.device}, where);
+  const Tensor steps = mul(Operand(i, where), Operand(step, where));
+  return finished(add(Operand(steps, where), Operand(start, where)), options, where);
+}
+}  // namespace
+
+Tensor arange(AnyNumber first, AnyNumber last, AnyNumber by, TensorOptions options, Location where) {
   const OnDevice guard(checked_device(options, "arange", where));
+  const AnyNumber all[] = {first, last, by};
+  if (options.dtype == int64 && by.bits != 0 &&
+      std::ranges::all_of(all, [](const AnyNumber& n) { return n.kind == NumberKind::integer; }) &&
+      std::ranges::any_of(all, &AnyNumber::beyond_double))
+    return exact_range(first.bits, last.bits, by.bits, options, where);
+  const double start = first.to_double(), end = last.to_double(), step = by.to_double();
   if (step == 0 || !std::isfinite(start) || !std::isfinite(end) || !std::isfinite(step))
     fail("arange: finite bounds and a step other than 0 are needed, found " + std::to_string(start) + ", " +
              std::to_string(end) + ", " + std::to_string(step),

@@ -32,12 +32,10 @@ Tensor pointwise2(OpId op, const Operand& a, const Operand& b) {
     fail(std::string(ops::def(op).name) + ": at least one operand must be a tensor", a.where);
   return CallBuilder(op, a.where.known() ? a.where : b.where).in(a).in(b).run();
 }
-double value(const Operand& o) {
-  return o.kind == NumberKind::floating ? std::bit_cast<double>(o.bits) : static_cast<double>(o.bits);
-}
 Tensor as_tensor(const Operand& o) { return Tensor(core::Ref<core::TensorImpl>(o.impl)); }
 Operand rewritten(OpId op, const Operand& a, const Operand& b, Tensor& out) {
-  if (op == OpId::pow && a.impl && !b.impl && value(b) == 2) out = square(as_tensor(a), a.where);
+  if (op == OpId::pow && a.impl && !b.impl && b.number().to_double() == 2)
+    out = square(as_tensor(a), a.where);
   return b;
 }
 }  // namespace
@@ -73,13 +71,40 @@ Operand rewritten(OpId op, const Operand& a, const Operand& b, Tensor& out) {
 #undef TANDEM_PARAMETRIC1
 #undef TANDEM_PARAMETRIC2
 
-Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high, Location where) {
+namespace {
+
+using Bound = std::optional<AnyNumber>;
+
+CallBuilder clamp_call(const Tensor& a, const Bound& low, const Bound& high, Location where) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   return CallBuilder(OpId::clamp, where)
       .in(a)
-      .floating(low.value_or(-kInfinity))
-      .floating(high.value_or(kInfinity))
-      .run();
+      .floating(low.value_or(-kInfinity).to_double())
+      .floating(high.value_or(kInfinity).to_double());
+}
+
+bool beyond_double(const Bound& bound) { return bound && bound->beyond_double(); }
+
+/// Bounds that a double does not hold are operands of their own.
+Tensor exact_clamp(Tensor a, Bound low, const Bound& high, Location where) {
+  if (beyond_double(low)) {
+    a = maximum(Operand(a, where), Operand(*low, where));
+    low.reset();
+  }
+  if (!beyond_double(high)) return clamp_call(a, low, high, where).run();
+  if (low) a = clamp_call(a, low, {}, where).run();
+  return minimum(Operand(a, where), Operand(*high, where));
+}
+
+bool clamps_exactly(const Tensor& a, const Bound& low, const Bound& high, Location where) {
+  return (beyond_double(low) || beyond_double(high)) && a.dtype(where) == int64;
+}
+
+}  // namespace
+
+Tensor clamp(const Tensor& a, Bound low, Bound high, Location where) {
+  if (clamps_exactly(a, low, high, where)) return exact_clamp(a, low, high, where);
+  return clamp_call(a, low, high, where).run();
 }
 
 Tensor clamp(const Tensor& a, const Tensor& low, const Tensor& high, Location where) {
@@ -89,13 +114,18 @@ Tensor clamp(const Tensor& a, const Tensor& low, const Tensor& high, Location wh
   return out;
 }
 
-Tensor rsub(const Operand& a, const Operand& b, double alpha) {
-  if (alpha == 1) return sub(b, a);
+Tensor rsub(const Operand& a, const Operand& b, AnyNumber alpha) {
+  if (alpha.to_double() == 1) return sub(b, a);
   return sub(b, Operand(mul(a, Operand(alpha, a.where)), a.where));
 }
 
-Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, double value, Location where) {
-  return CallBuilder(OpId::addcmul, where).in(a).in(b).in(c).floating(value).run();
+Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, AnyNumber value, Location where) {
+  if (value.beyond_double() && promote(promote(a.dtype(where), b.dtype(where)), c.dtype(where)) == int64) {
+    const Tensor scaled = mul(Operand(b.to(int64, where), where), Operand(value, where));
+    const Tensor product = mul(Operand(scaled, where), Operand(c, where));
+    return add(Operand(a, where), Operand(product, where));
+  }
+  return CallBuilder(OpId::addcmul, where).in(a).in(b).in(c).floating(value.to_double()).run();
 }
 Tensor addcdiv(const Tensor& a, const Tensor& b, const Tensor& c, double value, Location where) {
   return CallBuilder(OpId::addcdiv, where).in(a).in(b).in(c).floating(value).run();
@@ -299,13 +329,13 @@ Tensor Tensor::cumprod(int64_t axis, Location where) const {
 Tensor Tensor::logcumsumexp(int64_t axis, Location where) const {
   return CallBuilder(OpId::logcumsumexp, where).in(*this).word(axis).run();
 }
-Tensor Tensor::clamp(std::optional<double> low, std::optional<double> high, Location where) const {
+Tensor Tensor::clamp(Bound low, Bound high, Location where) const {
   return tandem::clamp(*this, low, high, where);
 }
 Tensor Tensor::lerp(const Tensor& end, const Operand& weight) const {
   return tandem::lerp(Operand(*this, weight.where), Operand(end, weight.where), weight);
 }
-Tensor Tensor::addcmul(const Tensor& b, const Tensor& c, double value, Location where) const {
+Tensor Tensor::addcmul(const Tensor& b, const Tensor& c, AnyNumber value, Location where) const {
   return tandem::addcmul(*this, b, c, value, where);
 }
 Tensor Tensor::addcdiv(const Tensor& b, const Tensor& c, double value, Location where) const {
@@ -383,16 +413,12 @@ const Tensor& Tensor::fill_(const Operand& value) const {
     CallBuilder(OpId::copy, value.where).in(*this).in(value).run_in_place();
     return *this;
   }
-  CallBuilder(OpId::full_like, value.where).in(*this).floating(tandem::value(value)).run_in_place();
+  CallBuilder(OpId::full_like, value.where).in(*this).floating(value.number().to_double()).run_in_place();
   return *this;
 }
-const Tensor& Tensor::clamp_(std::optional<double> low, std::optional<double> high, Location where) const {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  CallBuilder(OpId::clamp, where)
-      .in(*this)
-      .floating(low.value_or(-kInfinity))
-      .floating(high.value_or(kInfinity))
-      .run_in_place();
+const Tensor& Tensor::clamp_(Bound low, Bound high, Location where) const {
+  if (clamps_exactly(*this, low, high, where)) return copy_(exact_clamp(*this, low, high, where), where);
+  clamp_call(*this, low, high, where).run_in_place();
   return *this;
 }
 const Tensor& Tensor::masked_fill_(const Tensor& mask, const Operand& value) const {

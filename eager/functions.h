@@ -20,13 +20,15 @@ namespace tandem {
 Tensor empty(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
 Tensor zeros(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
 Tensor ones(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
-Tensor full(const Dims& sizes, double value, TensorOptions options = {}, Location where = Location::here());
+/// Integers are exact in int64, as everywhere that AnyNumber is taken.
+Tensor full(const Dims& sizes, AnyNumber value, TensorOptions options = {},
+            Location where = Location::here());
 Tensor zeros_like(const Tensor& t, Location where = Location::here());
 Tensor ones_like(const Tensor& t, Location where = Location::here());
-Tensor full_like(const Tensor& t, double value, Location where = Location::here());
+Tensor full_like(const Tensor& t, AnyNumber value, Location where = Location::here());
 Tensor empty_like(const Tensor& t, Location where = Location::here());
 /// start, start + step, ... below `end`; dtype float32 unless said (PyTorch: pass int64 for indices).
-Tensor arange(double start, double end, double step = 1, TensorOptions options = {},
+Tensor arange(AnyNumber start, AnyNumber end, AnyNumber step = 1, TensorOptions options = {},
               Location where = Location::here());
 Tensor rand(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr,
             Location where = Location::here());
@@ -90,7 +92,7 @@ Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions option
 #undef TANDEM_PARAMETRIC1
 #undef TANDEM_PARAMETRIC2
 /// min(max(a, low), high); either bound may be left out.
-Tensor clamp(const Tensor& a, std::optional<double> low, std::optional<double> high = {},
+Tensor clamp(const Tensor& a, std::optional<AnyNumber> low, std::optional<AnyNumber> high = {},
              Location where = Location::here());
 /// x * Phi(x), exactly (erf) or by PyTorch's tanh approximation.
 Tensor gelu(const Tensor& a, bool tanh_approximation = false, Location where = Location::here());
@@ -101,9 +103,9 @@ inline Tensor clamp_max(const Operand& a, const Operand& high) { return minimum(
 inline Tensor true_divide(const Operand& a, const Operand& b) { return div(a, b); }
 inline Tensor sgn(const Tensor& a, Location where = Location::here()) { return sign(a, where); }
 /// b - alpha * a
-Tensor rsub(const Operand& a, const Operand& b, double alpha = 1);
+Tensor rsub(const Operand& a, const Operand& b, AnyNumber alpha = 1);
 /// a + value * b * c and a + value * b / c
-Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, double value = 1,
+Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, AnyNumber value = 1,
                Location where = Location::here());
 Tensor addcdiv(const Tensor& a, const Tensor& b, const Tensor& c, double value = 1,
                Location where = Location::here());

@@ -191,16 +191,13 @@ void need_indices(const Tensor& t, size_t n, Location where) {
 /// The values as a tensor of the sizes that are replaced.
 Tensor put_values(const Selection& s, const Operand& values, Location where) {
   if (!values.impl) {
-    const double number = values.kind == NumberKind::floating ? std::bit_cast<double>(values.bits)
-                                                              : static_cast<double>(values.bits);
+    const AnyNumber number = values.number();
     if (values.kind == NumberKind::floating && !is_floating(s.view.dtype()))
-      fail("index_put: the number " + std::to_string(number) + " does not fit into " +
+      fail("index_put: the number " + std::to_string(number.to_double()) + " does not fit into " +
                std::string(name(s.view.dtype())) + "; cast the tensor first",
            where);
     const TensorOptions options{.dtype = s.view.dtype(), .device = s.view.device()};
-    if (s.view.dtype() != int64) return full({}, number, options, where).expand(s.sizes, where);
-    const Tensor none = full({}, 0, options, where);  // a double does not hold every int64
-    return add(Operand(none, where), values).expand(s.sizes, where);
+    return full({}, number, options, where).expand(s.sizes, where);
   }
   const Tensor t((core::Ref<core::TensorImpl>(values.impl)));
   Dims fits = t.sizes();

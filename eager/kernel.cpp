@@ -64,13 +64,11 @@ Tensor Kernel::one(std::initializer_list<const Operand*> operands) const {
       tensors.push_back(Tensor(core::Ref<core::TensorImpl>(o->impl)));
       continue;
     }
-    const bool floating = o->kind == NumberKind::floating;
-    const double value = floating ? std::bit_cast<double>(o->bits) : static_cast<double>(o->bits);
-    const DType dtype = floating ? float64 : o->kind == NumberKind::bool_ ? bool_ : int64;
-    constexpr int64_t kExact = int64_t{1} << 53;  // full() takes a double
-    const bool exact = floating || (o->bits <= kExact && o->bits >= -kExact);
-    Tensor scalar = full({}, exact ? value : 0, {.dtype = dtype, .device = first->device}, where);
-    tensors.push_back(exact ? std::move(scalar) : add(Operand(scalar, where), Operand(o->bits, where)));
+    const AnyNumber number = o->number();
+    const DType dtype = number.kind == NumberKind::floating ? float64
+                        : number.kind == NumberKind::bool_  ? bool_
+                                                            : int64;
+    tensors.push_back(full({}, number, {.dtype = dtype, .device = first->device}, where));
   }
   return call(tensors, where)[0];
 }

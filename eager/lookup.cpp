@@ -31,11 +31,31 @@ TANDEM_WITH_SOURCE(index_add)
 TANDEM_WITH_SOURCE(index_copy)
 #undef TANDEM_WITH_SOURCE
 
-Tensor Tensor::index_fill(int64_t axis, const Tensor& index, double value, Location where) const {
-  return CallBuilder(OpId::index_fill, where).in(*this).in(index).word(axis).floating(value).run();
+namespace {
+
+CallBuilder index_fill_call(const Tensor& t, int64_t axis, const Tensor& index, double value,
+                            Location where) {
+  return CallBuilder(OpId::index_fill, where).in(t).in(index).word(axis).floating(value);
 }
-const Tensor& Tensor::index_fill_(int64_t axis, const Tensor& index, double value, Location where) const {
-  CallBuilder(OpId::index_fill, where).in(*this).in(index).word(axis).floating(value).run_in_place();
+
+/// Where index_fill puts its number; undefined if a double holds that number.
+Tensor filled_by_mask(const Tensor& t, int64_t axis, const Tensor& index, AnyNumber value, Location where) {
+  if (!value.beyond_double() || t.dtype(where) != int64) return {};
+  const Tensor none = zeros(t.sizes(), {.dtype = bool_, .device = t.device()}, where);
+  return index_fill_call(none, axis, index, 1, where).run();
+}
+
+}  // namespace
+
+Tensor Tensor::index_fill(int64_t axis, const Tensor& index, AnyNumber value, Location where) const {
+  const Tensor mask = filled_by_mask(*this, axis, index, value, where);
+  if (mask.defined()) return masked_fill(mask, Operand(value, where));
+  return index_fill_call(*this, axis, index, value.to_double(), where).run();
+}
+const Tensor& Tensor::index_fill_(int64_t axis, const Tensor& index, AnyNumber value, Location where) const {
+  const Tensor mask = filled_by_mask(*this, axis, index, value, where);
+  if (mask.defined()) return masked_fill_(mask, Operand(value, where));
+  index_fill_call(*this, axis, index, value.to_double(), where).run_in_place();
   return *this;
 }
 

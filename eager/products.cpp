@@ -2,6 +2,7 @@
 // inner) and (batch, inner, columns), whatever its letters. The axes of "..." have digits for letters, the
 // last one the last of kDigits.
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "tandem/eager/arrange.h"
@@ -19,10 +20,18 @@ void need_ranks(const char* op, const Tensor& a, int rank_a, const Tensor& b, in
          where);
 }
 
+/// Whole factors leave integers what they are.
+Tensor times(const Tensor& t, double factor, Location where) {
+  const bool whole = std::trunc(factor) == factor && std::abs(factor) <= 0x1p53;
+  if (!is_floating(t.dtype()) && whole)
+    return mul(Operand(t, where), Operand(static_cast<int64_t>(factor), where));
+  return mul(Operand(t, where), Operand(factor, where));
+}
+
 Tensor weighed_sum(const Tensor& c, const Tensor& product, double beta, double alpha, Location where) {
-  const Tensor scaled = alpha == 1 ? product : mul(Operand(product, where), Operand(alpha, where));
+  const Tensor scaled = alpha == 1 ? product : times(product, alpha, where);
   if (beta == 0) return scaled;  // what c holds does not count, as in PyTorch
-  const Tensor kept = beta == 1 ? c : mul(Operand(c, where), Operand(beta, where));
+  const Tensor kept = beta == 1 ? c : times(c, beta, where);
   return add(Operand(kept, where), Operand(scaled, where));
 }
 

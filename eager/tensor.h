@@ -33,14 +33,13 @@ void refresh_view(core::TensorImpl* t);  // views.h
 template <class T>
 concept Number = std::is_arithmetic_v<T>;
 
-/// A tensor or a number where an op takes either; carries the caller's line. Lives no longer than the full
-/// expression.
-class Operand {
- public:
-  Operand(const Tensor& t, Location where = Location::here());  // NOLINT: implicit by design
+/// A number as it was given: an integer stays one, which a double may not hold.
+struct AnyNumber {
+  NumberKind kind = NumberKind::floating;
+  int64_t bits = 0;
+  constexpr AnyNumber(NumberKind kind, int64_t bits) : kind(kind), bits(bits) {}
   template <Number T>
-  Operand(T value, Location where = Location::here())  // NOLINT
-      : where(where) {
+  constexpr AnyNumber(T value) {  // NOLINT: implicit by design
     if constexpr (std::is_same_v<T, bool>) {
       kind = NumberKind::bool_, bits = value;
     } else if constexpr (std::is_integral_v<T>) {
@@ -49,6 +48,28 @@ class Operand {
       kind = NumberKind::floating, bits = std::bit_cast<int64_t>(static_cast<double>(value));
     }
   }
+  constexpr double to_double() const {
+    return kind == NumberKind::floating ? std::bit_cast<double>(bits) : static_cast<double>(bits);
+  }
+  /// An integer beyond those that doubles hold without gaps.
+  constexpr bool beyond_double() const {
+    constexpr int64_t kExact = int64_t{1} << 53;
+    return kind == NumberKind::integer && (bits > kExact || bits < -kExact);
+  }
+};
+
+/// A tensor or a number where an op takes either; carries the caller's line. Lives no longer than the full
+/// expression.
+class Operand {
+ public:
+  Operand(const Tensor& t, Location where = Location::here());  // NOLINT: implicit by design
+  Operand(AnyNumber n, Location where = Location::here())       // NOLINT
+      : kind(n.kind), bits(n.bits), where(where) {}
+  template <Number T>
+  Operand(T value, Location where = Location::here())  // NOLINT
+      : Operand(AnyNumber(value), where) {}
+  /// Of an operand that is no tensor.
+  AnyNumber number() const { return {kind, bits}; }
   core::TensorImpl* impl = nullptr;  // null: a number
   NumberKind kind = NumberKind::floating;
   int64_t bits = 0;

@@ -24,6 +24,26 @@ bool is_convolution(const Node& n) {
   return n.leaf == Leaf::op && ops::def(n.op).kind == OpKind::convolution;
 }
 
+/// Why a call's operands may not lie in blocks; empty if they may, or do not.
+std::string refused_blocks(const Graph& g, const Node& n, Device device) {
+  const bool pools = n.op == OpId::max_pool || n.op == OpId::max_pool_backward;
+  const bool convolves = is_convolution(n), moves = ops::is_user(n.op) && lays_out_channels(n.op);
+  if (!pools && !convolves && !moves) return {};
+  ops::ConvolutionShape shape;
+  if (pools) {
+    const Dims& x = g.type(n.in[0]).sizes;
+    if (x.rank() != ops::windows_of(ops::def(n.op), x, n.words).rank + 3) return {};
+  } else if (convolves) {
+    const TensorType in[] = {g.type(n.in[0]), g.type(n.in[1])};
+    shape = ops::convolution_shape(ops::def(n.op), in, g.type(n.out[0]), n.words);
+    if (shape.x_block == 0 && shape.y_block == 0) return {};
+  }
+  if (device.type != DeviceType::cpu) return "are for the CPU, not for " + to_string(device);
+  if (convolves && ops::choose_provider(shape) != ops::ConvolutionProvider::onednn)
+    return "are for shapes that oneDNN computes, and here it does not compute this one";
+  return {};
+}
+
 class Blocker {
  public:
   explicit Blocker(const Graph& g)
@@ -237,6 +257,17 @@ class Blocker {
 };
 
 }  // namespace
+
+void check_channel_blocks(const Graph& g, Device device) {
+  for (const Node& n : g.nodes) {
+    if (n.leaf != Leaf::op) continue;
+    const std::string why = refused_blocks(g, n, device);
+    if (!why.empty())
+      fail(std::string(ops::def(n.op).name) + ": operands with their channels in blocks, as " +
+               to_string(g.type(n.in[0])) + ", " + why + "; give them as (N, C, ...)",
+           n.where);
+  }
+}
 
 Graph with_channel_blocks(const Graph& g) {
   return std::any_of(g.nodes.begin(), g.nodes.end(), is_convolution) ? Blocker(g).run() : g;

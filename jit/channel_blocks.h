@@ -8,6 +8,10 @@
 
 namespace tandem::jit {
 
+/// An Error if a call of `g` has operands in blocks that cannot be computed so: blocks are the CPU's, in
+/// convolutions those of shapes that its library computes.
+void check_channel_blocks(const Graph& g, Device device);
+
 /// A graph after the passes, for the CPU. Exact.
 Graph with_channel_blocks(const Graph& g);
 

@@ -293,15 +293,11 @@ struct Executable::Impl {
   }
 
   void choose_code(bool compile) {
-    std::vector<KnownKernel*> known;
-    std::vector<const Kernel*> kernels;
-    std::vector<const std::string*> texts;
-    for (size_t i = 0; i < plan.kernels.size(); ++i) {
-      known.push_back(&known_kernel(plan.kernels[i], plan.kernel_texts[i]));
-      kernels.push_back(&plan.kernels[i]);
-      texts.push_back(&plan.kernel_texts[i]);
-    }
-    if (compile) stats.compile_ms = compile_kernels(kernels, texts, known);
+    std::vector<KernelText> kernels;
+    for (size_t i = 0; i < plan.kernels.size(); ++i)
+      kernels.push_back({&plan.kernels[i], &plan.kernel_texts[i]});
+    const auto [known, compile_ms] = known_kernels(kernels, compile);
+    stats.compile_ms = compile_ms;
     for (size_t i = 0; i < known.size(); ++i)
       runners.push_back({compile ? known[i]->function.load(std::memory_order_acquire) : nullptr,
                          &known[i]->evaluator,

@@ -28,7 +28,6 @@ const ProgramStart& program_start() {
 size_t cost(const Kernel& k, const std::string& text) {
   return k.kind == KernelKind::row ? 2 * text.size() : text.size();
 }
-}  // namespace
 
 KnownKernel& known_kernel(const Kernel& k, const std::string& text) {
   Table& t = table();
@@ -37,6 +36,40 @@ KnownKernel& known_kernel(const Kernel& k, const std::string& text) {
   if (!entry) entry = std::make_unique<KnownKernel>(k);
   return *entry;
 }
+
+/// `known` are those of `kernels`. Returns the time in milliseconds.
+double compile(const std::vector<KernelText>& kernels, const std::vector<KnownKernel*>& known) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<KnownKernel*> wanted;
+  std::vector<std::string> symbols;
+  std::vector<ProgramPart> parts;
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    if (known[i]->function.load(std::memory_order_acquire) ||
+        known[i]->refused.load(std::memory_order_relaxed))
+      continue;
+    std::string symbol = kernel_symbol(*kernels[i].text);
+    std::string text = print_c(*kernels[i].kernel, symbol);
+    if (text.empty()) {
+      known[i]->refused.store(true, std::memory_order_relaxed);
+      continue;
+    }
+    wanted.push_back(known[i]);
+    symbols.push_back(std::move(symbol));
+    const size_t n = cost(*kernels[i].kernel, text);
+    parts.push_back({std::move(text), n});
+  }
+  if (parts.empty()) return 0;
+  const auto modules = KernelCache::of_process().get(program_start(), parts);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    void* const address = modules[i] ? modules[i]->symbol(symbols[i].c_str()) : nullptr;
+    if (address)
+      wanted[i]->function.store(reinterpret_cast<KernelFunction>(address), std::memory_order_release);
+    else
+      wanted[i]->refused.store(true, std::memory_order_relaxed);
+  }
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+}  // namespace
 
 std::string kernel_symbol(const std::string& text) {
   // FNV-1a twice, from different starts: 128 bits.
@@ -52,37 +85,11 @@ std::string kernel_symbol(const std::string& text) {
   return symbol;
 }
 
-double compile_kernels(const std::vector<const Kernel*>& kernels,
-                       const std::vector<const std::string*>& texts, const std::vector<KnownKernel*>& known) {
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<KnownKernel*> wanted;
-  std::vector<std::string> symbols;
-  std::vector<ProgramPart> parts;
-  for (size_t i = 0; i < kernels.size(); ++i) {
-    if (known[i]->function.load(std::memory_order_acquire) ||
-        known[i]->refused.load(std::memory_order_relaxed))
-      continue;
-    std::string symbol = kernel_symbol(*texts[i]);
-    std::string text = print_c(*kernels[i], symbol);
-    if (text.empty()) {
-      known[i]->refused.store(true, std::memory_order_relaxed);
-      continue;
-    }
-    wanted.push_back(known[i]);
-    symbols.push_back(std::move(symbol));
-    const size_t n = cost(*kernels[i], text);
-    parts.push_back({std::move(text), n});
-  }
-  if (parts.empty()) return 0;
-  const auto modules = KernelCache::of_process().get(program_start(), parts);
-  for (size_t i = 0; i < parts.size(); ++i) {
-    void* const address = modules[i] ? modules[i]->symbol(symbols[i].c_str()) : nullptr;
-    if (address)
-      wanted[i]->function.store(reinterpret_cast<KernelFunction>(address), std::memory_order_release);
-    else
-      wanted[i]->refused.store(true, std::memory_order_relaxed);
-  }
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+KnownKernels known_kernels(const std::vector<KernelText>& kernels, bool compile) {
+  KnownKernels out;
+  for (const KernelText& k : kernels) out.known.push_back(&known_kernel(*k.kernel, *k.text));
+  if (compile) out.compile_ms = jit::compile(kernels, out.known);
+  return out;
 }
 
 }  // namespace tandem::jit

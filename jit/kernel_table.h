@@ -18,13 +18,17 @@ struct KnownKernel {
   std::atomic<bool> refused{false};               // the printer or the compiler gave up: not tried again
 };
 
-/// The kernel whose text is `text`.
-KnownKernel& known_kernel(const Kernel& k, const std::string& text);
-
-/// Prints those of the kernels that have no code yet and compiles them, in several programs side by side.
-/// Where that fails the evaluator stays. Returns the time in milliseconds.
-double compile_kernels(const std::vector<const Kernel*>& kernels,
-                       const std::vector<const std::string*>& texts, const std::vector<KnownKernel*>& known);
+struct KernelText {
+  const Kernel* kernel;
+  const std::string* text;  // to_string of it
+};
+struct KnownKernels {
+  std::vector<KnownKernel*> known;
+  double compile_ms = 0;
+};
+/// The kernels of these texts, in order. With `compile` those that have no code yet are printed and compiled
+/// together, in several programs side by side; where that fails the evaluator stays.
+KnownKernels known_kernels(const std::vector<KernelText>& kernels, bool compile);
 
 /// The name of the function printed for a kernel, from its text.
 std::string kernel_symbol(const std::string& text);

@@ -21,6 +21,7 @@ Prepared prepared_for(const Graph& g, Device device) {
 
 MadePlan make_plan(Graph& g, bool fused, Device device) {
   const bool host = device.type == DeviceType::cpu;
+  check_channel_blocks(g, device);
   if (fused && host) g = with_channel_blocks(g);
   Prepared prepared = prepared_for(g, device);
   Grouping grouping = group(prepared, fused, host);

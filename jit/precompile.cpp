@@ -29,15 +29,9 @@ int precompile(std::span<const Graph> graphs, Device device) {
         if (e.chain) wanted.push_back(chain_of(plan, e));
     cuda_kernels(cuda::Runtime::of(device), wanted);
   } else {
-    std::vector<const Kernel*> of;
-    std::vector<const std::string*> texts;
-    std::vector<KnownKernel*> known;
-    for (const auto& [text, kernel] : kernels) {
-      of.push_back(&kernel);
-      texts.push_back(&text);
-      known.push_back(&known_kernel(kernel, text));
-    }
-    compile_kernels(of, texts, known);
+    std::vector<KernelText> wanted;
+    for (const auto& [text, kernel] : kernels) wanted.push_back({&kernel, &text});
+    known_kernels(wanted, true);
   }
   return static_cast<int>(kernels.size());
 }

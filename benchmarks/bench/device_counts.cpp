@@ -39,7 +39,7 @@ std::string beside(double found, double by_hand) {
   return text;
 }
 
-/// Whether it is not more than `most` times the count by hand; says so if not, and why.
+/// Whether it is not more than `most` times the count by hand; says so if not.
 bool within(const std::string& workload, const char* what, double found, double by_hand, double most) {
   if (found == 0 || by_hand == 0 || found <= most * by_hand) return true;
   std::printf("bar NOT MET: %s: %s: %.3f times those counted by hand\n", workload.c_str(), what,

@@ -180,7 +180,12 @@ struct Optimizer::Loaded {
 };
 
 Optimizer::Loaded Optimizer::read_state(const std::vector<NamedTensor>& state, Location where) const {
-  const std::vector<NamedTensor> mine = this->state();
+  std::vector<NamedTensor> mine = this->state();
+  const auto is_product = [&](const NamedTensor& n) {
+    return names_.product && n.name.ends_with('.' + std::string(names_.product));
+  };
+  const bool has_products = std::ranges::any_of(state, is_product);
+  if (!has_products) std::erase_if(mine, is_product);
   const std::vector<int64_t> found = eager::match_names(mine, state, true, names_.optimizer, where);
   Loaded out;
   size_t at = 0;  // the names that match_names found are those of state(), in its order
@@ -195,8 +200,8 @@ Optimizer::Loaded Optimizer::read_state(const std::vector<NamedTensor>& state, L
     const NamedTensor& step = next();
     out.steps.push_back(step.tensor.item<int64_t>(where));
     if (out.steps.back() < 0) refuse("the state's " + step.name + " is negative", where);
-    out.products.push_back(1);
-    if (names_.product) {
+    out.products.push_back(has_products ? 1 : product_of(out.groups[s.group], out.steps.back()));
+    if (has_products) {
       const NamedTensor& product = next();
       const double p = out.products.back() = product.tensor.item<double>(where);
       if (!(p >= 0 && p <= 1))

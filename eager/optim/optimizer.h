@@ -46,7 +46,8 @@ class Optimizer {
   /// ("0.mu_product") and moments ("0.exp_avg") by the parameters' indices.
   std::vector<NamedTensor> state() const;
   /// Takes back what state() gave. An Error lists missing and unexpected names, wrong shapes and dtypes, or
-  /// names an impossible number; nothing is changed then.
+  /// names an impossible number; nothing is changed then. A state without any of NAdam's products, as older
+  /// versions gave it, has those of its step counts under its groups' numbers, as if these never changed.
   void load_state(const std::vector<NamedTensor>& state, Location where = Location::here());
   /// The Error that load_state would throw, and no change.
   void check_state(const std::vector<NamedTensor>& state, Location where = Location::here()) const;
@@ -81,6 +82,8 @@ class Optimizer {
   virtual uint32_t moments(const Numbers& numbers) const = 0;
   /// What their elements are at first.
   virtual double initial_moment(const Numbers& numbers) const = 0;
+  /// Of an optimizer that keeps one: the product after so many steps under these numbers.
+  virtual double product_of(const Numbers& numbers, int64_t steps) const = 0;
   std::vector<size_t> group_of() const;
   [[noreturn]] void refuse(const std::string& message, Location where) const;
 

@@ -55,6 +55,11 @@ double OptimizerOf<O>::initial_moment(const Numbers& numbers) const {
   return Rules<O>::initial_moment(numbers);
 }
 template <class O>
+double OptimizerOf<O>::product_of(const Numbers& numbers, int64_t steps) const {
+  if constexpr (Rules<O>::names().product != nullptr) return Rules<O>::product_of(numbers, steps);
+  return 1;
+}
+template <class O>
 void OptimizerOf<O>::update(Location where) {
   const eager::Interceptor* listener = eager::interceptor();
   // Who observes is told of each gradient right before its update.

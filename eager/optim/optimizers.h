@@ -114,6 +114,7 @@ class OptimizerOf final : public Optimizer {
   void check(const Numbers& numbers, Location where) const override;
   uint32_t moments(const Numbers& numbers) const override;
   double initial_moment(const Numbers& numbers) const override;
+  double product_of(const Numbers& numbers, int64_t steps) const override;
   Corrections corrections_;
 };
 extern template class OptimizerOf<SGDOptions>;

@@ -207,6 +207,17 @@ struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
   static double momentum(const Numbers& n, int64_t step) {
     return n[kBeta1] * (1 - 0.5 * std::pow(0.96, static_cast<double>(step) * n[kMomentumDecay]));
   }
+  /// Of the momenta up to a step. Once 0.96^(step * decay) is lost in rounding they are all beta.
+  static double product_of(const Numbers& n, int64_t steps) {
+    constexpr double kLost = 1000;  // 0.96^1000 is below 2^-58
+    double product = 1;
+    for (int64_t step = 1; step <= steps && product != 0; ++step) {
+      if (static_cast<double>(step) * n[kMomentumDecay] > kLost)
+        return product * std::pow(n[kBeta1], static_cast<double>(steps - step + 1));
+      product *= momentum(n, step);
+    }
+    return product;
+  }
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     const double now = momentum(n, steps + 1), next = momentum(n, steps + 2);
     c.product *= now;

@@ -179,6 +179,11 @@ TEST_CASE("arrange: einsum and products of fixed ranks", "[eager]") {
   CHECK(same(td::einsum("ij,jk,kl->il", {a, b, a}), td::mm(td::mm(a, b), a)));
   CHECK(same(td::einsum("ab,cb->", {a, a}), td::mm(a, a.t()).sum()));
   CHECK(same(td::addmm(td::ones({2, 2}, {.dtype = td::float64}), a, b, 2, 3), td::mm(a, b) * 3 + 2));
+  const td::TensorOptions integers{.dtype = td::int64};
+  const Tensor big = td::full({1, 1}, int64_t{1} << 52, integers), one = td::ones({1, 1}, integers);
+  CHECK(td::addmm(one, big, one, 3, 2).item<int64_t>() == (int64_t{1} << 53) + 3);
+  CHECK(td::addmm(one, big, one, 3, 2).dtype() == td::int64);
+  CHECK(td::addmm(one, one, one, 1, 0.5).dtype() == td::float32);
   CHECK(td::addmm(td::full({2, 2}, NAN, {.dtype = td::float64}), a, b, 0).sum().item<double>() ==
         td::mm(a, b).sum().item<double>());
   CHECK(td::dot(range({3}), range({3})).item<double>() == 5);

@@ -2,6 +2,7 @@
 // it, one element at a time in float64.
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <memory>
 
 #include "tandem/eager/autograd.h"
@@ -185,6 +186,48 @@ TEST_CASE("NAdam: an impossible product of momenta is not loaded", "[optim]") {
     CHECK_THAT(message([&] { opt.load_state(state); }),
                Contains("NAdam: the state's 0.mu_product must lie in [0, 1], found"));
   }
+}
+
+TEST_CASE("NAdam: a state of before its products were kept has those of its step counts", "[optim]") {
+  const auto older = [](const optim::NAdam& opt) {
+    std::vector<NamedTensor> state = opt.state();
+    std::erase_if(state, [](const NamedTensor& n) { return n.name.ends_with(".mu_product"); });
+    return state;
+  };
+  for (const double decay : {0.0, 4e-3, 0.3, 1500.0}) {
+    Tensor a = ones({2}).requires_grad_(), b = ones({2}).requires_grad_();
+    Tensor c = ones({2}).requires_grad_(), d = ones({2}).requires_grad_();
+    optim::NAdam saved({a, b}, {.betas = {0.8, 0.99}, .momentum_decay = decay}), loaded({c, d});
+    for (int t = 0; t < 40; ++t) {
+      a.set_grad(full({2}, std::cos(t)));
+      if (t % 3 == 0) b.set_grad(full({2}, std::sin(t)));
+      saved.step();
+      saved.zero_grad();
+    }
+    loaded.load_state(older(saved));
+    const std::vector<NamedTensor> kept = saved.state(), computed = loaded.state();
+    REQUIRE(kept.size() == computed.size());
+    for (size_t i = 0; i < kept.size(); ++i) {
+      CAPTURE(kept[i].name, decay);
+      CHECK(computed[i].name == kept[i].name);
+      if (kept[i].name.ends_with(".mu_product"))
+        CHECK(computed[i].tensor.item<double>() == Approx(kept[i].tensor.item<double>()).epsilon(1e-14));
+      else
+        CHECK(computed[i].tensor.to_vector<double>() == kept[i].tensor.to_vector<double>());
+    }
+  }
+  // One of two products is no older version's state.
+  optim::NAdam opt({ones({1}).requires_grad_(), ones({1}).requires_grad_()});
+  std::vector<NamedTensor> state = opt.state();
+  std::erase_if(state, [](const NamedTensor& n) { return n.name == "1.mu_product"; });
+  CHECK_THAT(message([&] { opt.load_state(state); }), Contains("missing: 1.mu_product"));
+  // Steps beyond all that were ever made take no time.
+  state = older(opt);
+  for (NamedTensor& n : state)
+    if (n.name.ends_with(".step")) n.tensor = scalar_tensor(std::numeric_limits<int64_t>::max() - 2);
+  opt.load_state(state);
+  for (const NamedTensor& n : opt.state())
+    if (n.name.ends_with(".mu_product")) CHECK(n.tensor.item<double>() == 0);
 }
 
 TEST_CASE("RAdam follows its formula, before and after it is rectified", "[optim]") {

@@ -7,6 +7,7 @@
 #include "tandem/core/error.h"
 #include "tandem/jit/rewrite.h"
 #include "tandem/ops/convolutions/convolutions.h"
+#include "tests/error_message.h"
 #include "tests/jit/program.h"
 
 using namespace tandem;
@@ -218,4 +219,36 @@ TEST_CASE("what convolutions and pooling do not take in blocks", "[passes]") {
                         "float32(2, 4, 3, 3, 8), int64(2, 4, 3, 3, 8)")(),
                   Error);
   CHECK_THROWS_AS(infer("%r = avg_pool(%y, windows=[2, 2, 0, 2, 2, 0]) : float32(2, 4, 3, 3, 8)")(), Error);
+}
+
+TEST_CASE("blocks that cannot be computed are refused when the executable is made", "[passes]") {
+  const auto error = [](const std::string& body, Device device) {
+    const Graph g = parse_graph("graph {" + body + "}");
+    return message([&] { Executable::make(g, {.compile = false, .device = device}); });
+  };
+  const std::string words = ", groups=1, stride=[1, 1], padding=[0, 0], dilation=[1, 1])";
+  // Too small for oneDNN, where there is one.
+  const std::string small = R"(
+      %x = input float32(1, 1, 2, 2, 8) strides (32, 32, 16, 8, 1)
+      %w = input float32(1, 8, 8, 1, 1) strides (64, 8, 1, 1, 1)
+      %y = convolution(%x, %w, _)" +
+                            words + " : float32(1, 1, 2, 2, 8)\n return %y\n";
+  CHECK_THAT(error(small, cpu), Contains("convolution: operands with their channels in blocks, as "
+                                         "float32(1, 1, 2, 2, 8), are for shapes that oneDNN computes"));
+  const Device cuda{DeviceType::cuda, 0};
+  CHECK_THAT(error(small, cuda), Contains("are for the CPU, not for cuda"));
+  const std::string pool = R"(
+      %x = input float32(2, 4, 6, 6, 8) strides (1152, 288, 48, 8, 1)
+      %y, %i = max_pool(%x, windows=[2, 2, 0, 1, 2, 2, 0, 1]) : float32(2, 4, 3, 3, 8), uint8(2, 4, 3, 3, 8)
+      return %y
+  )";
+  CHECK(error(pool, cpu) == "no error");
+  CHECK_THAT(error(pool, cuda), Contains("max_pool: operands with their channels in blocks"));
+  if (block_here() == 0) return;
+  CHECK(error(R"(
+      %x = input float32(2, 4, 14, 14, 8) strides (6272, 1568, 112, 8, 1)
+      %w = input float32(32, 32, 3, 3) strides (288, 9, 3, 1)
+      %y = convolution(%x, %w, _)" +
+                  words + " : float32(2, 32, 12, 12)\n return %y\n",
+              cpu) == "no error");
 }
