@@ -131,9 +131,12 @@ Tensor exact_range(int64_t start, int64_t end, int64_t step, const TensorOptions
 Tensor arange(AnyNumber first, AnyNumber last, AnyNumber by, TensorOptions options, Location where) {
   const OnDevice guard(checked_device(options, "arange", where));
   const AnyNumber all[] = {first, last, by};
+  const auto beyond = [&] {
+    return std::ranges::any_of(all, &AnyNumber::beyond_double) ||
+           AnyNumber(last.bits - first.bits).beyond_double();
+  };
   if (options.dtype == int64 && by.bits != 0 &&
-      std::ranges::all_of(all, [](const AnyNumber& n) { return n.kind == NumberKind::integer; }) &&
-      std::ranges::any_of(all, &AnyNumber::beyond_double))
+      std::ranges::all_of(all, [](const AnyNumber& n) { return n.kind == NumberKind::integer; }) && beyond())
     return exact_range(first.bits, last.bits, by.bits, options, where);
   const double start = first.to_double(), end = last.to_double(), step = by.to_double();
   if (step == 0 || !std::isfinite(start) || !std::isfinite(end) || !std::isfinite(step))

@@ -33,21 +33,31 @@ void refresh_view(core::TensorImpl* t);  // views.h
 template <class T>
 concept Number = std::is_arithmetic_v<T>;
 
-/// A number as it was given: an integer stays one, which a double may not hold.
+/// A number as it was given: an integer stays one, which a double may not hold. Unsigned ones beyond int64
+/// are doubles.
 struct AnyNumber {
   NumberKind kind = NumberKind::floating;
   int64_t bits = 0;
   constexpr AnyNumber(NumberKind kind, int64_t bits) : kind(kind), bits(bits) {}
   template <Number T>
-  constexpr AnyNumber(T value) {  // NOLINT: implicit by design
+  constexpr AnyNumber(T value)  // NOLINT: implicit by design
+      : bits(std::bit_cast<int64_t>(static_cast<double>(value))) {
     if constexpr (std::is_same_v<T, bool>) {
       kind = NumberKind::bool_, bits = value;
     } else if constexpr (std::is_integral_v<T>) {
-      kind = NumberKind::integer, bits = static_cast<int64_t>(value);
-    } else {
-      kind = NumberKind::floating, bits = std::bit_cast<int64_t>(static_cast<double>(value));
+      if (std::is_signed_v<T> || sizeof(T) < 8 || static_cast<int64_t>(value) >= 0)
+        kind = NumberKind::integer, bits = static_cast<int64_t>(value);
     }
   }
+  /// Enumerators, references to bits and the like.
+  template <class T>
+  requires(!Number<T> && std::is_convertible_v<T, double>) constexpr AnyNumber(const T& value)  // NOLINT
+      : AnyNumber([&] {
+          if constexpr (std::is_enum_v<T>)
+            return static_cast<std::underlying_type_t<T>>(value);
+          else
+            return static_cast<double>(value);
+        }()) {}
   constexpr double to_double() const {
     return kind == NumberKind::floating ? std::bit_cast<double>(bits) : static_cast<double>(bits);
   }

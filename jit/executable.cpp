@@ -126,18 +126,12 @@ struct Executable::Impl {
     const Runner& runner = runners[static_cast<size_t>(e.index)];
     const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
     const int64_t parts = std::clamp<int64_t>(e.work / runner.grain, 1, num_threads());
-    // A thread has its part of each call, as of the products that made its operands: their memory stays in
-    // its processor's cache. Calls that cannot be cut are dealt out.
-    const auto place = [&](const KernelCall& c, int64_t part) {
-      if (c.range >= parts) return c.range / parts * part + std::min(part, c.range % parts);
-      return part > 0 && part * e.work >= c.start * parts ? c.range : 0;
-    };
     std::atomic<bool> failed{false};
     core::parallel(parts, 1, [&](int64_t begin, int64_t end) {
       int64_t error = 0;
       for (int32_t i = e.first; i < e.first + e.count; ++i) {
         const KernelCall& c = plan.calls[static_cast<size_t>(i)];
-        const int64_t from = place(c, begin), to = place(c, end);
+        const int64_t from = first_index(e, c, begin, parts), to = first_index(e, c, end, parts);
         if (from < to) run_call(runner, kernel, c, from, to, memory, numbers, &error);
       }
       if (error) failed.store(true, std::memory_order_relaxed);
@@ -169,9 +163,10 @@ struct Executable::Impl {
   }
 
   /// A product and the kernels behind it: block by block, or, where there are too few blocks for the threads,
-  /// one after the other. Where those leave results of blocks of rows, a thread has whole ones of them. Of
-  /// few rows the product is cut along its columns: each thread has its part of the weights, which it
-  /// updates, too, where blocks of rows would have all threads read all of them.
+  /// one after the other. Where those leave results of blocks of rows, a thread has whole ones of them.
+  /// Several threads also go one after the other where k is no less than the rows: a product may be cut along
+  /// its columns, so that each thread has its part of the weights, which it updates, too, while blocks of
+  /// rows would have all threads read all of them; and C, read again, is no more than they are.
   bool run_product_entry(const Entry& e, const Memory& memory, const int64_t* numbers) const {
     const ProductCallPlan& c = plan.products[static_cast<size_t>(e.index)];
     if (e.count == 0) return run_product(c, memory), true;

@@ -440,4 +440,10 @@ Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool hos
   return Planner(p, grouping, join, host).build();
 }
 
+int64_t first_index(const Entry& e, const KernelCall& c, int64_t part, int64_t parts) {
+  if (c.range >= parts) return c.range / parts * part + std::min(part, c.range % parts);
+  const int64_t before = part * e.work / parts - c.start;
+  return before <= 0 ? 0 : std::min(c.range, (before + c.work - 1) / c.work);
+}
+
 }  // namespace tandem::jit

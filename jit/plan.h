@@ -128,6 +128,12 @@ struct LentMemory {
 /// `first`. Large ones lie in `lent` memory where they fit and are done with it in time.
 int64_t place_blocks(std::vector<ArenaBlock>& blocks, const std::vector<LentMemory>& lent = {});
 
+/// The first index of a call of `e` that thread `part` of `parts` has; those of the next begin at that of
+/// part +
+/// 1. A thread has its part of each call, as of the products that made its operands: their memory stays in
+/// its processor's cache. Of a call of few indices it has those that begin in its part of the entry.
+int64_t first_index(const Entry& e, const KernelCall& c, int64_t part, int64_t parts);
+
 /// More buffers or numbers than this in one kernel are an internal error; groups stay well below.
 inline constexpr int kMaxKernelBuffers = 256;
 inline constexpr int kMaxKernelNumbers = 128;

@@ -129,10 +129,8 @@ class Planner {
     }
     for (size_t c = 0; c < k_.across.size(); ++c)
       p_.walks[at(last_walk)].across.push_back(static_cast<int32_t>(c));
-    for (int32_t i = 0; i < k_.scalars.size(); ++i) {
-      if (!p_.live[at(i)]) continue;
-      if (p_.level[at(i)] == CudaLevel::call) p_.call.push_back(i);
-    }
+    for (int32_t i = 0; i < k_.scalars.size(); ++i)
+      if (p_.live[at(i)] && p_.level[at(i)] == CudaLevel::call) p_.call.push_back(i);
     std::vector<bool> walked(at(k_.scalars.size()), false), loaded = walked;
     for (CudaWalk& w : p_.walks) fill(w, walked);
     for (int32_t i = 0; i < k_.scalars.size(); ++i)

@@ -180,6 +180,24 @@ TEST_CASE("the ends of int64 are numbers like others") {
   CHECK_THROWS_AS(td::arange(kLeast, kMost, 1, kInt64), td::Error);
 }
 
+TEST_CASE("numbers that are no int64 are doubles, and what converts to a number is one") {
+  constexpr uint64_t kUnsigned = std::numeric_limits<uint64_t>::max();
+  CHECK(whole({-1, 7}).clamp(0, kUnsigned).to_vector<int64_t>() == Integers{0, 7});
+  CHECK(td::full({}, kUnsigned, {.dtype = td::float64}).item<double>() == 0x1p64);
+  CHECK((td::zeros({}, {.dtype = td::float64}) + kUnsigned).item<double>() == 0x1p64);
+  CHECK(td::full({}, uint64_t{kBig}, kInt64).item<int64_t>() == kBig);
+  enum { kPad = 3 };
+  const std::vector<bool> flags = {true};
+  CHECK(td::full({}, kPad, kInt64).item<int64_t>() == 3);
+  CHECK(td::full({}, flags[0], {.dtype = td::bool_}).item<bool>());
+}
+
+TEST_CASE("ranges are exact where only their steps go beyond a double") {
+  constexpr int64_t kStep = 4503599627370495, kFirst = -9007199254740991;
+  CHECK(td::arange(kFirst, -kFirst + 1, kStep, kInt64).to_vector<int64_t>() ==
+        Integers{kFirst, kFirst + kStep, kFirst + 2 * kStep, kFirst + 3 * kStep, kFirst + 4 * kStep});
+}
+
 TEST_CASE("numbers keep their place in the other types") {
   CHECK(td::full({}, kBig, {.dtype = td::float64}).item<double>() == static_cast<double>(kBig));
   CHECK(td::full({}, 2.75, kInt64).item<int64_t>() == 2);

@@ -76,3 +76,44 @@ TEST_CASE("calls of one entry are cut for the threads, and dealt out where they 
   }
   set_num_threads(before);
 }
+
+TEST_CASE("threads have each index once, and no more of a call's than their share", "[jit]") {
+  jit::Entry e;
+  std::vector<jit::KernelCall> calls;
+  const auto add = [&](int64_t range, int64_t work) {
+    jit::KernelCall c;
+    c.range = range, c.work = work, c.start = e.work;
+    e.work += range * work;
+    calls.push_back(c);
+  };
+  SECTION("one call of few long rows") { add(3, 1000000); }
+  SECTION("calls of a row each") {
+    for (int i = 0; i < 24; ++i) add(1, 1000);
+  }
+  SECTION("of all sizes") {
+    for (const int64_t range : {1, 400000, 2, 0, 9, 31}) add(range, 1 + range % 7);
+  }
+  for (const int64_t parts : {1, 2, 3, 8, 64}) {
+    CAPTURE(parts);
+    std::vector<int64_t> had(static_cast<size_t>(parts));
+    for (const jit::KernelCall& c : calls) {
+      CHECK(first_index(e, c, 0, parts) == 0);
+      CHECK(first_index(e, c, parts, parts) == c.range);
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t n = first_index(e, c, part + 1, parts) - first_index(e, c, part, parts);
+        CHECK(n >= 0);
+        if (c.range >= parts) CHECK(n <= c.range / parts + 1);
+        had[static_cast<size_t>(part)] += n * c.work;
+      }
+    }
+    int64_t spare = 0;  // an index of each call that is cut, and one of the others
+    int64_t uncut = 0;
+    for (const jit::KernelCall& c : calls) {
+      if (c.range >= parts)
+        spare += c.work;
+      else
+        uncut = std::max(uncut, c.work);
+    }
+    for (const int64_t elements : had) CHECK(elements <= 2 * (e.work / parts) + spare + uncut);
+  }
+}
