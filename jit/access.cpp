@@ -75,7 +75,7 @@ bool has_numbers_of_rows(const Dims& space, int last, const std::vector<SpaceStr
   constexpr int64_t kFewestRows = 1024, kShortest = 128;  // fewer leave most of a card idle
   constexpr int kSeveral = 3;
   const int64_t n = space[last];
-  if (n < kShortest || numel(space) < kFewestRows * n) return false;
+  if (n < kShortest || numel(space) / n < kFewestRows) return false;
   const auto step = [&](const SpaceStrides& s) { return s[at(last)]; };
   const auto of_row = [&](const SpaceStrides& s) { return step(s) == 0 && s != SpaceStrides{}; };
   return std::all_of(stores.begin(), stores.end(), [&](const auto& s) { return step(s) == 1; }) &&

@@ -64,6 +64,10 @@ void sum_blocks_of(const ops::NativeCall& c) {
   const auto add = ops::pool_rows::best_rows().add_positions;
   for_blocks(s, [&](int64_t offset) {
     float* const to = c.output<float>() + offset / s.positions;
+    if (s.positions == 1) {  // no sum: -0 stays
+      std::copy_n(c.input<float>() + offset, s.block, to);
+      return;
+    }
     for (int64_t first = 0; first < s.positions; first += kRowBlock) {
       alignas(64) float lanes[kLanes * kLargest] = {};
       add(c.input<float>() + offset + first * s.block, std::min(kRowBlock, s.positions - first), s.block,

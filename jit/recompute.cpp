@@ -103,7 +103,7 @@ class Recomputer {
     return n.leaf == Leaf::op && n.out.size() == 1 && !p_.constant[at(node)] &&
            ops::def(n.op).kind == OpKind::pointwise && !p_.g.type(n.out[0]).number;
   }
-  int64_t bytes(int32_t v) const { return numel(p_.g.type(v).sizes) * itemsize(p_.g.type(v).dtype); }
+  int64_t bytes(int32_t v) const { return bytes_in_costs(p_.g.type(v)); }
   bool lasts(int32_t root) const { return p_.input_of(root) >= 0 || !p_.destinations[at(root)].empty(); }
 
   /// Notes which nodes of `p` are nodes of `g`, and not copies that preparing put in.
@@ -212,8 +212,8 @@ class Recomputer {
       }
       for (const int32_t n : how.nodes)
         if (!clones_[at(g)].count(n) && !plain(p_.g.nodes[at(n)].op))
-          saved -=
-              (bytes(v) > kCache ? kDear : kDearInCache) * numel(p_.g.type(p_.g.nodes[at(n)].out[0]).sizes);
+          saved -= (bytes(v) > kCache ? kDear : kDearInCache) *
+                   elements_in_costs(p_.g.type(p_.g.nodes[at(n)].out[0]));
     }
     if (saved <= 0 || longer > bytes(v)) return false;
     for (const int32_t g : groups) {

@@ -60,7 +60,7 @@ class Rematerialiser {
     const OpKind k = ops::def(n.op).kind;
     return k == OpKind::pointwise || k == OpKind::random || k == OpKind::view;
   }
-  int64_t bytes(int32_t v) const { return numel(g_.type(v).sizes) * itemsize(g_.type(v).dtype); }
+  int64_t bytes(int32_t v) const { return bytes_in_costs(g_.type(v)); }
 
   /// How many products and the like lie before a node at most.
   void find_levels() {

@@ -1,6 +1,8 @@
 // What passes share: a new graph in the making, and passes that others run. Values; built on one thread.
 #pragma once
 
+#include <algorithm>
+
 #include "tandem/jit/expand.h"
 #include "tandem/jit/graph.h"
 
@@ -11,6 +13,11 @@ inline bool is_view(const Graph& g, int32_t v) {
   const Node& n = g.node_of(v);
   return n.leaf == Leaf::op && ops::def(n.op).kind == ops::OpKind::view;
 }
+
+/// What a value counts for in costs: its elements, 2^50 at most, so that sums can be counted. Inputs that
+/// repeat elements have more, and values that are refused later.
+inline int64_t elements_in_costs(const TensorType& t) { return std::min(numel(t.sizes), int64_t{1} << 50); }
+inline int64_t bytes_in_costs(const TensorType& t) { return elements_in_costs(t) * itemsize(t.dtype); }
 
 /// A new graph in the making: its inputs and numbers are those of the old one, node by node it takes over the
 /// rest.

@@ -8,6 +8,7 @@
 #include "tandem/jit/rewrite.h"
 #include "tandem/ops/convolutions/convolutions.h"
 #include "tests/error_message.h"
+#include "tests/jit/convolution_words.h"
 #include "tests/jit/program.h"
 
 using namespace tandem;
@@ -16,15 +17,6 @@ using namespace tandem::jit;
 using ops::OpId;
 
 namespace {
-
-/// What the library of this machine computes in for 32 channels; 0: in row-major order, and nothing changes.
-int64_t block_here() {
-  ops::ConvolutionShape s;
-  s.dtype = DType::float32;
-  s.batch = 2, s.channels = s.outputs = 32;
-  for (int d = 1; d < ops::kConvolutionAxes; ++d) s.in[d] = s.out[d] = 14, s.kernel[d] = 3, s.padding[d] = 1;
-  return ops::own_blocks(s).y;
-}
 
 Graph in_blocks(const std::string& body) {
   const Graph g = with_channel_blocks(parse_graph("graph {" + body + "}"));
@@ -56,15 +48,6 @@ const std::string kStep = kHead + R"(
   %dv = convolution_weight(%x, %dy, groups=1, stride=[1, 1], padding=[1, 1], dilation=[1, 1], kernel=[3, 3]) : float32(32, 1, 3, 3)
   %s = sum(%dy, axes=[2, 3]) : float32(3, 32)
   return %q, %dw, %dv, %s)";
-
-std::vector<int64_t> list(std::initializer_list<int64_t> head, std::initializer_list<Dims> lists) {
-  std::vector<int64_t> words(head);
-  for (const Dims& l : lists) {
-    words.push_back(l.size());
-    words.insert(words.end(), l.begin(), l.end());
-  }
-  return words;
-}
 
 }  // namespace
 
@@ -137,8 +120,8 @@ TEST_CASE("blocks change no bit", "[passes]") {
         {DType::float32, {32, 32, 3, 3}},        {DType::float32, last, -3, 3},   {DType::float32, pooled}};
     p.body = [&](ops::Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
       const Dims one = {1, 1};
-      const std::vector<int64_t> same = list({1, 0}, {one, one, one}),
-                                 window = list({0, 0, 0}, {windows.list});
+      const std::vector<int64_t> same = words_of({1, 0}, {one, one, one}),
+                                 window = words_of({0, 0, 0}, {windows.list});
       // Ties, zeros of both signs and NaN meet in the windows.
       const Value whole = e.floor(in[0]), kernel = e.floor(in[1]);
       const Value first = e.where(e.eq(in[4], in[4]), e.floor(in[4]), 0.0);
@@ -149,16 +132,16 @@ TEST_CASE("blocks change no bit", "[passes]") {
       const Value z = e.call(OpId::convolution, {r, in[3], Value{}}, same);
       e.emit(OpId::max_pool, std::vector<Value>{z}, window, next);
       const auto back = [&](Value g, Value places, const Dims& sizes) {
-        return e.call(OpId::max_pool_backward, {g, places}, list({0, 0}, {windows.list, sizes}));
+        return e.call(OpId::max_pool_backward, {g, places}, words_of({0, 0}, {windows.list, sizes}));
       };
       const Value dz = back(first, next[1], windows.pooled);
       const Value dr =
-          e.call(OpId::convolution_input, {dz, in[3], Value{}}, list({1, 0}, {one, one, one, {0, 0}}));
+          e.call(OpId::convolution_input, {dz, in[3], Value{}}, words_of({1, 0}, {one, one, one, {0, 0}}));
       const Value dy = back(e.where(e.gt(r, 0.0), dr, -0.0), top[1], {12, 11});
       const Dims size = {3, 3};
       return std::vector<Value>{
-          next[0], e.call(OpId::convolution_weight, {r, dz}, list({1, 0}, {one, one, one, size})),
-          e.call(OpId::convolution_weight, {whole, dy}, list({1, 0}, {one, one, one, size})),
+          next[0], e.call(OpId::convolution_weight, {r, dz}, words_of({1, 0}, {one, one, one, size})),
+          e.call(OpId::convolution_weight, {whole, dy}, words_of({1, 0}, {one, one, one, size})),
           e.sum(dy, {2, 3}, false), e.sum(dz, {2, 3}, false)};
     };
     const RunResult with = run(p, kFused);
@@ -169,25 +152,39 @@ TEST_CASE("blocks change no bit", "[passes]") {
 
 TEST_CASE("sums and copies of blocks are those of row-major order", "[passes]") {
   for (const int64_t block : {8, 16})
-    for (const Dims& sizes : {Dims{2, 2 * block, 150, 131}, Dims{3, block, 5, 7}, Dims{1, block, 64}}) {
+    for (const Dims& sizes : {Dims{2, 2 * block, 150, 131}, Dims{3, block, 5, 7}, Dims{1, block, 64},
+                              Dims{2, block, 1, 2}, Dims{2, block, 1, 1}, Dims{0, block, 3}}) {
       CAPTURE(block, sizes);
       Program p;
       p.inputs = {{DType::float32, sizes, -3, 3}};
       p.body = [&](ops::Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
         Dims positions;
         for (int d = 2; d < sizes.rank(); ++d) positions.push_back(d);
-        const Value b = e.call(to_blocks(block), {in[0]});
+        const Value x = e.where(e.gt(in[0], 0.0), -0.0, in[0]);
+        const Value b = e.call(to_blocks(block), {x});
         const Value mask = e.call(to_blocks(block), {e.gt(in[0], 0.0)});
         return std::vector<Value>{e.call(sum_blocks(), {b}),
                                   e.call(from_blocks(), {b}),
                                   e.call(from_blocks(), {mask}),
-                                  e.sum(in[0], positions, false),
-                                  in[0],
+                                  e.sum(x, positions, false),
+                                  x,
                                   e.gt(in[0], 0.0)};
       };
       const RunResult r = run(p, kFused);
       for (size_t i = 0; i < 3; ++i) CHECK(r.outputs[i] == r.outputs[i + 3]);
     }
+}
+
+TEST_CASE("the sum of one position keeps the sign of a zero", "[passes]") {
+  Program p;
+  p.inputs = {{DType::float32, {64, 64, 1, 1}, -2, 2}, {DType::float32, {64, 64, 1, 1}}};
+  p.body = [](ops::Emitter& e, const std::vector<Value>& in, const std::vector<Value>&) {
+    const std::vector<int64_t> words = words_of({1, 0}, {{1, 1}, {0, 0}, {1, 1}});
+    const Value y = e.call(OpId::convolution, {in[0], in[1], Value{}}, words);
+    return std::vector<Value>{e.sum(e.neg(e.relu(y)), {2, 3}, false)};
+  };
+  const RunResult with = run(p, kFused);
+  CHECK(with.outputs == run(p, kUnfused).outputs);
 }
 
 TEST_CASE("an executable of a step computes in blocks", "[passes]") {

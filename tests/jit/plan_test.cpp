@@ -4,7 +4,9 @@
 
 #include "tandem/jit/expand.h"
 #include "tandem/jit/group_order.h"
+#include "tandem/jit/lower.h"
 #include "tandem/jit/plan.h"
+#include "tandem/jit/rewrite.h"
 #include "tests/jit/program.h"
 
 using namespace tandem;
@@ -305,4 +307,20 @@ TEST_CASE("a step of more groups than are looked at together has a plan", "[jit]
   const RunResult fused = run(p, kFused);
   CHECK(fused.stats.entries >= static_cast<int>(kLayers));
   CHECK(fused.outputs == run(p, kUnfused).outputs);
+}
+
+TEST_CASE("rows of more elements than can be multiplied are none where there are no rows", "[jit]") {
+  const int64_t n = int64_t{1} << 62;
+  const std::vector<jit::SpaceStrides> of_rows(3, {1}), elements(1, {n, 1});
+  CHECK(jit::has_numbers_of_rows({1024, 128}, 1, of_rows, {{128, 1}}));
+  CHECK_FALSE(jit::has_numbers_of_rows({1023, 128}, 1, of_rows, {{128, 1}}));
+  CHECK_FALSE(jit::has_numbers_of_rows({0, n}, 1, of_rows, elements));
+}
+
+TEST_CASE("costs of values that no memory holds can be added", "[jit]") {
+  const jit::TensorType t{.dtype = DType::float64, .sizes = {int64_t{1} << 62}};
+  const int64_t bytes = jit::bytes_in_costs(t);
+  CHECK(bytes > int64_t{1} << 50);
+  CHECK(checked_mul(bytes, 512) > 0);
+  CHECK(jit::bytes_in_costs({.dtype = DType::float16, .sizes = {3, 5}}) == 30);
 }

@@ -1,7 +1,10 @@
 // A convolutional net, traced and eagerly: equal bit for bit, recorded once, replayed; other batch sizes;
 // other attributes are another branch.
+#include <optional>
+
 #include "tandem/tandem.h"
 #include "tests/catch.h"
+#include "tests/core/scratch_folder.h"
 
 namespace td = tandem;
 
@@ -42,6 +45,19 @@ std::vector<float> train(bool traced, td::TraceReport* report = nullptr) {
   return numbers;
 }
 
+/// Wide enough for the CPU's library to compute in blocks of channels.
+struct Wide : td::nn::Module {
+  td::nn::Conv2d first = child<td::nn::Conv2d>("first", 3, 32, 3, 1, 1);
+  td::nn::Conv2d second = child<td::nn::Conv2d>("second", 32, 32, 3, 1, 1);
+  td::nn::Conv2d third = child<td::nn::Conv2d>("third", 32, 32, 3, 1, 1);
+  td::nn::Linear out = child<td::nn::Linear>("out", 32 * 4 * 4, 5);
+  td::Tensor forward(const td::Tensor& x) {
+    const td::Tensor y = td::max_pool2d(td::relu(first(x)), 2);
+    const td::Tensor z = td::relu(second(y)) + y;
+    return out(td::max_pool2d(td::tanh(third(z)), 2).flatten(1));
+  }
+};
+
 }  // namespace
 
 TEST_CASE("a convolutional net trains to the same bits traced and eagerly", "[convolution]") {
@@ -67,4 +83,41 @@ TEST_CASE("a stride that changes between calls is followed", "[convolution]") {
   const std::string why = to_string(f.report());
   CAPTURE(why);
   CHECK_THAT(why, Contains("stride") && Contains("(1, 2)") && Contains("(2, 2)"));
+}
+
+TEST_CASE("a wide net gives the same bits eagerly, traced, verified, frozen, saved and loaded",
+          "[convolution]") {
+  const ScratchFolder folder;
+  const auto train = [&](bool traced) {
+    td::manual_seed(6);
+    Wide net;
+    td::optim::AdamW opt(net.parameters(), {.lr = 1e-2});
+    const auto body = [&](const td::Tensor& x, const td::Tensor& y) {
+      td::Tensor loss = td::cross_entropy(net.forward(x), y);
+      opt.zero_grad();
+      loss.backward();
+      opt.step();
+      return loss;
+    };
+    auto step = td::trace(body, {.verify = 2});
+    std::optional<decltype(step.freeze())> frozen;
+    std::optional<td::FrozenFunction> loaded;
+    std::vector<float> losses;
+    for (int i = 0; i < 9; ++i) {
+      const td::Tensor x = td::randn({4, 3, 16, 16}), y = td::randint(0, 5, {4});
+      if (traced && i == 4) frozen.emplace(step.freeze());
+      if (traced && i == 6) {
+        frozen->save(folder / "step.tandem");
+        loaded.emplace(td::load_function(folder / "step.tandem"));
+        step.draw(folder / "step.html");
+      }
+      const td::Tensor loss = !traced  ? body(x, y)
+                              : loaded ? (*loaded)({x, y})[0]
+                              : frozen ? (*frozen)(x, y)
+                                       : step(x, y);
+      losses.push_back(loss.item<float>());
+    }
+    return losses;
+  };
+  CHECK(train(true) == train(false));
 }
