@@ -1,8 +1,10 @@
 // A small kernel goes to the first chain of those that it waits for, if it waits for nothing else that waits
-// for that chain. What is large is never kept waiting by it.
+// for that chain, and for nothing that comes behind a large reader of that chain: this would have to wait,
+// and what it reads would take memory so long.
 #include "tandem/jit/chains.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "tandem/jit/print_cuda.h"
 
@@ -13,7 +15,8 @@ namespace {
 constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
 constexpr int64_t kMostElements = 4096;  // of a kernel: 16 a thread
 constexpr int64_t kMostBytes = 1 << 16;  // of a value that a chain keeps waiting
-constexpr size_t kMostSeen = 4096;       // units, when looking for what waits for what
+constexpr size_t kMostSeen = 256;        // units, when looking for what waits for what
+constexpr size_t kMostKernels = 16;      // of a chain
 
 class ChainMaker {
  public:
@@ -21,6 +24,12 @@ class ChainMaker {
       : p_(p), g_(grouping), units_(units), head_(units.size(), -1) {}
 
   void run() {
+    small_.reserve(units_.size());
+    for (const Unit& u : units_) small_.push_back(is_small(u));
+    large_reader_.assign(units_.size(), std::numeric_limits<int32_t>::max());
+    for (size_t u = 0; u < units_.size(); ++u)
+      for (const int32_t b : units_[u].before)
+        if (!small_[u]) large_reader_[at(b)] = std::min(large_reader_[at(b)], units_[u].position);
     bool any = false;
     for (size_t u = 0; u < units_.size(); ++u) any = find_head(static_cast<int32_t>(u)) || any;
     if (any) finish();
@@ -31,7 +40,7 @@ class ChainMaker {
 
   bool may_fail(const Unit& u) const { return u.group >= 0 && g_.groups[at(u.group)].may_fail; }
 
-  bool small(const Unit& u) const {
+  bool is_small(const Unit& u) const {
     const LoweredKernel& l = u.lowered;
     if (u.alike.size() != 1 || !u.columns.empty() || l.range == 0 || l.range * l.work > kMostElements)
       return false;
@@ -43,20 +52,31 @@ class ChainMaker {
   }
 
   bool find_head(int32_t u) {
-    if (!small(units_[at(u)]) || !units_[at(u)].chain.empty()) return false;
+    if (!small_[at(u)] || !units_[at(u)].chain.empty()) return false;
     for (const int32_t b : units_[at(u)].before) {
       const int32_t head = head_of(b);
-      if (!small(units_[at(head)]) || !has_room(head, u) || waits_besides(u, head)) continue;
+      if (!small_[at(head)] || awaited_besides(u, head) > large_reader_[at(head)]) continue;
+      if (!has_room(head, u) || waits_besides(u, head)) continue;
       units_[at(head)].chain.push_back(u);
       units_[at(u)].alike.clear();
+      large_reader_[at(head)] = std::min(large_reader_[at(head)], large_reader_[at(u)]);
       head_[at(u)] = head;
       return true;
     }
     return false;
   }
 
+  /// The last position of what `u` waits for but `head`'s entry.
+  int32_t awaited_besides(int32_t u, int32_t head) const {
+    int32_t last = 0;
+    for (const int32_t b : units_[at(u)].before)
+      if (head_of(b) != head) last = std::max(last, units_[at(head_of(b))].position);
+    return last;
+  }
+
   /// An entry tells of one op that may fail.
   bool has_room(int32_t head, int32_t u) const {
+    if (units_[at(head)].chain.size() + 2 > kMostKernels) return false;
     std::vector<int32_t> all = {head};
     all.insert(all.end(), units_[at(head)].chain.begin(), units_[at(head)].chain.end());
     all.push_back(u);
@@ -105,7 +125,9 @@ class ChainMaker {
   const Prepared& p_;
   const Grouping& g_;
   std::vector<Unit>& units_;
-  std::vector<int32_t> head_;  // per unit: in whose chain it is; -1: it begins one, or is in none
+  std::vector<char> small_;            // per unit
+  std::vector<int32_t> large_reader_;  // per unit: the first position of a large one that waits for its entry
+  std::vector<int32_t> head_;          // per unit: in whose chain it is; -1: it begins one, or is in none
 };
 
 }  // namespace

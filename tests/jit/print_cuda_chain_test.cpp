@@ -87,6 +87,21 @@ TEST_CASE("what waits for something besides that waits for a chain is not in it"
   CHECK(!plan.entries[2].chain);
 }
 
+TEST_CASE("a chain does not keep a large reader waiting, and what that reads in memory", "[jit]") {
+  Graph g;
+  GraphEmitter e(g, false);
+  const Dims square = {1024, 1024};
+  const Value scale = e.sum(input(g, {64}), {0}, false);
+  const Value large = e.relu(e.mul(e.matmul(input(g, square), input(g, square)), scale));
+  const Value other = e.relu(e.matmul(input(g, square), input(g, square)));
+  const Value few = e.mul(e.matmul(input(g, {4, 1024}), other), scale);
+  g.outputs = {large.id, few.id};
+  const Plan plan = plan_of(g);
+  INFO(to_string(plan));
+  for (const Entry& entry : plan.entries) CHECK(!entry.chain);
+  CHECK(plan.arena_bytes < int64_t{6} << 20);  // one product at a time
+}
+
 TEST_CASE("a chain has a barrier between its kernels, and NVRTC takes it", "[jit]") {
   const Plan plan = plan_of(norms(64, 10));
   REQUIRE(plan.entries.size() == 1);
