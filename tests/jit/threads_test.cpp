@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "tandem/core/thread_pool.h"
+#include "tandem/jit/plan.h"
 #include "tests/jit/program.h"
 
 using namespace tandem;
