@@ -37,7 +37,9 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
   if (name == "softmax_backward") passes(2, 1, "y, dy and dx once");
   if (name == "layer_norm") passes(3, 1, "x, weight, bias and y once for each element");
   if (name == "layer_norm_backward") {
-    passes(3, 1, "x, dy, weight and dx once for each element; two sums of each 32 rows, once");
+    passes(3, 1,
+           "x, dy, weight and dx once for each element, two numbers a thread; two sums of each 32 rows");
+    f.loads += 2 * pack, f.bytes += 8 * pack;  // the row's mean and rstd: of a warp they are one access
     across(2);
   }
   if (name == "cross_entropy") {
