@@ -1,6 +1,6 @@
 // A small kernel goes to the first chain of those that it waits for, if it waits for nothing else that waits
-// for that chain, and for nothing that comes behind a large reader of that chain: this would have to wait,
-// and what it reads would take memory so long.
+// for that chain, and for nothing large that comes behind a large reader of that chain: this would have to
+// wait, and what it reads would take memory so long.
 #include "tandem/jit/chains.h"
 
 #include <algorithm>
@@ -15,8 +15,8 @@ namespace {
 constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
 constexpr int64_t kMostElements = 4096;  // of a kernel: 16 a thread
 constexpr int64_t kMostBytes = 1 << 16;  // of a value that a chain keeps waiting
-constexpr size_t kMostSeen = 256;        // units, when looking for what waits for what
-constexpr size_t kMostKernels = 16;      // of a chain
+constexpr size_t kMostSeen = 1024;       // units, when looking for what waits for what
+constexpr size_t kMostKernels = 64;      // of a chain
 
 class ChainMaker {
  public:
@@ -27,9 +27,12 @@ class ChainMaker {
     small_.reserve(units_.size());
     for (const Unit& u : units_) small_.push_back(is_small(u));
     large_reader_.assign(units_.size(), std::numeric_limits<int32_t>::max());
+    large_awaited_.assign(units_.size(), -1);
     for (size_t u = 0; u < units_.size(); ++u)
-      for (const int32_t b : units_[u].before)
+      for (const int32_t b : units_[u].before) {
         if (!small_[u]) large_reader_[at(b)] = std::min(large_reader_[at(b)], units_[u].position);
+        large_awaited_[u] = std::max(large_awaited_[u], last_large(b));
+      }
     bool any = false;
     for (size_t u = 0; u < units_.size(); ++u) any = find_head(static_cast<int32_t>(u)) || any;
     if (any) finish();
@@ -55,22 +58,27 @@ class ChainMaker {
     if (!small_[at(u)] || !units_[at(u)].chain.empty()) return false;
     for (const int32_t b : units_[at(u)].before) {
       const int32_t head = head_of(b);
-      if (!small_[at(head)] || awaited_besides(u, head) > large_reader_[at(head)]) continue;
+      if (!small_[at(head)] || large_besides(u, head) > large_reader_[at(head)]) continue;
       if (!has_room(head, u) || waits_besides(u, head)) continue;
       units_[at(head)].chain.push_back(u);
       units_[at(u)].alike.clear();
       large_reader_[at(head)] = std::min(large_reader_[at(head)], large_reader_[at(u)]);
+      large_awaited_[at(head)] = std::max(large_awaited_[at(head)], large_awaited_[at(u)]);
       head_[at(u)] = head;
       return true;
     }
     return false;
   }
 
-  /// The last position of what `u` waits for but `head`'s entry.
-  int32_t awaited_besides(int32_t u, int32_t head) const {
-    int32_t last = 0;
+  /// The last position of a large unit that is `u` or that it waits for.
+  int32_t last_large(int32_t u) const {
+    return small_[at(u)] ? large_awaited_[at(u)] : units_[at(u)].position;
+  }
+  /// The same of what `u` waits for but `head`'s entry.
+  int32_t large_besides(int32_t u, int32_t head) const {
+    int32_t last = -1;
     for (const int32_t b : units_[at(u)].before)
-      if (head_of(b) != head) last = std::max(last, units_[at(head_of(b))].position);
+      if (head_of(b) != head) last = std::max(last, last_large(head_of(b)));
     return last;
   }
 
@@ -125,9 +133,10 @@ class ChainMaker {
   const Prepared& p_;
   const Grouping& g_;
   std::vector<Unit>& units_;
-  std::vector<char> small_;            // per unit
-  std::vector<int32_t> large_reader_;  // per unit: the first position of a large one that waits for its entry
-  std::vector<int32_t> head_;          // per unit: in whose chain it is; -1: it begins one, or is in none
+  std::vector<char> small_;  // per unit
+  // Per unit, positions: of the first large one that waits for its entry, of the last that it waits for.
+  std::vector<int32_t> large_reader_, large_awaited_;
+  std::vector<int32_t> head_;  // per unit: in whose chain it is; -1: it begins one, or is in none
 };
 
 }  // namespace
