@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tandem/jit/across_walks.h"
+#include "tandem/jit/entries.h"
 #include "tandem/jit/print_cuda.h"
 
 namespace tandem::jit {
@@ -25,7 +26,7 @@ constexpr size_t kMostSeen = 4096;  // units, when looking for what waits for wh
 class ColumnAttacher {
  public:
   ColumnAttacher(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping, bool host)
-      : p_(p), g_(grouping), units_(units), on_host_(host), host_of_(units.size(), -1) {}
+      : p_(p), g_(grouping), units_(units), on_host_(host), entries_(units, &Unit::columns, kMostSeen) {}
 
   void run() {
     for (size_t u = 0; u < units_.size(); ++u) {
@@ -92,7 +93,7 @@ class ColumnAttacher {
     for (const int32_t h : hosts) {
       MergedWalks merged;
       if (waits_for_columns(u, h) || !merge_walks(units_[at(h)].lowered, k, merged) || !runs(merged.host) ||
-          waits_besides(u, h) || waits(h, u))
+          entries_.waits_besides(u, h) || entries_.waits(h, u))
         continue;
       attach(u, h, std::move(merged));
       return true;
@@ -105,38 +106,8 @@ class ColumnAttacher {
   /// Kernels that join come last in their entry.
   bool waits_for_columns(int32_t u, int32_t h) const {
     const auto& before = units_[at(u)].before;
-    return std::any_of(before.begin(), before.end(), [&](int32_t b) { return host_of_[at(b)] == h; });
-  }
-
-  int32_t entry_of(int32_t u) const { return host_of_[at(u)] >= 0 ? host_of_[at(u)] : u; }
-
-  /// f(unit) for what the entry of `u` waits for.
-  template <class F>
-  void for_before(int32_t u, F f) const {
-    for (const int32_t b : units_[at(u)].before) f(entry_of(b));
-    for (const int32_t c : units_[at(u)].columns)
-      for (const int32_t b : units_[at(c)].before) f(entry_of(b));
-  }
-
-  /// Of units and what they wait for; also if there are too many to know.
-  bool reaches(std::vector<int32_t> todo, int32_t u) const {
-    return jit::reaches(
-        std::move(todo), u, units_.size(), [&](int32_t x, auto f) { for_before(x, f); }, kMostSeen);
-  }
-  bool waits(int32_t a, int32_t b) const {
-    std::vector<int32_t> todo;
-    for_before(a, [&](int32_t x) {
-      if (x != a) todo.push_back(x);
-    });
-    return reaches(std::move(todo), b);
-  }
-  /// Whether `u` waits for something else that waits for `h`.
-  bool waits_besides(int32_t u, int32_t h) const {
-    std::vector<int32_t> todo;
-    for_before(u, [&](int32_t x) {
-      if (x != h) todo.push_back(x);
-    });
-    return reaches(std::move(todo), h);
+    return std::any_of(before.begin(), before.end(),
+                       [&](int32_t b) { return b != h && entries_.of(b) == h; });
   }
 
   void attach(int32_t u, int32_t h, MergedWalks merged) {
@@ -147,8 +118,7 @@ class ColumnAttacher {
     // Equal kernels are neighbours, so that one launch can have their calls.
     const auto later = [&](int32_t a, int32_t b) { return units_[at(a)].text < units_[at(b)].text; };
     host.columns.insert(std::upper_bound(host.columns.begin(), host.columns.end(), u, later), u);
-    units_[at(u)].alike.clear();
-    host_of_[at(u)] = h;
+    entries_.put(u, h);
     drop_stores(h);
     for (const Slot& s : host.lowered.slots) {
       auto& list = (s.store ? makers_ : readers_)[s.value];
@@ -166,7 +136,7 @@ class ColumnAttacher {
       const auto& users = p_.users[at(slot.value)];
       const bool inside = std::all_of(users.begin(), users.end(), [&](int32_t n) {
         const int32_t g = g_.group_of[at(n)];
-        return g >= 0 && entry_of(g) == h;  // units begin with those of the groups
+        return g >= 0 && entries_.of(g) == h;  // units begin with those of the groups
       });
       if (!inside) continue;
       drop_store(l, s);
@@ -175,19 +145,13 @@ class ColumnAttacher {
 
   void finish() {
     for (size_t i = 0; i < units_.size(); ++i) {
-      const auto u = static_cast<int32_t>(i);
-      if (host_of_[i] >= 0) continue;
-      std::vector<int32_t> before;
-      for (const int32_t b : units_[i].before) units_[i].behind_columns |= host_of_[at(b)] >= 0;
-      for (const int32_t c : units_[i].columns)
-        for (const int32_t b : units_[at(c)].before) units_[i].behind_columns |= host_of_[at(b)] >= 0;
-      for_before(u, [&](int32_t b) {
-        if (b != u) before.push_back(b);
-      });
-      std::sort(before.begin(), before.end());
-      before.erase(std::unique(before.begin(), before.end()), before.end());
-      units_[i].before = std::move(before);
+      if (entries_.is_member(static_cast<int32_t>(i))) continue;
+      Unit& u = units_[i];
+      for (const int32_t b : u.before) u.behind_columns |= entries_.is_member(b);
+      for (const int32_t c : u.columns)
+        for (const int32_t b : units_[at(c)].before) u.behind_columns |= entries_.is_member(b);
     }
+    entries_.finish();
     for (Unit& u : units_)
       if (!u.columns.empty()) u.text = to_string(u.lowered.kernel);
   }
@@ -196,7 +160,7 @@ class ColumnAttacher {
   const Grouping& g_;
   std::vector<Unit>& units_;
   const bool on_host_;
-  std::vector<int32_t> host_of_;  // per unit: whose kernel does its walk; -1: its own
+  EntriesOfUnits entries_;  // in which a kernel does the walks of others
   std::unordered_map<int32_t, std::vector<int32_t>> makers_, readers_;  // by root: hosts
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "tandem/jit/entries.h"
 #include "tandem/jit/print_cuda.h"
 
 namespace tandem::jit {
@@ -21,7 +22,7 @@ constexpr size_t kMostKernels = 64;      // of a chain
 class ChainMaker {
  public:
   ChainMaker(const Prepared& p, std::vector<Unit>& units, const Grouping& grouping)
-      : p_(p), g_(grouping), units_(units), head_(units.size(), -1) {}
+      : p_(p), g_(grouping), units_(units), entries_(units, &Unit::chain, kMostSeen) {}
 
   void run() {
     small_.reserve(units_.size());
@@ -35,12 +36,10 @@ class ChainMaker {
       }
     bool any = false;
     for (size_t u = 0; u < units_.size(); ++u) any = find_head(static_cast<int32_t>(u)) || any;
-    if (any) finish();
+    if (any) entries_.finish();
   }
 
  private:
-  int32_t head_of(int32_t u) const { return head_[at(u)] >= 0 ? head_[at(u)] : u; }
-
   bool may_fail(const Unit& u) const { return u.group >= 0 && g_.groups[at(u.group)].may_fail; }
 
   bool is_small(const Unit& u) const {
@@ -57,14 +56,13 @@ class ChainMaker {
   bool find_head(int32_t u) {
     if (!small_[at(u)] || !units_[at(u)].chain.empty()) return false;
     for (const int32_t b : units_[at(u)].before) {
-      const int32_t head = head_of(b);
+      const int32_t head = entries_.of(b);
       if (!small_[at(head)] || large_besides(u, head) > large_reader_[at(head)]) continue;
-      if (!has_room(head, u) || waits_besides(u, head)) continue;
+      if (!has_room(head, u) || entries_.waits_besides(u, head)) continue;
       units_[at(head)].chain.push_back(u);
-      units_[at(u)].alike.clear();
       large_reader_[at(head)] = std::min(large_reader_[at(head)], large_reader_[at(u)]);
       large_awaited_[at(head)] = std::max(large_awaited_[at(head)], large_awaited_[at(u)]);
-      head_[at(u)] = head;
+      entries_.put(u, head);
       return true;
     }
     return false;
@@ -78,7 +76,7 @@ class ChainMaker {
   int32_t large_besides(int32_t u, int32_t head) const {
     int32_t last = -1;
     for (const int32_t b : units_[at(u)].before)
-      if (head_of(b) != head) last = std::max(last, last_large(head_of(b)));
+      if (entries_.of(b) != head) last = std::max(last, last_large(entries_.of(b)));
     return last;
   }
 
@@ -98,45 +96,13 @@ class ChainMaker {
     return failing <= 1 && cuda_takes_chain(kernels);
   }
 
-  /// f(unit) for what the entry of `u` waits for.
-  template <class F>
-  void for_before(int32_t u, F f) const {
-    for (const int32_t b : units_[at(u)].before) f(head_of(b));
-    for (const int32_t c : units_[at(u)].chain)
-      for (const int32_t b : units_[at(c)].before) f(head_of(b));
-  }
-
-  bool waits_besides(int32_t u, int32_t head) const {
-    std::vector<int32_t> todo;
-    for_before(u, [&](int32_t b) {
-      if (b != head) todo.push_back(b);
-    });
-    return reaches(
-        std::move(todo), head, units_.size(), [&](int32_t x, auto f) { for_before(x, f); }, kMostSeen);
-  }
-
-  void finish() {
-    for (size_t i = 0; i < units_.size(); ++i) {
-      if (head_[i] >= 0) continue;
-      std::vector<int32_t> before;
-      for_before(static_cast<int32_t>(i), [&](int32_t b) {
-        if (b != static_cast<int32_t>(i)) before.push_back(b);
-      });
-      std::sort(before.begin(), before.end());
-      before.erase(std::unique(before.begin(), before.end()), before.end());
-      units_[i].before = std::move(before);
-    }
-    for (Unit& u : units_)
-      for (int32_t& b : u.own_before) b = head_of(b);
-  }
-
   const Prepared& p_;
   const Grouping& g_;
   std::vector<Unit>& units_;
   std::vector<char> small_;  // per unit
   // Per unit, positions: of the first large one that waits for its entry, of the last that it waits for.
   std::vector<int32_t> large_reader_, large_awaited_;
-  std::vector<int32_t> head_;  // per unit: in whose chain it is; -1: it begins one, or is in none
+  EntriesOfUnits entries_;
 };
 
 }  // namespace
