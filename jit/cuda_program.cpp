@@ -193,8 +193,8 @@ bool takes_many_calls(const Runtime& device) {
 CudaKernel chain_of(const Plan& plan, const Entry& e) {
   const auto first = static_cast<size_t>(e.index);
   CudaKernel chain{&plan.kernels[first], &plan.kernel_texts[first]};
-  for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
-    const auto k = static_cast<size_t>(plan.joins[static_cast<size_t>(j)].kernel);
+  for (const Join& join : plan.joins_of(e)) {
+    const auto k = static_cast<size_t>(join.kernel);
     chain.behind.push_back(&plan.kernels[k]);
     chain.texts_behind += plan.kernel_texts[k];
   }

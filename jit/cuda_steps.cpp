@@ -35,9 +35,9 @@ std::vector<Calls> calls_of(const Plan& plan) {
     const auto entry = static_cast<int32_t>(i);
     all.push_back({entry, e.index, e.first, e.count, e.chain});
     if (e.chain) continue;
-    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
-      const Join& join = plan.joins[static_cast<size_t>(j)];
-      if (j > e.first_join && all.back().kernel == join.kernel)
+    const auto joins = plan.joins_of(e);
+    for (const Join& join : joins) {
+      if (&join != joins.data() && all.back().kernel == join.kernel)
         ++all.back().count;
       else
         all.push_back({entry, join.kernel, join.call, 1});
@@ -240,11 +240,9 @@ class Builder {
   }
 
   void chain(const Entry& e, cuda::Function function) {
-    std::vector<std::pair<int32_t, int32_t>> all = {{e.index, e.first}};  // kernels and calls
-    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
-      const Join& join = plan_.joins[static_cast<size_t>(j)];
-      all.emplace_back(join.kernel, join.call);
-    }
+    std::vector<Join> all = {{e.index, e.first}};
+    const auto behind = plan_.joins_of(e);
+    all.insert(all.end(), behind.begin(), behind.end());
     std::vector<ChainKernel> kernels;
     for (const auto& [k, c] : all) {
       const KernelCall& call = plan_.calls[static_cast<size_t>(c)];

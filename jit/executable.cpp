@@ -112,10 +112,8 @@ struct Executable::Impl {
   }
 
   bool run_joins(const Entry& e, const Memory& memory, const int64_t* numbers) const {
-    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
-      const Join& join = plan.joins[static_cast<size_t>(j)];
+    for (const Join& join : plan.joins_of(e))
       if (!run_whole(join.kernel, plan.calls[static_cast<size_t>(join.call)], memory, numbers)) return false;
-    }
     return true;
   }
 

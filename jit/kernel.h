@@ -98,6 +98,13 @@ struct Kernel {
   bool in_order = false;       // column kernels: the whole walk is one block of the tree
 };
 
+/// Reduced elements, given kept sizes, then reduced sizes.
+inline int64_t reduced_elements(const Kernel& k, const int64_t* dims) {
+  int64_t n = 1;
+  for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
+  return n;
+}
+
 /// Elements of a block of the tree of a kernel whose n reduced ones are given.
 inline int64_t reduction_block(const Kernel& k, int64_t n) {
   return k.kind == KernelKind::row ? kRowBlock : k.in_order ? std::max<int64_t>(n, 1) : kColumnBlock;

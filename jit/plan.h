@@ -2,6 +2,7 @@
 // vectors; a value, immutable once built.
 #pragma once
 
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -102,6 +103,10 @@ struct Plan {
   std::vector<Line> constants;
   int64_t arena_bytes = 0;
   int64_t bytes_moved = 0, bytes_unfused = 0;
+
+  std::span<const Join> joins_of(const Entry& e) const {
+    return std::span(joins).subspan(static_cast<size_t>(e.first_join), static_cast<size_t>(e.joins));
+  }
 };
 
 /// `join`: kernels that are alike and independent become one entry. `host`: for the CPU, where kernels may
@@ -129,9 +134,8 @@ struct LentMemory {
 int64_t place_blocks(std::vector<ArenaBlock>& blocks, const std::vector<LentMemory>& lent = {});
 
 /// The first index of a call of `e` that thread `part` of `parts` has; those of the next begin at that of
-/// part +
-/// 1. A thread has its part of each call, as of the products that made its operands: their memory stays in
-/// its processor's cache. Of a call of few indices it has those that begin in its part of the entry.
+/// part + 1. A thread has its part of each call, as of the products that made its operands: their memory
+/// stays in its processor's cache. Of a call of few indices it has those that begin in its part of the entry.
 int64_t first_index(const Entry& e, const KernelCall& c, int64_t part, int64_t parts);
 
 /// More buffers or numbers than this in one kernel are an internal error; groups stay well below.

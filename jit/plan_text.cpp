@@ -92,8 +92,7 @@ std::string to_string(const Plan& plan) {
         break;
       }
     }
-    for (int32_t j = e.first_join; j < e.first_join + e.joins; ++j) {
-      const Join& join = plan.joins[at(j)];
+    for (const Join& join : plan.joins_of(e)) {
       text += std::string("   then ") + (e.chain ? "in the same block " : "over blocks of rows ") +
               kernel(join.kernel) + plan.kernels[at(join.kernel)].name + "\n";
       one_call(plan.kernels[at(join.kernel)], plan.calls[at(join.call)]);

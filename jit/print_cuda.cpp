@@ -262,8 +262,7 @@ bool cuda_splits(const Kernel& k) {
 SplitShape split_shape(const Kernel& k, const int64_t* dims, int64_t count) {
   constexpr int64_t kFewRows = 128, kFewParts = 3, kFewColumnParts = 56;
   if (count <= 0) return {};
-  int64_t n = 1;
-  for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
+  const int64_t n = reduced_elements(k, dims);
   int64_t parts = 0, counters = 0, warps = 0;
   if (k.kind == KernelKind::row) {
     parts = blocks_of(n, kRowBlock), counters = count;
@@ -287,7 +286,7 @@ LaunchShape short_rows(const Kernel& k, int64_t n, int64_t count) {
   const int64_t rows = 32 / row_width(n, cuda_lanes(k));  // of a warp
   int64_t warps = kRowWarps;
   while (warps > 1 && blocks_of(count, warps * rows) < kManyBlocks) warps /= 2;
-  const int64_t kept = CudaPrinter(k, plan_cuda(k)).kept_bytes() * 32 * blocks_of(n, kLanes);
+  const int64_t kept = CudaPrinter(k, plan_cuda(k)).kept_bytes(n) * 32;
   const int64_t fitting = kept * warps > kCudaKeptBytes ? warps / 2 : warps;
   const bool keeps = fitting > 0 && kept * fitting <= kCudaKeptBytes;
   if (keeps) warps = fitting;
@@ -299,8 +298,7 @@ LaunchShape short_rows(const Kernel& k, int64_t n, int64_t count) {
 
 LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count) {
   if (count <= 0) return {0, 0, 0};
-  int64_t n = 1;
-  for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
+  const int64_t n = reduced_elements(k, dims);
   const auto team = [&](int64_t blocks, int64_t width) {
     const int64_t threads = width * std::clamp<int64_t>(blocks, 1, 32 / width * cuda_team(k));
     return static_cast<unsigned>(32 * blocks_of(threads, 32));

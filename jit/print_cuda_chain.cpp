@@ -18,10 +18,8 @@ int64_t chain_bytes(std::span<const ChainKernel> chain) {
   int64_t most = 0;
   for (const ChainKernel& c : chain) {
     if (c.kernel->kind != KernelKind::row) continue;
-    int64_t n = 1;
-    for (int d = c.kernel->kept_rank; d < c.kernel->kept_rank + c.kernel->reduced_rank; ++d) n *= c.dims[d];
-    const int64_t bytes = CudaPrinter(*c.kernel, plan_cuda(*c.kernel)).kept_bytes() * kCudaThreads *
-                          ((n + kLanes - 1) / kLanes);
+    const int64_t n = reduced_elements(*c.kernel, c.dims);
+    const int64_t bytes = CudaPrinter(*c.kernel, plan_cuda(*c.kernel)).kept_bytes(n) * kCudaThreads;
     if (bytes <= kCudaKeptBytes) most = std::max(most, bytes);
   }
   return most;

@@ -27,8 +27,8 @@ class CudaPrinter {
     std::string parameter, work;
   };
   Part print_part(const std::string& symbol, const std::string& args);
-  /// Bytes that a thread of a row kernel keeps of each pack, so that a short row's operands are read once.
-  int64_t kept_bytes() const;
+  /// Bytes that a thread keeps of a row of n elements, so that a short row's operands are read once.
+  int64_t kept_bytes(int64_t n) const { return kept_pack_bytes() * ((n + kLanes - 1) / kLanes); }
 
  private:
   // The frame: print_cuda.cpp.
@@ -78,6 +78,7 @@ class CudaPrinter {
   void packed_if_aligned(const std::vector<size_t>& accesses);
   const CudaWalk* first_walk(size_t slot) const;
   bool is_kept(size_t slot) const;
+  int64_t kept_pack_bytes() const;
   void keep();
 
   // Rows and columns that are split over the grid: print_cuda_split.cpp.

@@ -136,7 +136,7 @@ bool CudaPrinter::is_kept(size_t slot) const {
   return walks > 1;
 }
 
-int64_t CudaPrinter::kept_bytes() const {
+int64_t CudaPrinter::kept_pack_bytes() const {
   int64_t bytes = 0;
   for (size_t s = 0; s < k_.loads.size(); ++s)
     if (is_kept(s)) bytes += cuda_lanes(k_) * itemsize(load_of(s).dtype);
@@ -145,7 +145,7 @@ int64_t CudaPrinter::kept_bytes() const {
 
 // Where the packs of operands that are read once lie, if there is room: a thread reads but its own.
 void CudaPrinter::keep() {
-  const int64_t all = kept_bytes();
+  const int64_t all = kept_pack_bytes();
   if (all == 0) return;
   line("extern __shared__ td_u128 td_kept[];");
   line("const td_i64 packs = (n + " + num(kLanes - 1) + ") / " + num(kLanes) + " * blockDim.x;");

@@ -117,22 +117,10 @@ Program program_of(uint64_t seed) {
 
 TEST_CASE("random programs of rows and columns give the same bits in one walk", "[jit]") {
   constexpr int kPrograms = 160;
-  const int before = num_threads();
-  int with = 0;
-  for (uint64_t seed = 1; seed <= kPrograms; ++seed) {
-    CAPTURE(seed);
-    const Program p = program_of(seed);
-    set_num_threads(1);
-    const RunResult plain = run(p, kUnfused);
-    for (const int threads : {1, 3}) {
-      CAPTURE(threads);
-      set_num_threads(threads);
-      const RunResult r = run(p, threads == 1 && seed % 20 == 0 ? kCompiled : kFused);
-      if (r.outputs != plain.outputs || r.inputs != plain.inputs) FAIL(r.plan);
-      with += threads == 1 && r.stats.joins > 0;
-    }
-  }
-  set_num_threads(before);
+  const int with = check_random_programs(
+      kPrograms, program_of,
+      [](uint64_t seed, int threads) { return threads == 1 && seed % 20 == 0 ? kCompiled : kFused; },
+      [](const RunResult& r) { return r.stats.joins > 0; });
   CAPTURE(with);
   CHECK(with >= kPrograms / 6);
 }

@@ -194,22 +194,9 @@ Program program_of(uint64_t seed) {
 
 TEST_CASE("random programs of convolutions give the same bits with channels in blocks", "[jit]") {
   constexpr int kPrograms = 100;
-  const int before = num_threads();
-  int with = 0;
-  for (uint64_t seed = 1; seed <= kPrograms; ++seed) {
-    CAPTURE(seed);
-    const Program p = program_of(seed);
-    set_num_threads(1);
-    const RunResult plain = run(p, kUnfused);
-    for (const int threads : {1, 3}) {
-      CAPTURE(threads);
-      set_num_threads(threads);
-      const RunResult r = run(p, kFused);
-      if (r.outputs != plain.outputs || r.inputs != plain.inputs) FAIL(r.plan);
-      with += threads == 1 && r.plan.find("_blocks") != std::string::npos;
-    }
-  }
-  set_num_threads(before);
+  const int with = check_random_programs(
+      kPrograms, program_of, [](uint64_t, int) { return kFused; },
+      [](const RunResult& r) { return r.plan.find("_blocks") != std::string::npos; });
   CAPTURE(with);
   if (block_here() != 0) CHECK(with >= kPrograms / 10);
 }

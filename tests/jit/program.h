@@ -201,4 +201,28 @@ inline RunResult check_threads(const Program& p, double tolerance = 2e-3, bool c
   return r;
 }
 
+/// Random programs, of seeds from 1: `options` give the bytes that one kernel per op on one thread gives,
+/// with one thread and with three. Returns for how many `is_meant` holds of the run with one thread.
+inline int check_random_programs(int programs, const std::function<Program(uint64_t seed)>& program_of,
+                                 const std::function<ExecutableOptions(uint64_t seed, int threads)>& options,
+                                 const std::function<bool(const RunResult&)>& is_meant) {
+  const int before = num_threads();
+  int meant = 0;
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(programs); ++seed) {
+    CAPTURE(seed);
+    const Program p = program_of(seed);
+    set_num_threads(1);
+    const RunResult plain = run(p, kUnfused);
+    for (const int threads : {1, 3}) {
+      CAPTURE(threads);
+      set_num_threads(threads);
+      const RunResult r = run(p, options(seed, threads));
+      if (r.outputs != plain.outputs || r.inputs != plain.inputs) FAIL(r.plan);
+      meant += threads == 1 && is_meant(r);
+    }
+  }
+  set_num_threads(before);
+  return meant;
+}
+
 }  // namespace tandem::test

@@ -21,17 +21,22 @@ struct Net : td::nn::Module {
   }
 };
 
-std::vector<float> train(bool traced, td::TraceReport* report = nullptr) {
-  td::manual_seed(3);
-  Net net;
-  td::optim::AdamW opt(net.parameters(), {.lr = 1e-2});
-  const auto body = [&](const td::Tensor& x, const td::Tensor& y) {
+template <class Module>
+auto step_of(Module& net, td::optim::AdamW& opt) {
+  return [&](const td::Tensor& x, const td::Tensor& y) {
     td::Tensor loss = td::cross_entropy(net.forward(x), y);
     opt.zero_grad();
     loss.backward();
     opt.step();
     return loss;
   };
+}
+
+std::vector<float> train(bool traced, td::TraceReport* report = nullptr) {
+  td::manual_seed(3);
+  Net net;
+  td::optim::AdamW opt(net.parameters(), {.lr = 1e-2});
+  const auto body = step_of(net, opt);
   auto step = td::trace(body);
   std::vector<float> numbers;
   for (int i = 0; i < 8; ++i) {
@@ -92,13 +97,7 @@ TEST_CASE("a wide net gives the same bits eagerly, traced, verified, frozen, sav
     td::manual_seed(6);
     Wide net;
     td::optim::AdamW opt(net.parameters(), {.lr = 1e-2});
-    const auto body = [&](const td::Tensor& x, const td::Tensor& y) {
-      td::Tensor loss = td::cross_entropy(net.forward(x), y);
-      opt.zero_grad();
-      loss.backward();
-      opt.step();
-      return loss;
-    };
+    const auto body = step_of(net, opt);
     auto step = td::trace(body, {.verify = 2});
     std::optional<decltype(step.freeze())> frozen;
     std::optional<td::FrozenFunction> loaded;
