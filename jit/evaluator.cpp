@@ -8,6 +8,7 @@
 
 #include "tandem/core/dtype.h"
 #include "tandem/core/error.h"
+#include "tandem/core/non_temporal.h"
 #include "tandem/jit/evaluator_access.h"
 #include "tandem/jit/evaluator_program.h"
 #include "tandem/jit/evaluator_scratch.h"
@@ -48,6 +49,7 @@ struct Evaluator::Program {
   KernelKind kind;
   int kept_rank, reduced_rank;
   bool in_order;
+  bool non_temporal = false;  // any store of it
   size_t reductions;
   const ChunkFunctions* functions;
   std::vector<Access> accesses;  // loads, then stores
@@ -300,9 +302,6 @@ class Evaluator::Program::Run {
         case StepKind::ternary:
           s.ternary(ptr(s.out), ptr(s.a), ptr(s.b), ptr(s.c), n);
           break;
-        case StepKind::fill:
-          s.unary(ptr(s.out), ptr(s.a), n);
-          break;
         case StepKind::iota:
           iota(reinterpret_cast<int64_t*>(ptr(s.out)), n);
           break;
@@ -386,11 +385,21 @@ class Evaluator::Program::Run {
     for_rows(s, [&](const Walk& w, int64_t i) { read(w, at_, i, count_[1]); });
   }
 
+  /// Whether no other access begins where this one does.
+  bool is_alone(int32_t access) const {
+    const void* const mine = args_.buffers[e_.accesses[static_cast<size_t>(access)].buffer];
+    int same = 0;
+    for (const Access& a : e_.accesses) same += args_.buffers[a.buffer] == mine;
+    return same == 1;
+  }
+
   void store(const Step& s, int64_t n) {
     const char* from = ptr(s.a);
     char* const to = direct(s, n);
     if (to == from) return;
-    if (to != nullptr) {
+    if (to != nullptr && s.non_temporal && is_alone(s.access)) {
+      core::copy_non_temporal(to, from, n * walk(s).itemsize);
+    } else if (to != nullptr) {
       std::memcpy(to, from, static_cast<size_t>(n * walk(s).itemsize));
     } else if (!blocks(s)) {
       walk_write(walk(s), first(s), n, from);
@@ -460,21 +469,14 @@ Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions)
     at += k.kept_rank + k.reduced_rank + (indexed ? 2 : 0);
   };
   for (const Load& l : k.loads) access(l.buffer, l.dtype, l.row_level, l.index >= 0);
-  for (const Store& s : k.stores) access(s.buffer, s.dtype, s.row_level, false);
-  switch (k.kind) {
-    case KernelKind::pointwise:
-      e.whole = make_program(k, *e.functions, {true, true});
-      break;
-    case KernelKind::row:
-      e.whole = make_program(k, *e.functions, {true, true});
-      e.pieces = make_program(k, *e.functions, {true, false});
-      e.group = make_program(k, *e.functions, {false, true});
-      e.group_chunk = choose_chunk(e.group);
-      break;
-    case KernelKind::column:
-      e.whole = make_program(k, *e.functions, {false, true});
-      e.pieces = make_program(k, *e.functions, {false, false});
-      break;
+  for (const Store& s : k.stores)
+    access(s.buffer, s.dtype, s.row_level, false), e.non_temporal |= s.non_temporal;
+  const bool one_row = k.kind != KernelKind::column;
+  e.whole = make_program(k, *e.functions, {one_row, true});
+  if (k.kind != KernelKind::pointwise) e.pieces = make_program(k, *e.functions, {one_row, false});
+  if (k.kind == KernelKind::row) {
+    e.group = make_program(k, *e.functions, {false, true});
+    e.group_chunk = choose_chunk(e.group);
   }
   e.whole_chunk = choose_chunk(e.whole);
   e.chunk = choose_chunk(e.pieces);
@@ -486,14 +488,13 @@ Evaluator::Evaluator(Evaluator&&) noexcept = default;
 void Evaluator::run(const KernelArgs& args) const {
   if (args.begin >= args.end) return;
   Program::Run run(*program_, args);
-  switch (program_->kind) {
-    case KernelKind::pointwise:
-      return run.pointwise();
-    case KernelKind::row:
-      return run.row();
-    case KernelKind::column:
-      return run.column();
-  }
+  if (program_->kind == KernelKind::pointwise)
+    run.pointwise();
+  else if (program_->kind == KernelKind::row)
+    run.row();
+  else
+    run.column();
+  if (program_->non_temporal) core::order_non_temporal();
 }
 
 }  // namespace tandem::jit

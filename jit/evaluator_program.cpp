@@ -226,6 +226,7 @@ class Builder {
     Step step(StepKind::store, level, -1);
     step.a = spread(o.value, level, !one);
     step.access = static_cast<int32_t>(k_.loads.size() + s);
+    step.non_temporal = o.non_temporal;
     steps_->push_back(step);
   }
 
@@ -258,7 +259,7 @@ class Builder {
     const auto [it, fresh] = spread_.try_emplace({node, level}, -1);
     if (!fresh) return it->second;
     const bool one = element(own);
-    Step step(one ? StepKind::fill : StepKind::expand, level, add_register(Place::chunk, type(node)));
+    Step step(one ? StepKind::unary : StepKind::expand, level, add_register(Place::chunk, type(node)));
     step.a = reg;
     if (one) step.unary = f_.fill(itemsize(type(node)));
     steps_->push_back(step);
@@ -438,7 +439,7 @@ class Builder {
       const auto store = std::find_if(steps.begin(), steps.end(), [&](const Step& o) {
         return o.kind == StepKind::store && o.a == s.out;
       });
-      if (store == steps.end()) continue;
+      if (store == steps.end() || store->non_temporal) continue;
       Step aim(StepKind::aim, Level::full, s.out);
       aim.access = store->access;
       steps.insert(steps.begin() + static_cast<std::ptrdiff_t>(i), aim);

@@ -22,7 +22,6 @@ enum class StepKind : uint8_t {
   iota,    // linear indices
   load,    // access: into `out`, or `out` becomes the address
   pick,    // an indexed load: indices in a
-  fill,    // one element to all of `out`
   expand,  // row values a to all their elements
   aim,     // `out` becomes the address of store `access`, where that is contiguous
   store,   // access: from a
@@ -30,8 +29,9 @@ enum class StepKind : uint8_t {
 
 struct Step {
   StepKind kind;
-  Level level;           // how many elements `out` has
-  bool uniform = false;  // pick: one index for all elements
+  Level level;                // how many elements `out` has
+  bool uniform = false;       // pick: one index for all elements
+  bool non_temporal = false;  // store: past the caches
   bool copy =
       false;  // load: never the kernel's own memory, which a store of the same step list may overwrite
   int32_t out = -1, a = -1, b = -1, c = -1;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tandem/jit/graph.h"
+#include "tandem/jit/non_temporal.h"
 
 namespace tandem::jit {
 
@@ -18,6 +19,8 @@ struct ExecutableOptions {
   bool optimize = true;  // run the passes and fuse; false: one group per node (tests)
   std::vector<std::string> disabled_passes = {};
   Device device = cpu;  // of all inputs and outputs; on CUDA kernels are always compiled
+  // On the host: bytes of a result from which on it is stored past the caches; 0: never.
+  int64_t non_temporal = non_temporal_bytes();
 };
 
 struct ExecutableStats {

@@ -69,7 +69,8 @@ struct Store {
   DType dtype;
   Inner inner;
   bool row_level = false;
-  int32_t value;  // scalar node, of type `dtype`
+  int32_t value;              // scalar node, of type `dtype`
+  bool non_temporal = false;  // past the caches (non_temporal.h), unless its line was loaded
   friend bool operator==(const Store&, const Store&) = default;
 };
 

@@ -99,7 +99,7 @@ std::string to_string(const Kernel& k) {
   for (size_t i = 0; i < k.stores.size(); ++i) {
     const Store& o = k.stores[i];
     s += "store " + number(i) + ": " + access(o.buffer, o.dtype, o.inner, o.row_level) + " = %" +
-         number(o.value) + "\n";
+         number(o.value) + (o.non_temporal ? " past the caches\n" : "\n");
   }
   for (size_t i = 0; i < k.across.size(); ++i) {
     const Across& c = k.across[i];

@@ -2,6 +2,7 @@
 // they would load, lay out. A function of values; any thread.
 #pragma once
 
+#include "tandem/jit/non_temporal.h"
 #include "tandem/jit/plan.h"
 
 namespace tandem::jit {
@@ -21,7 +22,7 @@ struct MadePlan {
 
 /// Of a graph after the passes. `fused`: else each op is a kernel of its own. Changes `g` for the device:
 /// values may lie in its library's blocks of channels, and kernels have copies of nodes that they compute
-/// again instead of loading.
-MadePlan make_plan(Graph& g, bool fused, Device device);
+/// again instead of loading. `non_temporal`: as ExecutableOptions has it.
+MadePlan make_plan(Graph& g, bool fused, Device device, int64_t non_temporal = non_temporal_bytes());
 
 }  // namespace tandem::jit

@@ -9,6 +9,7 @@
 #include "tandem/core/error.h"
 #include "tandem/jit/across.h"
 #include "tandem/jit/chains.h"
+#include "tandem/jit/non_temporal.h"
 #include "tandem/jit/planted_bugs.h"
 #include "tandem/jit/schedule.h"
 #include "tandem/jit/tails.h"
@@ -26,11 +27,12 @@ constexpr int64_t kFilled = 4096;       // of all results, what a kernel that lo
 
 class Planner {
  public:
-  Planner(const Prepared& p, const Grouping& grouping, bool join, bool host)
+  Planner(const Prepared& p, const Grouping& grouping, bool join, bool host, int64_t non_temporal)
       : p_(p),
         g_(grouping),
         join_(join),
         host_(host),
+        non_temporal_(non_temporal),
         placed_(place(p, grouping)),
         units_(placed_.units),
         homes_(placed_.homes) {}
@@ -84,6 +86,7 @@ class Planner {
       TANDEM_INTERNAL(
           u.lowered.kernel.buffers <= kMaxKernelBuffers && u.lowered.kernel.numbers <= kMaxKernelNumbers,
           "a kernel with too many operands");
+      mark_non_temporal(u.lowered, non_temporal_);
       u.text = to_string(u.lowered.kernel);
     }
   }
@@ -423,6 +426,7 @@ class Planner {
   const Prepared& p_;
   const Grouping& g_;
   const bool join_, host_;
+  const int64_t non_temporal_;
   Placement placed_;
   std::vector<Unit>& units_;
   std::vector<Home>& homes_;
@@ -436,8 +440,8 @@ class Planner {
 
 }  // namespace
 
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host) {
-  return Planner(p, grouping, join, host).build();
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host, int64_t non_temporal) {
+  return Planner(p, grouping, join, host, non_temporal).build();
 }
 
 int64_t first_index(const Entry& e, const KernelCall& c, int64_t part, int64_t parts) {

@@ -111,8 +111,10 @@ struct Plan {
 
 /// `join`: kernels that are alike and independent become one entry. `host`: for the CPU, where kernels may
 /// run behind products, and intermediate values lie in the memory of outputs that are not made yet (a CUDA
-/// graph would have to follow each output that moves wherever such a value is used).
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host = false);
+/// graph would have to follow each output that moves wherever such a value is used). `non_temporal`: bytes of
+/// a result from which on stores go past the caches; 0: never.
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host = false,
+                int64_t non_temporal = 0);
 /// Entries with their ops and addresses, for people.
 std::string to_string(const Plan& plan);
 

@@ -62,6 +62,8 @@ std::string CPrinter::print(const std::string& symbol) {
       column();
       break;
   }
+  if (std::any_of(k_.stores.begin(), k_.stores.end(), [](const Store& s) { return s.non_temporal; }))
+    t_.line("td_order_non_temporal();");
   t_.line("}");
   return std::move(t_.out);
 }
@@ -92,6 +94,8 @@ void CPrinter::start() {
     }
     offset += rank() + (indexed ? 2 : 0);
   }
+  for (size_t s = k_.loads.size(); s < slots(); ++s)
+    if (store(s).non_temporal) t_.line(non_temporal_text(s));
   for (const int32_t i : plan_.whole) t_.node(i, {});
   for (int32_t i = 0; i < k_.scalars.size(); ++i) {
     const ScalarNode& n = k_.scalars[i];
@@ -99,6 +103,15 @@ void CPrinter::start() {
     t_.line(std::string("td_draws<") + (n.op == ScalarOp::uniform16 ? "td_u16" : "td_u32") + "> g" + num(i) +
             ";");
   }
+}
+
+// Whether a store goes past the caches: not where its line has been loaded.
+std::string CPrinter::non_temporal_text(size_t slot) const {
+  const std::string o = "(const void*)b" + slot_pointer(slot);
+  std::string text = "const bool f" + num(static_cast<int64_t>(slot - k_.loads.size())) + " = true";
+  for (size_t s = 0; s < k_.loads.size(); ++s)
+    if (slot_used(s)) text += " && " + o + " != b" + slot_pointer(s);
+  return text + ";";
 }
 
 // Draws come in bursts, during which no load is issued and the processor's own fetching ahead comes to rest.

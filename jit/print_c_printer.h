@@ -3,7 +3,7 @@
 // Names in the printed text: p, o: where loads and stores stand; s: strides; d: sizes; c: counters of the
 // kept dimensions; q: offsets of the reduced position; v: values; w: the vector of a scalar; x: checked
 // offsets of indexed loads, n and m their extents and strides; a: accumulators; t: totals; k: row buffers; g:
-// random draws; y, z: results across rows: all, and of this block.
+// random draws; f: whether a store goes past the caches; y, z: results across rows: all, and of this block.
 #pragma once
 
 #include <string>
@@ -20,6 +20,7 @@ class CPrinter {
  private:
   // The frame: print_c.cpp.
   void start();
+  std::string non_temporal_text(size_t slot) const;
   void counters(int dims, std::string from);
   void advance(int dims);
   void pointers(int dims, const std::string& lane);

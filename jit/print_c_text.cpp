@@ -120,7 +120,10 @@ void CText::store(int32_t store, const CPlace& place) {
     return;
   }
   const std::string v = name(s.value, true);
-  if (s.inner == Inner::contiguous || inner_dim() < 0) {
+  if (s.non_temporal) {
+    line(std::string("td_non_temporal_") + c_suffix(s.dtype) + "(" + p + ", " + v + ", " + place.count +
+         ", f" + num(store) + ");");
+  } else if (s.inner == Inner::contiguous || inner_dim() < 0) {
     line(std::string("td_store_") + c_suffix(s.dtype) + "(" + p + ", " + v + ", " + place.count + ");");
   } else {
     line(std::string("td_scatter_") + c_suffix(s.dtype) + "(" + p + ", " +

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "tandem/jit/non_temporal.h"
 #include "tandem/jit/schedule.h"
 
 namespace tandem::jit {
@@ -177,6 +178,8 @@ class TailAttacher {
     may_fail_ = may_fail_ || group(unit)->may_fail;
     host.tails.push_back(u);
     unit.alike.clear();
+    clear_non_temporal(unit.lowered);
+    unit.text = to_string(unit.lowered.kernel);
     unit_of_[at(unit.group)] = product;
     take_columns(product, u);
     for (const int32_t b : unit.before)

@@ -10,6 +10,7 @@
 #include "benchmarks/bench/harness.h"
 #include "benchmarks/bench/pattern.h"
 #include "benchmarks/bench/products.h"
+#include "tandem/core/non_temporal.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/tandem.h"
 
@@ -272,8 +273,15 @@ void measure_ceilings(Ceilings& ceilings, tandem::Device device) {
       std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin));
     });
   };
+  const auto past = [&] {
+    tandem::core::parallel(kBytes, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
+      tandem::core::copy_non_temporal(to.data() + begin, from.data() + begin, end - begin);
+      tandem::core::order_non_temporal();
+    });
+  };
   const std::function<void()> gemm = alone({{1024, 1024, 1024}});
   for (int i = 0; i < 15; ++i) {
+    ceilings.past_gb_s = std::max(ceilings.past_gb_s, 2.0 * kBytes * 1e-3 / time_us(4, past));
     ceilings.copy_gb_s = std::max(ceilings.copy_gb_s, 2.0 * kBytes * 1e-3 / time_us(4, copy));
     ceilings.gemm_gflop_s = std::max(ceilings.gemm_gflop_s, 2.0 * (1 << 30) * 1e-3 / time_us(1, gemm));
   }

@@ -41,7 +41,11 @@ std::string judge(const Graph& g, const GraphArguments& arguments, bool compile,
       if (std::string(p.name) != "expand" && random() % 2)
         some.disabled_passes.push_back(p.name), names += std::string(" ") + p.name;
     variants.push_back({"fused without passes" + names, some});
-    if (compile) variants.push_back({"compiled", {.compile = true, .optimize = true, .disabled_passes = {}}});
+    if (compile) {
+      ExecutableOptions compiled{.compile = true, .optimize = true, .disabled_passes = {}};
+      compiled.non_temporal = seed % 2;
+      variants.push_back({compiled.non_temporal ? "compiled, past the caches" : "compiled", compiled});
+    }
     for (const auto& [what, options] : variants) {
       const auto [result, error] = run(options);
       if (!error.empty()) return what + ": " + error;

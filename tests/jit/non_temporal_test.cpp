@@ -1,0 +1,96 @@
+// Stores past the caches: which ones are, and that the bits are those of other stores, wherever rows begin.
+#include "tandem/jit/make_plan.h"
+#include "tests/jit/program.h"
+
+using namespace tandem;
+using namespace tandem::test;
+using ops::Emitter;
+using ops::OpId;
+using Values = std::vector<Value>;
+
+namespace {
+
+/// Stores past the caches of the plan's kernels.
+int non_temporal(const Program& p, int64_t least) {
+  jit::Graph g = jit::optimize(graph_of(p));
+  int n = 0;
+  for (const jit::Kernel& k : jit::make_plan(g, true, cpu, least).plan.kernels)
+    for (const jit::Store& s : k.stores) n += s.non_temporal;
+  return n;
+}
+
+void check_bits(const Program& p) {
+  const RunResult plain = run(p, kUnfused);
+  for (const int threads : {1, 3}) {
+    CAPTURE(threads);
+    set_num_threads(threads);
+    for (ExecutableOptions options : {kFused, kCompiled}) {
+      options.non_temporal = 1;
+      const RunResult r = run(p, options);
+      INFO(r.plan);
+      CHECK(r.outputs == plain.outputs);
+      CHECK(r.inputs == plain.inputs);
+    }
+  }
+  set_num_threads(1);
+}
+
+}  // namespace
+
+TEST_CASE("stores past the caches give the bits of other stores", "[jit]") {
+  const int before = num_threads();
+  for (const DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16})
+    for (const int64_t n : {1, 15, 16, 33, 64, 200}) {
+      CAPTURE(name(dtype), n);
+      const Program p{{{dtype, {41, n}}, {dtype, {n}}},
+                      {},
+                      [](Emitter& e, const Values& in, const Values&) {
+                        const Value y = e.tanh(e.add(in[0], in[1]));
+                        return Values{y, e.call(OpId::softmax, {in[0]}, {1}), e.sum(y, {0}, false),
+                                      e.permute(e.mul(in[0], 2), {1, 0}), e.gt(in[0], 0)};
+                      },
+                      {}};
+      CHECK(non_temporal(p, 1) > 0);
+      check_bits(p);
+    }
+  set_num_threads(before);
+}
+
+TEST_CASE("what is written in place, or wherever it may begin, keeps its bits past the caches", "[jit]") {
+  const int before = num_threads();
+  // Rows of 37 of 40: every row begins elsewhere in a line, and what lies between rows is left alone.
+  const Program p{
+      {{DType::float32, {50, 37}, -1, 1, {40, 1}}, {DType::float32, {50, 37}}, {DType::int64, {33}, 0, 9}},
+      {},
+      [](Emitter& e, const Values& in, const Values&) {
+        return Values{e.mul(in[1], in[0]), e.add(in[0], in[1]), e.mul(in[1], 3), e.add(in[2], in[2])};
+      },
+      {{0, 1}, {1, 2}, {2, 3}}};
+  CHECK(non_temporal(p, 1) > 0);
+  check_bits(p);
+  set_num_threads(before);
+}
+
+TEST_CASE("only large results of elements go past the caches", "[jit]") {
+  const Program p{{{DType::float32, {64, 100}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    return Values{e.tanh(in[0]), e.sum(in[0], {1}, false), e.gt(in[0], 0)};
+                  },
+                  {}};
+  CHECK(non_temporal(p, 0) == 0);
+  CHECK(non_temporal(p, 64 * 100 * 4 + 1) == 0);
+  CHECK(non_temporal(p, 64 * 100 * 4) == 1);  // of the three, tanh's
+  CHECK(non_temporal(p, 64 * 100) == 2);      // and the comparison's bytes
+  CHECK(non_temporal(p, 1) == 2);             // never the rows' sums
+}
+
+TEST_CASE("what runs behind a product leaves its results in the caches", "[jit]") {
+  const Program p{
+      {{DType::float32, {96, 64}}, {DType::float32, {64, 64}}},
+      {},
+      [](Emitter& e, const Values& in, const Values&) { return Values{e.tanh(e.matmul(in[0], in[1]))}; },
+      {}};
+  CHECK(run(p, kFused).stats.tails == 1);
+  CHECK(non_temporal(p, 1) == 0);
+}
