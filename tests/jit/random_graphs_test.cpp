@@ -161,13 +161,17 @@ TEST_CASE("random graphs find ten planted bugs", "[random]") {
       {PlantedBug::times_zero, "times_zero"},
       {PlantedBug::reduction_order, "reduction_order"},
       {PlantedBug::broadcast_axis, "broadcast_axis"},
+#ifndef __SANITIZE_ADDRESS__  // which ends the process where a copy's two memories overlap
       {PlantedBug::arena_overlap, "arena_overlap"},
+#endif
       {PlantedBug::write_before_read, "write_before_read"},
       {PlantedBug::permutation_ignored, "permutation_ignored"},
       {PlantedBug::numbers_swapped, "numbers_swapped"},
       {PlantedBug::rounding_skipped, "rounding_skipped"},
   };
+#ifndef __SANITIZE_ADDRESS__
   static_assert(std::size(bugs) + 1 == static_cast<size_t>(PlantedBug::count_));
+#endif
   for (const Planted& b : bugs) {
     std::string found;
     uint64_t seed = kFirstSeed;
