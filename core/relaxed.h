@@ -1,5 +1,6 @@
 // Words that several threads may touch without ordering anything by them: flags that one thread writes while
-// others read, and counts. In a process that never had a second thread they cost what plain words cost.
+// others read, and counts. In a process that never had a second thread they cost what plain words cost. And
+// words that order what was written before them.
 #pragma once
 
 #include <atomic>
@@ -34,6 +35,23 @@ class Relaxed {
 
  private:
   std::atomic<T> v_{};
+};
+
+/// A word that says that what its writer wrote before is there: who reads the one sees the other.
+template <class T>
+class Published {
+ public:
+  constexpr Published(T v) : v_(v) {}
+  Published(const Published& other) : v_(T(other)) {}
+  Published& operator=(const Published& other) { return *this = T(other); }
+  operator T() const { return v_.load(std::memory_order_acquire); }
+  Published& operator=(T v) {
+    v_.store(v, std::memory_order_release);
+    return *this;
+  }
+
+ private:
+  std::atomic<T> v_;
 };
 
 }  // namespace tandem::core

@@ -20,7 +20,6 @@ struct Storage {
   void* data = nullptr;
   int64_t nbytes = 0;
   Device device;
-  bool exposed = false;        // a raw pointer was handed out
   Relaxed<bool> slot = false;  // some trace binds this memory: arguments that alias it are noticed
   void (*release)(void* context) =
       nullptr;  // memory of the user's (from_blob): called when the last tensor is gone

@@ -1,6 +1,7 @@
 // What a tensor is, as data only: a typed, strided view of a storage, its place on the tape, and, while a
 // trace is recording or replaying, its place there (a *pending* tensor has no storage yet). Shared through
-// Ref. The count is safe on any thread; everything else belongs to whoever may write the tensor.
+// Ref. The count is safe on any thread; everything else belongs to whoever may write the tensor, but for what
+// a view learns from its base when it is read (eager/views.h).
 #pragma once
 
 #include <atomic>
@@ -45,9 +46,9 @@ struct alignas(64) TensorImpl {
   DType dtype = DType::float32;
   Device device;
   Relaxed<bool> slot = false;  // some trace compares this tensor's address: `slot_event` is told of changes
-  uint16_t flags = kContiguous;
-  uint32_t history = 0;  // moves when an in-place op changes what grad_fn stands for; a view has its base's
-  void* data = nullptr;  // storage->data + offset * itemsize; null while pending
+  Relaxed<uint16_t> flags = kContiguous;
+  Published<uint32_t> history = 0;  // moves when grad_fn stands for something else; a view has its base's
+  void* data = nullptr;             // storage->data + offset * itemsize; null while pending
   Ref<Storage> storage;
   Ref<TapeNode> grad_fn;           // null for leaves
   Relaxed<void*> frame = nullptr;  // the traced call that lends this tensor, and holds it itself (tracer/)
@@ -61,7 +62,7 @@ struct alignas(64) TensorImpl {
   int64_t offset = 0;  // elements
   Dims sizes, strides;
 
-  bool has(TensorFlag f) const { return flags & f; }
+  bool has(TensorFlag f) const { return (flags & f) != 0; }
   void set(TensorFlag f, bool on) { flags = static_cast<uint16_t>(on ? flags | f : flags & ~f); }
   int64_t nbytes() const { return numel * itemsize(dtype); }
 };

@@ -279,7 +279,6 @@ Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(voi
   t->dtype = dtype;
   core::set_contiguous_layout(*t, sizes);
   core::set_storage(*t, core::borrow_storage(data, nbytes, release, context));
-  t->storage->exposed = true;
   return Tensor(std::move(t));
 }
 

@@ -66,7 +66,6 @@ std::unique_ptr<Exported<Managed>> export_tensor(const Tensor& t, Location where
   core::TensorImpl& impl = t.checked(where);
   eager::materialize(&impl, where, true);
   if (impl.device.type == DeviceType::cuda) cuda::synchronize(impl.device);
-  impl.storage->exposed = true;
   auto e = std::make_unique<Exported<Managed>>();
   e->storage = impl.storage;
   PackTensor& p = e->managed.dl_tensor;
@@ -111,7 +110,6 @@ class Imported {
         data, nbytes, [](void* m) { release(static_cast<Managed*>(m)); }, managed_);
     managed_ = nullptr;
     s->device = device;
-    s->exposed = true;
     return s;
   }
 

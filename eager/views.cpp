@@ -5,6 +5,7 @@
 #include "tandem/eager/views.h"
 
 #include <algorithm>
+#include <mutex>
 #include <new>
 
 #include "tandem/core/free_lists.h"
@@ -35,6 +36,29 @@ void destroy_view(core::TapeNode* node) {
   n->destroy = destroy_view;
   copy_words(reinterpret_cast<int64_t*>(n + 1), of.words.data(), n_words);
   return n;
+}
+
+// Reading a view may change it (refresh_view), and threads may read one at the same time.
+constinit std::mutex refreshing;
+
+/// Gives the view the history of its parent, which is up to date. True if it has a node of the tape for that.
+bool follow(TensorImpl* view, TensorImpl* parent) {
+  if (!parent->has(core::kRequiresGrad)) return false;
+  if (!view->view && interceptor_ && !interceptor_->has_tape()) {
+    view->set(core::kRequiresGrad, true);
+    return false;
+  }
+  ViewOf v;
+  view_of(view, v);
+  Ref<TensorImpl> result(view);
+  note({.op = v.op,
+        .n_in = 1,
+        .n_words = static_cast<uint32_t>(v.words.size()),
+        .in = &parent,
+        .words = v.words.data(),
+        .where = v.where},
+       &result);
+  return true;
 }
 
 }  // namespace
@@ -84,28 +108,20 @@ void refresh_view(TensorImpl* t) {
   if (t->history == base_of(t)->history) return;
   const std::vector<TensorImpl*> chain = lineage(t);
   const uint32_t now = chain.back()->history;
-  for (size_t i = chain.size() - 1; i-- > 0;) {
-    TensorImpl* view = chain[i];
-    TensorImpl* parent = chain[i + 1];
-    if (view->history == now) continue;
-    view->history = now;
-    ViewOf v;
-    view_of(view, v);
-    if (!parent->has(core::kRequiresGrad)) continue;
-    if (!view->view && interceptor_ && !interceptor_->has_tape()) {
-      view->set(core::kRequiresGrad, true);
-      continue;
+  std::vector<Ref<core::TapeNode>> before;  // dies without the lock, with what programs gave it
+  std::vector<TensorImpl*> changed;
+  {
+    const std::lock_guard lock(refreshing);
+    for (size_t i = chain.size() - 1; i-- > 0;) {
+      TensorImpl* view = chain[i];
+      if (view->history == now) continue;
+      before.push_back(view->grad_fn);
+      if (follow(view, chain[i + 1])) changed.push_back(view);
+      view->history = now;  // others look at the rest only when they see this
     }
-    Ref<TensorImpl> result(view);
-    note({.op = v.op,
-          .n_in = 1,
-          .n_words = static_cast<uint32_t>(v.words.size()),
-          .in = &parent,
-          .words = v.words.data(),
-          .where = v.where},
-         &result);
-    if (!interceptor_) core::slot_changed(*view);
   }
+  if (interceptor_) return;
+  for (TensorImpl* view : changed) core::slot_changed(*view);
 }
 
 void spread_history(TensorImpl* t, Location where) {
@@ -130,7 +146,7 @@ void spread_history(TensorImpl* t, Location where) {
     parent->output_index = 0;
     parent->set(core::kRequiresGrad, true);
   }
-  const uint32_t history = ++chain.back()->history;
+  const uint32_t history = chain.back()->history + 1;
   for (TensorImpl* c : chain) {
     c->history = history;
     if (!interceptor_) core::slot_changed(*c);
@@ -139,7 +155,7 @@ void spread_history(TensorImpl* t, Location where) {
 
 void spread_flags(TensorImpl* t) {
   const std::vector<TensorImpl*> chain = lineage(t);
-  const uint32_t history = ++chain.back()->history;
+  const uint32_t history = chain.back()->history + 1;
   for (TensorImpl* c : chain) {
     c->history = history;
     c->set(core::kRequiresGrad, true);

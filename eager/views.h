@@ -1,7 +1,8 @@
 // Which tensors show whose memory, and what that means for histories: the history of a memory belongs to its
 // base; an in-place op on a view gives the base a history that goes through the view; other views follow when
 // they are used next. Real views own a node that names parent, base and view op; views of a running traced
-// call are known to the interceptor. Used by the thread that may write the tensors.
+// call are known to the interceptor. Used by the thread that may write the tensors; `refresh` by all that
+// read them.
 #pragma once
 
 #include "tandem/eager/tape.h"

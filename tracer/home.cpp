@@ -182,7 +182,7 @@ void Frame::take_back(std::span<Ref<TensorImpl>* const> held) {
     spare_[handle] = std::move(t->storage);
     *taken++ = handle;
     t->data = nullptr;
-    t->flags |= kPending | core::kTraceOwned;
+    t->flags = static_cast<uint16_t>(t->flags | kPending | core::kTraceOwned);
     t->history = 0;
     t->output_index = 0;
     t->frame = this;
