@@ -136,6 +136,7 @@ void Recompute::give_up(std::string why) {
   never = std::move(why);
   const std::function<void()> function = std::exchange(again, nullptr);
   const TensorList tensors = std::exchange(arguments, {});
+  const std::shared_ptr<Recompute> outer = std::exchange(around, nullptr);
 }
 
 void tell_noted(const Ref<core::TapeNode>& node, std::span<TensorImpl* const> operands) {
@@ -162,7 +163,8 @@ CheckpointScope::CheckpointScope(std::function<void()> again, TensorList argumen
   r.seed = default_generator().seed();
   r.offset = default_generator().offset();
   r.first_sequence = coming_sequence();
-  noted_ = std::make_unique<NotedNodes>(NotedNodes{.dropping = shared, .kept = {}, .around = outer_});
+  if (outer_) r.around = outer_->again;
+  noted_ = std::make_unique<NotedNodes>(NotedNodes{.dropping = shared, .around = outer_});
   noted_nodes_ = noted_.get();
 }
 
@@ -194,7 +196,7 @@ void recompute(Node& n, Location where) {
     if (const Tensor& t = r->arguments[i]; t.defined() && version_of(t.impl()) != r->versions[i])
       fail("checkpoint: argument " + std::to_string(i) + " was changed in place between forward and backward",
            n.where);
-  NotedNodes second;
+  NotedNodes second{.again = r};
   {
     const TellNotedNodes tell(&second);
     const ModeGuard mode(r->modes);

@@ -22,11 +22,12 @@ struct Recompute {
   TensorList arguments;
   std::vector<uint32_t> versions;  // of the arguments, before the call
   Modes modes;
-  uint64_t seed = 0, offset = 0;  // of the default generator, before the call
-  uint64_t first_sequence = 0;    // of the first node that the call could note
-  std::vector<Node*> nodes;       // in order; null: died, or has what it needs
-  bool running = true;            // the first call
-  std::string never;              // why it cannot run again; empty: it can
+  uint64_t seed = 0, offset = 0;      // of the default generator, before the call
+  uint64_t first_sequence = 0;        // of the first node that the call could note
+  std::vector<Node*> nodes;           // in order; null: died, or has what it needs
+  bool running = true;                // the first call
+  std::string never;                  // why it cannot run again; empty: it can
+  std::shared_ptr<Recompute> around;  // whose second call made it: its function may refer to its arguments
   /// It will not run again: frees what it would need, and with that any cycle through what it captured.
   void give_up(std::string why);
 };
@@ -49,7 +50,7 @@ struct NotedNodes {
     Ref<core::TapeNode> node;
     Uses operands;
   };
-  std::shared_ptr<Recompute> dropping;
+  std::shared_ptr<Recompute> dropping, again;  // again: whose second call it is
   std::vector<Kept> kept;
   NotedNodes* around = nullptr;  // a second call that the checkpoint lies in
   /// Nodes of a traced call within belong to its record, which notes them or not: they are nobody's here.

@@ -2,6 +2,7 @@
 #include "tandem/eager/checkpoint.h"
 
 #include <algorithm>
+#include <set>
 #include <thread>
 
 #include "tandem/core/allocator.h"
@@ -426,6 +427,29 @@ TEST_CASE("checkpoint: second derivatives through custom functions", "[checkpoin
     CAPTURE(form);
     CHECK(run(true) == run(false));
   }
+}
+
+TEST_CASE("checkpoint: what a function was given lives until those within it have run again",
+          "[checkpoint]") {
+  static std::set<const void*> alive;
+  struct Given {
+    Given() { alive.insert(this); }
+    Given(const Given&) : Given() {}
+    ~Given() { alive.erase(this); }
+  };
+  int64_t calls = 0, gone = 0;
+  const auto outer = [&](const Tensor& t, const Given& given) {
+    const auto inner = [&](const Tensor& u) {
+      ++calls;
+      gone += !alive.contains(&given);
+      return exp(sin(u));
+    };
+    return checkpoint(inner, cos(t));
+  };
+  checkpoint(outer, full({3}, 0.5).requires_grad_(), Given()).sum().backward();
+  CHECK(calls == 3);
+  CHECK(gone == 0);
+  CHECK(alive.empty());
 }
 
 TEST_CASE("checkpoint: autograd::grad within the function", "[checkpoint]") {
