@@ -17,9 +17,8 @@
 namespace tandem::jit {
 namespace {
 
-constexpr int64_t kChunkBytes = 24 * 1024;  // of all chunks together: half of a first-level cache
-constexpr int64_t kWholeRow = 4096;         // elements: longer rows are walked in pieces
-constexpr int64_t kSkew = 192;              // between slots, so that equal positions do not share cache sets
+constexpr int64_t kWholeRow = 4096;  // elements: longer rows are walked in pieces
+constexpr int64_t kSkew = 192;       // between slots, so that equal positions do not share cache sets
 
 /// Of one run at a time.
 thread_local Scratch scratch;
@@ -31,18 +30,6 @@ struct Access {
   int32_t strides;  // where they begin
 };
 
-int64_t product(const int64_t* dims, int n) {
-  int64_t p = 1;
-  for (int d = 0; d < n; ++d) p *= dims[d];
-  return p;
-}
-
-int64_t choose_chunk(const Program& p) {
-  int64_t chunk = 2048;
-  while (chunk > 256 && chunk * p.slot_bytes > kChunkBytes) chunk /= 2;
-  return chunk;
-}
-
 }  // namespace
 
 struct Evaluator::Program {
@@ -53,6 +40,7 @@ struct Evaluator::Program {
   size_t reductions;
   const ChunkFunctions* functions;
   std::vector<Access> accesses;  // loads, then stores
+  size_t loads = 0;
   jit::Program whole;   // pointwise; row: one row at a time; column: all reduced positions in one chunk
   jit::Program pieces;  // row and column: in pieces
   jit::Program group;   // row: several rows at a time
@@ -78,7 +66,7 @@ class Evaluator::Program::Run {
   }
 
   void row() {
-    reduced_ = product(args_.dims + e_.kept_rank, e_.reduced_rank);
+    reduced_ = elements_of(args_.dims + e_.kept_rank, e_.reduced_rank);
     const int64_t rows = args_.end - args_.begin;
     if (reduced_ > 0 && rows > 1 && 2 * reduced_ <= e_.group_chunk) {
       start(e_.group, e_.group_chunk);
@@ -93,7 +81,7 @@ class Evaluator::Program::Run {
   }
 
   void column() {
-    reduced_ = product(args_.dims + e_.kept_rank, e_.reduced_rank);
+    reduced_ = elements_of(args_.dims + e_.kept_rank, e_.reduced_rank);
     const int64_t columns = args_.end - args_.begin;
     block_ = e_.in_order ? std::max<int64_t>(reduced_, 1) : kColumnBlock;
     const bool whole = reduced_ <= e_.whole_chunk / std::min(columns, e_.whole_chunk);
@@ -133,23 +121,20 @@ class Evaluator::Program::Run {
     walks_ = reinterpret_cast<Walk*>(base + walks);
     chunks_ = base + chunks;
     states_ = base + states;
-    for (size_t r = 0; r < registers; ++r) {
-      const Register& reg = p.registers[r];
-      switch (reg.place) {
-        case Place::constant:
-          ptr_[r] = reinterpret_cast<char*>(const_cast<int64_t*>(p.constants.data() + reg.slot));
-          break;
-        case Place::number:
-          ptr_[r] = reinterpret_cast<char*>(const_cast<int64_t*>(args_.numbers + reg.slot));
-          break;
-        case Place::cell:
-          ptr_[r] = base + cells + static_cast<size_t>(reg.slot) * 8;
-          break;
-        case Place::chunk:
-          ptr_[r] = slot(reg);
-          break;
-      }
+    for (size_t r = 0; r < registers; ++r) ptr_[r] = begin_of(p.registers[r], base + cells);
+  }
+  char* begin_of(const Register& r, char* cells) const {
+    switch (r.place) {
+      case Place::constant:
+        return reinterpret_cast<char*>(const_cast<int64_t*>(p_->constants.data() + r.slot));
+      case Place::number:
+        return reinterpret_cast<char*>(const_cast<int64_t*>(args_.numbers + r.slot));
+      case Place::cell:
+        return cells + static_cast<size_t>(r.slot) * 8;
+      case Place::chunk:
+        break;
     }
+    return slot(r);
   }
   char* slot(const Register& r) const {
     return chunks_ + p_->slot_offsets[static_cast<size_t>(r.slot)] * capacity_ + r.slot * kSkew;
@@ -385,19 +370,19 @@ class Evaluator::Program::Run {
     for_rows(s, [&](const Walk& w, int64_t i) { read(w, at_, i, count_[1]); });
   }
 
-  /// Whether no other access begins where this one does.
-  bool is_alone(int32_t access) const {
-    const void* const mine = args_.buffers[e_.accesses[static_cast<size_t>(access)].buffer];
-    int same = 0;
-    for (const Access& a : e_.accesses) same += args_.buffers[a.buffer] == mine;
-    return same == 1;
+  /// Whether the kernel loads what begins where this store does.
+  bool is_loaded(int32_t store) const {
+    const auto buffer = [&](size_t a) { return args_.buffers[e_.accesses[a].buffer]; };
+    size_t l = 0;
+    while (l < e_.loads && buffer(l) != buffer(static_cast<size_t>(store))) ++l;
+    return l < e_.loads;
   }
 
   void store(const Step& s, int64_t n) {
     const char* from = ptr(s.a);
     char* const to = direct(s, n);
     if (to == from) return;
-    if (to != nullptr && s.non_temporal && is_alone(s.access)) {
+    if (to != nullptr && s.non_temporal && !is_loaded(s.access)) {
       core::copy_non_temporal(to, from, n * walk(s).itemsize);
     } else if (to != nullptr) {
       std::memcpy(to, from, static_cast<size_t>(n * walk(s).itemsize));
@@ -459,8 +444,7 @@ Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions)
                   "a pointwise kernel with reduced dimensions");
   e.kind = k.kind;
   e.kept_rank = k.kept_rank, e.reduced_rank = k.reduced_rank;
-  e.in_order = k.in_order;
-  e.reductions = k.reductions.size();
+  e.in_order = k.in_order, e.reductions = k.reductions.size(), e.loads = k.loads.size();
   e.functions = functions != nullptr ? functions : &chunk_functions();
   int32_t at = 0;
   const auto access = [&](int32_t buffer, DType type, bool row_level, bool indexed) {
@@ -469,17 +453,27 @@ Evaluator::Evaluator(const Kernel& k, const ChunkFunctions* functions)
     at += k.kept_rank + k.reduced_rank + (indexed ? 2 : 0);
   };
   for (const Load& l : k.loads) access(l.buffer, l.dtype, l.row_level, l.index >= 0);
-  for (const Store& s : k.stores)
-    access(s.buffer, s.dtype, s.row_level, false), e.non_temporal |= s.non_temporal;
-  const bool one_row = k.kind != KernelKind::column;
-  e.whole = make_program(k, *e.functions, {one_row, true});
-  if (k.kind != KernelKind::pointwise) e.pieces = make_program(k, *e.functions, {one_row, false});
-  if (k.kind == KernelKind::row) {
-    e.group = make_program(k, *e.functions, {false, true});
-    e.group_chunk = choose_chunk(e.group);
+  for (const Store& s : k.stores) {
+    access(s.buffer, s.dtype, s.row_level, false);
+    e.non_temporal = e.non_temporal || s.non_temporal;
   }
-  e.whole_chunk = choose_chunk(e.whole);
-  e.chunk = choose_chunk(e.pieces);
+  switch (k.kind) {
+    case KernelKind::pointwise:
+      e.whole = make_program(k, *e.functions, {true, true});
+      break;
+    case KernelKind::row:
+      e.whole = make_program(k, *e.functions, {true, true});
+      e.pieces = make_program(k, *e.functions, {true, false});
+      e.group = make_program(k, *e.functions, {false, true});
+      e.group_chunk = chunk_of(e.group);
+      break;
+    case KernelKind::column:
+      e.whole = make_program(k, *e.functions, {false, true});
+      e.pieces = make_program(k, *e.functions, {false, false});
+      break;
+  }
+  e.whole_chunk = chunk_of(e.whole);
+  e.chunk = chunk_of(e.pieces);
 }
 
 Evaluator::~Evaluator() = default;
@@ -488,12 +482,17 @@ Evaluator::Evaluator(Evaluator&&) noexcept = default;
 void Evaluator::run(const KernelArgs& args) const {
   if (args.begin >= args.end) return;
   Program::Run run(*program_, args);
-  if (program_->kind == KernelKind::pointwise)
-    run.pointwise();
-  else if (program_->kind == KernelKind::row)
-    run.row();
-  else
-    run.column();
+  switch (program_->kind) {
+    case KernelKind::pointwise:
+      run.pointwise();
+      break;
+    case KernelKind::row:
+      run.row();
+      break;
+    case KernelKind::column:
+      run.column();
+      break;
+  }
   if (program_->non_temporal) core::order_non_temporal();
 }
 

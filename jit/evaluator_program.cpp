@@ -462,6 +462,13 @@ class Builder {
 
 }  // namespace
 
+int64_t chunk_of(const Program& p) {
+  constexpr int64_t kChunkBytes = 24 * 1024;  // of all chunks together: half of a first-level cache
+  int64_t chunk = 2048;
+  while (chunk > 256 && chunk * p.slot_bytes > kChunkBytes) chunk /= 2;
+  return chunk;
+}
+
 Program make_program(const Kernel& k, const ChunkFunctions& functions, Mode mode) {
   return Builder(k, functions, mode).build();
 }

@@ -88,6 +88,9 @@ struct Program {
   std::vector<Step> finish;  // row level, after the last pass
 };
 
+/// Elements of a chunk, so that all chunks lie in a first-level cache.
+int64_t chunk_of(const Program& p);
+
 Program make_program(const Kernel& k, const ChunkFunctions& functions, Mode mode);
 
 }  // namespace tandem::jit

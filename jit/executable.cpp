@@ -356,7 +356,7 @@ std::shared_ptr<const Executable> Executable::make(const Graph& g, const Executa
   const bool calls =
       options.device.type == DeviceType::cuda || std::any_of(g.nodes.begin(), g.nodes.end(), by_library);
   impl->graph = calls ? ready(for_device(g, options.device)) : ready(g);
-  impl->plan = make_plan(impl->graph, options.optimize, options.device, options.non_temporal).plan;
+  impl->plan = make_plan(impl->graph, options.optimize, options.device, options.non_temporal_nbytes).plan;
   if (options.device.type == DeviceType::cuda)
     impl->cuda = std::make_unique<CudaExecutable>(impl->graph, impl->plan, options.device, options.compile);
   else

@@ -20,7 +20,7 @@ struct ExecutableOptions {
   std::vector<std::string> disabled_passes = {};
   Device device = cpu;  // of all inputs and outputs; on CUDA kernels are always compiled
   // On the host: bytes of a result from which on it is stored past the caches; 0: never.
-  int64_t non_temporal = non_temporal_bytes();
+  int64_t non_temporal_nbytes = host_non_temporal_nbytes();
 };
 
 struct ExecutableStats {

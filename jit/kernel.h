@@ -70,7 +70,7 @@ struct Store {
   Inner inner;
   bool row_level = false;
   int32_t value;              // scalar node, of type `dtype`
-  bool non_temporal = false;  // past the caches (non_temporal.h), unless its line was loaded
+  bool non_temporal = false;  // past the caches (non_temporal.h), unless a load begins where it does
   friend bool operator==(const Store&, const Store&) = default;
 };
 
@@ -99,11 +99,14 @@ struct Kernel {
   bool in_order = false;       // column kernels: the whole walk is one block of the tree
 };
 
+inline int64_t elements_of(const int64_t* dims, int rank) {
+  int64_t n = 1;
+  for (int d = 0; d < rank; ++d) n *= dims[d];
+  return n;
+}
 /// Reduced elements, given kept sizes, then reduced sizes.
 inline int64_t reduced_elements(const Kernel& k, const int64_t* dims) {
-  int64_t n = 1;
-  for (int d = k.kept_rank; d < k.kept_rank + k.reduced_rank; ++d) n *= dims[d];
-  return n;
+  return elements_of(dims + k.kept_rank, k.reduced_rank);
 }
 
 /// Elements of a block of the tree of a kernel whose n reduced ones are given.

@@ -19,7 +19,7 @@ Prepared prepared_for(const Graph& g, Device device) {
   return prepared;
 }
 
-MadePlan make_plan(Graph& g, bool fused, Device device, int64_t non_temporal) {
+MadePlan make_plan(Graph& g, bool fused, Device device, int64_t non_temporal_nbytes) {
   const bool host = device.type == DeviceType::cpu;
   check_channel_blocks(g, device);
   if (fused && host) g = with_channel_blocks(g);
@@ -29,7 +29,7 @@ MadePlan make_plan(Graph& g, bool fused, Device device, int64_t non_temporal) {
     prepared = prepared_for(g, device);
     grouping = group(prepared, fused, host);
   }
-  Plan plan = build_plan(prepared, grouping, fused, host, host ? non_temporal : 0);
+  Plan plan = build_plan(prepared, grouping, fused, host, host ? non_temporal_nbytes : 0);
   return {std::move(prepared), std::move(grouping), std::move(plan)};
 }
 

@@ -22,7 +22,8 @@ struct MadePlan {
 
 /// Of a graph after the passes. `fused`: else each op is a kernel of its own. Changes `g` for the device:
 /// values may lie in its library's blocks of channels, and kernels have copies of nodes that they compute
-/// again instead of loading. `non_temporal`: as ExecutableOptions has it.
-MadePlan make_plan(Graph& g, bool fused, Device device, int64_t non_temporal = non_temporal_bytes());
+/// again instead of loading. `non_temporal_nbytes`: as ExecutableOptions has it.
+MadePlan make_plan(Graph& g, bool fused, Device device,
+                   int64_t non_temporal_nbytes = host_non_temporal_nbytes());
 
 }  // namespace tandem::jit

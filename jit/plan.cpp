@@ -27,12 +27,12 @@ constexpr int64_t kFilled = 4096;       // of all results, what a kernel that lo
 
 class Planner {
  public:
-  Planner(const Prepared& p, const Grouping& grouping, bool join, bool host, int64_t non_temporal)
+  Planner(const Prepared& p, const Grouping& grouping, bool join, bool host, int64_t non_temporal_nbytes)
       : p_(p),
         g_(grouping),
         join_(join),
         host_(host),
-        non_temporal_(non_temporal),
+        non_temporal_nbytes_(non_temporal_nbytes),
         placed_(place(p, grouping)),
         units_(placed_.units),
         homes_(placed_.homes) {}
@@ -86,7 +86,7 @@ class Planner {
       TANDEM_INTERNAL(
           u.lowered.kernel.buffers <= kMaxKernelBuffers && u.lowered.kernel.numbers <= kMaxKernelNumbers,
           "a kernel with too many operands");
-      mark_non_temporal(u.lowered, non_temporal_);
+      mark_non_temporal(u.lowered, p_, non_temporal_nbytes_);
       u.text = to_string(u.lowered.kernel);
     }
   }
@@ -426,7 +426,7 @@ class Planner {
   const Prepared& p_;
   const Grouping& g_;
   const bool join_, host_;
-  const int64_t non_temporal_;
+  const int64_t non_temporal_nbytes_;
   Placement placed_;
   std::vector<Unit>& units_;
   std::vector<Home>& homes_;
@@ -440,12 +440,17 @@ class Planner {
 
 }  // namespace
 
-Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host, int64_t non_temporal) {
-  return Planner(p, grouping, join, host, non_temporal).build();
+Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host,
+                int64_t non_temporal_nbytes) {
+  return Planner(p, grouping, join, host, non_temporal_nbytes).build();
 }
 
 int64_t first_index(const Entry& e, const KernelCall& c, int64_t part, int64_t parts) {
-  if (c.range >= parts) return c.range / parts * part + std::min(part, c.range % parts);
+  if (c.range >= parts) {
+    const int64_t even = c.range / parts * part + std::min(part, c.range % parts);
+    const bool lines = c.work == 1 && part < parts && c.range >= parts * 64 * kLanes;
+    return lines ? even / kLanes * kLanes : even;
+  }
   const int64_t before = part * e.work / parts - c.start;
   return before <= 0 ? 0 : std::min(c.range, (before + c.work - 1) / c.work);
 }

@@ -111,10 +111,10 @@ struct Plan {
 
 /// `join`: kernels that are alike and independent become one entry. `host`: for the CPU, where kernels may
 /// run behind products, and intermediate values lie in the memory of outputs that are not made yet (a CUDA
-/// graph would have to follow each output that moves wherever such a value is used). `non_temporal`: bytes of
-/// a result from which on stores go past the caches; 0: never.
+/// graph would have to follow each output that moves wherever such a value is used). `non_temporal_nbytes`:
+/// bytes of a result from which on stores go past the caches; 0: never.
 Plan build_plan(const Prepared& p, const Grouping& grouping, bool join, bool host = false,
-                int64_t non_temporal = 0);
+                int64_t non_temporal_nbytes = 0);
 /// Entries with their ops and addresses, for people.
 std::string to_string(const Plan& plan);
 
@@ -137,7 +137,9 @@ int64_t place_blocks(std::vector<ArenaBlock>& blocks, const std::vector<LentMemo
 
 /// The first index of a call of `e` that thread `part` of `parts` has; those of the next begin at that of
 /// part + 1. A thread has its part of each call, as of the products that made its operands: their memory
-/// stays in its processor's cache. Of a call of few indices it has those that begin in its part of the entry.
+/// stays in its processor's cache; if an index is an element and there are many, it is a multiple of kLanes,
+/// where lines of results begin, too. Of a call of few indices it has those that begin in its part of the
+/// entry.
 int64_t first_index(const Entry& e, const KernelCall& c, int64_t part, int64_t parts);
 
 /// More buffers or numbers than this in one kernel are an internal error; groups stay well below.

@@ -105,7 +105,7 @@ void CPrinter::start() {
   }
 }
 
-// Whether a store goes past the caches: not where its line has been loaded.
+// Whether a store goes past the caches: not over what is loaded, whose lines the caches hold.
 std::string CPrinter::non_temporal_text(size_t slot) const {
   const std::string o = "(const void*)b" + slot_pointer(slot);
   std::string text = "const bool f" + num(static_cast<int64_t>(slot - k_.loads.size())) + " = true";

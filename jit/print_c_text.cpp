@@ -120,7 +120,7 @@ void CText::store(int32_t store, const CPlace& place) {
     return;
   }
   const std::string v = name(s.value, true);
-  if (s.non_temporal) {
+  if (s.non_temporal && s.inner == Inner::contiguous) {
     line(std::string("td_non_temporal_") + c_suffix(s.dtype) + "(" + p + ", " + v + ", " + place.count +
          ", f" + num(store) + ");");
   } else if (s.inner == Inner::contiguous || inner_dim() < 0) {

@@ -36,16 +36,17 @@ std::string judge(const Graph& g, const GraphArguments& arguments, bool compile,
     variants.push_back({"fused", {.compile = false, .optimize = true, .disabled_passes = {}}});
     std::mt19937_64 random(seed);
     ExecutableOptions some{.compile = false, .optimize = true, .disabled_passes = {}};
+    some.non_temporal_nbytes = 1;
     std::string names;
     for (const Pass& p : passes())
       if (std::string(p.name) != "expand" && random() % 2)
         some.disabled_passes.push_back(p.name), names += std::string(" ") + p.name;
     variants.push_back({"fused without passes" + names, some});
-    if (compile) {
-      ExecutableOptions compiled{.compile = true, .optimize = true, .disabled_passes = {}};
-      compiled.non_temporal = seed % 2;
-      variants.push_back({compiled.non_temporal ? "compiled, past the caches" : "compiled", compiled});
-    }
+    ExecutableOptions compiled{.compile = true, .optimize = true, .disabled_passes = {}};
+    if (random() % 4 == 0) compiled.non_temporal_nbytes = 1;
+    if (compile)
+      variants.push_back(
+          {compiled.non_temporal_nbytes == 1 ? "compiled, past the caches" : "compiled", compiled});
     for (const auto& [what, options] : variants) {
       const auto [result, error] = run(options);
       if (!error.empty()) return what + ": " + error;

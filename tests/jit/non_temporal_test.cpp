@@ -1,4 +1,5 @@
-// Stores past the caches: which ones are, and that the bits are those of other stores, wherever rows begin.
+// Stores past the caches: which ones are, how they are printed, and that the bits are those of other stores,
+// wherever rows and threads' parts begin.
 #include "tandem/jit/make_plan.h"
 #include "tests/jit/program.h"
 
@@ -11,64 +12,68 @@ using Values = std::vector<Value>;
 namespace {
 
 /// Stores past the caches of the plan's kernels.
-int non_temporal(const Program& p, int64_t least) {
+int non_temporal(const Program& p, int64_t nbytes) {
   jit::Graph g = jit::optimize(graph_of(p));
   int n = 0;
-  for (const jit::Kernel& k : jit::make_plan(g, true, cpu, least).plan.kernels)
+  for (const jit::Kernel& k : jit::make_plan(g, true, cpu, nbytes).plan.kernels)
     for (const jit::Store& s : k.stores) n += s.non_temporal;
   return n;
 }
 
 void check_bits(const Program& p) {
+  const int before = num_threads();
+  set_num_threads(1);
   const RunResult plain = run(p, kUnfused);
   for (const int threads : {1, 3}) {
     CAPTURE(threads);
     set_num_threads(threads);
     for (ExecutableOptions options : {kFused, kCompiled}) {
-      options.non_temporal = 1;
+      options.non_temporal_nbytes = 1;
       const RunResult r = run(p, options);
       INFO(r.plan);
       CHECK(r.outputs == plain.outputs);
       CHECK(r.inputs == plain.inputs);
     }
   }
-  set_num_threads(1);
+  set_num_threads(before);
 }
 
 }  // namespace
 
 TEST_CASE("stores past the caches give the bits of other stores", "[jit]") {
-  const int before = num_threads();
+  const auto check = [](DType dtype, int64_t rows, int64_t n) {
+    CAPTURE(name(dtype), rows, n);
+    const Program p{{{dtype, {rows, n}}, {dtype, {n}}},
+                    {},
+                    [](Emitter& e, const Values& in, const Values&) {
+                      const Value y = e.tanh(e.add(in[0], in[1]));
+                      return Values{y, e.call(OpId::softmax, {in[0]}, {1}), e.sum(y, {0}, false),
+                                    e.permute(e.mul(in[0], 2), {1, 0}), e.gt(in[0], 0)};
+                    },
+                    {}};
+    CHECK(non_temporal(p, 1) > 0);
+    check_bits(p);
+  };
   for (const DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16})
-    for (const int64_t n : {1, 15, 16, 33, 64, 200}) {
-      CAPTURE(name(dtype), n);
-      const Program p{{{dtype, {41, n}}, {dtype, {n}}},
-                      {},
-                      [](Emitter& e, const Values& in, const Values&) {
-                        const Value y = e.tanh(e.add(in[0], in[1]));
-                        return Values{y, e.call(OpId::softmax, {in[0]}, {1}), e.sum(y, {0}, false),
-                                      e.permute(e.mul(in[0], 2), {1, 0}), e.gt(in[0], 0)};
-                      },
-                      {}};
-      CHECK(non_temporal(p, 1) > 0);
-      check_bits(p);
-    }
-  set_num_threads(before);
+    for (const int64_t n : {1, 15, 16, 33, 64, 200}) check(dtype, 41, n);
+  check(DType::float32, 301, 703);
+  check(DType::float32, 300, 704);
 }
 
-TEST_CASE("what is written in place, or wherever it may begin, keeps its bits past the caches", "[jit]") {
-  const int before = num_threads();
+TEST_CASE("what is written in place keeps its bits and stays in the caches", "[jit]") {
   // Rows of 37 of 40: every row begins elsewhere in a line, and what lies between rows is left alone.
-  const Program p{
-      {{DType::float32, {50, 37}, -1, 1, {40, 1}}, {DType::float32, {50, 37}}, {DType::int64, {33}, 0, 9}},
-      {},
-      [](Emitter& e, const Values& in, const Values&) {
-        return Values{e.mul(in[1], in[0]), e.add(in[0], in[1]), e.mul(in[1], 3), e.add(in[2], in[2])};
-      },
-      {{0, 1}, {1, 2}, {2, 3}}};
-  CHECK(non_temporal(p, 1) > 0);
+  const Program p{{{DType::float32, {50, 37}, -1, 1, {40, 1}},
+                   {DType::float32, {50, 37}},
+                   {DType::int64, {33}, 0, 9},
+                   {DType::float32, {50, 37}, -1, 1, {40, 1}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    return Values{e.mul(in[1], in[0]), e.add(in[0], in[1]), e.mul(in[1], 3),
+                                  e.add(in[2], in[2]), e.mul(in[0], in[0])};
+                  },
+                  {{0, 1}, {1, 2}, {2, 3}, {3, 4}}};
+  CHECK(non_temporal(p, 1) == 2);  // the output, and the input that is not read
   check_bits(p);
-  set_num_threads(before);
 }
 
 TEST_CASE("only large results of elements go past the caches", "[jit]") {
@@ -93,4 +98,20 @@ TEST_CASE("what runs behind a product leaves its results in the caches", "[jit]"
       {}};
   CHECK(run(p, kFused).stats.tails == 1);
   CHECK(non_temporal(p, 1) == 0);
+}
+
+TEST_CASE("printed kernels ask where they store, and order their stores before they return", "[jit]") {
+  const Program p{{{DType::float32, {64, 100}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) { return Values{e.tanh(in[0])}; },
+                  {}};
+  ExecutableOptions options = kCompiled;
+  for (const bool past : {false, true}) {
+    options.non_temporal_nbytes = past;
+    const std::string code = Executable::make(graph_of(p), options)->code();
+    CAPTURE(code);
+    CHECK((code.find("const bool f0 = true && (const void*)bo0 != bp0;") != std::string::npos) == past);
+    CHECK((code.find("td_non_temporal_f32(o0 + j, ") != std::string::npos) == past);
+    CHECK((code.find("  td_order_non_temporal();\n}\n") != std::string::npos) == past);
+  }
 }

@@ -3,6 +3,7 @@
 // seed; one thread.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -103,12 +104,21 @@ inline RunResult run(const Program& p, const ExecutableOptions& options, uint64_
     r.inputs.back().reserve(64);
   }
   for (std::string& s : r.inputs) in.push_back(s.data());
-  for (const int32_t v : g.outputs)
-    r.outputs.emplace_back(static_cast<size_t>(numel(g.type(v).sizes) * itemsize(g.type(v).dtype)), '\xFF');
-  for (std::string& s : r.outputs) out.push_back(s.data());
+  struct alignas(64) Line {  // outputs begin where lines do
+    std::array<char, 64> bytes;
+  };
+  std::vector<std::vector<Line>> memory;
+  std::vector<size_t> sizes;
+  for (const int32_t v : g.outputs) {
+    sizes.push_back(static_cast<size_t>(numel(g.type(v).sizes) * itemsize(g.type(v).dtype)));
+    memory.emplace_back(sizes.back() / sizeof(Line) + 1);
+    std::memset(memory.back().data(), 0xFF, memory.back().size() * sizeof(Line));
+    out.push_back(memory.back().data());
+  }
   std::vector<int64_t> numbers;
   for (const double v : p.numbers) numbers.push_back(std::bit_cast<int64_t>(v));
   r.failed = x->run(in.data(), numbers.data(), out.data());
+  for (size_t i = 0; i < out.size(); ++i) r.outputs.emplace_back(static_cast<const char*>(out[i]), sizes[i]);
   r.stats = x->stats();
   r.plan = x->plan_text();
   return r;
