@@ -131,7 +131,8 @@ CublasLt::HeuristicResult fastest(Runtime& device, const LibraryProduct& p, cons
                                   const std::vector<CublasLt::HeuristicResult>& candidates) {
   const CublasLt& api = *cuda::cublaslt();
   std::string key = std::string(c_suffix(call.dtype)) + (call.tf32 ? " tf32" : "") + (bias ? " bias" : "") +
-                    " alignment " + std::to_string(alignment);
+                    (itemsize(call.dtype) == 2 ? " sums in float32" : "") + " alignment " +
+                    std::to_string(alignment);
   for (const int64_t v : {call.batch, call.m, call.n, call.k, call.a_batch, call.a_row, call.a_col,
                           call.b_batch, call.b_row, call.b_col})
     key += ' ' + std::to_string(v);
@@ -206,6 +207,11 @@ std::optional<LibraryProduct> plan(Runtime& device, CublasLt::Handle handle, con
   for (int i = 0; i < 4; ++i)
     check(api.preference_set(preference, CublasLt::kMinAlignmentA + i, &alignment, sizeof alignment),
           "cublasLtMatmulPreferenceSetAttribute");
+  if (itemsize(call.dtype) == 2) {  // parts of a sum would be rounded to halves
+    constexpr uint32_t kSchemes = CublasLt::kReduceCompute;
+    check(api.preference_set(preference, CublasLt::kReductionMask, &kSchemes, sizeof kSchemes),
+          "cublasLtMatmulPreferenceSetAttribute");
+  }
   const bool tunes = tunes_products();
   std::vector<CublasLt::HeuristicResult> results(tunes ? kCandidates : 1);
   int found = 0;

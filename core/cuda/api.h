@@ -50,7 +50,7 @@ struct KernelNode {
 /// CUdevice_attribute
 inline constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kSharedPerBlock = 8;
 inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTiming = 2;
-inline constexpr int kCaptureThreadLocal = 1;
+inline constexpr int kCaptureThreadLocal = 1, kCaptureRelaxed = 2;
 
 struct Driver {
 #define TANDEM_CUDA(result, name, symbol, parameters) result(*name) parameters = nullptr;
@@ -88,7 +88,9 @@ struct CublasLt {
   static constexpr int kEpilogueBias = 4;
   static constexpr int kOrder = 1, kBatchCount = 5, kBatchStride = 6;
   static constexpr int kRowMajor = 1;
-  static constexpr int kMaxWorkspace = 1, kMinAlignmentA = 5;  // B, C and D follow
+  static constexpr int kMaxWorkspace = 1, kReductionMask = 3, kMinAlignmentA = 5;  // B, C and D follow
+  /// cublasLtReductionScheme_t, bits of that mask: the type in which parts of a sum are kept
+  static constexpr uint32_t kReduceInPlace = 1, kReduceCompute = 2, kReduceOutput = 4;
 #define TANDEM_CUDA(result, name, symbol, parameters) result(*name) parameters = nullptr;
 #include "tandem/core/cuda/cublaslt.def"
 #undef TANDEM_CUDA

@@ -4,15 +4,16 @@
 //
 // Environment, read when the driver is loaded: SIM_GPU_DEVICES (1), SIM_GPU_ORDERS (3; 1 runs each kernel
 // once, 0 not at all: launches and patches of graphs are then counted and nothing else, for measuring a
-// host), SIM_GPU_LAZY (0; 1: work on a stream waits until somebody waits for it), SIM_GPU_FAIL (0; n: the
-// n-th call that can fail does), SIM_GPU_BYTES (memory of a device), SIM_GPU_CAPABILITY (90 for 9.0),
-// SIM_GPU_DRIVER_VERSION (13000 for 13.0). NVRTC and cuBLASLt are of the release that their files are named
-// after: 13.0, or 12.4 if copied to libnvrtc.so.12 and libcublasLt.so.12; cuDNN says that it is of
-// SIM_GPU_CUDNN_CUDA (13000), and with SIM_GPU_CUDNN_BROKEN=1 makes no handle. SIM_GPU_SLOW_PRODUCTS (0; us):
-// how much longer the first of cuBLASLt's algorithms takes than the others. SIM_GPU_ACCESSES=1: kernels count
-// what they load from and store to their device's memory, instruction by instruction, as the compiler leaves
-// them (their cache on disk must be one of its own: they are compiled otherwise). SIM_GPU_LIBRARIES=0: what
-// cuBLASLt and cuDNN queue does nothing.
+// host), SIM_GPU_LAZY (0; 1: work on a stream waits until somebody waits for it; 2: copies from pageable
+// memory, too, which the driver may but need not read at once), SIM_GPU_FAIL (0; n: the n-th call that can
+// fail does), SIM_GPU_BYTES (memory of a device), SIM_GPU_CAPABILITY (90 for 9.0), SIM_GPU_DRIVER_VERSION
+// (13000 for 13.0). NVRTC and cuBLASLt are of the release that their files are named after: 13.0, or 12.4 if
+// copied to libnvrtc.so.12 and libcublasLt.so.12; cuDNN says that it is of SIM_GPU_CUDNN_CUDA (13000), and
+// with SIM_GPU_CUDNN_BROKEN=1 makes no handle. SIM_GPU_SLOW_PRODUCTS (0; us): how much longer the first of
+// cuBLASLt's algorithms takes than the others. SIM_GPU_ACCESSES=1: kernels count what they load from and
+// store to their device's memory, instruction by instruction, as the compiler leaves them (their cache on
+// disk must be one of its own: they are compiled otherwise). SIM_GPU_LIBRARIES=0: what cuBLASLt and cuDNN
+// queue does nothing.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,13 @@
   F(const char*, sim_gpu_message, ())                                                                        \
   F(void, sim_gpu_set_orders, (int orders))                                                                  \
   F(void, sim_gpu_set_lazy, (int lazy))                                                                      \
+  /* What cuBLASLt finds algorithms for: 2: every product, as at first; 1: those of memory at multiples of   \
+     16 bytes; 0: none; -1: none, and it calls that an invalid value. */                                     \
+  F(void, sim_gpu_set_products, (int products))                                                              \
+  F(int, sim_gpu_products, ())                                                                               \
+  /* What other libraries may queue while a stream is captured: 2: all, as at first; 1: in relaxed captures; \
+     0: nothing. */                                                                                          \
+  F(void, sim_gpu_set_captures, (int captures))                                                              \
   /* Which engines the simulated cuDNN has, by the bits of their numbers; all at first. */                   \
   F(void, sim_gpu_set_engines, (unsigned long engines))                                                      \
   F(unsigned long, sim_gpu_engines, ())                                                                      \

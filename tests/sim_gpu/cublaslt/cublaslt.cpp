@@ -1,8 +1,10 @@
 // The simulated cuBLASLt: its C functions over product.h. Descriptions belong to their makers; products run
 // on streams of the simulated driver, which must be loaded.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
+#include <iterator>
 
 #include "tandem/core/cuda/api.h"
 #include "tests/sim_gpu/cublaslt/product.h"
@@ -23,6 +25,7 @@ struct LayoutOfCublasLt {
 };
 struct PreferenceOfCublasLt {
   uint64_t max_workspace = 0;
+  uint32_t reductions = 7;                        // all
   uint32_t alignments[4] = {256, 256, 256, 256};  // of A, B, C and D, at least
 };
 
@@ -235,6 +238,7 @@ int cublasLtMatmulPreferenceSetAttribute(Preference preference, int attribute, c
                                          size_t bytes) {
   if (preference == nullptr) return kInvalidValue;
   if (attribute == Lt::kMaxWorkspace) return take(value, bytes, &preference->max_workspace);
+  if (attribute == Lt::kReductionMask) return take(value, bytes, &preference->reductions);
   if (attribute >= Lt::kMinAlignmentA && attribute < Lt::kMinAlignmentA + 4)
     return take(value, bytes, &preference->alignments[attribute - Lt::kMinAlignmentA]);
   return refuse("a preference that is not simulated", kNotSupported);
@@ -248,6 +252,12 @@ int cublasLtMatmulAlgoGetHeuristic(Handle handle, Description product, Layout a,
   const int checked = check(product, a, b, c, d);
   if (checked != kSuccess) return checked;
   if (made_to_fail("cublasLtMatmulAlgoGetHeuristic")) return kNotSupported;
+  auto* const offered = SIM_GPU_CONTROL(sim_gpu_products);
+  const int products = offered == nullptr ? 2 : offered();
+  if (products < 0) return kInvalidValue;
+  const bool aligned = std::all_of(std::begin(preference->alignments), std::end(preference->alignments),
+                                   [](uint32_t alignment) { return alignment >= 16; });
+  if (products == 0 || (products == 1 && !aligned)) return kNotSupported;
   *found = wanted < kAlgorithms ? wanted : kAlgorithms;
   for (int n = 0; n < *found; ++n) {
     HeuristicResult& result = results[n];
@@ -257,6 +267,9 @@ int cublasLtMatmulAlgoGetHeuristic(Handle handle, Description product, Layout a,
     result.algorithm.data[1] = problem(product, a, b, c, d);
     result.algorithm.data[2] = result.workspace_bytes;
     for (int i = 0; i < 4; ++i) result.algorithm.data[3 + i] = preference->alignments[i];
+    // As little as is allowed: parts of halves' sums that are halves.
+    if (d->matrix.element_bytes() == 2)
+      result.algorithm.data[7] = preference->reductions & (Lt::kReduceInPlace | Lt::kReduceOutput);
     result.waves = 1.0f;
   }
   return kSuccess;
@@ -323,6 +336,7 @@ int cublasLtMatmul(Handle handle, Description product, const void* alpha, const 
   }
   if (algorithm != nullptr) {
     p.algorithm = static_cast<int>(algorithm->data[0] - kAlgorithmMark);
+    p.rounds_parts = algorithm->data[7] != 0;
     if (!is_algorithm(*algorithm) ||
         algorithm->data[1] != problem(product, a_layout, b_layout, c_layout, d_layout))
       return refuse("an algorithm that was found for another product");

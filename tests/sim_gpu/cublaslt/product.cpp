@@ -47,6 +47,13 @@ void store(void* data, int type, size_t i, T value) {
   }
 }
 
+template <class T>
+T rounded(int type, T value) {
+  T out = 0;
+  store<T>(&out, type, 0, value);
+  return load<T>(&out, type, 0);
+}
+
 size_t index(const Matrix& m, int batch, uint64_t row, uint64_t column) {
   const auto leading = static_cast<uint64_t>(m.leading);
   const uint64_t inside = m.order == 1 ? row * leading + column : column * leading + row;
@@ -75,17 +82,24 @@ void multiply(const ProductData& p) {
       for (std::vector<T>* all : {&a, &b})
         for (T& v : *all) v = to_tf32(static_cast<float>(v));
     const uint64_t columns = p.d.columns;
-    std::vector<T> sums(columns);
+    std::vector<T> sums(columns), parts(columns);
     for (uint64_t i = 0; i < p.d.rows; ++i) {
       std::fill(sums.begin(), sums.end(), T{0});
+      std::fill(parts.begin(), parts.end(), T{0});
       for (uint64_t step = 0; step < inner; ++step) {
         const uint64_t k = p.algorithm == 0 ? step : inner - 1 - step;
         const T left = a[i * inner + k];
         const T* right = b.data() + k * columns;
         for (uint64_t j = 0; j < columns; ++j) sums[j] += left * right[j];
+        if (p.rounds_parts && (step + 1 == inner / 2 || step + 1 == inner)) {
+          for (uint64_t j = 0; j < columns; ++j) {
+            parts[j] = rounded<T>(p.d.type, parts[j] + rounded<T>(p.d.type, sums[j]));
+            sums[j] = T{0};
+          }
+        }
       }
       for (uint64_t j = 0; j < columns; ++j) {
-        T value = alpha * sums[j];
+        T value = alpha * (sums[j] + parts[j]);
         if (p.beta != 0) value += beta * load<T>(p.c_data, p.c.type, index(p.c, batch, i, j));
         if (p.bias != nullptr) value += load<T>(p.bias, p.d.type, i);
         store<T>(p.d_data, p.d.type, index(p.d, batch, i, j), value);

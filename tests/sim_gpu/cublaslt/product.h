@@ -28,8 +28,9 @@ struct ProductData {
   const void* bias;  // one element of D's type per row; null for none
   double alpha, beta;
   int transpose_a, transpose_b;
-  bool tf32;      // operands keep 10 bits of the mantissa
-  int algorithm;  // 0: as above; others add in descending order
+  bool tf32;          // operands keep 10 bits of the mantissa
+  int algorithm;      // 0: as above; others add in descending order
+  bool rounds_parts;  // sums are made in two parts, each of D's type
   void* workspace;
   size_t workspace_bytes;
 };

@@ -314,12 +314,12 @@ Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, StreamHa
     return Result::invalid_value;
   count_copy(bytes);
   auto* const target = reinterpret_cast<void*>(to);
-  if (pinned(from) || (!settings().lazy && state->capture == nullptr))
+  if (pinned(from) || settings().lazy == 2 || (settings().lazy == 0 && state->capture == nullptr))
     return give(*state, [=] {
       std::memcpy(target, from, bytes);
       return Result::success;
     });
-  // Pageable memory is staged: its bytes are those of now.
+  // Staged: the bytes are those of now.
   const char* begin = static_cast<const char*>(from);
   return give(*state, [target, staged = std::vector<char>(begin, begin + bytes)] {
     std::memcpy(target, staged.data(), staged.size());

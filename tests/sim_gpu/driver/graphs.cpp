@@ -166,7 +166,8 @@ Result cuGraphLaunch(GraphExec exec, StreamHandle stream) {
   if (found != Result::success) return found;
   if (take_failure("cuGraphLaunch")) return Result::launch_failed;
   add("graph_launches", 1);
-  if (state->capture == nullptr && !settings().lazy && state->pending.empty()) return run_steps(exec->steps);
+  if (state->capture == nullptr && settings().lazy == 0 && state->pending.empty())
+    return run_steps(exec->steps);
   return give(*state, [steps = exec->steps] { return run_steps(steps); });
 }
 

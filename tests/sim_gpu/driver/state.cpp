@@ -37,7 +37,7 @@ struct State {
     settings.version = static_cast<int>(from_environment("SIM_GPU_DRIVER_VERSION", 13000));
     mute = settings.orders == 0;
     settings.libraries = from_environment("SIM_GPU_LIBRARIES", 1) != 0;
-    settings.lazy = from_environment("SIM_GPU_LAZY", 0) != 0;
+    settings.lazy = static_cast<int>(from_environment("SIM_GPU_LAZY", 0));
     settings.device_bytes = static_cast<size_t>(from_environment("SIM_GPU_BYTES", 8L << 30));
     fail_at = from_environment("SIM_GPU_FAIL", 0);
     for (const char* what : {"launches",
@@ -165,6 +165,18 @@ void sim_gpu_set_engines(unsigned long engines) {
 unsigned long sim_gpu_engines() {
   const Lock lock(mutex());
   return state().engines;
+}
+void sim_gpu_set_products(int products) {
+  const Lock lock(mutex());
+  settings().products = products;
+}
+int sim_gpu_products() {
+  const Lock lock(mutex());
+  return settings().products;
+}
+void sim_gpu_set_captures(int captures) {
+  const Lock lock(mutex());
+  settings().captures = captures;
 }
 int sim_gpu_take_failure(const char* function) {
   const Lock lock(mutex());

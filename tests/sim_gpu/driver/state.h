@@ -35,8 +35,9 @@ struct Settings {
   int devices = 1;
   int orders = 3;
   int capability = 90, version = 13000;  // of the device, of the driver
-  bool lazy = false;
-  bool libraries = true;  // whether what the other libraries queue does anything
+  int lazy = 0;
+  int products = 2, captures = 2;  // sim_gpu_set_products, sim_gpu_set_captures
+  bool libraries = true;           // whether what the other libraries queue does anything
   size_t device_bytes = size_t{8} << 30;
 };
 Settings& settings();

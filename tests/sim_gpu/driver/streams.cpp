@@ -74,7 +74,7 @@ Result find_stream(StreamHandle stream, const char* function, std::shared_ptr<St
 
 Result give(StreamState& stream, std::function<Result()> work) {
   if (stream.capture != nullptr) return capture(stream, {{}, nullptr, nullptr, std::move(work)});
-  if (!settings().lazy && stream.pending.empty()) {
+  if (settings().lazy == 0 && stream.pending.empty()) {
     ++stream.given;
     ++stream.done;
     return work();
@@ -320,6 +320,8 @@ Result cuStreamBeginCapture_v2(StreamHandle stream, int mode) {
   if (state->capture != nullptr) return Result{901};
   if (take_failure("cuStreamBeginCapture")) return Result::out_of_memory;
   state->capture = new tandem::cuda::GraphOfDriver;
+  state->capture_mode = mode;
+  state->capture_broken = false;
   handle_made(state->capture, "graph");
   count_captures(1);
   return Result::success;
@@ -335,7 +337,7 @@ Result cuStreamEndCapture(StreamHandle stream, Graph* graph) {
   *graph = state->capture;
   state->capture = nullptr;
   count_captures(-1);
-  if (!take_failure("cuStreamEndCapture")) return Result::success;
+  if (!state->capture_broken && !take_failure("cuStreamEndCapture")) return Result::success;
   destroy_graph(*graph);
   *graph = nullptr;
   return kCaptureInvalidated;
@@ -344,7 +346,7 @@ Result cuStreamEndCapture(StreamHandle stream, Graph* graph) {
 void sim_gpu_set_lazy(int lazy) {
   const Lock lock(mutex());
   for (int device = 0; device < settings().devices; ++device) run_all(device);
-  settings().lazy = lazy != 0;
+  settings().lazy = lazy;
 }
 
 int sim_gpu_enqueue(void* stream, const char* name, int (*run)(const void* data), const void* data,
@@ -354,6 +356,11 @@ int sim_gpu_enqueue(void* stream, const char* name, int (*run)(const void* data)
   std::shared_ptr<StreamState> state;
   const Result found = find_stream(static_cast<StreamHandle>(stream), name, &state);
   if (found != Result::success) return static_cast<int>(found);
+  if (state->capture != nullptr && settings().captures < 2 &&
+      (settings().captures == 0 || state->capture_mode != tandem::cuda::kCaptureRelaxed)) {
+    state->capture_broken = true;
+    return static_cast<int>(kCaptureUnsupported);
+  }
   const char* begin = static_cast<const char*>(data);
   const auto copy = std::make_shared<const std::vector<char>>(begin, begin + bytes);
   return static_cast<int>(give(*state, [run, copy] {

@@ -31,6 +31,8 @@ struct StreamState {
   std::deque<std::function<Result()>> pending;
   uint64_t given = 0, done = 0;
   Graph capture = nullptr;  // owned until capture_end
+  int capture_mode = 0;
+  bool capture_broken = false;
 };
 
 }  // namespace sim_gpu
