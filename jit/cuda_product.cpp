@@ -7,6 +7,9 @@
 #include <optional>
 #include <string>
 
+#include "tandem/core/log.h"
+#include "tandem/jit/cuda_native.h"
+#include "tandem/jit/cuda_program.h"
 #include "tandem/jit/cuda_tuning.h"
 #include "tandem/jit/type_names.h"
 
@@ -23,13 +26,15 @@ struct LibraryProduct {
   CublasLt::Layout a = nullptr, b = nullptr, c = nullptr;
   CublasLt::Algorithm algorithm{};
   size_t workspace = 0;
-  std::unique_ptr<const LibraryProduct> loose;  // for operands that are only aligned to their elements
+  // For operands that are only aligned to their elements: the library's way or, if it has none, our kernel.
+  std::unique_ptr<const LibraryProduct> loose;
+  cuda::Function own = nullptr;
 };
 
 namespace {
 
 constexpr size_t kWorkspace = size_t{32} << 20;
-constexpr int kNotSupported = 15;  // CUBLAS_STATUS_NOT_SUPPORTED
+constexpr int kInvalidValue = 7, kNotSupported = 15;  // CUBLAS_STATUS_INVALID_VALUE, ..._NOT_SUPPORTED
 
 /// How cuBLASLt sees a matrix of ours, transposed (its matrices are column-major).
 struct Matrix {
@@ -177,6 +182,20 @@ CublasLt::HeuristicResult fastest(Runtime& device, const LibraryProduct& p, cons
   return tuned(device, key, candidates, works, queue);
 }
 
+/// The library has no algorithm for a shape.
+void tell_none(const ProductCall& call, bool bias, bool aligned, int status) {
+  const core::LogLevel level = aligned ? core::LogLevel::warn : core::LogLevel::info;
+  if (!core::log_enabled(core::LogArea::jit, level)) return;
+  const auto n = [](int64_t v) { return std::to_string(v); };
+  core::log(core::LogArea::jit, level,
+            "product " + n(call.batch) + " x (" + n(call.m) + ", " + n(call.k) + ") x (" + n(call.k) + ", " +
+                n(call.n) + ") of " + name(call.dtype) + (bias ? " with a bias" : "") +
+                ": cuBLASLt has no algorithm" +
+                (aligned ? "" : " for memory that is not aligned to " + n(kProductAlignment) + " bytes") +
+                " (status " + n(status) + "); a plain kernel, a thread an element, takes " +
+                (aligned ? "it" : "that"));
+}
+
 /// C' = B' A': our row-major result is its column-major one, with the operands exchanged. Nothing if the
 /// library has no algorithm for it.
 std::optional<LibraryProduct> plan(Runtime& device, CublasLt::Handle handle, const ProductCall& call,
@@ -218,11 +237,13 @@ std::optional<LibraryProduct> plan(Runtime& device, CublasLt::Handle handle, con
   const int status = api.heuristic(handle, p.product, p.a, p.b, p.c, p.c, preference,
                                    static_cast<int>(results.size()), results.data(), &found);
   api.preference_destroy(preference);
-  if (status != kNotSupported) check(status, "cublasLtMatmulAlgoGetHeuristic");
+  // Either is said of shapes that it does not take.
+  if (status != kNotSupported && status != kInvalidValue) check(status, "cublasLtMatmulAlgoGetHeuristic");
   results.resize(static_cast<size_t>(found));
   if (tunes)  // an entry that is none says so
     std::erase_if(results, [](const CublasLt::HeuristicResult& r) { return r.state != 0; });
   if (results.empty()) {
+    tell_none(call, bias, alignment == kProductAlignment, status);
     for (const CublasLt::Layout l : {p.a, p.b, p.c}) api.layout_destroy(l);
     api.product_destroy(p.product);
     return std::nullopt;
@@ -280,7 +301,7 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
       call.k,
       {call.a_batch, call.a_row, call.a_col, call.b_batch, call.b_row, call.b_col, call.c_batch, call.c_row}};
   const auto known = l.planned.find(key);
-  if (known != l.planned.end()) return known->second.loose ? &known->second : nullptr;
+  if (known != l.planned.end()) return known->second.handle ? &known->second : nullptr;
   CublasLt::Handle& handle = l.handles[device.index()];
   device.use();
   if (!handle) check(cuda::cublaslt()->create(&handle), "cublasLtCreate");
@@ -288,14 +309,22 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
     return moves ? moved(*from, *types, *c, call.batch)
                  : plan(device, handle, call, *types, *a, *b, *c, bias, alignment);
   };
-  std::optional<LibraryProduct> found = plan_for(static_cast<uint32_t>(kProductAlignment), usual),
-                                loose = plan_for(static_cast<uint32_t>(itemsize(call.dtype)),
-                                                 moves ? usual->loose.get() : nullptr);
+  std::optional<LibraryProduct> found = plan_for(static_cast<uint32_t>(kProductAlignment), usual);
+  if (found && (!moves || usual->loose)) {
+    std::optional<LibraryProduct> loose =
+        plan_for(static_cast<uint32_t>(itemsize(call.dtype)), moves ? usual->loose.get() : nullptr);
+    if (loose)
+      found->loose = std::make_unique<LibraryProduct>(std::move(*loose));
+    else if (moves)
+      found.reset();  // its bits would not be those of the packed result
+  }
+  if (found && !found->loose) {
+    const auto [symbol, text] = product_kernel(call.dtype);
+    found->own = cuda_function(device, symbol, text);
+  }
   const LibraryProduct& entry =
       l.planned.emplace(key, found ? std::move(*found) : LibraryProduct()).first->second;
-  if (!found || !loose) return nullptr;  // for good: the kernel of our own takes it
-  l.planned[key].loose = std::make_unique<LibraryProduct>(std::move(*loose));
-  return &entry;
+  return entry.handle ? &entry : nullptr;  // null for good: the kernel of our own takes it
 }
 
 }  // namespace
@@ -321,7 +350,7 @@ bool library_writes(Runtime& device, const Contraction& packed, const Contractio
 }
 
 int64_t workspace_bytes(const LibraryProduct& product) {
-  return static_cast<int64_t>(std::max(product.workspace, product.loose->workspace));
+  return static_cast<int64_t>(std::max(product.workspace, product.loose ? product.loose->workspace : 0));
 }
 
 // In order over k: for integers, and strides that are no matrix.
@@ -371,7 +400,21 @@ void run_product(Runtime& device, const ProductCallPlan& call, const LibraryProd
       return reinterpret_cast<void*>(place(base, offset));
     };
     const Pointer all = place(a, at_a) | place(b, at_b) | place(c, at_c) | bias;
-    const LibraryProduct& p = all % kProductAlignment == 0 ? product : *product.loose;
+    const bool aligned = all % kProductAlignment == 0;
+    if (!aligned && product.own) {
+      std::vector<int64_t> words = {static_cast<int64_t>(place(a, at_a)),
+                                    static_cast<int64_t>(place(b, at_b)), static_cast<int64_t>(bias),
+                                    static_cast<int64_t>(place(c, at_c))};
+      const std::vector<int64_t> more = product_words(call.shape.call);
+      words.insert(words.end(), more.begin(), more.end());
+      const LaunchShape shape = NativeLaunch{product.own, {}, more.back(), {}}.shape();
+      void* parameters[] = {words.data()};
+      device.check(device.api().launch(product.own, shape.grid, 1, 1, shape.block, 1, 1, shape.shared_bytes,
+                                       stream, parameters, nullptr),
+                   "cuLaunchKernel");
+      return;
+    }
+    const LibraryProduct& p = aligned ? product : *product.loose;
     if (bias)
       check(api.product_set(p.product, CublasLt::kBiasPointer, &bias, sizeof bias),
             "cublasLtMatmulDescSetAttribute");

@@ -1,5 +1,7 @@
 // What is asked of cuBLASLt, and what is done where it has no answer.
 #include "tests/cuda/on_device.h"
+#include "tests/cuda/simulator.h"
+#include "tests/jit/scratch.h"
 
 namespace td = tandem;
 using namespace tandem::test;
@@ -25,4 +27,61 @@ TEST_CASE("cuda products: halves are summed in float32, parts of a sum, too", "[
   // Parts beyond float16's largest number.
   const Tensor a = halves({60000, 60000, -60000, -60000, 1}, {1, 5}, td::float16);
   CHECK(td::matmul(a, halves({1, 1, 1, 1, 1}, {5, 1}, td::float16)).to(td::float32).item<float>() == 1);
+}
+
+namespace {
+
+/// What cuBLASLt finds algorithms for, while this lives (control.h).
+struct Offered {
+  explicit Offered(int products) { simulator().sim_gpu_set_products(products); }
+  ~Offered() { simulator().sim_gpu_set_products(2); }
+};
+
+/// A product with a bias of a size that nothing else here has, `skew` elements behind aligned memory: eagerly
+/// and as a traced call's second run; against float64's. How many the library made.
+int products_of(int64_t m, int64_t skew) {
+  constexpr int64_t k = 24, n = 40;
+  const Tensor x = td::randn({m * k + skew}), w = td::randn({n, k}), b = td::randn({n});
+  const Tensor whole = x.to(kCuda), weight = w.to(kCuda), bias = b.to(kCuda);
+  const auto part = [&](const Tensor& t) { return t.slice(0, skew, skew + m * k).view({m, k}); };
+  const long before = simulator().sim_gpu_count("products");
+  const Tensor eager = td::linear(part(whole), weight, bias).to(td::cpu);
+  auto traced =
+      td::trace([&](const Tensor& t) { return td::linear(td::relu(part(t)) * 0.f + part(t), weight, bias); });
+  auto direct = td::trace([&](const Tensor& t) { return td::linear(part(t), weight, bias); });
+  for (int i = 0; i < 3; ++i) traced(whole), direct(whole);
+  const long made = simulator().sim_gpu_count("products") - before;
+  const Tensor expected =
+      td::linear(part(x).to(td::float64), w.to(td::float64), b.to(td::float64)).to(td::float32);
+  for (const Tensor& y : {eager, traced(whole).to(td::cpu), direct(whole).to(td::cpu)})
+    CHECK(((y - expected) * (y - expected)).sum().item<float>() < 1e-6f);
+  CHECK(bits_of(direct(whole)) == bits_of(eager));
+  return static_cast<int>(made);
+}
+
+}  // namespace
+
+TEST_CASE("cuda products: aligned memory keeps the library where other memory has no algorithm", "[cuda]") {
+  need_device();
+  if (!simulator().there) return;  // a card has what it has
+  const Offered aligned(1);
+  const td::jit::LogCapture log;
+  const int all = products_of(101, 0);
+  CHECK(all > 0);
+  CHECK(products_of(101, 1) < all);  // only where the program's copies are aligned
+  CHECK(log.warnings().empty());
+}
+
+TEST_CASE("cuda products: shapes that the library does not take are told once, and multiplied", "[cuda]") {
+  need_device();
+  if (!simulator().there) return;
+  for (const int offered : {0, -1}) {
+    const Offered none(offered);
+    const td::jit::LogCapture log;
+    CHECK(products_of(103 - offered, 0) == 0);
+    CHECK(products_of(103 - offered, 1) == 0);
+    REQUIRE(log.warnings().size() == 1);
+    CHECK_THAT(log.warnings()[0], Contains("(103, 24) x (24, 40)") || Contains("(104, 24) x (24, 40)"));
+    CHECK_THAT(log.warnings()[0], Contains(offered < 0 ? "status 7" : "status 15"));
+  }
 }
