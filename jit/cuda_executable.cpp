@@ -116,7 +116,7 @@ void CudaExecutable::run(void* const* inputs, const int64_t* numbers, void* cons
   // Before the graph's lock. To poison memory is work, which takes it behind that, if a second stream
   // appears.
   if (may_fail_ || several || core::environment().poison) launching = device_.launching();
-  if (graph_ && !core::environment().sync && !core::profiling()) return graph_->run(sources, several);
+  if (graph_ && !core::environment().sync && !core::profiling() && graph_->run(sources, several)) return;
   const cuda::Block arena(device_, steps_.arena_bytes);
   sources[CudaSteps::kArena] = static_cast<int64_t>(arena.memory());
   const cuda::Ordered order(device_, [&](auto&& touch) { touches(sources, touch); });

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "tandem/core/log.h"
 #include "tandem/jit/cuda_native.h"
 #include "tandem/jit/cuda_product.h"
+#include "tandem/jit/cudnn.h"
 
 namespace tandem::jit {
 
@@ -57,7 +59,9 @@ CudaGraph::~CudaGraph() {
   plan_.device().order().drop(own_address());
   if (plan_.steps().arena_bytes > 0) plan_.device().remove_arena_user();
   for (const Pointer word : errors_) plan_.device().release_error_word(word);
-  if (capturing_) plan_.device().api().stream_destroy(capturing_);
+  if (!capturing_) return;
+  leave_stream(plan_.device(), capturing_);
+  plan_.device().api().stream_destroy(capturing_);
 }
 
 /// The block of the graph's that stands for what a source brings; null for none.
@@ -68,21 +72,34 @@ const cuda::Block* CudaGraph::own(int32_t source) const {
              : operands_[static_cast<size_t>(operand)].own.get();
 }
 
+// Relaxed: nothing else happens on the stream, and a library that loads a kernel at its first call, or
+// allocates, does so beside the graph.
 /// A product, as the graph of what it queues.
 cuda::Graph CudaGraph::capture(const CudaProductStep& p) {
   cuda::Runtime& device = plan_.device();
   if (!capturing_)
     device.check(device.api().stream_create(&capturing_, cuda::kStreamNonBlocking), "cuStreamCreate");
-  device.check(device.api().capture_begin(capturing_, cuda::kCaptureThreadLocal), "cuStreamBeginCapture");
+  device.check(device.api().capture_begin(capturing_, cuda::kCaptureRelaxed), "cuStreamBeginCapture");
   cuda::Graph graph = nullptr;
-  try {
-    plan_.run_product(p, known_.data(), capturing_);
-  } catch (...) {
+  const auto drop = [&] {
     if (device.api().capture_end(capturing_, &graph) == cuda::Result::success && graph)
       device.api().graph_destroy(graph);
+  };
+  try {
+    plan_.run_product(p, known_.data(), capturing_);
+  } catch (const OutOfMemory&) {
+    drop();
+    throw;
+  } catch (const Error& e) {
+    drop();
+    refused_ = e.what();
     throw;
   }
-  device.check(device.api().capture_end(capturing_, &graph), "cuStreamEndCapture");
+  if (const cuda::Result result = device.api().capture_end(capturing_, &graph);
+      result != cuda::Result::success) {
+    refused_ = "cuStreamEndCapture";
+    device.check(result, "cuStreamEndCapture");
+  }
   return graph;
 }
 
@@ -250,8 +267,9 @@ bool CudaGraph::follow(const int64_t* sources) {
   return same;
 }
 
-void CudaGraph::run(int64_t* sources, bool several) {
+bool CudaGraph::run(int64_t* sources, bool several) {
   const std::lock_guard lock(mutex_);
+  if (!refused_.empty()) return false;
   cuda::Runtime& device = plan_.device();
   std::shared_ptr<cuda::Block> arena;  // until the launch
   if (const int64_t bytes = plan_.steps().arena_bytes; bytes > 0) {
@@ -263,6 +281,7 @@ void CudaGraph::run(int64_t* sources, bool several) {
     if (exec_) try {
         patch();
       } catch (const Error&) {
+        if (!refused_.empty()) throw;
         clear();  // a product in another form has other nodes
       }
     if (!exec_) {
@@ -278,10 +297,16 @@ void CudaGraph::run(int64_t* sources, bool several) {
     });
     if (!errors_.empty()) device.expect_errors(errors_);
     device.check(device.api().graph_launch(exec_, device.stream()), "cuGraphLaunch");
+    return true;
   } catch (...) {
     clear();  // built again by the next run
-    throw;
+    if (refused_.empty()) throw;
   }
+  core::log(core::LogArea::jit, core::LogLevel::warn,
+            "a library's call could not be captured, so a traced segment is launched step by step, without a "
+            "CUDA graph: " +
+                refused_);
+  return false;
 }
 
 }  // namespace tandem::jit

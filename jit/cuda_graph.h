@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "tandem/jit/cuda_executable.h"
@@ -21,8 +22,9 @@ class CudaGraph {
   CudaGraph& operator=(const CudaGraph&) = delete;
 
   /// `sources` but for the arena and the error words, which are filled in. `several`: there are several
-  /// streams, and Runtime::launching() is held.
-  void run(int64_t* sources, bool several);
+  /// streams, and Runtime::launching() is held. False, with nothing done, if a library's call cannot be
+  /// captured.
+  bool run(int64_t* sources, bool several);
 
  private:
   struct Node {
@@ -81,6 +83,7 @@ class CudaGraph {
   std::vector<int32_t> moved_;         // nodes
   std::vector<Operand> operands_;
   int64_t own_bytes_ = 0;
+  std::string refused_;                           // why a capture failed; "" while none has
   std::vector<cuda::Pointer> errors_, error_of_;  // words: those there are; by entry
 };
 

@@ -32,7 +32,8 @@ struct Library {
   };
   std::mutex mutex;
   Cudnn::Handle handle = nullptr;
-  std::string broken;  // why there is no handle, for good
+  cuda::StreamHandle stream = nullptr;  // the handle's
+  std::string broken;                   // why there is no handle, for good
   std::map<Key, Found> found;
   std::list<Key> uses;  // the last first
 };
@@ -314,7 +315,20 @@ void run_plan(Runtime& device, const CudnnPlan& plan, std::span<const CudnnPlan:
   const std::lock_guard lock(library.mutex);
   if (const int status = api.set_stream(library.handle, stream); status != Cudnn::kSuccess)
     fail(std::string("cudnnSetStream: ") + api.error_string(status));
+  library.stream = stream;
   plan.run(library.handle, operands, reinterpret_cast<void*>(workspace));
+}
+
+void leave_stream(Runtime& device, cuda::StreamHandle stream) noexcept {
+  Library& library = library_of(device);
+  const std::lock_guard lock(library.mutex);
+  if (!library.handle || library.stream != stream) return;
+  try {
+    device.use();
+    cuda::cudnn()->set_stream(library.handle, nullptr);
+  } catch (const Error&) {
+  }
+  library.stream = nullptr;
 }
 
 float cudnn_lowest() {

@@ -55,6 +55,8 @@ void run_convolution(cuda::Runtime& device, const CudnnConvolution& convolution,
 /// The same for any plan.
 void run_plan(cuda::Runtime& device, const CudnnPlan& plan, std::span<const CudnnPlan::Operand> operands,
               cuda::Pointer workspace, cuda::StreamHandle stream);
+/// Before the stream is destroyed: the library's handle has the default one if it has this.
+void leave_stream(cuda::Runtime& device, cuda::StreamHandle stream) noexcept;
 
 /// What stands for the score of what is not seen: -infinity, or the lowest number for releases that want it.
 float cudnn_lowest();

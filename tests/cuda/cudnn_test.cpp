@@ -28,7 +28,10 @@ struct RawStream {
     device().use();
     device().check(device().api().stream_create(&handle, td::cuda::kStreamNonBlocking), "cuStreamCreate");
   }
-  ~RawStream() { device().api().stream_destroy(handle); }
+  ~RawStream() {
+    td::jit::leave_stream(device(), handle);
+    device().api().stream_destroy(handle);
+  }
   void wait() const { device().check(device().api().stream_synchronize(handle), "cuStreamSynchronize"); }
 };
 

@@ -53,6 +53,8 @@
   F(void, sim_gpu_add, (const char* what, long by))                                                          \
   F(int, sim_gpu_enqueue,                                                                                    \
     (void* stream, const char* name, int (*run)(const void* data), const void* data, size_t bytes))          \
+  /* Whether there is such a stream (any more). */                                                           \
+  F(int, sim_gpu_is_stream, (const void* stream))                                                            \
   /* Whether [address, address + bytes) lies inside one live allocation of a device. */                      \
   F(int, sim_gpu_holds, (const void* address, size_t bytes))
 

@@ -152,6 +152,9 @@ int cudnnDestroy(Handle handle) {
 int cudnnSetStream(Handle handle, StreamHandle stream) {
   if (handle == nullptr) return refuse("no handle", Cudnn::kNullPointer);
   if (made_to_fail("cudnnSetStream")) return Cudnn::kExecutionFailed;
+  auto* const is_stream = SIM_GPU_CONTROL(sim_gpu_is_stream);  // the library may look at the one it had
+  if (handle->stream != nullptr && (is_stream == nullptr || is_stream(handle->stream) == 0))
+    return Cudnn::kExecutionFailed;
   handle->stream = stream;
   return Cudnn::kSuccess;
 }

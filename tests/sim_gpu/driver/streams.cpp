@@ -349,6 +349,11 @@ void sim_gpu_set_lazy(int lazy) {
   settings().lazy = lazy;
 }
 
+int sim_gpu_is_stream(const void* stream) {
+  const Lock lock(mutex());
+  return handle_is(stream, "stream", "the stream of a handle") ? 1 : 0;
+}
+
 int sim_gpu_enqueue(void* stream, const char* name, int (*run)(const void* data), const void* data,
                     size_t bytes) {
   if (only_counted("products")) return 0;
