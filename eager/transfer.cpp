@@ -41,15 +41,12 @@ Tensor copied_to(const Tensor& t, Device device, bool non_blocking, Location whe
       std::memcpy(to->data, from->data, static_cast<size_t>(nbytes));
     } else if (from->device.type == DeviceType::cpu) {
       cuda::Runtime& r = cuda::Runtime::of(device);
-      const bool pinned = from->storage->release && cuda::is_pinned(from->data);
-      if (pinned) {
+      if (from->storage->release && cuda::is_pinned(from->data)) {
         cuda::queue_copy_in(r, address(*to), from->data, nbytes);
+        if (!non_blocking) r.synchronize_current();
       } else {
         r.copy_in(address(*to), from->data, nbytes);
       }
-      // The user's own memory may be pinned, too: then the copy is still to come, and the user free to write
-      // there.
-      if (from->storage->release && !(pinned && non_blocking)) r.synchronize_current();
     } else if (to_host) {
       cuda::Runtime& r = cuda::Runtime::of(from->device);
       if (non_blocking)

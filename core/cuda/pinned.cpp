@@ -215,7 +215,7 @@ bool is_pinned(const void* data) {
 }
 
 void queue_copy_in(Runtime& device, Pointer to, const void* from, int64_t nbytes) {
-  queue_copy(device, from, false, [&] { device.copy_in(to, from, nbytes); });
+  queue_copy(device, from, false, [&] { device.queue_copy_in(to, from, nbytes); });
 }
 
 void queue_copy_out(Runtime& device, void* to, Pointer from, int64_t nbytes) {

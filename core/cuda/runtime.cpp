@@ -309,11 +309,19 @@ void Runtime::reset_peak() {
   stats_.peak_bytes = stats_.live_bytes;
 }
 
-void Runtime::copy_in(Pointer to, const void* from, int64_t nbytes) {
+void Runtime::queue_copy_in(Pointer to, const void* from, int64_t nbytes) {
   if (nbytes == 0) return;
   use();
   const Ordered order(*this, [&](auto&& touch) { touch({to, true}); });
   check(api_.copy_to_device(to, from, static_cast<size_t>(nbytes), stream()), "cuMemcpyHtoDAsync");
+}
+
+// The driver may read pageable memory when the copy's turn comes. Errors of launches are told elsewhere: who
+// brings values in looks at none.
+void Runtime::copy_in(Pointer to, const void* from, int64_t nbytes) {
+  if (nbytes == 0) return;
+  queue_copy_in(to, from, nbytes);
+  check(api_.stream_synchronize(stream()), "cuStreamSynchronize");
 }
 
 void Runtime::queue_copy_out(void* to, Pointer from, int64_t nbytes) {

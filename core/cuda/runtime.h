@@ -76,6 +76,9 @@ class Runtime {
   void reset_peak();
 
   // Work on the current stream.
+  /// From pinned memory, which stays as it is until the stream comes to it.
+  void queue_copy_in(Pointer to, const void* from, int64_t nbytes);
+  /// Waits: `from` is the caller's again.
   void copy_in(Pointer to, const void* from, int64_t nbytes);
   /// Into pinned memory, which is there when the stream comes to it.
   void queue_copy_out(void* to, Pointer from, int64_t nbytes);

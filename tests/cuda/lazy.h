@@ -8,8 +8,9 @@ namespace tandem::test {
 
 class Lazy {
  public:
-  Lazy() {
-    if (simulator().there) simulator().sim_gpu_set_lazy(1);
+  /// 2: copies from pageable memory are late, too.
+  explicit Lazy(int lazy = 1) {
+    if (simulator().there) simulator().sim_gpu_set_lazy(lazy);
   }
   ~Lazy() {
     if (simulator().there) simulator().sim_gpu_set_lazy(0);

@@ -100,7 +100,7 @@ bool traced() {
 bool prefetched() {
   td::manual_seed(4);
   std::vector<Tensor> batches;
-  for (int i = 0; i < 5; ++i) batches.push_back(td::rand({8, 6}));
+  for (int i = 0; i < 5; ++i) batches.push_back(td::rand({8, 6}).pin_memory());
   const auto train = [&](bool ahead) {
     td::manual_seed(5);
     td::nn::Linear net(6, 3);
@@ -116,7 +116,7 @@ bool prefetched() {
     const Stream side = ahead ? Stream() : td::cuda::default_stream();
     const auto load = [&](size_t i) {
       const StreamGuard on(side);
-      return batches[i % batches.size()].to(kCuda) * 2.f;
+      return batches[i % batches.size()].to(kCuda, true) * 2.f;
     };
     Tensor next = load(0);
     for (size_t i = 1; i <= batches.size() * 2; ++i) {
