@@ -23,13 +23,13 @@ struct NativeWord {
 
 /// A launch of `count` threads, compiled and loaded.
 struct NativeLaunch {
+  static constexpr unsigned kBlock = 256;  // threads, where `chosen` says nothing
   cuda::Function function = nullptr;
   std::vector<NativeWord> words;
   int64_t count = 0;
   LaunchShape chosen = {};  // of a program's own kernel that says so itself
   LaunchShape shape() const {
     if (chosen.grid > 0) return chosen;
-    constexpr unsigned kBlock = 256;
     return {static_cast<unsigned>((count + kBlock - 1) / kBlock), kBlock, 0};
   }
 };

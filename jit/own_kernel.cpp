@@ -8,8 +8,11 @@ namespace tandem::jit {
 
 namespace {
 
+// Of a block: at most, and where the program does not say.
+constexpr int64_t kMostThreads = 1024, kUsualThreads = NativeLaunch::kBlock;
+
 LaunchShape checked_shape(const ops::KernelDef& def, const ops::KernelLaunch& l) {
-  constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1, kMostThreads = 1024, kMostShared = 48 * 1024;
+  constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1, kMostShared = 48 * 1024;
   if (l.blocks < 0 || l.blocks > kMostBlocks || l.threads < 1 || l.threads > kMostThreads ||
       l.shared_bytes < 0 || l.shared_bytes > kMostShared)
     fail(def.name + ": launch asks for " + std::to_string(l.blocks) + " blocks of " +
@@ -67,9 +70,11 @@ OwnKernel own_kernel(const NativeCallPlan& call, const ops::KernelDef& def) {
   }
   const std::string text = def.header + "\n" + w.fields + "\n" + w.locals + def.cuda;
   k.symbol = "tandem_own" + w.types + "_" + hex(sha256(def.name + "\n" + text));
+  // Or a kernel of many registers could not be launched with as many threads as it may ask for.
+  const std::string most = std::to_string(def.launch ? kMostThreads : kUsualThreads);
   k.source = def.header + "\nstruct td_args_" + k.symbol + " { " + w.fields +
-             "};\nextern \"C\" __global__ void " + k.symbol + "(td_args_" + k.symbol + " td_a) {\n" +
-             w.locals + def.cuda + "\n}\n";
+             "};\nextern \"C\" __global__ void __launch_bounds__(" + most + ") " + k.symbol + "(td_args_" +
+             k.symbol + " td_a) {\n" + w.locals + def.cuda + "\n}\n";
   return k;
 }
 
