@@ -1,5 +1,6 @@
 // What scripts/gpu runs by its tag, and no suite does: the planted bugs that compute-sanitizer has to find
 // before its silence means anything, and long runs.
+#include "tandem/core/cuda/libraries.h"
 #include "tandem/core/cuda/runtime.h"
 #include "tandem/jit/cuda_program.h"
 #include "tests/cuda/on_device.h"
@@ -54,6 +55,14 @@ struct Mlp : td::nn::Module {
 };
 
 }  // namespace
+
+// TANDEM_LOG=jit:info says which they are.
+TEST_CASE("card: all four libraries are found", "[.][gpu_libraries]") {
+  need_device();
+  CHECK(td::cuda::why_no_cublaslt() == "");
+  CHECK(td::cuda::cudnn());
+  CHECK(td::cuda::why_no_cudnn() == "");
+}
 
 TEST_CASE("card: a store one element beside its memory", "[.][gpu_planted]") {
   need_device();
