@@ -115,3 +115,21 @@ TEST_CASE("card: 1,000 replays of a training step's graph against eager", "[.][g
   }
   CHECK(parameters[0] == parameters[1]);
 }
+
+TEST_CASE("card: every float16 conversion has the CPU's bits", "[.][gpu_long]") {
+  need_device();
+  std::vector<uint16_t> halves(1 << 16);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+  const Tensor h = td::from_blob(halves.data(), {1 << 16}, td::float16);
+  const bool widened = bits_of(h.to(kCuda).to(td::float32)) == bits_of(h.to(td::float32));
+  CHECK(widened);
+  constexpr int64_t kPart = int64_t{1} << 24;
+  std::vector<uint32_t> floats(kPart);
+  const Tensor f = td::from_blob(floats.data(), {kPart}, td::float32);
+  for (uint32_t part = 0; part < 256; ++part) {
+    for (uint32_t i = 0; i < kPart; ++i) floats[i] = part << 24 | i;
+    const bool narrowed = bits_of(f.to(kCuda).to(td::float16)) == bits_of(f.to(td::float16));
+    CAPTURE(part);
+    REQUIRE(narrowed);
+  }
+}

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "tandem/jit/cuda_native_text.h"
+#include "tandem/jit/cuda_product.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/plan.h"
@@ -71,6 +72,14 @@ int loads_before_stores(const std::string& ptx) {
 }
 
 }  // namespace
+
+TEST_CASE("a card converts float16 by its own instructions", "[jit]") {
+  if (!samples::has_nvrtc()) return;
+  const NvrtcResult r = samples::nvrtc_compile(product_kernel(DType::float16).second);
+  check_clean(r);
+  CHECK(samples::count(r.ptx, "cvt.f32.f16") > 0);
+  CHECK(samples::count(r.ptx, "cvt.rn.f16.f32") == 1);
+}
 
 TEST_CASE("a CUDA kernel loads and stores each element once", "[jit]") {
   if (!samples::has_nvrtc()) return;

@@ -5,6 +5,7 @@
 
 #include "tandem/tests/sim_gpu/prelude_module.inc"
 
+#define SIM_GPU 1  // no assembler of a device's
 #define __CUDACC__ 1
 #define __CUDACC_RTC__ 1
 #define __global__
