@@ -72,9 +72,8 @@ const cuda::Block* CudaGraph::own(int32_t source) const {
              : operands_[static_cast<size_t>(operand)].own.get();
 }
 
-// Relaxed: nothing else happens on the stream, and a library that loads a kernel at its first call, or
-// allocates, does so beside the graph.
-/// A product, as the graph of what it queues.
+/// A product, as the graph of what it queues. Relaxed: nothing else happens on the stream, and a library that
+/// loads a kernel at its first call, or allocates, does so beside the graph.
 cuda::Graph CudaGraph::capture(const CudaProductStep& p) {
   cuda::Runtime& device = plan_.device();
   if (!capturing_)

@@ -1,7 +1,7 @@
-// Indices out of range. A kernel that meets one sets a word; who synchronises looks at the words of all
-// launches that are done by then, clears what is set, and throws what the first one stands for. It may be
-// another thread than the one that launched: it may have read what came of it, so it is told, and the one
-// that launched too, when it synchronises next.
+// Indices out of range. A kernel that meets one sets a word, in memory of the host, so that to look at it
+// costs no copy; who synchronises looks at the words of all launches that are done by then, clears what is
+// set, and throws what the first one stands for. It may be another thread than the one that launched: it may
+// have read what came of it, so it is told, and the one that launched too, when it synchronises next.
 #include <algorithm>
 #include <atomic>
 
@@ -24,28 +24,23 @@ uint64_t this_thread_number() {
 
 void Runtime::add_error_words() {
   use();
-  constexpr size_t kBytes = kErrorWords * sizeof(int64_t);
   unused_errors_.reserve(error_words_.size() + kErrorWords);
   expected_.reserve(error_words_.size() + kErrorWords);
   error_words_.reserve(error_words_.size() + kErrorWords);
   error_regions_.reserve(error_regions_.size() + 1);
-  Pointer region = 0;
-  check(api_.allocate(&region, kBytes), "cuMemAlloc");
-  Result result = api_.fill_bytes(region, 0, kBytes, stream_);
-  if (result == Result::success && several()) result = api_.stream_synchronize(stream_);  // words are for all
-  if (result != Result::success) {
-    api_.release(region);
-    check(result, "cuMemsetD8Async");
-  }
-  error_regions_.push_back(region);
+  void* region = nullptr;
+  check(api_.allocate_host(&region, kErrorWords * sizeof(int64_t)), "cuMemAllocHost");
+  error_regions_.push_back(static_cast<int64_t*>(region));
+  std::fill_n(error_regions_.back(), kErrorWords, 0);
   for (size_t i = kErrorWords; i-- > 0;) unused_errors_.push_back(error_words_.size() + i);
   error_words_.resize(error_words_.size() + kErrorWords);
 }
 
 size_t Runtime::error_index(Pointer word) const {
   for (size_t r = 0; r < error_regions_.size(); ++r)
-    if (word - error_regions_[r] < kErrorWords * sizeof(int64_t))
-      return r * kErrorWords + (word - error_regions_[r]) / sizeof(int64_t);
+    if (const Pointer offset = word - reinterpret_cast<Pointer>(error_regions_[r]);
+        offset < kErrorWords * sizeof(int64_t))
+      return r * kErrorWords + offset / sizeof(int64_t);
   internal_error("an address that is no error word");
 }
 
@@ -98,13 +93,8 @@ Runtime::Past Runtime::past() const {
 
 void Runtime::finished(const Past& past) {
   if (!past.may_fail) return;
-  use();
-  {
-    const auto nobody_launches = launching();
-    if (!looking_) check(api_.stream_create(&looking_, kStreamNonBlocking), "cuStreamCreate");
-  }
   order_.finished(past.clock);
-  check_errors(looking_, past.launches);
+  check_errors(past.launches);
 }
 
 void Runtime::release_error_word(Pointer kept) noexcept {
@@ -123,7 +113,7 @@ void Runtime::expect(size_t index) {
   if (!std::exchange(word.expected, true)) expected_.push_back(index);
 }
 
-void Runtime::check_errors(StreamHandle on, uint64_t last) {
+void Runtime::check_errors(uint64_t last) {
   const uint64_t thread = this_thread_number();
   Owed told{};
   {
@@ -137,58 +127,28 @@ void Runtime::check_errors(StreamHandle on, uint64_t last) {
     }
     // A word that a later launch may still set is looked at, and told of, but not cleared: it is told of
     // again.
-    std::vector<size_t> begun, over, set;
+    const auto tell = [&](const ErrorWord& word) {
+      if (word.thread != thread && owed_.size() < kMostOwed)
+        owed_.push_back({word.thread, word.what, word.where});
+      if (!told.what || (told.thread != thread && word.thread == thread))
+        told = {word.thread, word.what, word.where};
+    };
     for (const size_t index : expected_) {
-      const ErrorWord& word = error_words_[index];
+      ErrorWord& word = error_words_[index];
       const auto done = [&](const Moment& m, uint64_t number) {
         return several() ? order_.is_finished(m) : number <= last;
       };
       if (!done(word.first, word.first_number)) continue;
-      begun.push_back(index);
-      if (done(word.launch, word.number)) over.push_back(index);
+      const std::atomic_ref<int64_t> set(word_at(index));
+      if (set.load(std::memory_order_relaxed) != 0) tell(word);
+      if (!done(word.launch, word.number)) continue;
+      set.store(0, std::memory_order_relaxed);
+      word.expected = false;
+      if (!word.kept) unused_errors_.push_back(index);
     }
-    if (!begun.empty()) {
-      const std::vector<int64_t> words = read_words(begun, on);
-      for (const size_t index : over)
-        if (words[index] != 0) set.push_back(index);
-      clear_words(set, on);
-      const auto tell = [&](const ErrorWord& word) {
-        if (word.thread != thread && owed_.size() < kMostOwed)
-          owed_.push_back({word.thread, word.what, word.where});
-        if (!told.what || (told.thread != thread && word.thread == thread))
-          told = {word.thread, word.what, word.where};
-      };
-      for (const size_t index : begun)
-        if (words[index] != 0) tell(error_words_[index]);
-      for (const size_t index : over) {
-        error_words_[index].expected = false;
-        if (!error_words_[index].kept) unused_errors_.push_back(index);
-      }
-      std::erase_if(expected_, [&](size_t index) { return !error_words_[index].expected; });
-    }
+    std::erase_if(expected_, [&](size_t index) { return !error_words_[index].expected; });
   }
   if (told.what) fail(*told.what, told.where);
-}
-
-/// All words up to the last of each region that is among `wanted`.
-std::vector<int64_t> Runtime::read_words(const std::vector<size_t>& wanted, StreamHandle on) {
-  std::vector<int64_t> words(error_words_.size());
-  std::vector<size_t> used(error_regions_.size());  // words of each, from the first
-  for (const size_t index : wanted)
-    used[index / kErrorWords] = std::max(used[index / kErrorWords], index % kErrorWords + 1);
-  for (size_t r = 0; r < used.size(); ++r)
-    if (used[r] > 0)
-      check(
-          api_.copy_to_host(words.data() + r * kErrorWords, error_regions_[r], used[r] * sizeof(int64_t), on),
-          "cuMemcpyDtoHAsync");
-  check(api_.stream_synchronize(on), "cuStreamSynchronize");
-  return words;
-}
-
-void Runtime::clear_words(const std::vector<size_t>& wanted, StreamHandle on) {
-  for (const size_t index : wanted)
-    check(api_.fill_bytes(error_address(index), 0, sizeof(int64_t), on), "cuMemsetD8Async");
-  if (!wanted.empty()) check(api_.stream_synchronize(on), "cuStreamSynchronize");
 }
 
 }  // namespace tandem::cuda

@@ -365,7 +365,7 @@ void Runtime::synchronize(StreamState& stream) {
   }
   check(api_.stream_synchronize(stream.handle), "cuStreamSynchronize");
   if (!before.empty()) order_.finished(before);
-  check_errors(stream.handle);
+  check_errors();
 }
 
 void synchronize(Device device) { Runtime::of(device, "synchronize").synchronize(); }

@@ -93,8 +93,9 @@ class Runtime {
   void synchronize(StreamState& stream);
   void synchronize_current() { synchronize(current()); }
 
-  /// An int64 on the device, 0 now, for launches that may meet an index out of range and set it then. The
-  /// next synchronisation throws `what` at `where` for the first that is set. For one launch:
+  /// An int64 that host and device read and write, 0 now, for launches that may meet an index out of range
+  /// and set it then. The next synchronisation throws `what` at `where` for the first that is set. For one
+  /// launch:
   Pointer error_word(ErrorText what, Location where);
   /// Held from there to the launch: a synchronisation of another thread between the two would take the word
   /// for one that was looked at. With several streams, around all that is queued.
@@ -156,17 +157,14 @@ class Runtime {
   Pointer new_block(int64_t nbytes, int64_t block_bytes, FreeBlocks* list);
   void count_live(int64_t bytes);
   void release_cached() noexcept;
-  /// Of launches that are done, read by `on`, which has nothing to do. With one stream: those up to `last`.
-  void check_errors(StreamHandle on, uint64_t last = UINT64_MAX);
-  std::vector<int64_t> read_words(const std::vector<size_t>& wanted, StreamHandle on);
-  void clear_words(const std::vector<size_t>& wanted, StreamHandle on);
+  /// Of launches that are done. With one stream: those up to `last`.
+  void check_errors(uint64_t last = UINT64_MAX);
   void expect(size_t index);
   /// Under the lock: the index of a word that is not in use; false if there is none.
   bool take_error_word(ErrorText what, Location where, size_t* index);
   void add_error_words();
-  Pointer error_address(size_t index) const {
-    return error_regions_[index / kErrorWords] + index % kErrorWords * sizeof(int64_t);
-  }
+  int64_t& word_at(size_t index) const { return error_regions_[index / kErrorWords][index % kErrorWords]; }
+  Pointer error_address(size_t index) const { return reinterpret_cast<Pointer>(&word_at(index)); }
   size_t error_index(Pointer word) const;
 
   static constinit thread_local std::array<StreamState*, kMostDevices> current_;
@@ -187,12 +185,11 @@ class Runtime {
   std::shared_ptr<Block> arena_;
   int64_t arena_users_ = 0;
   std::atomic<const Block*> current_arena_{nullptr};
-  std::vector<Pointer> error_regions_;
+  std::vector<int64_t*> error_regions_;  // pinned: devices know them by the same addresses
   std::vector<ErrorWord> error_words_;
   std::vector<size_t> unused_errors_;  // indices of words
   std::vector<size_t> expected_;       // in the order of their launches
   uint64_t launches_ = 0;              // that expected errors
-  StreamHandle looking_ = nullptr;     // reads words beside what is queued; made when it is needed
   std::vector<Owed> owed_;
 };
 
