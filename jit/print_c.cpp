@@ -62,8 +62,7 @@ std::string CPrinter::print(const std::string& symbol) {
       column();
       break;
   }
-  if (std::any_of(k_.stores.begin(), k_.stores.end(), [](const Store& s) { return s.non_temporal; }))
-    t_.line("td_order_non_temporal();");
+  if (is_large()) t_.line("td_order_non_temporal();");
   t_.line("}");
   return std::move(t_.out);
 }
@@ -112,6 +111,11 @@ std::string CPrinter::non_temporal_text(size_t slot) const {
   for (size_t s = 0; s < k_.loads.size(); ++s)
     if (slot_used(s)) text += " && " + o + " != b" + slot_pointer(s);
   return text + ";";
+}
+
+/// Whether results go past the caches.
+bool CPrinter::is_large() const {
+  return std::any_of(k_.stores.begin(), k_.stores.end(), [](const Store& s) { return s.non_temporal; });
 }
 
 // Draws come in bursts, during which no load is issued and the processor's own fetching ahead comes to rest.

@@ -39,6 +39,8 @@ class CPrinter {
   Reduction reduction(const Across& c) const;
   int cost(const CPass& pass) const;
   void fetch_ahead(const CPass& pass, const std::string& position);
+  void fetch_next_row(const CPass& pass, const std::string& position);
+  bool is_large() const;
   void column();
   void column_values(const std::vector<int32_t>& values, const std::string& size);
   void column_walk(const CPass& pass);

@@ -170,9 +170,22 @@ int CPrinter::cost(const CPass& pass) const {
   return sum;
 }
 
+// While a walk has much to do in the first-level cache nothing comes from memory: of large operands, which
+// those of large results are, the next row does then.
+void CPrinter::fetch_next_row(const CPass& pass, const std::string& position) {
+  if (!is_large() || k_.kept_rank == 0 || &pass == plan_.passes.data()) return;
+  const bool computes = cost(pass) >= kCostly && pass.rereads.empty();
+  if (!pass.across && !computes) return;
+  for (size_t s = 0; s < k_.loads.size(); ++s)
+    if (slot_used(s) && load(s).inner == Inner::contiguous && load(s).index < 0 && !load(s).row_level)
+      t_.line("__builtin_prefetch(" + slot_pointer(s) + " + " + t_.stride(s, k_.kept_rank - 1) + " + " +
+              position + ");");
+}
+
 void CPrinter::row_body(const CPass& pass) {
   const CPlace place{"r", "", "n", "at * d" + num(k_.kept_rank) + " + r"};
   fetch_ahead(pass, "r");
+  fetch_next_row(pass, "r");
   size_t next_reread = 0, next_written = 0;
   for (const int32_t i : pass.nodes) {
     const std::string label = num(i);

@@ -115,3 +115,25 @@ TEST_CASE("printed kernels ask where they store, and order their stores before t
     CHECK((code.find("  td_order_non_temporal();\n}\n") != std::string::npos) == past);
   }
 }
+
+TEST_CASE("large rows are fetched ahead by a dear walk that reads them again", "[jit]") {
+  const auto softmax = [](const Dims& sizes) {
+    return Program{{{DType::float32, sizes}},
+                   {},
+                   [](Emitter& e, const Values& in, const Values&) {
+                     return Values{e.call(OpId::softmax, {in[0]}, {-1})};
+                   },
+                   {}};
+  };
+  const std::string fetch = "__builtin_prefetch(p0 + s0_0 + r);";
+  ExecutableOptions options = kCompiled;
+  for (const bool large : {false, true}) {
+    options.non_temporal_nbytes = large;
+    const std::string code = Executable::make(graph_of(softmax({64, 100})), options)->code();
+    CAPTURE(code);
+    const size_t first = code.find(fetch);
+    CHECK((first != std::string::npos) == large);
+    if (large) CHECK(code.find(fetch, first + 1) == std::string::npos);  // the exps' alone
+  }
+  check_bits(softmax({100}));  // there is no next row
+}
