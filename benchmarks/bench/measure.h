@@ -20,6 +20,7 @@ struct Options {
 struct Ceilings {
   int threads = 1;
   double copy_gb_s = 0;     // bytes read and written, of 16 MiB copied to 16 MiB; on a card 512 MiB
+  double memcpy_gb_s = 0;   // by memcpy alone; 0: not measured
   double gemm_gflop_s = 0;  // float32, 1024^3; on a card 8192^3
   double tf32_gflop_s = 0, bf16_gflop_s = 0;  // of a card
   /// Of a workload's products, told by its name; on a CPU float32's for all.

@@ -167,8 +167,9 @@ void print_table(const Run& run) {
               run.processor_time ? ", processor time" : "",
               run.quick ? "; QUICK: these times mean nothing" : "");
   for (const Ceilings& c : run.ceilings) {
-    std::printf("ceilings, threads: %d: copy %.1f GB/s, products %.1f GFLOP/s", c.threads, c.copy_gb_s,
-                c.gemm_gflop_s);
+    std::printf("ceilings, threads: %d: copy %.1f GB/s", c.threads, c.copy_gb_s);
+    if (c.memcpy_gb_s > 0) std::printf(" (memcpy %.1f)", c.memcpy_gb_s);
+    std::printf(", products %.1f GFLOP/s", c.gemm_gflop_s);
     if (c.bf16_gflop_s > 0) std::printf(", TF32 %.1f, bfloat16 %.1f", c.tf32_gflop_s, c.bf16_gflop_s);
     std::printf("\n");
   }
@@ -202,6 +203,7 @@ std::string json(const Run& run) {
   for (const Ceilings& c : run.ceilings) {
     List one;
     one.add("threads", number(c.threads)).add("copy_gb_s", number(c.copy_gb_s));
+    if (c.memcpy_gb_s > 0) one.add("memcpy_gb_s", number(c.memcpy_gb_s));
     one.add("gemm_gflop_s", number(c.gemm_gflop_s));
     if (c.bf16_gflop_s > 0)
       one.add("tf32_gflop_s", number(c.tf32_gflop_s)).add("bf16_gflop_s", number(c.bf16_gflop_s));
