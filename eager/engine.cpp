@@ -1,9 +1,13 @@
 // backward(): nodes are visited by falling sequence number, so a node runs when all gradients of its results
-// are in and the order is the same in every run. Pending gradients hang on the nodes through Node::walk;
-// nothing recurses.
+// are in and the order is the same in every run. Pending gradients hang on the nodes through Node::walk, or,
+// where several walks are under way, in a table of each; nothing recurses.
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <deque>
+#include <mutex>
 #include <queue>
+#include <unordered_map>
 
 #include "tandem/core/profile.h"
 #include "tandem/eager/checkpoint.h"
@@ -126,12 +130,49 @@ struct LaterFirst {
   bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
 };
 
+/// What one walk has pending. Of the walks under way, by several threads or one within another's host code,
+/// one hangs it on the nodes; the others look it up, so they may walk the same nodes.
+class PendingGradients {
+ public:
+  PendingGradients() : on_nodes_(!taken_.exchange(true, std::memory_order_acquire)) {}
+  PendingGradients(const PendingGradients&) = delete;
+  PendingGradients& operator=(const PendingGradients&) = delete;
+  ~PendingGradients() {
+    if (!on_nodes_) return;
+    for (const Pending& p : all_) p.node->walk = nullptr;
+    taken_.store(false, std::memory_order_release);
+  }
+
+  Pending* find(Node* n) const {
+    if (on_nodes_) return static_cast<Pending*>(n->walk);
+    const auto at = table_.find(n);
+    return at == table_.end() ? nullptr : at->second;
+  }
+  Pending* add(Node* n) {
+    Pending* p = &all_.emplace_back(n);
+    if (on_nodes_)
+      n->walk = p;
+    else
+      table_.emplace(n, p);
+    return p;
+  }
+
+ private:
+  static inline std::atomic<bool> taken_ = false;
+  const bool on_nodes_;
+  std::deque<Pending> all_;  // they stay where they are
+  std::unordered_map<const Node*, Pending*> table_;
+};
+
+/// Held while a leaf's gradient is replaced or added to: threads with a tape each may share parameters.
+std::mutex& gradient_mutex(const TensorImpl* leaf) {
+  static std::array<std::mutex, 64> mutexes;
+  return mutexes[std::hash<const void*>()(leaf) / sizeof(TensorImpl) % mutexes.size()];
+}
+
 class Walk {
  public:
   explicit Walk(const WalkRequest& request) : request_(request), collected_(request.inputs.size()) {}
-  ~Walk() {
-    for (const Pending& p : pending_) p.node->walk = nullptr;
-  }
 
   std::vector<Ref<TensorImpl>> run() {
     for (size_t i = 0; i < request_.roots.size(); ++i)
@@ -141,7 +182,7 @@ class Walk {
     while (!queue_.empty()) {
       Node& n = *queue_.top();
       queue_.pop();
-      Pending& p = *static_cast<Pending*>(n.walk);
+      Pending& p = *pending_.find(&n);
       run_hooks(n, p);
       collect(n, p);
       gradient(n, p.grads, out, fresh);
@@ -164,12 +205,13 @@ class Walk {
     Node* n = as_node(edge.node.get());
     if (n->extras && n->extras->stands_for) [[unlikely]]
       n = as_node(n->extras->stands_for.get());
-    if (!n->walk) {
+    Pending* p = pending_.find(n);
+    if (!p) {
       if (root || n != edge.node.get()) held_.emplace_back(n);
-      n->walk = &pending_.emplace_back(n);
+      p = pending_.add(n);
       queue_.push(n);
     }
-    Ref<TensorImpl>& sum = static_cast<Pending*>(n->walk)->grads[static_cast<size_t>(edge.index)];
+    Ref<TensorImpl>& sum = p->grads[static_cast<size_t>(edge.index)];
     sum = sum ? plus(sum, grad) : std::move(grad);
   }
 
@@ -183,9 +225,15 @@ class Walk {
   // The first gradient of a leaf has memory of its own (R4); later ones are added in place, or, when they
   // shall be differentiable, out of place.
   void accumulate(TensorImpl* leaf, Ref<TensorImpl> grad, bool fresh) {
-    if (const AutogradState* s = autograd_state(leaf); s && !s->hooks.empty())
-      grad = call_hooks(s->hooks, std::move(grad), &fresh);
+    std::unique_lock lock(gradient_mutex(leaf));
+    if (const AutogradState* s = autograd_state(leaf); s && !s->hooks.empty()) {
+      const std::vector<std::pair<int, Hook>> hooks = s->hooks;
+      lock.unlock();
+      grad = call_hooks(hooks, std::move(grad), &fresh);
+      lock.lock();
+    }
     if (!request_.inputs.empty()) {
+      lock.unlock();
       for (size_t i = 0; i < request_.inputs.size(); ++i) {
         if (request_.inputs[i] != leaf) continue;
         collected_[i] = collected_[i] ? plus(collected_[i], grad) : owned(grad, fresh);
@@ -221,10 +269,10 @@ class Walk {
     return out;
   }
 
+  /// `hooks` is the caller's copy: one of them may remove itself.
   Ref<TensorImpl> call_hooks(const std::vector<std::pair<int, Hook>>& hooks, Ref<TensorImpl> grad,
                              bool* fresh) {
-    const std::vector<std::pair<int, Hook>> now = hooks;  // a hook may remove itself
-    for (const auto& [number, hook] : now) {
+    for (const auto& [number, hook] : hooks) {
       if (interceptor_) interceptor_->host_code();
       const Tensor replaced = hook(Tensor(grad));
       if (replaced.defined()) grad = Ref<TensorImpl>(replaced.impl());
@@ -237,7 +285,7 @@ class Walk {
     if (!n.extras) return;
     for (size_t j = 0; j < n.extras->hooks.size(); ++j)
       if (p.grads[j] && !n.extras->hooks[j].empty())
-        p.grads[j] = call_hooks(n.extras->hooks[j], p.grads[j], nullptr);
+        p.grads[j] = call_hooks(std::vector(n.extras->hooks[j]), p.grads[j], nullptr);
   }
 
   // autograd::grad with respect to an intermediate result.
@@ -344,7 +392,7 @@ class Walk {
   const WalkRequest& request_;
   std::vector<Ref<TensorImpl>> collected_;
   std::vector<Ref<core::TapeNode>> held_;  // all others are held by the edges of these
-  std::deque<Pending> pending_;            // they stay where they are
+  PendingGradients pending_;
   std::priority_queue<Node*, std::vector<Node*>, LaterFirst> queue_;
 };
 

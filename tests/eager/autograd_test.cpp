@@ -86,6 +86,19 @@ TEST_CASE("autograd: hooks see and replace gradients of leaves and of results", 
   CHECK(values(w.grad()) == std::vector<float>{3, 3});
 }
 
+TEST_CASE("autograd: a hook walks the tape that is being walked", "[eager]") {
+  Tensor w = leaf({2, 3});
+  const Tensor h = w * w, y = h * w;
+  std::vector<float> within;
+  y.register_hook([&](const Tensor&) {
+    const td::EnableGrad enable;
+    within = values(td::autograd::grad({{y.sum()}}, {{w}}, {}, true)[0]);
+  });
+  y.sum().backward();
+  CHECK(within == std::vector<float>{12, 27});
+  CHECK(values(w.grad()) == std::vector<float>{12, 27});
+}
+
 TEST_CASE("autograd: a custom function has the gradient it says", "[eager]") {
   Tensor w = leaf({1, -2});
   const auto doubled = td::autograd::apply(

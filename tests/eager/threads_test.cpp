@@ -77,6 +77,29 @@ TEST_CASE("threads: each takes gradients of its own through shared parameters", 
   for (int t = 0; t < kThreads; ++t) CHECK(found[size_t(t)] == gradients(t));
 }
 
+TEST_CASE("threads: one tape is walked by several threads at a time", "[eager][threads]") {
+  td::manual_seed(4);
+  const Tensor w = td::randn({8, 8}).requires_grad_(), x = td::randn({16, 8});
+  const Tensor h = td::gelu(td::matmul(x, w)), y = td::softmax(h, 1), loss = (y * y + h).mean();
+  const auto gradient = [&] { return td::autograd::grad({{loss}}, {{w}}, {}, true)[0].to_vector<float>(); };
+  const Values expected = gradient();
+  std::atomic<int> wrong = 0;
+  on_threads([&](int) {
+    for (int i = 0; i < 100; ++i) wrong += gradient() != expected;
+  });
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("threads: each adds to the gradient of one leaf", "[eager][threads]") {
+  for (int round = 0; round < 50; ++round) {
+    const Tensor w = td::ones({4}).requires_grad_();
+    on_threads([&](int t) {
+      for (int i = 0; i < 5; ++i) (w * float(t + 1)).sum().backward();
+    });
+    REQUIRE(w.grad().to_vector<float>() == Values(4, 5.f * kThreads * (kThreads + 1) / 2));
+  }
+}
+
 TEST_CASE("threads: tensors are handed from thread to thread", "[eager][threads]") {
   std::atomic<Tensor*> box{nullptr};
   std::atomic<int> wrong = 0, got = 0;
