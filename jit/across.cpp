@@ -13,13 +13,11 @@
 
 namespace tandem::jit {
 
-using ops::ScalarNode;
-using ops::ScalarOp;
-
 namespace {
 
 constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
 constexpr int64_t kFewestRows = 512;  // fewer are no walk worth saving
+constexpr int64_t kLarge = 1 << 17;   // elements of a column kernel that is walked by rows for its own sake
 constexpr size_t kMostHosts = 8;
 constexpr size_t kMostSeen = 4096;  // units, when looking for what waits for what
 
@@ -36,10 +34,16 @@ class ColumnAttacher {
         if (list.empty() || list.back() != static_cast<int32_t>(u)) list.push_back(static_cast<int32_t>(u));
       }
     }
-    if (makers_.empty()) return;
     bool any = false;
-    for (size_t u = 0; u < units_.size(); ++u)
-      if (may_join(units_[u])) any = find_host(static_cast<int32_t>(u)) || any;
+    std::vector<int32_t> alone;
+    for (size_t u = 0; u < units_.size(); ++u) {
+      if (!may_join(units_[u])) continue;
+      if (find_host(static_cast<int32_t>(u)))
+        any = true;
+      else if (on_host_ && units_[u].lowered.range * units_[u].lowered.work >= kLarge)
+        alone.push_back(static_cast<int32_t>(u));
+    }
+    for (const int32_t u : alone) any = walk_alone(u) || any;
     if (any) finish();
   }
 
@@ -65,16 +69,18 @@ class ColumnAttacher {
     if (l.work < kFewestRows || !plain_loads(k)) return false;
     for (const Reduction& r : k.reductions)
       if (r.op == ReduceOp::argmax || r.op == ReduceOp::argmin) return false;
-    for (const ScalarNode& n : k.scalars.nodes())
-      if (n.op == ScalarOp::index) return false;
-    // What it stores into an input at once, the host may read there in another order.
-    for (size_t s = 0; s < k.stores.size(); ++s) {
-      const Slot& slot = l.slots[k.loads.size() + s];
-      if (!k.stores[s].row_level && slot.destination >= 0 &&
-          !p_.destinations[at(slot.value)][at(slot.destination)].output)
-        return false;
-    }
     return true;
+  }
+
+  /// What it stores into an input at once, a host may read there in another order.
+  bool writes_inputs(const LoweredKernel& l) const {
+    for (size_t s = 0; s < l.kernel.stores.size(); ++s) {
+      const Slot& slot = l.slots[l.kernel.loads.size() + s];
+      if (!l.kernel.stores[s].row_level && slot.destination >= 0 &&
+          !p_.destinations[at(slot.value)][at(slot.destination)].output)
+        return true;
+    }
+    return false;
   }
 
   // --- Which host ---
@@ -82,6 +88,7 @@ class ColumnAttacher {
   bool find_host(int32_t u) {
     std::vector<int32_t> hosts;
     const LoweredKernel& k = units_[at(u)].lowered;
+    if (writes_inputs(k)) return false;
     for (const auto* map : {&makers_, &readers_})
       for (size_t l = 0; l < k.kernel.loads.size(); ++l) {
         const auto it = map->find(k.slots[l].value);
@@ -99,6 +106,15 @@ class ColumnAttacher {
       return true;
     }
     return false;
+  }
+
+  bool walk_alone(int32_t u) {
+    MergedWalks merged;
+    if (!walk_by_rows(units_[at(u)].lowered, merged)) return false;
+    const auto joining = static_cast<int32_t>(units_.size());
+    units_.push_back({.group = units_[at(u)].group, .position = units_[at(u)].position});
+    attach(joining, u, std::move(merged));
+    return true;
   }
 
   bool runs(const LoweredKernel& l) const { return on_host_ || cuda_takes_across(l.kernel, l.range, l.work); }

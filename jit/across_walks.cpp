@@ -141,10 +141,10 @@ bool operand(bool of_column, bool wanted, const ScalarNode& n, const Walked& acc
   return true;
 }
 
-/// Appends what the column kernel computes of each element. False if they cannot go together, or nothing is
-/// saved.
+/// Appends what the column kernel computes of each element. False if they cannot go together. `shared`:
+/// whether it reads what the host reads or stores.
 bool append_walk(const LoweredKernel& u, const Space& space, LoweredKernel& host, std::vector<Walked>& loads,
-                 std::vector<Walked>& stores) {
+                 std::vector<Walked>& stores, bool& shared) {
   Kernel& k = host.kernel;
   std::vector<int32_t> roots;
   for (const Reduction& r : u.kernel.reductions) roots.push_back(r.input);
@@ -152,7 +152,6 @@ bool append_walk(const LoweredKernel& u, const Space& space, LoweredKernel& host
     if (!s.row_level) roots.push_back(s.value);
   const std::vector<char> wanted = needed(u.kernel, roots);
   std::vector<S> made(wanted.size());
-  bool shared = false;
   for (int32_t i = 0; i < u.kernel.scalars.size(); ++i) {
     const ScalarNode& n = u.kernel.scalars[i];
     if (n.op == ScalarOp::load &&
@@ -174,7 +173,7 @@ bool append_walk(const LoweredKernel& u, const Space& space, LoweredKernel& host
     k.stores.push_back(store);
     stores.push_back(space.accesses[u.kernel.loads.size() + s]);
   }
-  return shared;
+  return true;
 }
 
 /// The host as a row kernel over these accesses; false if a row is not of one dimension.
@@ -319,9 +318,8 @@ void make_joining(const LoweredKernel& u, MergedWalks& m) {
   for (size_t i = operands; i < k.loads.size(); ++i) k.loads[i].buffer = k.buffers++;
 }
 
-}  // namespace
-
-bool merge_walks(const LoweredKernel& h, const LoweredKernel& u, MergedWalks& m) {
+/// `shared`: whether the column kernel reads what the host reads or stores.
+bool merge(const LoweredKernel& h, const LoweredKernel& u, MergedWalks& m, bool& shared) {
   const int64_t rows = u.work, columns = u.range, all = h.range * h.work;
   if (all != rows * columns || (h.kernel.kind == KernelKind::row && h.work != columns)) return false;
   Space mine = space_of(h), more = space_of(u);
@@ -339,7 +337,7 @@ bool merge_walks(const LoweredKernel& h, const LoweredKernel& u, MergedWalks& m)
   Kernel& k = m.host.kernel;
   std::vector<Walked> loads(mine.accesses.begin(), mine.accesses.begin() + std::ptrdiff_t(k.loads.size()));
   std::vector<Walked> stores(mine.accesses.begin() + std::ptrdiff_t(k.loads.size()), mine.accesses.end());
-  if (!append_walk(u, more, m.host, loads, stores)) return false;
+  if (!append_walk(u, more, m.host, loads, stores, shared)) return false;
   if (loads.size() + stores.size() > kMostAccesses || at(k.scalars.size()) > kMostNodes) return false;
   int64_t results = 0;
   for (const Across& c : k.across) results += columns * itemsize(k.scalars[c.input].type);
@@ -347,6 +345,24 @@ bool merge_walks(const LoweredKernel& h, const LoweredKernel& u, MergedWalks& m)
   if (k.buffers > kMaxKernelBuffers || k.numbers > kMaxKernelNumbers) return false;
   make_joining(u, m);
   return true;
+}
+
+}  // namespace
+
+bool merge_walks(const LoweredKernel& h, const LoweredKernel& u, MergedWalks& m) {
+  bool shared = false;
+  return merge(h, u, m, shared) && shared;
+}
+
+bool walk_by_rows(const LoweredKernel& u, MergedWalks& m) {
+  LoweredKernel nothing;
+  nothing.kernel.name = u.kernel.name;
+  nothing.kernel.kept_rank = 1;
+  nothing.range = u.range * u.work;
+  nothing.work = 1;
+  nothing.dims = {nothing.range};
+  bool shared = false;
+  return merge(nothing, u, m, shared);
 }
 
 void drop_store(LoweredKernel& l, size_t store) {

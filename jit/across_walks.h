@@ -14,6 +14,8 @@ struct MergedWalks {
 /// False if the two do not go together, or nothing is saved: the column kernel must read something where the
 /// host reads or stores it. It has one kept dimension, neither kernel an indexed load.
 bool merge_walks(const LoweredKernel& host, const LoweredKernel& column, MergedWalks& merged);
+/// A column kernel's own walk, by rows, as the host. False if that is none; likewise.
+bool walk_by_rows(const LoweredKernel& column, MergedWalks& merged);
 /// Takes a store away.
 void drop_store(LoweredKernel& l, size_t store);
 

@@ -11,6 +11,7 @@ constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
 
 void EntriesOfUnits::put(int32_t u, int32_t head) {
   units_[at(u)].alike.clear();
+  head_.resize(units_.size(), -1);
   head_[at(u)] = head;
 }
 

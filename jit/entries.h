@@ -15,7 +15,8 @@ class EntriesOfUnits {
   int32_t of(int32_t u) const { return is_member(u) ? head_[static_cast<size_t>(u)] : u; }
   /// Whether another unit does.
   bool is_member(int32_t u) const { return head_[static_cast<size_t>(u)] >= 0; }
-  /// Puts a unit without members into the entry of `head`, whose list the caller keeps.
+  /// Puts a unit without members, which may be a new one, into the entry of `head`, whose list the caller
+  /// keeps.
   void put(int32_t u, int32_t head);
 
   /// Whether entry `a` waits for entry `b`, another one, by a way; also if there are too many to know.

@@ -34,9 +34,9 @@ struct Home {
 };
 
 struct Placement {
-  std::vector<Unit> units;                       // of the groups, in their order, then copies
-  std::vector<int32_t> failing;                  // groups with indices that may be out of range
-  std::vector<Home> homes;                       // per value
+  std::vector<Unit> units;       // of the groups, in their order, then copies, then what planning adds
+  std::vector<int32_t> failing;  // groups with indices that may be out of range
+  std::vector<Home> homes;       // per value
   std::vector<std::vector<StoreTarget>> stores;  // per group: what its kernel puts into memory
 };
 

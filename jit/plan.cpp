@@ -40,6 +40,7 @@ class Planner {
   Plan build() {
     fill_constants();
     lower_units();
+    plan_.groups = static_cast<int32_t>(units_.size());
     if (join_) attach_columns(p_, units_, g_, host_);
     if (join_) join_alike();
     if (join_ && host_) attach_tails(p_, g_, units_);
@@ -47,7 +48,6 @@ class Planner {
     schedule_ = schedule(p_, g_, placed_, host_);
     scratch_ = (schedule_.arena_bytes + 63) / 64 * 64;
     plan_.arena_bytes = schedule_.arena_bytes;
-    plan_.groups = static_cast<int32_t>(units_.size());
     for (const int32_t u : schedule_.order) emit(u);
     count_bytes();
     return std::move(plan_);
@@ -242,7 +242,9 @@ class Planner {
     EntryNote note;
     for (const int32_t m : members(u)) {
       const Unit& member = units_[at(m)];
-      if (member.group >= 0) {
+      if (member.group >= 0 && &member != &u && member.group == u.group) {
+        // It joins what its own walk leaves: the same nodes.
+      } else if (member.group >= 0) {
         const std::vector<int32_t>& nodes = group(member.group).nodes;
         note.nodes.insert(note.nodes.end(), nodes.begin(), nodes.end());
       } else {

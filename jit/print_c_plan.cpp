@@ -38,6 +38,9 @@ class Planner {
       mark_live(s.value);
     }
     for (const Across& c : k_.across) mark_live(c.input);
+    for (int32_t i = 0; i < k_.scalars.size(); ++i)
+      if (p_.live[at(i)] && k_.scalars[i].op == ScalarOp::index && k_.kind == KernelKind::column)
+        *why_ = "the linear index in a column kernel";
     if (!why_->empty()) return {};
     make_passes();
     find_uses();
@@ -69,8 +72,6 @@ class Planner {
     }
     for (int32_t i = 0; i < k_.scalars.size(); ++i) {
       const ScalarNode& n = k_.scalars[i];
-      if (n.op == ScalarOp::index && k_.kind == KernelKind::column)
-        refuse("the linear index in a column kernel");
       const auto narrow = [](DType t) { return t == DType::float16 || t == DType::bfloat16; };
       if (narrow(n.type) && n.op != ScalarOp::load && n.op != ScalarOp::cast)
         refuse("arithmetic in a half type");

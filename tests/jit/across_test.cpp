@@ -132,6 +132,67 @@ TEST_CASE("what a column kernel makes of its sums stays behind them", "[jit]") {
   check_threads(p, 1e-3);
 }
 
+TEST_CASE("a large column kernel walks by rows for its own sake", "[jit]") {
+  // A gradient through an activation, and that of the bias before it; in place of one operand if asked.
+  const auto program = [](DType type, const Dims& sizes, bool in_place) {
+    const Dims bias{sizes[sizes.rank() - 1]};
+    const auto body = [=](Emitter& e, const Values& in, const Values&) {
+      const Value y = e.tanh(e.add(in[0], in[2]));
+      const Value dx = e.mul(in[1], e.sub(e.full_like(y, 1), e.square(y)));
+      return Values{e.sum_to(dx, bias), dx};
+    };
+    Program p{{{type, sizes}, {type, sizes}, {type, bias}}, {}, body, {}};
+    if (in_place) p.writes = {{1, 1}};
+    return p;
+  };
+  for (const auto& sizes : {Dims{512, 256}, Dims{1030, 129}, Dims{3, 200, 250}, Dims{70001, 2}})
+    for (const bool in_place : {false, true}) {
+      INFO(to_string(sizes) << (in_place ? " in place" : ""));
+      const RunResult r = check_threads(program(DType::float32, sizes, in_place));
+      INFO(r.plan);
+      CHECK(r.stats.entries == 1);
+      CHECK(r.stats.joins == 1);
+    }
+  for (const DType type : {DType::float64, DType::float16, DType::bfloat16}) {
+    INFO(name(type));
+    const RunResult r = check_threads(program(type, {600, 256}, false), tolerance(type));
+    CHECK(r.stats.joins == 1);
+  }
+  const auto joins = [&](const Dims& sizes) {
+    return Executable::make(graph_of(program(DType::float32, sizes, false)), kFused)->stats().joins;
+  };
+  CHECK(joins({511, 1000}) == 0);
+  CHECK(joins({1024, 127}) == 0);
+  CHECK(joins({1024, 17000}) == 0);  // results of blocks beyond the caches
+}
+
+TEST_CASE("a column kernel draws the same walked by rows", "[jit]") {
+  const Program p{
+      {{DType::float32, {600, 256}}},
+      {0.5},
+      [](Emitter& e, const Values& in, const Values& numbers) {
+        const Value seed = e.number(7), offset = e.number(3);
+        const Value mask = e.call(OpId::bernoulli_mask, {numbers[0], seed, offset}, {2, 600, 256});
+        return Values{e.sum(e.where(mask, in[0], 0.0), {0}, false)};
+      },
+      {}};
+  const RunResult r = check_threads(p, 1e-4);
+  INFO(r.plan);
+  CHECK(r.stats.joins == 1);
+  CHECK(Executable::make(graph_of(p), ExecutableOptions{})->stats().interpreted == 0);
+}
+
+TEST_CASE("a column kernel that fills is compiled", "[jit]") {
+  const Program p{{{DType::float32, {100, 64}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    return Values{e.sum(e.sub(e.full_like(in[0], 1), in[0]), {0}, false)};
+                  },
+                  {}};
+  check_threads(p);
+  CHECK(Executable::make(graph_of(p), ExecutableOptions{})->stats().interpreted == 0);
+}
+
 TEST_CASE("sums over a product's rows are part of its entry", "[jit]") {
   // Of 128 columns a block of the product's rows is no multiple of a block of the tree's.
   for (const auto& [rows, n] : {std::pair<int64_t, int64_t>{512, 30}, {700, 128}, {3 * 1024 + 5, 130}}) {
