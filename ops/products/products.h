@@ -15,8 +15,8 @@
 namespace tandem::ops {
 
 /// Strides are in elements and may be 0, negative or, where the size is below 2, anything. `bias` may be
-/// null. float16 and bfloat16 accumulate in float32 and round once; integers wrap around. bool is refused
-/// with an Error.
+/// null. float16 and bfloat16 accumulate in float32 and round once (bfloat16 by pairs where the processor
+/// does, which takes subnormal values for zero); integers wrap around. bool is refused with an Error.
 struct ProductCall {
   int64_t batch = 1, m = 0, n = 0, k = 0;
   DType dtype = DType::float32;

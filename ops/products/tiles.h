@@ -3,7 +3,8 @@
 //
 // Every instruction set gives the same bits: an element of C is a chain of fused multiply-adds over k in
 // parts of k_part(k), started from zero, whatever tile it falls into; the parts' sums are added in order, the
-// bias last. fma(a, b, c) is fma(b, a, c), so a product may also be computed transposed.
+// bias last. fma(a, b, c) is fma(b, a, c), so a product may also be computed transposed. The set for bfloat16
+// is another one: its chain has two products a link, as the processor adds them.
 #pragma once
 
 #include <cstdint>
@@ -53,15 +54,24 @@ struct TileSet {
   void (*copy_float)(float* to, const float* from, int64_t row, int64_t col, int64_t rows, int64_t columns);
   void (*copy_double)(double* to, const double* from, int64_t row, int64_t col, int64_t rows,
                       int64_t columns);
+  /// To bfloat16, n in a row.
+  void (*round_bfloat)(uint16_t* to, const float* from, int64_t n);
 };
 
 extern const TileSet kTilesV1, kTilesV3, kTilesV4;
+/// Of float32 alone: operands are pairs of bfloat16 along k in the place of floats, so that k is half of what
+/// it stands for; sums, bias and C are floats.
+extern const TileSet kTilesV4Bfloat;
 
 /// The best set that this processor runs.
 const TileSet& best_set();
+/// kTilesV4Bfloat, or null where the processor does not run it.
+const TileSet* bfloat_set();
 /// Whether this processor runs it.
 bool runs_here(const TileSet& set);
 /// The product by a given set: float32 and float64, no size below 1, strides as in Block.
 void product_with(const TileSet& set, const ProductCall& call);
+/// Of float32; C is of a half type, to which each sum is rounded once.
+void product_rounded(const TileSet& set, const ProductCall& call, DType result);
 
 }  // namespace tandem::ops::tiles

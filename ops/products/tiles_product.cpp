@@ -27,8 +27,27 @@ struct Functions<double> {
 /// A handful of elements with a long k each: one chain per element would be all latency.
 bool is_few_dots(const ProductCall& call) { return call.m * call.n <= 4 && call.k >= 32; }
 
+/// Where results that are kept in half the size go.
+struct Halves {
+  DType dtype;
+  uint16_t* c;
+  int64_t row, col;
+
+  /// Rounds sums that lie row by row without gaps.
+  void take(const TileSet& set, const float* sums, int64_t rows, int64_t columns) const {
+    for (int64_t i = 0; i < rows; ++i, sums += columns) {
+      uint16_t* const to = c + i * row;
+      if (dtype == DType::bfloat16 && col == 1)
+        set.round_bfloat(to, sums, columns);
+      else
+        for (int64_t j = 0; j < columns; ++j)
+          to[j * col] = dtype == DType::bfloat16 ? float_to_bfloat(sums[j]) : float_to_half(sums[j]);
+    }
+  }
+};
+
 template <class T>
-void dots(const TileSet& set, const ProductCall& call) {
+void dots(const TileSet& set, const ProductCall& call, DType result) {
   const double flops = 2.0 * static_cast<double>(call.m * call.n) * static_cast<double>(call.k);
   core::parallel(call.batch, static_cast<int64_t>(kSerialFlops / flops) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t q = begin; q < end; ++q)
@@ -38,7 +57,11 @@ void dots(const TileSet& set, const ProductCall& call) {
           const T* b = static_cast<const T*>(call.b) + q * call.b_batch + j * call.b_col;
           T sum = (set.*Functions<T>::dot)(call.k, a, call.a_col, b, call.b_row);
           if (call.bias) sum = sum + static_cast<const T*>(call.bias)[j * call.bias_stride];
-          static_cast<T*>(call.c)[q * call.c_batch + i * call.c_row + j * call.c_col] = sum;
+          const int64_t to = q * call.c_batch + i * call.c_row + j * call.c_col;
+          if (result == dtype_of<T>)
+            static_cast<T*>(call.c)[to] = sum;
+          else if constexpr (sizeof(T) == sizeof(float))
+            Halves{result, static_cast<uint16_t*>(call.c) + to, 1, 1}.take(set, &sum, 1, 1);
         }
   });
 }
@@ -49,8 +72,8 @@ struct Grid {
   int64_t rows, columns;  // of a block
 };
 
-Grid choose_grid(const ProductCall& call, double flops) {
-  int64_t down = parts(call.m, kMaxBlockRows), across = parts(call.n, kMaxBlockColumns);
+Grid choose_grid(const ProductCall& call, double flops, int64_t most_rows) {
+  int64_t down = parts(call.m, most_rows), across = parts(call.n, kMaxBlockColumns);
   const int64_t threads = num_threads();
   if (threads > 1) {
     const auto wanted =
@@ -70,7 +93,7 @@ Grid choose_grid(const ProductCall& call, double flops) {
 }
 
 template <class T>
-void blocks(const TileSet& set, ProductCall call) {
+void blocks(const TileSet& set, ProductCall call, DType result) {
   // A batch that shares B and whose rows go on from matrix to matrix is one taller matrix.
   if (call.batch > 1 && call.b_batch == 0 &&
       (call.m == 1 || (call.a_batch == call.m * call.a_row && call.c_batch == call.m * call.c_row))) {
@@ -102,40 +125,48 @@ void blocks(const TileSet& set, ProductCall call) {
   }
   const double flops = 2.0 * static_cast<double>(call.batch) * static_cast<double>(call.m) *
                        static_cast<double>(call.n) * static_cast<double>(call.k);
-  const Grid grid = choose_grid(call, flops);
+  const bool rounds = result != dtype_of<T>;  // a block's sums stay in the second-level cache until then
+  const Grid grid = choose_grid(call, flops, rounds ? kMaxBlockRows / 2 : kMaxBlockRows);
   const int64_t down = parts(call.m, grid.rows), across = parts(call.n, grid.columns);
   const int64_t count = call.batch * down * across;
   const auto grain = static_cast<int64_t>(kSerialFlops / (flops / static_cast<double>(count)));
   core::parallel(
       count, flops < kSerialFlops ? count : std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
-        const Scratch space(scratch_elements(grid.columns, call.k) * static_cast<int64_t>(sizeof(T)));
+        constexpr auto kSize = static_cast<int64_t>(sizeof(T));
+        const Scratch space(scratch_elements(grid.columns, call.k) * kSize);
+        const Scratch sums(rounds ? grid.rows * grid.columns * kSize : 0);
         for (int64_t q = begin; q < end; ++q) {
           const int64_t batch = q / (down * across), i = q % down * grid.rows,
                         j = q / down % across * grid.columns;
           const int64_t m = std::min(grid.rows, call.m - i), n = std::min(grid.columns, call.n - j);
           const T* a = static_cast<const T*>(call.a) + batch * call.a_batch + i * call.a_row;
           const T* b = static_cast<const T*>(call.b) + batch * call.b_batch + j * call.b_col;
-          T* c = static_cast<T*>(call.c) + batch * call.c_batch + i * call.c_row + j * call.c_col;
+          const int64_t to = batch * call.c_batch + i * call.c_row + j * call.c_col;
+          T* const c = rounds ? sums.as<T>() : static_cast<T*>(call.c) + to;
           const T* own_bias = bias ? bias + (swapped ? i : j) : nullptr;
           (set.*Functions<T>::block)({m, n, call.k, k_part(call.k), a, call.a_row, call.a_col, b, call.b_row,
-                                      call.b_col, own_bias, swapped, c, call.c_row, call.c_col,
-                                      space.as<T>()});
+                                      call.b_col, own_bias, swapped, c, rounds ? n : call.c_row,
+                                      rounds ? 1 : call.c_col, space.as<T>()});
+          if constexpr (sizeof(T) == sizeof(float))
+            if (rounds)
+              Halves{result, static_cast<uint16_t*>(call.c) + to, call.c_row, call.c_col}.take(set, c, m, n);
         }
       });
 }
 
 template <class T>
-void run(const TileSet& set, const ProductCall& call) {
+void run(const TileSet& set, const ProductCall& call, DType result) {
   if (is_few_dots(call))
-    dots<T>(set, call);
+    dots<T>(set, call, result);
   else
-    blocks<T>(set, call);
+    blocks<T>(set, call, result);
 }
 
 }  // namespace
 
 bool runs_here(const TileSet& set) {
   __builtin_cpu_init();
+  if (&set == &kTilesV4Bfloat) return runs_here(kTilesV4) && __builtin_cpu_supports("avx512bf16");
   if (&set == &kTilesV4)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
@@ -149,11 +180,20 @@ const TileSet& best_set() {
   return best;
 }
 
+const TileSet* bfloat_set() {
+  static const TileSet* const set = runs_here(kTilesV4Bfloat) ? &kTilesV4Bfloat : nullptr;
+  return set;
+}
+
 void product_with(const TileSet& set, const ProductCall& call) {
   if (call.dtype == DType::float32)
-    run<float>(set, call);
+    run<float>(set, call, call.dtype);
   else
-    run<double>(set, call);
+    run<double>(set, call, call.dtype);
+}
+
+void product_rounded(const TileSet& set, const ProductCall& call, DType result) {
+  run<float>(set, call, result);
 }
 
 }  // namespace tandem::ops::tiles

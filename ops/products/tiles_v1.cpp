@@ -57,5 +57,5 @@ struct Vec {
 #include "tandem/ops/products/tiles.inc"
 
 namespace tandem::ops::tiles {
-constinit const TileSet kTilesV1 = tile_set("v1");
+constinit const TileSet kTilesV1 = tile_set<>("v1");
 }  // namespace tandem::ops::tiles

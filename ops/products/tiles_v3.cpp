@@ -58,7 +58,7 @@ struct Vec<double> {
 #include "tandem/ops/products/tiles.inc"
 
 namespace tandem::ops::tiles {
-constinit const TileSet kTilesV3 = tile_set("v3");
+constinit const TileSet kTilesV3 = tile_set<>("v3");
 }  // namespace tandem::ops::tiles
 
 #else

@@ -13,25 +13,10 @@ constexpr int64_t kPanelVectors = 4;
 template <class T>
 struct Vec;
 
-template <>
-struct Vec<float> {
-  using type = __m512;
-  static inline type load(const float* p) { return _mm512_loadu_ps(p); }
-  static inline void store(float* p, type v) { _mm512_storeu_ps(p, v); }
-  static inline type load_first(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
-  static inline void store_first(float* p, int64_t n, type v) { _mm512_mask_storeu_ps(p, first(n), v); }
-  static inline type broadcast(const float* p) { return _mm512_set1_ps(*p); }
-  static inline type fma(type a, type b, type c) { return _mm512_fmadd_ps(a, b, c); }
-  static inline type pieces(const float* const* at, int r) {
-    type v = _mm512_castps128_ps512(_mm_loadu_ps(at[0] + r));
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(at[4] + r), 1);
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(at[8] + r), 2);
-    return _mm512_insertf32x4(v, _mm_loadu_ps(at[12] + r), 3);
-  }
+#include "tandem/ops/products/floats_v4.inc"
 
- private:
-  static inline __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-};
+template <>
+struct Vec<float> : Floats {};
 
 template <>
 struct Vec<double> {
@@ -59,7 +44,7 @@ struct Vec<double> {
 #include "tandem/ops/products/tiles.inc"
 
 namespace tandem::ops::tiles {
-constinit const TileSet kTilesV4 = tile_set("v4");
+constinit const TileSet kTilesV4 = tile_set<>("v4");
 }  // namespace tandem::ops::tiles
 
 #else
