@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
 constexpr int64_t kFewestRows = 512;  // fewer are no walk worth saving
-constexpr int64_t kLarge = 1 << 17;   // elements of a column kernel that is walked by rows for its own sake
+constexpr int64_t kLarge = 1 << 20;   // elements of a column kernel that is walked by rows for its own sake
 constexpr size_t kMostHosts = 8;
 constexpr size_t kMostSeen = 4096;  // units, when looking for what waits for what
 
