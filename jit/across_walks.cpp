@@ -112,8 +112,9 @@ int64_t number(LoweredKernel& host, int32_t value) {
 
 /// An operand of the column kernel as a node of the host's. What the host makes must be read where it makes
 /// it.
-bool operand(bool of_column, bool wanted, const ScalarNode& n, const Walked& access, LoweredKernel& host,
+bool operand(const Load& from, bool wanted, const ScalarNode& n, const Walked& access, LoweredKernel& host,
              std::vector<Walked>& loads, std::vector<Walked>& stores, S& made, bool& shared) {
+  const bool of_column = from.row_level;
   Kernel& k = host.kernel;
   const auto same = [&](const Walked& w) {
     return w.slot.value == access.slot.value && w.slot.offset == access.slot.offset &&
@@ -132,6 +133,7 @@ bool operand(bool of_column, bool wanted, const ScalarNode& n, const Walked& acc
   if (it == loads.end()) {
     Load l{};
     l.dtype = n.type;
+    l.large = from.large;
     k.loads.push_back(l);
     loads.push_back(access);
   } else {
@@ -155,8 +157,8 @@ bool append_walk(const LoweredKernel& u, const Space& space, LoweredKernel& host
   for (int32_t i = 0; i < u.kernel.scalars.size(); ++i) {
     const ScalarNode& n = u.kernel.scalars[i];
     if (n.op == ScalarOp::load &&
-        !operand(u.kernel.loads[at(n.bits)].row_level, wanted[at(i)] != 0, n, space.accesses[at(n.bits)],
-                 host, loads, stores, made[at(i)], shared))
+        !operand(u.kernel.loads[at(n.bits)], wanted[at(i)] != 0, n, space.accesses[at(n.bits)], host, loads,
+                 stores, made[at(i)], shared))
       return false;
     if (!wanted[at(i)] || n.op == ScalarOp::load) continue;
     int64_t bits = n.bits;

@@ -54,6 +54,7 @@ struct Load {
   // >= 0: scalar node (int64) whose value selects along an extra axis: address += value * stride, where 0 <=
   // value < extent, else the error word is set and element 0 is read
   int32_t index = kNoIndex;
+  bool large = false;  // comes from memory (non_temporal.h)
   friend bool operator==(const Load&, const Load&) = default;
 };
 

@@ -72,7 +72,7 @@ std::string to_string(const Kernel& k) {
     s += "load " + number(i) + ": " + access(l.buffer, l.dtype, l.inner, l.row_level);
     if (l.index >= 0) s += " at %" + number(l.index);
     if (l.index == kCounts) s += " counts";
-    s += "\n";
+    s += l.large ? " from memory\n" : "\n";
   }
   for (int32_t i = 0; i < k.scalars.size(); ++i) {
     const ops::ScalarNode& n = k.scalars[i];

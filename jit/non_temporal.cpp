@@ -50,8 +50,9 @@ int64_t host_non_temporal_nbytes() {
   return caches.last == 0 ? 0 : std::max(caches.last / 2, num_threads() * caches.second);
 }
 
-void mark_non_temporal(LoweredKernel& l, const Prepared& p, int64_t nbytes) {
+void mark_large(LoweredKernel& l, const Prepared& p, int64_t nbytes) {
   if (nbytes <= 0) return;
+  for (size_t i = 0; i < l.kernel.loads.size(); ++i) l.kernel.loads[i].large = l.load_bytes[i] >= nbytes;
   const int64_t elements = elements_of(l.dims.data(), static_cast<int>(l.dims.size()));
   for (size_t i = 0; i < l.kernel.stores.size(); ++i) {
     Store& s = l.kernel.stores[i];
@@ -61,7 +62,8 @@ void mark_non_temporal(LoweredKernel& l, const Prepared& p, int64_t nbytes) {
   }
 }
 
-void clear_non_temporal(LoweredKernel& l) {
+void clear_large(LoweredKernel& l) {
+  for (Load& load : l.kernel.loads) load.large = false;
   for (Store& s : l.kernel.stores) s.non_temporal = false;
 }
 

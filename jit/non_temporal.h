@@ -1,6 +1,6 @@
-// Stores that go past the caches. A processor that does not know that a line will be written as a whole reads
-// it first: a third of a copy's traffic, for a result of which the caches hold little when it is read.
-// Values; any thread.
+// Operands and results that the caches do not hold. Stores of such a result go past them: a processor that
+// does not know that a line will be written as a whole reads it first, a third of a copy's traffic. Rows of
+// such an operand are fetched ahead by walks that compute (print_c_walks.cpp). Values; any thread.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +15,10 @@ struct Prepared;
 /// nothing is gained as far as measured (benchmarks/NOTES.md).
 int64_t host_non_temporal_nbytes();
 
-/// Marks a kernel's stores of at least `nbytes` (Store::non_temporal), but for inputs that it reads, too;
-/// none if that is 0.
-void mark_non_temporal(LoweredKernel& l, const Prepared& p, int64_t nbytes);
-/// What runs block by block leaves its results in the cache for what is next.
-void clear_non_temporal(LoweredKernel& l);
+/// Marks a kernel's loads of at least `nbytes` (Load::large), and its stores (Store::non_temporal), but for
+/// those of inputs that it reads, too; none if that is 0.
+void mark_large(LoweredKernel& l, const Prepared& p, int64_t nbytes);
+/// What runs block by block has its operands in the cache, and leaves its results there for what is next.
+void clear_large(LoweredKernel& l);
 
 }  // namespace tandem::jit

@@ -86,7 +86,7 @@ class Planner {
       TANDEM_INTERNAL(
           u.lowered.kernel.buffers <= kMaxKernelBuffers && u.lowered.kernel.numbers <= kMaxKernelNumbers,
           "a kernel with too many operands");
-      mark_non_temporal(u.lowered, p_, non_temporal_nbytes_);
+      mark_large(u.lowered, p_, non_temporal_nbytes_);
       u.text = to_string(u.lowered.kernel);
     }
   }

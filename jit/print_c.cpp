@@ -62,7 +62,7 @@ std::string CPrinter::print(const std::string& symbol) {
       column();
       break;
   }
-  if (is_large()) t_.line("td_order_non_temporal();");
+  if (stores_past_caches()) t_.line("td_order_non_temporal();");
   t_.line("}");
   return std::move(t_.out);
 }
@@ -114,7 +114,7 @@ std::string CPrinter::non_temporal_text(size_t slot) const {
 }
 
 /// Whether results go past the caches.
-bool CPrinter::is_large() const {
+bool CPrinter::stores_past_caches() const {
   return std::any_of(k_.stores.begin(), k_.stores.end(), [](const Store& s) { return s.non_temporal; });
 }
 

@@ -40,7 +40,7 @@ class CPrinter {
   int cost(const CPass& pass) const;
   void fetch_ahead(const CPass& pass, const std::string& position);
   void fetch_next_row(const CPass& pass, const std::string& position);
-  bool is_large() const;
+  bool stores_past_caches() const;
   void column();
   void column_values(const std::vector<int32_t>& values, const std::string& size);
   void column_walk(const CPass& pass);

@@ -170,14 +170,15 @@ int CPrinter::cost(const CPass& pass) const {
   return sum;
 }
 
-// While a walk has much to do in the first-level cache nothing comes from memory: of large operands, which
-// those of large results are, the next row does then.
+// While a walk has much to do in the first-level cache nothing comes from memory: of large operands the next
+// row does then.
 void CPrinter::fetch_next_row(const CPass& pass, const std::string& position) {
-  if (!is_large() || k_.kept_rank == 0 || &pass == plan_.passes.data()) return;
+  if (k_.kept_rank == 0 || &pass == plan_.passes.data()) return;
   const bool computes = cost(pass) >= kCostly && pass.rereads.empty();
   if (!pass.across && !computes) return;
   for (size_t s = 0; s < k_.loads.size(); ++s)
-    if (slot_used(s) && load(s).inner == Inner::contiguous && load(s).index < 0 && !load(s).row_level)
+    if (slot_used(s) && load(s).large && load(s).inner == Inner::contiguous && load(s).index < 0 &&
+        !load(s).row_level)
       t_.line("__builtin_prefetch(" + slot_pointer(s) + " + " + t_.stride(s, k_.kept_rank - 1) + " + " +
               position + ");");
 }

@@ -178,7 +178,7 @@ class TailAttacher {
     may_fail_ = may_fail_ || group(unit)->may_fail;
     host.tails.push_back(u);
     unit.alike.clear();
-    clear_non_temporal(unit.lowered);
+    clear_large(unit.lowered);
     unit.text = to_string(unit.lowered.kernel);
     unit_of_[at(unit.group)] = product;
     take_columns(product, u);

@@ -1,5 +1,5 @@
 // Stores past the caches: which ones are, how they are printed, and that the bits are those of other stores,
-// wherever rows and threads' parts begin.
+// wherever rows and threads' parts begin. Large rows are fetched ahead.
 #include "tandem/jit/make_plan.h"
 #include "tests/jit/program.h"
 
@@ -136,4 +136,26 @@ TEST_CASE("large rows are fetched ahead by a dear walk that reads them again", "
     if (large) CHECK(code.find(fetch, first + 1) == std::string::npos);  // the exps' alone
   }
   check_bits(softmax({100}));  // there is no next row
+}
+
+TEST_CASE("of what a walk reads, large rows alone are fetched ahead", "[jit]") {
+  // A loss of rows: nothing large is stored. The weight is the same for each row.
+  const Program p{{{DType::float32, {64, 100}}, {DType::float32, {100}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    const Value x = e.mul(in[0], in[1]);
+                    return Values{e.sum(e.exp(e.sub(x, e.amax(x, {-1}, true))), {-1}, false)};
+                  },
+                  {}};
+  ExecutableOptions options = kCompiled;
+  for (const int64_t nbytes : {0, 100, 500, 64 * 100 * 4, 64 * 100 * 4 + 1}) {
+    CAPTURE(nbytes);
+    options.non_temporal_nbytes = nbytes;
+    const std::string code = Executable::make(graph_of(p), options)->code();
+    CAPTURE(code);
+    size_t fetches = 0;
+    for (size_t at = 0; (at = code.find("__builtin_prefetch(", at)) != std::string::npos; ++at) ++fetches;
+    CHECK(fetches == (nbytes == 0 || nbytes > 64 * 100 * 4 ? 0 : nbytes == 100 ? 2 : 1));
+  }
+  check_bits(p);
 }
