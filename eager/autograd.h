@@ -16,8 +16,10 @@ using TensorList = std::vector<Tensor>;
 
 namespace autograd {
 
-/// Gradients of `outputs` with respect to `inputs`, returned instead of accumulated. An input that was not
-/// reached gives an undefined tensor if `allow_unused`, else an Error.
+/// Gradients of `outputs` with respect to `inputs`, returned instead of accumulated. Only what leads to an
+/// input is walked, and freed unless `retain_graph`. An input that was not reached gives an undefined tensor
+/// if `allow_unused`, else an Error. `grad_outputs` have the outputs' sizes and devices, and are cast to
+/// their dtypes.
 TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
                 std::span<const Tensor> grad_outputs = {}, bool retain_graph = false,
                 bool create_graph = false, bool allow_unused = false, Location where = Location::here());

@@ -6,10 +6,12 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <queue>
 #include <unordered_map>
 
 #include "tandem/core/profile.h"
+#include "tandem/eager/between.h"
 #include "tandem/eager/checkpoint.h"
 #include "tandem/eager/compiled.h"
 #include "tandem/eager/direct.h"
@@ -172,7 +174,9 @@ std::mutex& gradient_mutex(const TensorImpl* leaf) {
 
 class Walk {
  public:
-  explicit Walk(const WalkRequest& request) : request_(request), collected_(request.inputs.size()) {}
+  explicit Walk(const WalkRequest& request) : request_(request), collected_(request.inputs.size()) {
+    if (!request.inputs.empty()) between_.emplace(request);
+  }
 
   std::vector<Ref<TensorImpl>> run() {
     for (size_t i = 0; i < request_.roots.size(); ++i)
@@ -185,6 +189,10 @@ class Walk {
       Pending& p = *pending_.find(&n);
       run_hooks(n, p);
       collect(n, p);
+      if (between_ && !between_->leads(&n)) {
+        for (Ref<TensorImpl>& g : p.grads) g.reset();
+        continue;
+      }
       gradient(n, p.grads, out, fresh);
       for (size_t i = 0; i < n.in.size(); ++i)
         if (out[i]) deliver(n.in[i].edge, std::move(out[i]), fresh[i], nullptr);
@@ -197,14 +205,13 @@ class Walk {
 
  private:
   void deliver(const Edge& edge, Ref<TensorImpl> grad, bool fresh, TensorImpl* root) {
+    if (between_ && edge && !between_->wants(edge)) return;
     if (edge.leaf) return accumulate(edge.leaf.get(), std::move(grad), fresh);
     if (!edge.node) {
       if (root) fail("backward: a root does not require grad and has no history", request_.where);
       return;
     }
-    Node* n = as_node(edge.node.get());
-    if (n->extras && n->extras->stands_for) [[unlikely]]
-      n = as_node(n->extras->stands_for.get());
+    Node* n = node_of(edge);
     Pending* p = pending_.find(n);
     if (!p) {
       if (root || n != edge.node.get()) held_.emplace_back(n);
@@ -235,17 +242,16 @@ class Walk {
     if (!request_.inputs.empty()) {
       lock.unlock();
       for (size_t i = 0; i < request_.inputs.size(); ++i) {
-        if (request_.inputs[i] != leaf) continue;
+        if (request_.inputs[i].leaf.get() != leaf) continue;
         collected_[i] = collected_[i] ? plus(collected_[i], grad) : owned(grad, fresh);
       }
       return;
     }
+    if (!leaf->has(core::kRequiresGrad)) return;  // no more
     AutogradState& s = make_autograd_state(leaf);
     Ref<TensorImpl> before = s.grad;
     if (!before) {
-      s.grad = fresh && !request_.create_graph ? std::move(grad)
-               : request_.create_graph         ? std::move(grad)
-                                               : copy(grad);
+      s.grad = fresh && !request_.create_graph ? std::move(grad) : copy(grad);
     } else if (request_.create_graph) {
       s.grad = plus(before, grad);
     } else {
@@ -275,7 +281,8 @@ class Walk {
     for (const auto& [number, hook] : hooks) {
       if (interceptor_) interceptor_->host_code();
       const Tensor replaced = hook(Tensor(grad));
-      if (replaced.defined()) grad = Ref<TensorImpl>(replaced.impl());
+      if (replaced.defined())
+        grad = as_gradient(replaced, {grad->dtype, grad->device, false, grad->sizes}, "hook", request_.where);
       if (fresh) *fresh = false;  // the hook may keep what it saw
     }
     return grad;
@@ -291,9 +298,9 @@ class Walk {
   // autograd::grad with respect to an intermediate result.
   void collect(Node& n, Pending& p) {
     for (size_t i = 0; i < request_.inputs.size(); ++i) {
-      const TensorImpl* t = request_.inputs[i];
-      if (t->grad_fn.get() != &n) continue;
-      const Ref<TensorImpl>& g = p.grads[static_cast<size_t>(t->output_index)];
+      const Edge& input = request_.inputs[i];
+      if (!input.node || node_of(input) != &n) continue;
+      const Ref<TensorImpl>& g = p.grads[static_cast<size_t>(input.index)];
       if (g) collected_[i] = owned(g, false);
     }
   }
@@ -390,6 +397,7 @@ class Walk {
   }
 
   const WalkRequest& request_;
+  std::optional<Between> between_;  // autograd::grad
   std::vector<Ref<TensorImpl>> collected_;
   std::vector<Ref<core::TapeNode>> held_;  // all others are held by the edges of these
   PendingGradients pending_;
@@ -397,6 +405,17 @@ class Walk {
 };
 
 }  // namespace
+
+Ref<TensorImpl> as_gradient(const Tensor& g, const ops::TensorType& of, const char* who, Location where) {
+  const auto text = [](DType dtype, const Dims& sizes, Device device) {
+    return std::string(name(dtype)) + " of shape " + to_string(sizes) + " on " + to_string(device);
+  };
+  if (!(g.sizes() == of.sizes) || !(g.device() == of.device) || !is_floating(g.dtype()))
+    fail(std::string(who) + ": the gradient is " + text(g.dtype(), g.sizes(), g.device()) + ", the value " +
+             text(of.dtype, of.sizes, of.device),
+         where);
+  return Ref<TensorImpl>(g.dtype() == of.dtype ? g.impl() : g.to(of.dtype, where).impl());
+}
 
 std::vector<Ref<TensorImpl>> walk(const WalkRequest& request) {
   Modes m = modes();

@@ -182,9 +182,11 @@ GradientValues gradient_values(const Node& n, std::span<const Ref<TensorImpl>> g
 struct WalkRequest {
   std::vector<Ref<TensorImpl>> roots, gradients;  // gradients: same count
   bool retain_graph = false, create_graph = false;
-  std::vector<TensorImpl*> inputs;  // autograd::grad: collect for these instead of accumulating
+  std::vector<Edge> inputs;  // autograd::grad: collect what goes along these instead of accumulating
   Location where;
 };
+/// `g` as the gradient of a value of this type: cast to its dtype; an Error if the size or device differs.
+Ref<TensorImpl> as_gradient(const Tensor& g, const ops::TensorType& of, const char* who, Location where);
 /// Walks the tape. Returns the gradients of `inputs` (null where not reached).
 std::vector<Ref<TensorImpl>> walk(const WalkRequest& request);
 

@@ -1,6 +1,8 @@
 // Tensor's own methods: reading values, autograd state, printing is in print.cpp, ops are in functions*.cpp.
 #include "tandem/eager/tensor.h"
 
+#include <atomic>
+
 #include <cstring>
 
 #include "tandem/eager/emitter.h"
@@ -128,7 +130,8 @@ int Tensor::add_hook(std::function<Tensor(const Tensor&)> hook, Location where) 
     n->extras->hooks.resize(n->out.size());
     return n->extras->hooks[static_cast<size_t>(t.output_index)];
   }();
-  const int number = hooks.empty() ? 0 : hooks.back().first + 1;
+  static std::atomic<int> numbers = 0;  // never used again, so that who removes a hook removes his own
+  const int number = numbers++;
   hooks.emplace_back(number, std::move(hook));
   return number;
 }
@@ -172,12 +175,8 @@ eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor
       const OnDevice guard(t.device);
       r.gradients.push_back(e.tensor(e.full(t.sizes, t.dtype, 1.0)));
     } else {
-      const Tensor& g = gradients[i];
-      if (!(g.sizes() == t.sizes))
-        fail(std::string(who) + ": the gradient has shape " + to_string(g.sizes()) + ", the tensor " +
-                 to_string(t.sizes),
-             where);
-      r.gradients.emplace_back(g.impl());
+      r.gradients.push_back(
+          eager::as_gradient(gradients[i], {t.dtype, t.device, false, t.sizes}, who, where));
     }
   }
   return r;
@@ -221,7 +220,7 @@ TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
   for (const Tensor& t : inputs) {
     t.checked(where);
     if (!t.requires_grad()) fail("grad: an input does not require grad", where);
-    w.inputs.push_back(t.impl());
+    w.inputs.push_back(eager::edge_of(t.impl()));
   }
   TensorList out;
   for (Ref<TensorImpl>& g : eager::walk(w)) {

@@ -3,6 +3,7 @@
 #include "tandem/eager/autograd.h"
 
 #include "tandem/eager/functions.h"
+#include "tandem/eager/nn/clip.h"
 #include "tests/catch.h"
 #include "tests/error_message.h"
 
@@ -84,6 +85,82 @@ TEST_CASE("autograd: hooks see and replace gradients of leaves and of results", 
   w.zero_grad();
   (w * 3.f).sum().backward();
   CHECK(values(w.grad()) == std::vector<float>{3, 3});
+}
+
+TEST_CASE("autograd: grad leaves what does not lead to its inputs alone", "[eager]") {
+  const Tensor w = leaf({2, 3}), x = leaf({5, 7}), other = leaf({1, 1});
+  int seen = 0;
+  other.register_hook([&](const Tensor&) { ++seen; });
+  const Tensor h = w * x, far = td::exp(other), y = h * far;
+  const Tensor g = td::autograd::grad({{y.sum()}}, {{h}})[0];
+  CHECK(values(g) == values(far));
+  h.backward(g);  // its own tape is still there, and so is that of what was not on the way
+  CHECK(values(w.grad()) == values(x.detach() * far.detach()));
+  far.sum().backward();
+  CHECK(seen == 1);
+  CHECK(contains(message([&] { y.sum().backward(); }), "freed by an earlier backward"));
+  // Two inputs, one of them behind the other; a root that is an input; one that is not reached.
+  const Tensor a = td::exp(w), b = a * a;
+  const td::TensorList both = td::autograd::grad({{b.sum()}}, {{a, w}}, {}, true);
+  CHECK(values(both[0]) == values(a.detach() * 2.f));
+  CHECK(values(both[1]) == values(a.detach() * 2.f * a.detach()));
+  CHECK(values(td::autograd::grad({{b}}, {{b}}, {{td::ones({2})}}, true)[0]) == std::vector<float>{1, 1});
+  CHECK_FALSE(td::autograd::grad({{b.sum()}}, {{other}}, {}, true, false, true)[0].defined());
+}
+
+TEST_CASE("autograd: gradients have memory of their own, also with create_graph", "[eager]") {
+  const Tensor x = leaf({1, 2}), b = leaf({3, 4});
+  const Tensor y = x + b, given = td::ones({2});
+  y.backward(given, true, true);
+  CHECK(x.grad().impl()->storage != b.grad().impl()->storage);
+  CHECK(x.grad().impl()->storage != given.impl()->storage);
+  {
+    const td::NoGrad no_grad;
+    x.grad().mul_(5.f);
+  }
+  CHECK(values(b.grad()) == std::vector<float>{1, 1});
+  CHECK(values(given) == std::vector<float>{1, 1});
+  x.zero_grad(), b.zero_grad();
+  y.sum().backward({}, true, true);
+  td::nn::utils::clip_grad_norm_({x, b}, 1.f);
+  for (const Tensor& t : {x, b}) CHECK(values(t.grad())[0] == Approx(0.5));
+}
+
+TEST_CASE("autograd: what comes as a gradient has its value's type", "[eager]") {
+  const Tensor x = leaf({1, 2, 3});
+  x.reshape({3, 1}).backward(td::ones({3, 1}, {.dtype = td::float64}));
+  CHECK(x.grad().dtype() == td::float32);
+  CHECK(contains(message([&] {
+                   x.reshape({3, 1}).backward(td::ones({3}));
+                 }),
+                 "the value float32 of shape (3, 1)"));
+  CHECK(contains(message([&] { x.exp().backward(td::ones({3}, {.dtype = td::int64})); }), "int64"));
+  x.zero_grad();
+  const int wide = x.register_hook([](const Tensor& g) { return g.to(td::float64) * 2.; });
+  x.exp().sum().backward();
+  CHECK(x.grad().dtype() == td::float32);
+  x.remove_hook(wide);
+  x.register_hook([](const Tensor& g) { return g.sum(); });
+  CHECK(contains(message([&] { x.exp().sum().backward(); }), "hook: the gradient is float32 of shape ()"));
+}
+
+TEST_CASE("autograd: a leaf that no longer wants a gradient gets none", "[eager]") {
+  Tensor x = leaf({1, 2});
+  const Tensor y = x * 2.f;
+  x.requires_grad_(false);
+  y.sum().backward();
+  CHECK_FALSE(x.grad().defined());
+}
+
+TEST_CASE("autograd: who removes a hook removes his own", "[eager]") {
+  const Tensor x = leaf({1, 2});
+  int seen = 0;
+  const int first = x.register_hook([&](const Tensor&) { seen += 100; });
+  x.remove_hook(first);
+  x.register_hook([&](const Tensor&) { ++seen; });
+  x.remove_hook(first);
+  x.exp().sum().backward();
+  CHECK(seen == 1);
 }
 
 TEST_CASE("autograd: a hook walks the tape that is being walked", "[eager]") {
