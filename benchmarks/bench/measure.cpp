@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "benchmarks/bench/harness.h"
+#include "benchmarks/bench/load.h"
 #include "benchmarks/bench/pattern.h"
 #include "benchmarks/bench/products.h"
 #include "tandem/core/non_temporal.h"
@@ -184,7 +185,10 @@ void measure_into(Result& result, const Options& options, const std::vector<std:
     result.figures.push_back(f);
   }
   std::vector<double> spent_us(contestants.size(), 0);
-  for (int round = 0; round < rounds; ++round)
+  const bool shares = *std::max_element(w.threads.begin(), w.threads.end()) > 1;
+  OthersLoad others;
+  for (int round = 0; round < rounds; ++round) {
+    if (shares) others.sample(options.quick ? 20 : 100);
     for (size_t at = 0; at < contestants.size(); ++at) {
       const size_t i = (at + static_cast<size_t>(round)) % contestants.size();
       const Contestant& c = contestants[i];
@@ -201,11 +205,13 @@ void measure_into(Result& result, const Options& options, const std::vector<std:
       const bool spins = c.side == Side::peer && c.threads > 1;
       if (!options.quick) std::this_thread::sleep_for(std::chrono::milliseconds(spins ? 40 : 1));
     }
+  }
   for (Figure& f : result.figures) summarise(f);
   for (size_t t = 0; t < w.threads.size(); ++t) {
     Line line;
     line.threads = w.threads[t];
     line.ours = firsts[t];
+    if (line.threads > 1) line.others = others.processors();
     if (prepared[t].facts) line.facts = prepared[t].facts();
     const Figure& ours = result.figures[line.ours];
     for (size_t i = 0; i < result.figures.size(); ++i) {

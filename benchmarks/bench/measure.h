@@ -52,6 +52,7 @@ struct Line {
   size_t strongest = SIZE_MAX;  // of the peers with no more threads
   std::vector<double> times;    // of each figure over ours: median over the blocks; 0: none
   double share_of_copy = 0, share_of_gemm = 0;
+  double others = -1;  // processors that others had beside its blocks, if it has two threads; -1: not known
   std::map<std::string, double> facts;
   std::vector<Verdict> verdicts;
 };

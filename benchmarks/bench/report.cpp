@@ -10,6 +10,8 @@
 #include <string>
 #include <thread>
 
+#include "benchmarks/bench/load.h"
+
 namespace bench {
 
 namespace {
@@ -82,6 +84,7 @@ std::string json(const Result& r, const Line& line) {
   o.add("counted", quoted(w.counted));
   if (w.units > 0) o.add("units", number(w.units)).add("unit", quoted(w.unit));
   o.add("share_of_copy", number(line.share_of_copy)).add("share_of_gemm", number(line.share_of_gemm));
+  if (line.others >= 0) o.add("processors_of_others", number(line.others));
   for (const auto& [key, value] : line.facts) facts.add(key, number(value));
   for (size_t i = 0; i < r.figures.size(); ++i) {
     if (r.figures[i].side != Side::peer && r.figures[i].threads != line.threads) continue;
@@ -102,6 +105,36 @@ std::string json(const Result& r, const Line& line) {
   o.add("facts", facts.object()).add("bars", bars.list());
   if (!w.open.empty()) o.add("open", quoted(w.open));
   return o.add("contestants", figures.list()).object();
+}
+
+/// Whether a row of two threads has times of a machine that others used, too.
+bool is_disturbed(const Line& line) { return line.others > kIdle; }
+
+/// Peers of any row, without threads, in the order of their first row.
+std::vector<std::string> peers_of(const std::vector<Result>& results) {
+  std::vector<std::string> names;
+  for (const Result& r : results)
+    for (const Figure& f : r.figures)
+      if (f.side == Side::peer && std::find(names.begin(), names.end(), f.name) == names.end())
+        names.push_back(f.name);
+  return names;
+}
+/// A peer's time with its better number of threads, of those that the row has, and over ours.
+std::string peer_text(const Result& r, const Line& line, const std::string& peer) {
+  size_t best = SIZE_MAX;
+  const char* without = "-";
+  for (size_t i = 0; i < r.figures.size(); ++i) {
+    const Figure& f = r.figures[i];
+    if (f.side != Side::peer || f.name != peer || f.threads > line.threads) continue;
+    if (!f.failure.empty())
+      without = "failed";
+    else if (!f.passed)
+      without = "wrong results";
+    else if (line.times[i] > 0 && (best == SIZE_MAX || line.times[i] < line.times[best]))
+      best = i;
+  }
+  if (best == SIZE_MAX) return without;
+  return time_text(r.figures[best].median_us) + form(" (%.2f)", line.times[best]);
 }
 
 }  // namespace
@@ -148,6 +181,7 @@ void print(const Result& r) {
     }
     if (const double us = r.figures[line.ours].median_us; w.units > 0 && us > 0)
       std::printf("    %s a second: %.6g\n", w.unit.c_str(), w.units * 1e6 / us);
+    if (is_disturbed(line)) std::printf("    others had %.2f processors: not an idle machine\n", line.others);
     for (const auto& [key, value] : line.facts) std::printf("    %s: %.6g\n", key.c_str(), value);
     for (const Verdict& v : line.verdicts)
       std::printf("    bar %s: %s%s\n",
@@ -173,24 +207,34 @@ void print_table(const Run& run) {
     if (c.bf16_gflop_s > 0) std::printf(", TF32 %.1f, bfloat16 %.1f", c.tf32_gflop_s, c.bf16_gflop_s);
     std::printf("\n");
   }
+  const std::vector<std::string> peers = peers_of(run.results);
+  std::string head = "| workload | threads | FLOP | bytes | ours |", under = "|---|---|---|---|---|";
+  for (const std::string& peer : peers) head += " " + peer + " |", under += "---|";
   std::printf(
-      "\n| workload | threads | FLOP | bytes | ours | strongest peer | its time / ours | of copy | of "
-      "products "
-      "| bars met |\n|---|---|---|---|---|---|---|---|---|---|\n");
+      "\n%s strongest peer | its time / ours | of copy | of products | bars met |\n%s---|---|---|---|---|\n",
+      head.c_str(), under.c_str());
+  bool disturbed = false;
   for (const Result& r : run.results)
     for (const Line& line : r.lines) {
       int met = 0, measured = 0;
       for (const Verdict& v : line.verdicts) met += v.met, measured += v.measured;
       const Figure& ours = r.figures[line.ours];
       const bool peer = line.strongest != SIZE_MAX;
+      disturbed |= is_disturbed(line);
+      std::string times = ours.passed ? time_text(ours.median_us) : "wrong results";
+      if (is_disturbed(line)) times += " *";
+      for (const std::string& name : peers) times += " | " + peer_text(r, line, name);
       std::printf("| %s | %d | %s | %s | %s | %s | %s | %s | %s | %d of %d |\n", r.workload.name.c_str(),
                   line.threads, amount(r.workload.flop, "").c_str(), amount(r.workload.bytes, "B").c_str(),
-                  ours.passed ? time_text(ours.median_us).c_str() : "wrong results",
-                  peer ? label(r.figures[line.strongest]).c_str() : "-",
+                  times.c_str(), peer ? label(r.figures[line.strongest]).c_str() : "-",
                   peer ? form("%.2f", line.times[line.strongest]).c_str() : "-",
                   r.workload.bytes > 0 ? form("%.2f", line.share_of_copy).c_str() : "-",
                   r.workload.flop > 0 ? form("%.2f", line.share_of_gemm).c_str() : "-", met, measured);
     }
+  if (disturbed)
+    std::printf(
+        "* others had more than %.1f processors between its turns: two threads want an idle machine\n",
+        kIdle);
 }
 
 std::string json(const Run& run) {
