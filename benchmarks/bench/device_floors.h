@@ -19,13 +19,15 @@ struct DeviceFloor {
   }
 };
 
-/// Of a row or pointwise workload of the benchmark, on `rows` x `columns` floats; nothing for another.
-inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows, double columns) {
-  const double n = rows * columns, pack = n / 4, warp = rows * 16;  // 16 threads have a row
+/// Of a row or pointwise workload of the benchmark, on `rows` x `columns` elements of so many bytes; nothing
+/// for another.
+inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows, double columns,
+                                            double size = 4) {
+  const double n = rows * columns, pack = n * size / 16, warp = rows * 16;  // 16 threads have a row
   DeviceFloor f;
   const auto passes = [&](double read, double written, const char* how) {
     f.loads = read * pack, f.stores = written * pack;
-    f.bytes = 4 * n * (read + written), f.how = how;
+    f.bytes = size * n * (read + written), f.how = how;
   };
   // Sums over columns of what the walk over rows has: left for each 32 rows, and joined, 4 bytes a thread.
   const auto across = [&](double sums) {
@@ -39,7 +41,7 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
   if (name == "layer_norm_backward") {
     passes(3, 1,
            "x, dy, weight and dx once for each element, two numbers a thread; two sums of each 32 rows");
-    f.loads += 2 * pack, f.bytes += 8 * pack;  // the row's mean and rstd: of a warp they are one access
+    f.loads += 2 * n / 4, f.bytes += 8 * n / 4;  // the row's mean and rstd: of a warp they are one access
     across(2);
   }
   if (name == "cross_entropy") {
@@ -52,8 +54,8 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
   }
   if (name == "gelu" || name == "gelu_dropout") passes(2, 1, "x, bias and y once for each element");
   if (name == "gelu_backward") {  // a column a thread, so that the bias's gradient is summed on the way
-    f.loads = 2 * n, f.stores = n, f.bytes = 12 * n;
-    f.how = "x, dy and dx once, 4 bytes a thread: neighbours in a warp are neighbours in memory";
+    f.loads = 2 * n, f.stores = n, f.bytes = 3 * size * n;
+    f.how = "x, dy and dx once, an element a thread: neighbours in a warp are neighbours in memory";
   }
   if (name == "gelu_dropout_backward") {
     passes(2, 1, "x + bias, dy and dx once for each element; a sum of each 32 rows, once");
@@ -116,6 +118,25 @@ inline DeviceFloor cnn_floor(double batch) {
   return f;
 }
 
+/// Of a row workload by its name: "gelu", "gelu_64x3072_backward", "softmax_16384x4096_bf16".
+inline std::optional<DeviceFloor> named_row_floor(std::string name) {
+  const auto take = [&](const std::string& end) {
+    if (!name.ends_with(end)) return false;
+    name.resize(name.size() - end.size());
+    return true;
+  };
+  const bool backward = take("_backward");
+  const double size = take("_bf16") ? 2 : 4;
+  double rows = 4096, columns = 1024;
+  const size_t at = name.rfind('_'), x = name.rfind('x');
+  if (at != std::string::npos && name.find_first_not_of("0123456789x", at + 1) == std::string::npos &&
+      x != std::string::npos && x > at + 1 && x + 1 < name.size()) {
+    rows = std::stod(name.substr(at + 1, x - at - 1)), columns = std::stod(name.substr(x + 1));
+    name.resize(at);
+  }
+  return row_floor(name + (backward ? "_backward" : ""), rows, columns, size);
+}
+
 /// Of a workload of the benchmark by its name.
 inline std::optional<DeviceFloor> device_floor(const std::string& name) {
   if (name == "mlp64") return mlp_floor(64, 64);
@@ -126,7 +147,7 @@ inline std::optional<DeviceFloor> device_floor(const std::string& name) {
     return f;
   }
   if (name == "cnn") return cnn_floor(64);
-  return row_floor(name, 4096, 1024);
+  return named_row_floor(name);
 }
 
 }  // namespace bench
