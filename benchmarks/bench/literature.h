@@ -13,7 +13,8 @@ struct Literature {
   Recipe recipe;
   std::string what, unit;  // what `units` of a step are: "images"
   double units = 0;
-  double flop = 0, bytes = 0;  // of a step, counted by hand
+  double flop = 0, bytes = 0;  // of a step, counted by hand, in float32
+  double results = 0;          // of these, what layers give: under autocast half as many
   std::string counted;         // how
 };
 /// Of a name without precision: "resnet50", "resnet50_b128"; nothing if it is none of these.
