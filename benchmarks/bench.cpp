@@ -22,13 +22,13 @@ constexpr const char* kUsage =
     "usage: bench [--filter TEXT] [--row WORKLOAD] [--heavy] [--list] [--quick] [--seconds S] [--threads N]\n"
     "             [--processor-time] [--device cpu|cuda] [--counts] [--times] [--libtorch] [--python "
     "PYTHON]\n"
-    "             [--profile WORKLOAD] [--json FILE]\n";
+    "             [--profile WORKLOAD] [--json FILE] [--reasons]\n";
 
 struct Arguments {
   bench::Options options;
   bench::PeerOptions peers;
   std::string filter, row, json, first_call, private_bytes, profile;
-  bool list = false, heavy = false, counts = false, times = false;
+  bool list = false, reasons = false, heavy = false, counts = false, times = false;
 
   bool wants(const std::string& name, bool is_heavy) const {
     if (!row.empty()) return name == row;
@@ -59,6 +59,8 @@ Arguments parse(int argc, char** argv) {
       a.times = true;
     else if (option == "--list")
       a.list = true;
+    else if (option == "--reasons")  // why rows lose, for reasons_test.py
+      a.reasons = true;
     else if (option == "--quick")
       a.options.quick = true, a.options.seconds = 0.02;
     else if (option == "--processor-time")
@@ -184,13 +186,14 @@ int main(int argc, char** argv) try {
     if (a.list && a.wants(w.name, false))
       std::printf("%-24s %-9s %s%s\n", w.name.c_str(), w.section.c_str(), w.what.c_str(),
                   w.heavy ? " (heavy)" : "");
+    if (a.reasons && !w.open.empty()) std::printf("%s\t%s\n", w.name.c_str(), w.open.c_str());
     if (w.name == a.private_bytes) std::printf("%.0f\n", w.eager_private_bytes(a.options.device));
     if (w.name == a.profile) bench::profile(w, a.options);
   }
   if (a.list)
     for (const bench::HostPart& part : bench::host_parts())
       std::printf("%-24s %-9s the host's work alone\n", part.name.c_str(), "5.i");
-  if (a.list || !a.private_bytes.empty() || !a.profile.empty()) return 0;
+  if (a.list || a.reasons || !a.private_bytes.empty() || !a.profile.empty()) return 0;
   return run(a);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());

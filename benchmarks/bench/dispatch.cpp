@@ -110,6 +110,11 @@ Workload workload(const Op& op, int64_t n) {
   w.counted = "nothing: the host's time";
   if (op.name == "mm")
     w.open = "1,024 FLOP among checks made for large products; next: the short way of small operands";
+  if (op.name == "view")
+    w.open =
+        "beside a second thread four counts are locked instructions; next: a view that has its memory from "
+        "its "
+        "parent, which must keep it when the parent gets other memory";
   w.bars = {{Bar::Of::times_faster, n == 4 ? op.times : 4, "LibTorch"},
             {Bar::Of::times_faster, 4, "PyTorch"}};
   if (op.at_most > 0 && n == 4) w.bars.push_back({Bar::Of::at_most_us, op.at_most, ""});

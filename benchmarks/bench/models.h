@@ -9,18 +9,19 @@ namespace td = tandem;
 
 namespace bench {
 
-/// in-256-128-10 with ReLU.
+/// in-first-second-10 with ReLU.
 struct Mlp : td::nn::Module {
-  explicit Mlp(int64_t in) : a(child<td::nn::Linear>("a", in, 256)) {}
+  explicit Mlp(int64_t in, int64_t first = 256, int64_t second = 128)
+      : a(child<td::nn::Linear>("a", in, first)),
+        b(child<td::nn::Linear>("b", first, second)),
+        c(child<td::nn::Linear>("c", second, 10)) {}
   /// (N, in) to logits (N, 10).
   td::Tensor forward(const td::Tensor& x) {
     const td::Tensor h = td::relu(a(x));
     const td::Tensor g = td::relu(b(h));
     return c(g);
   }
-  td::nn::Linear a;
-  td::nn::Linear b = child<td::nn::Linear>("b", 256, 128);
-  td::nn::Linear c = child<td::nn::Linear>("c", 128, 10);
+  td::nn::Linear a, b, c;
 };
 
 /// Two convolutions, each with ReLU and pooling, then two linear layers.

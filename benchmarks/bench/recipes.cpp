@@ -36,6 +36,7 @@ std::map<std::string, Recipe> small_recipes() {
   };
   return {{"mlp784", {net<Mlp>(784), adam, digits({64, 784})}},
           {"mlp64", {net<Mlp>(64), adam, digits({64, 64})}},
+          {"mlp784_1024", {net<Mlp>(784, 1024, 1024), adam, digits({64, 784})}},
           {"cnn", {net<Cnn>(), sgd, digits({64, 1, 28, 28}), 1e-2}},
           {"gpt", {net<Transformer>(kGpt), adamw, words(kGptBatch, kGpt)}},
           {"host_mlp", {net<Mlp>(64), adamw, digits({64, 64}), kTimedLr}},

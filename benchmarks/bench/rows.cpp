@@ -87,7 +87,13 @@ std::vector<Kernel> kernels() {
        .forward = [](const Operands& o) { return td::softmax(o.x, -1); },
        .leaves = x_alone,
        .forward_share = 0.70,
-       .backward_share = 0.70},
+       .backward_share = 0.70,
+       .forward_open =
+           "an exp and a division an element, and a row read three times from the cache, against a "
+           "copy past the caches; next: fewer instructions an exp",
+       .backward_open =
+           "a row is read twice, the second time from the cache, against a copy past the caches; "
+           "next: its walks together for two rows"},
       {.name = "layer_norm",
        .what = "layer norm of rows with weight and bias",
        .section = "5.b",
@@ -98,7 +104,24 @@ std::vector<Kernel> kernels() {
            },
        .forward_share = 0.85,
        .backward_share = 0.85,
+       .forward_open =
+           "three walks over a row, two of them in the cache, against a copy past the caches; rows "
+           "fetched ahead made it slower; next: two rows at a time",
        .backward_open = "three walks over a row that is in the cache; next: two rows at a time"},
+      {.name = "rms_norm",
+       .what = "RMS norm of rows with weight",
+       .section = "5.b",
+       .forward = [](const Operands& o) { return td::rms_norm(o.x, 1, o.weight, 1e-5); },
+       .leaves =
+           [](const Operands& o) {
+             return TensorList{o.x, o.weight};
+           },
+       .forward_share = 0.85,
+       .backward_share = 0.85,
+       .forward_open =
+           "as layer norm: walks over a row that is in the cache, against a copy past the caches; "
+           "next: two rows at a time",
+       .backward_open = "as layer norm: walks over a row that is in the cache; next: two rows at a time"},
       {.name = "cross_entropy",
        .what = "cross-entropy of rows, mean",
        .section = "5.b",
@@ -108,7 +131,11 @@ std::vector<Kernel> kernels() {
        .forward_passes = 1,
        .backward_passes = 2,
        .forward_share = 0.40,
-       .backward_share = 0.90},
+       .backward_share = 0.90,
+       .forward_open = "an exp for 4 bytes, of which nothing is stored: arithmetic, not memory; next: fewer "
+                       "instructions an exp",
+       .backward_open = "an exp and a comparison of labels an element, against a copy past the caches; next: "
+                        "fewer instructions an exp"},
       {.name = "gelu",
        .what = "bias and GELU by tanh",
        .section = "5.a",
@@ -116,7 +143,11 @@ std::vector<Kernel> kernels() {
        .leaves = with_bias,
        .forward_share = 0.60,
        .backward_share = 0.60,
-       .backward_open = "an exp and a division an element"},
+       .forward_open =
+           "an exp and a division an element, against a copy past the caches: arithmetic that is a "
+           "copy's time by memcpy; next: a quotient by its approximation and a step of Newton's",
+       .backward_open = "an exp and a division an element, and the bias's sum over columns; next: the same "
+                        "quotient as forward"},
       {.name = "gelu_dropout",
        .what = "bias, GELU by tanh and dropout by 0.1",
        .section = "5.a",

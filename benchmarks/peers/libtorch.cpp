@@ -41,10 +41,10 @@ Tensor pattern_labels(at::IntArrayRef sizes, uint32_t seed, uint32_t classes) {
 
 /// (4 layers and the like: the members' order and names are those of benchmarks/bench/models.h)
 struct Mlp : torch::nn::Module {
-  explicit Mlp(int64_t in) {
-    a = register_module("a", torch::nn::Linear(in, 256));
-    b = register_module("b", torch::nn::Linear(256, 128));
-    c = register_module("c", torch::nn::Linear(128, 10));
+  Mlp(int64_t in, int64_t first, int64_t second) {
+    a = register_module("a", torch::nn::Linear(in, first));
+    b = register_module("b", torch::nn::Linear(first, second));
+    c = register_module("c", torch::nn::Linear(second, 10));
   }
   Tensor forward(const Tensor& x) { return c(torch::relu(b(torch::relu(a(x))))); }
   torch::nn::Linear a{nullptr}, b{nullptr}, c{nullptr};
@@ -173,17 +173,21 @@ std::vector<double> samples(const Tensor& t) {
 struct Rows {
   std::string name;
   std::function<Tensor(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y)> forward;
-  int leaves;  // x, then bias, or x, weight and bias
+  enum class Leaves { x, x_bias, x_weight, all } leaves;
 };
 const std::vector<Rows>& rows() {
   using T = const Tensor&;
   static const std::vector<Rows> all = {
-      {"softmax", [](T x, T, T, T) { return torch::softmax(x, -1); }, 1},
-      {"layer_norm", [](T x, T w, T b, T) { return torch::layer_norm(x, {x.size(1)}, w, b); }, 3},
-      {"cross_entropy", [](T x, T, T, T y) { return F::cross_entropy(x, y); }, 1},
-      {"gelu", [](T x, T, T b, T) { return torch::gelu(x + b, "tanh"); }, 2},
+      {"softmax", [](T x, T, T, T) { return torch::softmax(x, -1); }, Rows::Leaves::x},
+      {"layer_norm", [](T x, T w, T b, T) { return torch::layer_norm(x, {x.size(1)}, w, b); },
+       Rows::Leaves::all},
+      {"rms_norm",  // which 1.13 has no call for
+       [](T x, T w, T, T) { return x * torch::rsqrt(x.square().mean(-1, true) + 1e-5) * w; },
+       Rows::Leaves::x_weight},
+      {"cross_entropy", [](T x, T, T, T y) { return F::cross_entropy(x, y); }, Rows::Leaves::x},
+      {"gelu", [](T x, T, T b, T) { return torch::gelu(x + b, "tanh"); }, Rows::Leaves::x_bias},
       {"gelu_dropout", [](T x, T, T b, T) { return torch::dropout(torch::gelu(x + b, "tanh"), 0.1, true); },
-       2}};
+       Rows::Leaves::x_bias}};
   return all;
 }
 
@@ -208,8 +212,11 @@ Made make_rows(const Rows& kernel, int64_t count, int64_t columns, bool backward
     return {[=] { return answer({f()}); }, [=] { f(); }};
   }
   std::vector<Tensor> leaves{x};
-  if (kernel.leaves == 3) leaves.push_back(weight);
-  if (kernel.leaves >= 2) leaves.push_back(bias);
+  const auto has = [&](Rows::Leaves one) {
+    return kernel.leaves == one || kernel.leaves == Rows::Leaves::all;
+  };
+  if (has(Rows::Leaves::x_weight)) leaves.push_back(weight);
+  if (has(Rows::Leaves::x_bias)) leaves.push_back(bias);
   for (Tensor& leaf : leaves) leaf.requires_grad_();
   const Tensor result = kernel.forward(x, weight, bias, y);
   const auto f = [=] {
@@ -267,10 +274,13 @@ Made make_eager(std::string name) {
 Made make(const std::string& name) {
   using torch::optim::Adam, torch::optim::AdamOptions, torch::optim::AdamW, torch::optim::AdamWOptions;
   using torch::optim::SGD, torch::optim::SGDOptions;
-  if (name == "mlp784" || name == "mlp64") {
-    const int64_t in = name == "mlp784" ? 784 : 64;
-    return training<Mlp, Adam>(std::make_shared<Mlp>(in), AdamOptions(), 1e-3, batches({64, in}, 0, 64, 10));
-  }
+  const auto mlp = [](int64_t in, int64_t first, int64_t second) {
+    return training<Mlp, Adam>(std::make_shared<Mlp>(in, first, second), AdamOptions(), 1e-3,
+                               batches({64, in}, 0, 64, 10));
+  };
+  if (name == "mlp784") return mlp(784, 256, 128);
+  if (name == "mlp64") return mlp(64, 256, 128);
+  if (name == "mlp784_1024") return mlp(784, 1024, 1024);
   if (name == "cnn")
     return training<Cnn, SGD>(std::make_shared<Cnn>(), SGDOptions(1), 1e-2,
                               batches({64, 1, 28, 28}, 0, 64, 10));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The workloads in PyTorch, for the benchmark program: pytorch.py THREADS --device cpu|cuda takes commands on
 standard input (benchmarks/bench/peer.h). Training steps and their variants are torch_steps.py's; rows run eagerly
-and by torch.compile, single calls eagerly, guards by torch.compile alone. Optimizers are fused where the version has
+and by torch.compile in its modes, single calls eagerly, guards by torch.compile alone. Optimizers are fused where the version has
 that. On CUDA cuDNN may try its algorithms and its attention is preferred.
 Also: pytorch.py THREADS --device DEVICE --first-call WORKLOAD prints the microseconds of a compiled step's first call.
 """
@@ -39,6 +39,7 @@ def samples(t):
 ROWS = {
     "softmax": (lambda x, w, b, y: F.softmax(x, -1), 1),
     "layer_norm": (lambda x, w, b, y: F.layer_norm(x, x.shape[1:], w, b), 3),
+    "rms_norm": (lambda x, w, b, y: F.rms_norm(x, x.shape[1:], w, 1e-5), -2),
     "cross_entropy": (lambda x, w, b, y: F.cross_entropy(x, y), 1),
     "gelu": (lambda x, w, b, y: F.gelu(x + b, approximate="tanh"), 2),
     "gelu_dropout": (lambda x, w, b, y: F.dropout(F.gelu(x + b, approximate="tanh"), 0.1), 2),
@@ -68,9 +69,12 @@ class Rows:
         y = pattern_labels(sizes[:1], LABELS, sizes[1])
         forward = in_mode(forward, variant)
         if not backward:
-            self.f = lambda: (forward(x, w, b, y),)
+            if torch_steps.device.type == "cuda" and variant in ("reduce-overhead", "max-autotune"):
+                self.f = lambda: (torch.compiler.cudagraph_mark_step_begin(), forward(x, w, b, y))[1:]
+            else:
+                self.f = lambda: (forward(x, w, b, y),)
             return
-        leaves = {1: [x], 2: [x, b], 3: [x, w, b]}[count]
+        leaves = {1: [x], 2: [x, b], 3: [x, w, b], -2: [x, w]}[count]
         for leaf in leaves:
             leaf.requires_grad_()
         result = forward(x, w, b, y)
@@ -154,7 +158,13 @@ def variants(name):
     if name.startswith("guards_"):
         return ["compile"] if COMPILED else []
     if find_rows(name):
-        return ["eager"] + (["compile"] if COMPILED else [])
+        if not COMPILED:
+            return ["eager"]
+        if torch_steps.device.type == "cpu":  # where reduce-overhead is the default mode
+            return ["eager", "compile", "max-autotune"]
+        if name.endswith("_backward"):  # of one forward again and again, which their CUDA graphs do not allow
+            return ["eager", "compile", "max-autotune-no-cudagraphs"]
+        return ["eager", "compile", "reduce-overhead", "max-autotune"]
     return torch_steps.variants(name)
 
 

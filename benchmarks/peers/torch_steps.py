@@ -3,6 +3,7 @@ classes are the ones that tests compare with Tandem's (tests/pytorch).
 
 Weights and batches are made from the pattern of benchmarks/bench/pattern.h. A variant is a mode, and "-channels_last"
 behind it: eager; compile, reduce-overhead and max-autotune are torch.compile's modes over forward and backward;
+compile-optimizer compiles the update, too, in place of the fused one;
 graph is a whole step (compiled, clipped, updated by a fused and capturable optimizer) captured as one
 torch.cuda.CUDAGraph.
 """
@@ -48,13 +49,13 @@ def pattern_labels(sizes, seed, classes, first=0):
 def in_mode(f, mode):
     if mode == "eager":
         return f
-    return torch.compile(f, mode=None if mode in ("compile", "graph") else mode)
+    return torch.compile(f, mode=None if mode in ("compile", "compile-optimizer", "graph") else mode)
 
 
 class Mlp(nn.Module):
-    def __init__(self, inputs):
+    def __init__(self, inputs, first, second):
         super().__init__()
-        self.a, self.b, self.c = nn.Linear(inputs, 256), nn.Linear(256, 128), nn.Linear(128, 10)
+        self.a, self.b, self.c = nn.Linear(inputs, first), nn.Linear(first, second), nn.Linear(second, 10)
 
     def forward(self, x):
         return self.c(F.relu(self.b(F.relu(self.a(x)))))
@@ -116,6 +117,7 @@ class Spec:
     clip: float = 0
     images: bool = False
     heavy: bool = False
+    launch_bound: bool = False  # its compiled optimizer is a contestant
 
 
 def image(name, batch):
@@ -156,9 +158,10 @@ def take_precision(name):
 
 def find(name):
     """The spec of a name without its precision, or None."""
-    if name in ("mlp784", "mlp64"):
-        inputs = int(name[3:])
-        return Spec(lambda: Mlp(inputs), torch.optim.Adam, [((64, inputs),), ((64,), 0, 10)])
+    mlps = {"mlp784": (784, 256, 128), "mlp64": (64, 256, 128), "mlp784_1024": (784, 1024, 1024)}
+    if name in mlps:
+        sizes = mlps[name]
+        return Spec(lambda: Mlp(*sizes), torch.optim.Adam, [((64, sizes[0]),), ((64,), 0, 10)], launch_bound=True)
     if name == "cnn":
         return Spec(Cnn, torch.optim.SGD, [((64, 1, 28, 28),), ((64,), 0, 10)], lr=1e-2, images=True)
     if name == "gpt":
@@ -189,26 +192,29 @@ def variants(name):
     if device.type == "cuda":
         layouts = ["", "-channels_last"] if spec.images else [""]
         modes = ["eager"] + (["compile", "reduce-overhead", "graph", "max-autotune"] if COMPILED else [])
+        modes += ["compile-optimizer"] if COMPILED and spec.launch_bound else []
         return [mode + layout for mode in modes for layout in layouts]  # the one that takes longest is the last
     # On a CPU reduce-overhead is the default mode, and max-autotune takes minutes for large models.
     if spec.heavy and spec.images:
         return ["eager", "eager-channels_last"] + (["compile-channels_last"] if COMPILED else [])
+    modes = ["eager"] + (["compile"] if COMPILED else []) + (["max-autotune"] if COMPILED and not spec.heavy else [])
     if spec.images:
-        return ["eager", "eager-channels_last"] + (["compile", "compile-channels_last"] if COMPILED else [])
-    modes = ["eager"] + (["compile"] if COMPILED else [])
-    return modes + (["max-autotune"] if COMPILED and not spec.heavy else [])
+        return [mode + layout for mode in modes for layout in ("", "-channels_last")]
+    return modes + (["compile-optimizer"] if COMPILED and spec.launch_bound else [])
 
 
 class Network:
     """What a step trains, with its optimizer and its batches."""
 
-    def __init__(self, spec, channels_last, capturable):
+    def __init__(self, spec, channels_last, capturable, compiled):
         self.spec = spec
         self.net = spec.net().to(device)
         if channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
-        lr = torch.tensor(spec.lr, device=device) if capturable else spec.lr
-        self.opt = self.optimizer(lr, capturable)
+        # A number would be a constant of what is compiled or captured.
+        lr = torch.tensor(spec.lr, device=device) if capturable or compiled else spec.lr
+        self.opt = self.optimizer(lr, capturable, fused=not compiled)
+        self.update = torch.compile(self.opt.step) if compiled else self.opt.step
         self.ring = []
         for r in range(BATCHES):
             self.ring.append(tuple(self.tensor(INPUTS + (LABELS - INPUTS) * j + r, *given)
@@ -224,10 +230,12 @@ class Network:
         t = pattern_labels(sizes, seed, end - first, first)
         return t.float() if floating else t
 
-    def optimizer(self, lr, capturable):
+    def optimizer(self, lr, capturable, fused):
         options = dict(self.spec.options, lr=lr)
         if capturable and self.spec.kind is not torch.optim.SGD:
             options["capturable"] = True
+        if not fused:
+            return self.spec.kind(self.net.parameters(), **options)
         try:
             return self.spec.kind(self.net.parameters(), fused=True, **options)
         except (TypeError, RuntimeError):
@@ -268,7 +276,9 @@ class Training:
         mode, _, layout = variant.partition("-channels")
         key = (base, layout) if self.spec.heavy and device.type == "cpu" else (name, variant)
         if key not in Training.networks:
-            Training.networks[key] = Network(self.spec, layout != "", mode == "graph")
+            optimizer = mode == "compile-optimizer"
+            capturable = mode == "graph" or optimizer and device.type == "cuda"
+            Training.networks[key] = Network(self.spec, layout != "", capturable, optimizer)
         self.network = Training.networks[key]
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -293,7 +303,7 @@ class Training:
         loss.backward()
         if self.spec.clip:
             torch.nn.utils.clip_grad_norm_(self.network.net.parameters(), self.spec.clip)
-        opt.step()
+        self.network.update()
         return loss.detach()
 
     def captured(self):
