@@ -1,6 +1,6 @@
 // The public functions on tensors: creation, pointwise, joining, products and operators; arrange.h,
-// attention.h, channels.h, convolutions.h, losses.h and pooling.h have the others. Names, argument order and
-// defaults are PyTorch's. Stateless but for the default generator; any thread.
+// attention.h, channels.h, close.h, convolutions.h, losses.h and pooling.h have the others. Names, argument
+// order and defaults are PyTorch's. Stateless but for the default generator; any thread.
 #pragma once
 
 #include <initializer_list>
@@ -8,6 +8,7 @@
 #include "tandem/eager/arrange.h"
 #include "tandem/eager/attention.h"
 #include "tandem/eager/channels.h"
+#include "tandem/eager/close.h"
 #include "tandem/eager/convolutions.h"
 #include "tandem/eager/losses.h"
 #include "tandem/eager/pooling.h"
