@@ -287,9 +287,8 @@ LaunchShape short_rows(const Kernel& k, int64_t n, int64_t count) {
   int64_t warps = kRowWarps;
   while (warps > 1 && blocks_of(count, warps * rows) < kManyBlocks) warps /= 2;
   const int64_t kept = CudaPrinter(k, plan_cuda(k)).kept_bytes(n) * 32;
-  const int64_t fitting = kept * warps > kCudaKeptBytes ? warps / 2 : warps;
-  const bool keeps = fitting > 0 && kept * fitting <= kCudaKeptBytes;
-  if (keeps) warps = fitting;
+  const bool keeps = kept <= kCudaKeptBytes;
+  while (keeps && kept * warps > kCudaKeptBytes) warps /= 2;
   return {grid_of(blocks_of(count, warps * rows)), static_cast<unsigned>(32 * warps),
           static_cast<unsigned>(keeps ? kept * warps : 0)};
 }

@@ -221,7 +221,7 @@ TEST_CASE("what several walks over a short row read is kept", "[jit]") {
     return samples::run_on_device(c, cuda_function(samples::test_device(), symbol, text));
   };
   constexpr const char* kWrong = "for (td_i64 i = 0; i < packs * 4; ++i) k0[i] = 5; if (!keeps)";
-  for (const int64_t n : {4, 64, 1000, 1280, 2600}) {
+  for (const int64_t n : {4, 64, 1000, 1280, 5000, 5120}) {
     CAPTURE(n);
     const Case c = by_hand(samples::softmax(), {3, n});
     const Evaluator evaluator(c.k);
@@ -235,8 +235,10 @@ TEST_CASE("what several walks over a short row read is kept", "[jit]") {
   CHECK(shape({100000, 1280}).shared_bytes == 128 * 16 * 20);
   CHECK(shape({100000, 2560}).block == 64);
   CHECK(shape({100000, 2560}).shared_bytes == 64 * 16 * 40);
-  CHECK(shape({100000, 2561}).block == 128);  // read again
-  CHECK(shape({100000, 2561}).shared_bytes == 0);
+  CHECK(shape({100000, 2561}).block == 32);
+  CHECK(shape({100000, 5120}).shared_bytes == 32 * 16 * 80);
+  CHECK(shape({100000, 5121}).block == 128);  // read again
+  CHECK(shape({100000, 5121}).shared_bytes == 0);
   CHECK(shape({100, 2561}).block == 32);  // few rows: a warp a block
   CHECK(shape({100, 2561}).shared_bytes == 32 * 16 * 41);
 }
