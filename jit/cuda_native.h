@@ -3,6 +3,7 @@
 // (ops/user_ops.h) get their parameters from here. Any thread.
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "tandem/core/cuda/runtime.h"
@@ -13,8 +14,9 @@ namespace tandem::jit {
 
 /// A word of a launch: `value`, from the address of an operand if there is one.
 struct NativeWord {
-  // kInput + i: input i; kOutputs - j: result j
+  // kInput + i: input i; kOutputs - j: result j; kWorkspace: memory that the call's launches share
   static constexpr int32_t kNone = -1, kOut = 0, kError = 1, kInput = 2, kOutputs = -2;
+  static constexpr int32_t kWorkspace = std::numeric_limits<int32_t>::max();
   int32_t operand = kNone;
   int64_t value = 0;
   NativeWord(int64_t word) : value(word) {}
@@ -28,6 +30,7 @@ struct NativeLaunch {
   std::vector<NativeWord> words;
   int64_t count = 0;
   LaunchShape chosen = {};  // of a program's own kernel that says so itself
+  int64_t workspace_bytes = 0;
   LaunchShape shape() const {
     if (chosen.grid > 0) return chosen;
     return {static_cast<unsigned>((count + kBlock - 1) / kBlock), kBlock, 0};

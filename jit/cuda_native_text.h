@@ -1,5 +1,6 @@
-// The text of hand-written kernels of native ops (cuda_native.cpp, cuda_convolution.cpp, cuda_pool.cpp), in
-// the dialect of the printed ones. Values only, any thread.
+// The text of hand-written kernels of native ops (cuda_native.cpp, cuda_scatter.cpp,
+// cuda_sort.cpp, cuda_convolution.cpp, cuda_pool.cpp), in the dialect of the printed ones. Values only, any
+// thread.
 #pragma once
 
 #include <string>
@@ -14,6 +15,7 @@ struct NativeText {
   std::string symbol, source;
   std::vector<NativeWord> words;
   int64_t count = 0;
+  int64_t workspace_bytes = 0;
 };
 
 /// The parameters `a.field` and the head of a kernel, whose threads are numbered by `t`.
@@ -22,7 +24,11 @@ std::string native_head(const std::string& symbol, const std::string& fields);
 std::string native_convert(DType from, DType to, const std::string& value);
 /// What a sum of elements of this type is built in.
 DType native_sum_type(DType t);
+/// What a scatter does with element `v` of its source at element `x` of the result.
+std::string native_change(bool adds, DType t, const std::string& v);
 
+/// index_add, index_copy, scatter_add and scatter behind what their results begin with (cuda_scatter.cpp).
+std::vector<NativeText> scatter_texts(const NativeCallPlan& c);
 /// A convolution in any direction (cuda_convolution.cpp): a thread an element of the result, in the order of
 /// the CPU's plain loops. Where a library takes the call, it does so before.
 NativeText convolution_text(const NativeCallPlan& c);

@@ -233,6 +233,17 @@ Function cuda_function(Runtime& device, const std::string& symbol, const std::st
   return find(device, symbol);
 }
 
+std::vector<Function> cuda_functions(Runtime& device, const std::vector<CudaText>& texts) {
+  std::vector<Wanted> wanted;
+  std::set<std::string> seen;
+  for (const CudaText& t : texts)
+    if (!find(device, t.symbol) && seen.insert(t.symbol).second) wanted.push_back({t.symbol, t.source});
+  make(device, wanted);
+  std::vector<Function> out;
+  for (const CudaText& t : texts) out.push_back(find(device, t.symbol));
+  return out;
+}
+
 CudaCompileStats cuda_compile_stats() {
   const std::lock_guard lock(table().mutex);
   return table().stats;

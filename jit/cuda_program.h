@@ -43,6 +43,12 @@ CudaTarget cuda_target(int capability);
 cuda::Function cuda_function(cuda::Runtime& device, const std::string& symbol, const std::string& source,
                              const std::string& whose = {});
 
+/// Such functions, in order; those that are new are compiled together.
+struct CudaText {
+  std::string symbol, source;
+};
+std::vector<cuda::Function> cuda_functions(cuda::Runtime& device, const std::vector<CudaText>& texts);
+
 struct CudaCompileStats {
   int64_t compiles = 0, disk_hits = 0;
   double compile_ms = 0;

@@ -369,6 +369,8 @@ class Builder {
         CudaValue v{-1, 0};
         if (w.operand == NativeWord::kError)
           v = error(e);
+        else if (w.operand == NativeWord::kWorkspace)
+          v = {CudaSteps::kArena, workspace_};
         else if (w.operand <= NativeWord::kOutputs)
           v = at(c.out[static_cast<size_t>(NativeWord::kOutputs - w.operand)]);
         else if (w.operand != NativeWord::kNone)
@@ -377,6 +379,7 @@ class Builder {
         v.offset += w.value;
         words.push_back(v);
       }
+      if (l.workspace_bytes > 0) s_.arena_bytes = std::max(s_.arena_bytes, workspace_ + l.workspace_bytes);
       threads(l, words);
     }
   }

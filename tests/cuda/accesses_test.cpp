@@ -2,6 +2,7 @@
 // (SIM_GPU_ACCESSES=1, which ctest sets), against the benchmark's counts by hand: not more than 5 % above, in
 // one launch of a graph.
 #include <cstdlib>
+#include <set>
 
 #include "benchmarks/bench/device_floors.h"
 #include "benchmarks/bench/models.h"
@@ -57,10 +58,10 @@ constexpr int64_t kRows = 64, kColumns = 1024;
 constexpr int64_t kManyRows = 2048;  // blocks of them fill a card
 
 struct Operands {
-  int64_t rows = kRows;
-  Tensor x = td::randn({rows, kColumns}).to(kCuda), dy = td::randn({rows, kColumns}).to(kCuda),
-         weight = td::randn(kColumns).to(kCuda), bias = td::randn(kColumns).to(kCuda),
-         y = td::randint(0, kColumns, {rows}).to(kCuda);
+  int64_t rows = kRows, columns = kColumns;
+  Tensor x = td::randn({rows, columns}).to(kCuda), dy = td::randn({rows, columns}).to(kCuda),
+         weight = td::randn(columns).to(kCuda), bias = td::randn(columns).to(kCuda),
+         y = td::randint(0, columns, {rows}).to(kCuda);
 };
 
 void check_rows(const std::string& name, const std::function<Tensor(const Operands&)>& forward,
@@ -115,6 +116,41 @@ TEST_CASE("cuda accesses: rows load and store each element once, sixteen bytes a
   check_rows(
       "cross_entropy", [](const Operands& o) { return td::cross_entropy(o.x, o.y); }, x_alone, true,
       kManyRows);
+}
+
+TEST_CASE("cuda accesses: long rows that several walks read load each element once", "[cuda]") {
+  if (!counts()) return;
+  constexpr int64_t kRowsOfFourWarps = 2400;
+  const Operands o{kRowsOfFourWarps, 4096};
+  auto softmax = td::trace([&] { return td::softmax(o.x, -1); });
+  check(of([&] { softmax(); }), *bench::row_floor("softmax", kRowsOfFourWarps, 4096));
+  auto norm = td::trace([&] { return td::layer_norm(o.x, 1, o.weight, o.bias); });
+  check(of([&] { norm(); }), *bench::row_floor("layer_norm", kRowsOfFourWarps, 4096));
+}
+
+TEST_CASE("cuda accesses: the gradient of a table of words reads its indices a few times", "[cuda]") {
+  if (!counts()) return;
+  constexpr int64_t kWords = 3000, kWidth = 96, kPositions = 1 << 15;
+  td::manual_seed(3);
+  const Tensor words = td::randint(0, kWords, {kPositions});
+  std::set<int64_t> different;
+  for (const int64_t word : words.to_vector<int64_t>()) different.insert(word);
+  const Tensor table = td::randn({kWords, kWidth}).to(kCuda).requires_grad_(), at = words.to(kCuda),
+               dy = td::randn({kPositions, kWidth}).to(kCuda);
+  const Tensor y = td::embedding(at, table);
+  auto step = td::trace(
+      [&] { return td::autograd::grad(std::span(&y, 1), std::span(&table, 1), std::span(&dy, 1), true); });
+  constexpr double kWarps = kWidth / 32, kMoved = double(kPositions) * kWidth;
+  const double met = double(different.size()) * kWidth;
+  bench::DeviceFloor floor;
+  floor.how = "two passes of sorting by word; each warp reads sorted words and positions, some a second time";
+  floor.add(kPositions, 2, 2, 2 * 8 + 8);
+  floor.add(kPositions, 3, 2, 3 * 4 + 8);
+  floor.add(kPositions, 4 * kWarps, 0, 16 * kWarps);
+  floor.add(kMoved, 1, 0, 4);
+  floor.add(met, 1, 1, 8);
+  floor.add(kWords * kWidth, 0, 1, 4);
+  check(of([&] { step(); }), floor);
 }
 
 TEST_CASE("cuda accesses: GELU and dropout load and store each element once", "[cuda]") {

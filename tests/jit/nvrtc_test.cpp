@@ -336,6 +336,30 @@ TEST_CASE("NVRTC compiles poolings without warning or spill", "[jit]") {
   check_clean(samples::nvrtc_compile(text));
 }
 
+TEST_CASE("NVRTC compiles scatters of few and of many indices without warning or spill", "[jit]") {
+  if (!samples::has_nvrtc()) return;
+  std::string text;
+  std::set<std::string> symbols;
+  for (const DType type : {DType::float32, DType::bfloat16, DType::bool_, DType::float64})
+    for (const DType index : {DType::int64, DType::int32})
+      for (const ops::OpId op :
+           {ops::OpId::index_add, ops::OpId::index_copy, ops::OpId::scatter_add, ops::OpId::scatter})
+        for (const int64_t n : {50, 60000}) {
+          const bool along = op == ops::OpId::index_add || op == ops::OpId::index_copy;
+          NativeCallPlan c;
+          c.op = &ops::def(op);
+          c.words = {0};
+          const ops::TensorType result{type, cpu, false, {100000, 3}};
+          c.in_types = {
+              result, {index, cpu, false, along ? Dims{n} : Dims{n, 3}}, {type, cpu, false, {n, 3}}};
+          c.out_types = {result};
+          for (const NativeText& t : scatter_texts(c))
+            if (symbols.insert(t.symbol).second) text += t.source;
+        }
+  CHECK(symbols.count("tandem_sort_move_sorted") == 1);
+  check_clean(samples::nvrtc_compile(text));
+}
+
 TEST_CASE("nvrtc: for a card that it does not know yet it makes PTX of the newest that it knows", "[nvrtc]") {
   if (!samples::has_nvrtc()) return;
   CHECK(cuda_target(90).architecture == 90);

@@ -60,6 +60,20 @@ void check_scatter_add(DType type, const Dims& sizes, const Dims& from, int64_t 
   check(g, sizes[static_cast<int>(axis)], wrong);
 }
 
+/// So many indices that they are sorted; they fall on `rows` places of the axis.
+void check_sorted(OpId op, DType type, DType index, const Dims& sizes, const Dims& from, int64_t axis,
+                  int64_t rows, int64_t wrong = -1) {
+  CAPTURE(ops::def(op).name, type, sizes, from, axis, rows);
+  const bool along = op == OpId::index_add || op == OpId::index_copy;
+  Graph g;
+  GraphEmitter e(g, false);
+  const Value x = input(g, type, sizes),
+              i = input(g, index, along ? Dims{from[static_cast<int>(axis)]} : from),
+              s = input(g, type, from);
+  g.outputs.push_back(e.call(op, {x, i, s}, {axis}).id);
+  check(g, rows, wrong);
+}
+
 void check_cumsum(DType type, const Dims& sizes, int64_t axis) {
   for (const int64_t reverse : {0, 1}) {
     CAPTURE(type, sizes, axis, reverse);
@@ -122,6 +136,23 @@ TEST_CASE("scatter_add in segments gives the CPU's bits", "[jit]") {
   check_scatter_add(DType::float32, {2, 90, 5}, {2, 70, 4}, 1);
   check_scatter_add(DType::float32, {60, 5}, {60, 2}, 1);  // a thread a line
   for (const int64_t wrong : {0, 2999}) check_scatter_add(DType::float32, {200}, {3000}, 0, wrong);
+}
+
+TEST_CASE("scatters of many indices, which are sorted, give the CPU's bits", "[jit]") {
+  constexpr DType kFloat = DType::float32, kLong = DType::int64;
+  for (const DType type : {kFloat, DType::bfloat16, DType::bool_})
+    check_sorted(OpId::index_add, type, kLong, {2000, 70}, {20000, 70}, 0, 2000);
+  check_sorted(OpId::index_add, kFloat, kLong, {70000, 100}, {20001, 100}, 0, 70000);  // three passes
+  check_sorted(OpId::index_add, kFloat, kLong, {3, 200, 160}, {3, 20000, 160}, 1, 199);
+  check_sorted(OpId::index_add, kFloat, kLong, {2000, 70}, {20000, 70}, 0, 1);  // all meet
+  check_sorted(OpId::index_add, kFloat, DType::int32, {90000}, {90000}, 0, 50);
+  check_sorted(OpId::index_copy, kFloat, kLong, {2000, 70}, {20000, 70}, 0, 2000);
+  check_sorted(OpId::index_add, kFloat, kLong, {2000, 70}, {20000, 70}, 0, 2000, 19999);
+  for (const DType type : {kFloat, DType::float16})
+    check_sorted(OpId::scatter_add, type, kLong, {100000}, {60000}, 0, 1000);
+  check_sorted(OpId::scatter_add, kFloat, kLong, {30000, 3}, {60000, 2}, 0, 30000);
+  check_sorted(OpId::scatter, kFloat, kLong, {3, 30000}, {2, 60000}, 1, 300);
+  check_sorted(OpId::scatter_add, kFloat, kLong, {100000}, {60000}, 0, 100000, 7);
 }
 
 TEST_CASE("running sums by blocks give the CPU's bits", "[jit]") {
