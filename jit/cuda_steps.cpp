@@ -209,7 +209,8 @@ class Builder {
     };
     for (int32_t i = calls.first; i < calls.first + calls.count; ++i) {
       const KernelCall& call = plan_.calls[static_cast<size_t>(i)];
-      const LaunchShape shape = launch_shape(kernel, plan_.words.data() + call.dims, call.range);
+      const LaunchShape shape =
+          launch_shape(kernel, plan_.words.data() + call.dims, call.range, device_.shared_bytes());
       if (shape.grid == 0) continue;
       if (split_function) {
         const SplitShape split = split_shape(kernel, plan_.words.data() + call.dims, call.range);
@@ -233,10 +234,19 @@ class Builder {
         s_.steps.back().shape.shared_bytes = all.shared_bytes =
             std::max(all.shared_bytes, shape.shared_bytes);
       }
+      if (shape.shared_bytes > kCudaUnasked) ask_for_shared(function, kernel);
       if (room > 1) ends.push_back(all.grid);
       call_words(e, kernel, call);
     }
     close();
+  }
+
+  // As much as any plan may: the function is everybody's.
+  void ask_for_shared(cuda::Function function, const Kernel& kernel) {
+    device_.use();
+    device_.check(device_.api().function_set(function, cuda::kMostDynamicShared,
+                                             static_cast<int>(most_shared(kernel, device_.shared_bytes()))),
+                  "cuFuncSetAttribute");
   }
 
   void chain(const Entry& e, cuda::Function function) {

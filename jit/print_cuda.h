@@ -47,8 +47,13 @@ int cuda_calls(const Kernel& k, CudaForm form = CudaForm::several);
 struct LaunchShape {
   unsigned grid = 0, block = 0, shared_bytes = 0;  // grid 0: nothing to launch
 };
-/// A function of structure and sizes alone. `dims`: kept sizes, then reduced sizes.
-LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count);
+/// Dynamic shared memory that a function can have without asking for more.
+inline constexpr int64_t kCudaUnasked = 48 * 1024;
+/// Dynamic shared memory of the kernel's launches at most, on a device whose blocks can have `shared` bytes.
+int64_t most_shared(const Kernel& k, int64_t shared);
+/// A function of structure and sizes alone, and of the device's `shared`. `dims`: kept sizes, then reduced
+/// sizes.
+LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count, int64_t shared = kCudaUnasked);
 
 /// A kernel in a chain of small ones, which one thread block runs one after the other. `dims`: kept sizes,
 /// then reduced sizes.

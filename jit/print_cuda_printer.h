@@ -1,8 +1,8 @@
 // The printer of one CUDA kernel: names, values, and the walks of each kind. One printer, one thread.
 //
 // Names in the printed text: b: first elements of loads and stores; l: elements that are passed on, w: packs
-// of them; p, o: where they stand in this row (or column); k: where packs are kept, f: where a thread's own
-// are, h: how much further apart than in memory; q: offsets of the element; s: strides; d: sizes; c, e:
+// of them; p, o: where they stand in this row (or column); k: where rows are kept, f: where they
+// are read; q: offsets of the element; s: strides; d: sizes; c, e:
 // coordinates of the kept and the reduced dimensions; h, i: of pointwise kernels: tiles along a dimension,
 // and which; v: values; u: packs of the next row; x: checked offsets of indexed loads, n and m their extents
 // and strides; g: accumulators of a thread's lanes, a: of a column, or what the lanes join to; y: across
@@ -27,7 +27,7 @@ class CudaPrinter {
     std::string parameter, work;
   };
   Part print_part(const std::string& symbol, const std::string& args);
-  /// Bytes that a thread keeps of a row of n elements, so that a short row's operands are read once.
+  /// Bytes that a thread keeps of a row of n elements with as many threads as the tree allows.
   int64_t kept_bytes(int64_t n) const { return kept_pack_bytes() * ((n + kLanes - 1) / kLanes); }
 
  private:
@@ -76,10 +76,10 @@ class CudaPrinter {
   int under_way(const CudaWalk& walk) const;
   void packs_condition();
   void packed_if_aligned(const std::vector<size_t>& accesses);
-  const CudaWalk* first_walk(size_t slot) const;
   bool is_kept(size_t slot) const;
   int64_t kept_pack_bytes() const;
   void keep();
+  void fetch_kept();
 
   // Rows and columns that are split over the grid: print_cuda_split.cpp.
   void split_row();
@@ -138,7 +138,7 @@ int cuda_lanes(const Kernel& k);
 /// Threads at most of a block whose rows are reduced across, and its shape: rows of `n` elements.
 inline constexpr int kCudaAcrossThreads = 512;
 LaunchShape across_shape(const Kernel& k, int64_t n, int64_t count);
-/// Shared memory of a block at most for what a row's walks read again.
+/// Shared memory of a block at most for what walks over rows read again; with more, a block has one row.
 inline constexpr int64_t kCudaKeptBytes = 40 * 1024;
 /// Shared memory for the results of blocks.
 int64_t cuda_team_bytes(const Kernel& k);

@@ -100,7 +100,10 @@ void CudaPrinter::packed_if_aligned(const std::vector<size_t>& accesses) {
 
 void CudaPrinter::row() {
   line("const td_i64 n = " + reduced_size() + ";");
-  line("const bool together = n > " + num(kRowBlock) + ";  // all threads of the block have one row");
+  const bool may_keep = kept_pack_bytes() > 0;
+  line("const bool together = n > " + num(kRowBlock) +
+       (may_keep ? " || (td_shared_bytes() > " + num(kCudaKeptBytes) + " && n >= " + num(kLanes) + ")" : "") +
+       ";  // all threads of the block have one row");
   line("const int width = td_row_width(n, " + num(cuda_lanes(k_)) + "), lane = threadIdx.x % width;");
   line("const int rows = together ? 1 : blockDim.x / width, team = together ? blockDim.x / width : 1;");
   line("const int member = together ? threadIdx.x / width : 0;");
@@ -114,15 +117,7 @@ void CudaPrinter::row() {
   place(&CudaPrinter::row_walk, "inside && lane == 0 && member == 0");
 }
 
-const CudaWalk* CudaPrinter::first_walk(size_t slot) const {
-  for (const CudaWalk& walk : plan_.walks) {
-    const std::vector<size_t> slots = element_slots(walk);
-    if (std::find(slots.begin(), slots.end(), slot) != slots.end()) return &walk;
-  }
-  return nullptr;
-}
-
-// Whether an operand of short rows is read from memory once: several walks read packs of it.
+// Whether an operand of rows is read from memory once: several walks read packs of it.
 bool CudaPrinter::is_kept(size_t slot) const {
   constexpr size_t kManyReductions = 8;  // whose results need the shared memory
   if (!is_load(slot) || by_offset(slot) || k_.reductions.size() > kManyReductions) return false;
@@ -143,20 +138,39 @@ int64_t CudaPrinter::kept_pack_bytes() const {
   return bytes;
 }
 
-// Where the packs of operands that are read once lie, if there is room: a thread reads but its own.
+// Where the rows of operands that are read once lie, if there is room.
 void CudaPrinter::keep() {
   const int64_t all = kept_pack_bytes();
   if (all == 0) return;
   line("extern __shared__ td_u128 td_kept[];");
-  line("const td_i64 packs = (n + " + num(kLanes - 1) + ") / " + num(kLanes) + " * blockDim.x;");
-  line("const bool keeps = packed && packs * " + num(all) + " <= " + num(kCudaKeptBytes) + ";");
+  line("const td_i64 pitch = (n + " + num(kLanes - 1) + ") / " + num(kLanes) + " * width * " +
+       num(cuda_lanes(k_)) + ";");
+  line("const bool keeps = packed && pitch * rows * " + num(all / cuda_lanes(k_)) + " <= td_shared_bytes();");
   int64_t before = 0;
   for (size_t s = 0; s < k_.loads.size(); ++s) {
     if (!is_kept(s)) continue;
-    line(element_type(s) + "* const k" + num(s) + " = (" + element_type(s) + "*)((char*)td_kept + packs * " +
-         num(before) + ");");
-    before += cuda_lanes(k_) * itemsize(load_of(s).dtype);
+    line(element_type(s) + "* const k" + num(s) + " = (" + element_type(s) +
+         "*)((char*)td_kept + pitch * rows * " + num(before) +
+         ") + (together ? 0 : threadIdx.x / width * pitch);");
+    before += itemsize(load_of(s).dtype);
   }
+}
+
+// The row, all of it under way at once. Threads of a row of their own warp read what they brought themselves.
+void CudaPrinter::fetch_kept() {
+  if (kept_pack_bytes() == 0) return;
+  const std::string lanes = num(cuda_lanes(k_)), last = num(cuda_lanes(k_) - 1);
+  line("if (keeps) {");
+  line("if (together) __syncthreads();  // all are done with the row before");
+  line("TD_ROLLED");
+  line("for (td_i64 r = member * " + num(kLanes) + " + lane * " + lanes + "; r + " + last +
+       " < end; r += team * " + num(kLanes) + ") {");
+  for (size_t s = 0; s < k_.loads.size(); ++s)
+    if (is_kept(s)) line("td_copy<" + lanes + ">(k" + num(s) + " + r, " + slot_name(s) + " + r);");
+  line("}");
+  line("td_copied();");
+  line("if (together) __syncthreads();");
+  line("}");
 }
 
 // Operands and results of the element at `r`: those of a pack, or of single elements, are at `values`.
@@ -202,23 +216,16 @@ void CudaPrinter::row_elements(const CudaWalk& walk, const std::string& name, co
     return;
   }
   const std::string pack = "td_pack<", read = "td_read<" + lanes + ">(", write = "td_write<" + lanes + ">(";
-  // The pack at r: from memory, or from where an earlier walk put it aside.
   const auto read_packs = [&](const std::string& which, const std::string& r) {
     for (const size_t s : loads) {
-      const std::string n = num(s), kept = "f" + n + " + (" + r + " - start) * h" + n;
-      const bool again = is_kept(s) && first_walk(s) != &walk;
-      line("w" + n + which + " = " + read + (again ? kept : slot_name(s) + " + " + r) + ");");
-      if (is_kept(s) && !again) line("if (keeps) " + write + kept + ", w" + n + which + ");");
+      const std::string n = num(s);
+      line("w" + n + which + " = " + read + (is_kept(s) ? "f" + n : slot_name(s)) + " + " + r + ");");
     }
   };
   for (const size_t s : loads) {
-    if (!is_kept(s)) continue;
-    const bool again = first_walk(s) != &walk;
-    const std::string n = num(s), place = "k" + n + " + threadIdx.x * " + lanes,
-                      distance = "(int)blockDim.x * " + lanes + " / " + num(kLanes);
-    line((again ? "const " : "") + element_type(s) + "* const f" + n + " = " +
-         (again ? "keeps ? " + place + " : " + slot_name(s) + " + start" : place) + ";");
-    line("const int h" + n + " = " + (again ? "keeps ? " + distance + " : 1" : distance) + ";");
+    const std::string n = num(s);
+    if (is_kept(s))
+      line("const " + element_type(s) + "* const f" + n + " = keeps ? k" + n + " : " + slot_name(s) + ";");
   }
   line("if (packed) {");
   line("TD_ROLLED");

@@ -103,6 +103,7 @@ void CudaPrinter::join_blocks(const CudaWalk& walk, const std::string& blocks, c
 void CudaPrinter::place(WalkPrinter print, const std::string& stores) {
   coordinates();
   pointers();
+  if (k_.kind == KernelKind::row && k_.across.empty()) fetch_kept();
   int number = 0;
   for (const CudaWalk& walk : plan_.walks) {
     rows_before(walk);

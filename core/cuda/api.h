@@ -49,6 +49,9 @@ struct KernelNode {
 
 /// CUdevice_attribute
 inline constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kSharedPerBlock = 8;
+inline constexpr int kSharedPerBlockOptIn = 97;
+/// CUfunction_attribute
+inline constexpr int kMostDynamicShared = 8;
 inline constexpr unsigned kStreamNonBlocking = 1, kEventWithoutTiming = 2;
 inline constexpr int kCaptureThreadLocal = 1, kCaptureRelaxed = 2;
 

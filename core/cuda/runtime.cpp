@@ -108,6 +108,7 @@ Runtime::Runtime(const Driver& api, int index)
   check(api_.device_attribute(&major, kMajor, device), "cuDeviceGetAttribute");
   check(api_.device_attribute(&minor, kMinor, device), "cuDeviceGetAttribute");
   check(api_.device_attribute(&multiprocessors_, kMultiprocessors, device), "cuDeviceGetAttribute");
+  check(api_.device_attribute(&shared_bytes_, kSharedPerBlockOptIn, device), "cuDeviceGetAttribute");
   capability_ = 10 * major + minor;
   check(api_.context_retain(&context_, device), "cuDevicePrimaryCtxRetain");
   set_context();

@@ -58,6 +58,8 @@ class Runtime {
   /// 90 for compute capability 9.0.
   int capability() const { return capability_; }
   int multiprocessors() const { return multiprocessors_; }
+  /// Bytes of shared memory that a block can have, static and dynamic, if a function asks for it.
+  int shared_bytes() const { return shared_bytes_; }
   /// Makes the context this thread's. The driver is asked each time: other users of CUDA in the process may
   /// have changed it.
   void use() const {
@@ -171,7 +173,7 @@ class Runtime {
   static constinit std::array<std::atomic<Runtime*>, kMostDevices> made_;
 
   const Driver& api_;
-  int index_ = 0, capability_ = 0, multiprocessors_ = 0;
+  int index_ = 0, capability_ = 0, multiprocessors_ = 0, shared_bytes_ = 0;
   const bool exact_, poison_;  // TANDEM_CUDA_EXACT, TANDEM_POISON
   Context context_ = nullptr;
   StreamHandle stream_ = nullptr;

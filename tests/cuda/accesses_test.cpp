@@ -126,6 +126,15 @@ TEST_CASE("cuda accesses: long rows that several walks read load each element on
   check(of([&] { softmax(); }), *bench::row_floor("softmax", kRowsOfFourWarps, 4096));
   auto norm = td::trace([&] { return td::layer_norm(o.x, 1, o.weight, o.bias); });
   check(of([&] { norm(); }), *bench::row_floor("layer_norm", kRowsOfFourWarps, 4096));
+  for (const int64_t columns : {8192, 16384, 20480}) {
+    CAPTURE(columns);
+    const Operands few{kRows, columns};
+    auto of_few = td::trace([&] { return td::softmax(few.x, -1); });
+    check(of([&] { of_few(); }), *bench::row_floor("softmax", kRows, static_cast<double>(columns)));
+    const Operands many{300, columns};
+    auto of_many = td::trace([&] { return td::layer_norm(many.x, 1, many.weight, many.bias); });
+    check(of([&] { of_many(); }), *bench::row_floor("layer_norm", 300, static_cast<double>(columns)));
+  }
 }
 
 TEST_CASE("cuda accesses: the gradient of a table of words reads its indices a few times", "[cuda]") {

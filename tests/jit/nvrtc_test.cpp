@@ -214,15 +214,19 @@ TEST_CASE("a CUDA kernel of rows moves sixteen bytes at a time, and reads short 
   }
   const NvrtcResult softmax = samples::nvrtc_compile(print_cuda(samples::softmax(), "kernel"));
   check_clean(softmax);
-  CHECK(samples::count(softmax.ptx, "ld.global.v2.u64") == 4 + 1);  // the maximum's walk
-  CHECK(samples::count(softmax.ptx, "st.shared.v2.u64") + samples::count(softmax.ptx, "st.shared.v4.u32") ==
-        4 + 1);
-  CHECK(samples::count(softmax.ptx, "ld.v2.u64") == 2 * (2 + 1));  // of either memory
+  CHECK(samples::count(softmax.ptx, "cp.async.cg.shared.global") == 1);
+  CHECK(samples::count(softmax.ptx, "cp.async.wait_all") == 1);
+  // From where the row is: the maximum's walk and two dearer ones, several packs under way, and what is left.
+  CHECK(samples::count(softmax.ptx, "ld.v2.u64") == 4 + 1 + 2 * (2 + 1));
+  CHECK(samples::count(softmax.ptx, "ld.global.v") == 0);
+  const auto older = samples::nvrtc_compile(print_cuda(samples::softmax(), "kernel"), 75);
+  CHECK(older.failed == 0);
+  CHECK(samples::count(older.ptx, "cp.async") == 0);
   CHECK(samples::count(softmax.ptx, "st.global.v4.u32") == 2 + 1);
   const NvrtcResult norm = samples::nvrtc_compile(print_cuda(samples::layer_norm(), "kernel"));
   check_clean(norm);
-  // The mean's walk, and gamma and beta in the last.
-  CHECK(samples::count(norm.ptx, "ld.global.v2.u64") == 4 + 1 + 2 * (2 + 1));
+  // Gamma and beta in the last walk.
+  CHECK(samples::count(norm.ptx, "ld.global.v2.u64") == 2 * (2 + 1));
   const NvrtcResult backward = samples::nvrtc_compile(print_cuda(samples::layer_norm_backward(), "kernel"));
   check_clean(backward);
   // Of a block's first row and of the next one; a result, and two sums across the rows.

@@ -85,10 +85,29 @@ TEST_CASE("alike rows and columns of all lengths share launches where blocks hav
     columns.outputs.push_back(f.sum(input(columns, {n, 40}), {0}, false).id);
   }
   const long of_rows = check_graph(rows, 1);
-  const long of_columns = check_graph(columns, 1);
+  const long of_columns = check_graph(columns, 4);  // the CPU walks the three long ones by rows
   if (samples::is_card()) return;
   CHECK(of_rows == 4);  // three short ones; 20000 and 40000; 1000; 33000: a warp, all that two or three need
   CHECK(of_columns == 6);  // 5; 40 and 64; 1000; three long ones, split
+}
+
+TEST_CASE("long rows of several walks are kept in as much shared memory as the device gives if asked",
+          "[jit]") {
+  for (const int64_t n : {8192, 16384, 20480}) {
+    CAPTURE(n);
+    Graph g;
+    GraphEmitter e(g, false);
+    const Value x = input(g, {5, n}), scaled = e.mul(x, e.sum(x, {1}, true));
+    g.outputs.push_back(e.mul(x, e.sum(e.mul(scaled, scaled), {1}, true)).id);
+    const Prepared p = prepare(optimize(g), Device{DeviceType::cuda}, true);
+    const Plan plan = build_plan(p, group(p, true, false), true);
+    REQUIRE(plan.calls.size() == 1);
+    const LaunchShape shape = launch_shape(plan.kernels[0], plan.words.data() + plan.calls[0].dims,
+                                           plan.calls[0].range, 227 * 1024);
+    CHECK(shape.shared_bytes == (n == 8192 ? 40 * 1024 + 16 : 4 * n));
+    const long launches = check_graph(g, 0);
+    if (!samples::is_card()) CHECK(launches == 1);
+  }
 }
 
 // The warps of a row's parts meet in its counter, which must be 0 again for the next run.

@@ -208,26 +208,24 @@ TEST_CASE("CUDA kernels at addresses for one element give the evaluator's bits",
   compare(floats, sizeof(float));
 }
 
-// Later walks over short rows read what the first one put aside: a text that puts aside something else gives
-// other results.
+// Walks over short rows read what was put aside: a text that puts aside something else gives other results.
 TEST_CASE("what several walks over a short row read is kept", "[jit]") {
+  constexpr const char* kRight = "td_copy<4>(k0 + r, p0 + r);";
   const auto outcome = [](const Case& c, const std::string& symbol, const char* kept) {
     std::string text = print_cuda(c.k, symbol);
-    const std::string right = "if (keeps) td_write<4>(f0 + ";
-    int changed = 0;
-    for (size_t at = text.find(right); at != std::string::npos; at = text.find(right, at + 1), ++changed)
-      text.replace(at, 10, kept);
-    CHECK(changed == 2);
+    const size_t at = text.find(kRight);
+    REQUIRE(at != std::string::npos);
+    text.replace(at, std::string(kRight).size(), kept);
     return samples::run_on_device(c, cuda_function(samples::test_device(), symbol, text));
   };
-  constexpr const char* kWrong = "for (td_i64 i = 0; i < packs * 4; ++i) k0[i] = 5; if (!keeps)";
-  for (const int64_t n : {4, 64, 1000, 1280, 5000, 5120}) {
+  constexpr const char* kWrong = "for (int j = 0; j < 4; ++j) k0[r + j] = 5;";
+  for (const int64_t n : {4, 64, 1000, 1280, 5000, 5120, 6000}) {
     CAPTURE(n);
     const Case c = by_hand(samples::softmax(), {3, n});
     const Evaluator evaluator(c.k);
     const Outcome expected = samples::run_case(c, [&](const KernelArgs& a) { evaluator.run(a); });
     const std::string symbol = "tandem_kept_" + std::to_string(n);
-    CHECK(samples::difference(c, expected, outcome(c, symbol, "if (keeps)")).empty());
+    CHECK(samples::difference(c, expected, outcome(c, symbol, kRight)).empty());
     CHECK(!samples::difference(c, expected, outcome(c, symbol + "_wrong", kWrong)).empty());
   }
   const Kernel k = samples::softmax();
@@ -235,12 +233,24 @@ TEST_CASE("what several walks over a short row read is kept", "[jit]") {
   CHECK(shape({100000, 1280}).shared_bytes == 128 * 16 * 20);
   CHECK(shape({100000, 2560}).block == 64);
   CHECK(shape({100000, 2560}).shared_bytes == 64 * 16 * 40);
-  CHECK(shape({100000, 2561}).block == 32);
+  CHECK(shape({100000, 2564}).block == 32);
   CHECK(shape({100000, 5120}).shared_bytes == 32 * 16 * 80);
-  CHECK(shape({100000, 5121}).block == 128);  // read again
-  CHECK(shape({100000, 5121}).shared_bytes == 0);
-  CHECK(shape({100, 2561}).block == 32);  // few rows: a warp a block
-  CHECK(shape({100, 2561}).shared_bytes == 32 * 16 * 41);
+  CHECK(shape({100000, 5124}).block == 128);  // of one row
+  CHECK(shape({100000, 5124}).grid == 100000);
+  CHECK(shape({100000, 10240}).shared_bytes == 40 * 1024 + 16);
+  CHECK(shape({100000, 10244}).shared_bytes == 0);  // read again
+  CHECK(shape({100000, 20000}).shared_bytes == 0);
+  constexpr int64_t kLarge = 227 * 1024;
+  const auto large = [&](const Kernel& of, std::vector<int64_t> dims) {
+    return launch_shape(of, dims.data(), dims[0], kLarge).shared_bytes;
+  };
+  CHECK(large(k, {100, 16384}) == 4 * 16384);
+  CHECK(large(k, {100, 20000}) == 4 * (20000 + 32));
+  CHECK(large(k, {100, 24580}) == 0);
+  CHECK(large(k, {100000, 16384}) == 0);  // exp: by many threads
+  CHECK(large(samples::layer_norm(), {100000, 16384}) == 4 * 16384);
+  CHECK(shape({100, 2564}).block == 32);  // few rows: a warp a block
+  CHECK(shape({100, 2564}).shared_bytes == 32 * 16 * 41);
 }
 
 // A row of more elements than 32 bits count, over memory of one: what does not move stays.

@@ -102,6 +102,30 @@ TEST_CASE("dynamic shared memory") {
   CHECK_THAT(sim().sim_gpu_message(), Contains("past the end of the dynamic shared memory"));
 }
 
+TEST_CASE("more dynamic shared memory than a function asked for is refused") {
+  const Device device;
+  const Kernels kernels(R"(
+    extern "C" __global__ void td_far(float* x) {
+      extern __shared__ __align__(16) float all[];
+      all[25000] = 7;
+      x[0] = all[25000] + sim_dynamic_bytes;
+    })");
+  const Memory<float> x(std::vector<float>{0});
+  const auto launch = [&](unsigned bytes) {
+    return kernels.launch_on(nullptr, "td_far", 1, 1, bytes, x.pointer());
+  };
+  const auto ask = [&](int bytes) {
+    return sim().driver.function_set(kernels.find("td_far"), tandem::cuda::kMostDynamicShared, bytes);
+  };
+  CHECK(launch(100004) == Result::invalid_value);
+  CHECK_THAT(sim().sim_gpu_message(), Contains("the function is set to 49152"));
+  CHECK(ask(227 * 1024 + 1) == Result::invalid_value);
+  REQUIRE(ask(100004) == Result::success);
+  CHECK(launch(100008) == Result::invalid_value);
+  REQUIRE(launch(100004) == Result::success);
+  CHECK(x.get()[0] == 100011);
+}
+
 TEST_CASE("warp functions") {
   const Device device;
   const Kernels kernels(R"(

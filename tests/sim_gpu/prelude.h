@@ -25,7 +25,8 @@
 extern "C" {
 extern char __start_sim_shared[] __attribute__((weak, visibility("hidden")));
 extern char __stop_sim_shared[] __attribute__((weak, visibility("hidden")));
-__attribute__((visibility("hidden"), aligned(256), used)) char sim_dynamic[sim_dynamic_limit + 256];
+__attribute__((visibility("hidden"), aligned(256), used)) char sim_dynamic[sim_dynamic_most + 256];
+__attribute__((visibility("hidden"), used)) unsigned sim_dynamic_bytes;
 __attribute__((visibility("hidden"), used)) const sim_runtime* sim_now;
 __attribute__((visibility("hidden"), used)) sim_index threadIdx, blockIdx;
 }

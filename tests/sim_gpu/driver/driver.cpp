@@ -132,6 +132,17 @@ Result cuDeviceGetName(char* name, int length, int device) {
   return Result::success;
 }
 
+// The vendor's table of compute capabilities.
+int shared_of(int capability) {
+  const int kib = capability < 70                        ? 48
+                  : capability == 70                     ? 96
+                  : capability < 80                      ? 64
+                  : capability == 80 || capability == 87 ? 163
+                  : capability >= 90 && capability < 120 ? 227
+                                                         : 99;
+  return 1024 * kib;
+}
+
 Result cuDeviceGetAttribute(int* value, int attribute, int device) {
   const Lock lock(mutex());
   if (value == nullptr) return Result::invalid_value;
@@ -148,6 +159,9 @@ Result cuDeviceGetAttribute(int* value, int attribute, int device) {
       return Result::success;
     case tandem::cuda::kSharedPerBlock:
       *value = sim_dynamic_limit;
+      return Result::success;
+    case tandem::cuda::kSharedPerBlockOptIn:
+      *value = shared_of(settings().capability);
       return Result::success;
     case 1:
       *value = 1024;
@@ -415,6 +429,16 @@ Result cuModuleGetFunction(Function* function, Module module, const char* name) 
   const auto found = module->functions.find(name);
   if (found == module->functions.end()) return Result::not_found;
   *function = found->second.get();
+  return Result::success;
+}
+
+Result cuFuncSetAttribute(Function function, int attribute, int value) {
+  const Lock lock(mutex());
+  if (function == nullptr || !handle_is(function, "function", "cuFuncSetAttribute")) return kInvalidHandle;
+  if (take_failure("cuFuncSetAttribute")) return Result::invalid_value;
+  if (attribute != tandem::cuda::kMostDynamicShared || value < 0 || value > shared_of(settings().capability))
+    return Result::invalid_value;
+  function->dynamic_limit = static_cast<unsigned>(value);
   return Result::success;
 }
 

@@ -82,6 +82,7 @@ std::string run_blocks(const Launch& launch, Order order) {
   *module.runtime = &kRuntime;
   *module.block_size = launch.block;
   *module.grid_size = grid;
+  *module.dynamic_bytes = launch.shared_bytes;
   std::vector<void*> parameters;
   std::vector<uint64_t> words = launch.words;
   for (const size_t place : launch.places) parameters.push_back(&words[place]);
@@ -201,8 +202,10 @@ Result make_launch(const KernelNode& asked, const char* function, std::shared_pt
     return refuse("a block of " + std::to_string(threads) + " threads; its __launch_bounds__ say " +
                       std::to_string(kernel.max_threads),
                   Result::launch_out_of_resources);
-  if (asked.shared_bytes > sim_dynamic_limit)
-    return refuse(std::to_string(asked.shared_bytes) + " bytes of shared memory");
+  if (asked.shared_bytes > asked.function->dynamic_limit)
+    return refuse(std::to_string(asked.shared_bytes) +
+                  " bytes of dynamic shared memory; the function is set to " +
+                  std::to_string(asked.function->dynamic_limit));
   if (asked.extra != nullptr) return refuse("parameters in `extra` are not simulated");
   if (kernel.n_parameters > 0 && asked.parameters == nullptr) return refuse("no parameters");
   for (int i = 0; i < kernel.n_parameters; ++i) {

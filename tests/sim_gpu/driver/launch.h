@@ -38,6 +38,7 @@ struct FunctionOfDriver {
   std::string name;
   const sim_kernel* kernel;
   std::shared_ptr<sim_gpu::LoadedModule> module;
+  unsigned dynamic_limit = sim_dynamic_limit;
 };
 
 struct ModuleOfDriver {

@@ -124,7 +124,7 @@ std::string kernel_table_text(const std::vector<KernelName>& kernels) {
       "{nullptr, nullptr, 0, nullptr, 0}};\n"
       "extern \"C\" { extern __attribute__((visibility(\"default\"))) const sim_module sim_gpu_module;\n"
       "const sim_module sim_gpu_module = {sim_magic, &threadIdx, &blockIdx, &blockDim, &gridDim,\n"
-      "  __start_sim_shared, __stop_sim_shared, sim_dynamic, &sim_now, sim_table, " +
+      "  __start_sim_shared, __stop_sim_shared, sim_dynamic, &sim_dynamic_bytes, &sim_now, sim_table, " +
       std::to_string(kernels.size()) + "}; }\n";
   return out;
 }
