@@ -38,10 +38,6 @@ bool is_turned(std::string_view name) {
          name.ends_with(".c_fc.weight");
 }
 
-bool equal(const Tensor& a, const Tensor& b) {
-  return a.sizes() == b.sizes() && a.dtype() == b.dtype() && static_cast<bool>((a == b).all());
-}
-
 /// Modules without dropout while it lives, then in the modes that they had.
 class Evaluating {
  public:
@@ -166,7 +162,7 @@ void Gpt2::load_hugging_face(const std::string& path, Location where) {
     given.push_back({name, is_turned(name) && n.tensor.dim() == 2 ? n.tensor.t() : n.tensor});
   }
   td::eager::match_names(mine, given, true, who, where);
-  if (head.defined() && !equal(head, tokens))
+  if (head.defined() && (head.dtype() != tokens.dtype() || !tandem::equal(head, tokens)))
     td::fail(who + ": lm_head.weight differs from the token embedding, which is the head here", where);
   load_state(given, true, where);
 }
