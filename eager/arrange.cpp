@@ -152,7 +152,7 @@ std::vector<Tensor> chunk(const Tensor& t, int64_t chunks, int64_t axis, Locatio
   if (chunks <= 0)
     fail("chunk: a positive number of chunks is needed, found " + std::to_string(chunks), where);
   const int64_t n = t.size(axis, where);
-  return split(t, std::max<int64_t>(1, (n + chunks - 1) / chunks), axis, where);
+  return split(t, std::max<int64_t>(1, n / chunks + (n % chunks != 0)), axis, where);
 }
 
 std::vector<Tensor> unbind(const Tensor& t, int64_t axis, Location where) {

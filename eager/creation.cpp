@@ -230,8 +230,13 @@ Tensor multinomial(const Tensor& weights, int64_t n, bool replacement, Generator
   const Tensor u = rand(sizes, {.dtype = type, .device = weights.device()}, generator, where);
   const Tensor w = weights.to(type, where);
   if (!replacement) {
-    const Tensor waits = neg(log1p(neg(u, where), where), where);
-    return div(Operand(w, where), Operand(waits, where)).topk(n, -1, true, where).indices;
+    const double half_step = type == float64 ? 0x1p-54 : 0x1p-25;  // so that none waits 0
+    const Tensor inside = add(Operand(u, where), Operand(half_step, where));
+    const Tensor waits = neg(log1p(neg(inside, where), where), where);
+    const Tensor rates = div(Operand(w, where), Operand(waits, where));
+    const Tensor possible = gt(Operand(w, where), Operand(0, where));
+    const Tensor keys = tandem::where(Operand(possible, where), Operand(rates, where), Operand(-1.0, where));
+    return n == 1 ? keys.argmax(-1, true, where) : keys.topk(n, -1, true, where).indices;
   }
   const Tensor sums = w.cumsum(-1, where);
   const Tensor point = mul(Operand(u, where), Operand(sums.narrow(-1, classes - 1, 1, where), where));

@@ -66,6 +66,7 @@ TEST_CASE("arrange: parts", "[eager]") {
   CHECK(sizes(td::split(x, {1, 4})) == I{1, 4});
   CHECK(sizes(td::chunk(x, 3)) == I{2, 2, 1});
   CHECK(sizes(td::chunk(x, 4)) == I{2, 2, 1});
+  CHECK(sizes(td::chunk(x, INT64_MAX)) == I{1, 1, 1, 1, 1});
   CHECK(td::unbind(range({2, 3}), 1).size() == 3);
   const Tensor axes[] = {range({2}), range({3})};
   CHECK(values(td::meshgrid(axes)[1]) == F{0, 1, 2, 0, 1, 2});
@@ -298,4 +299,22 @@ TEST_CASE("arrange: random functions", "[eager]") {
   std::sort(all.begin(), all.end());
   CHECK(all == I{0, 1, 2, 3, 4});
   CHECK_THROWS_WITH(td::multinomial(w, 4), Contains("multinomial: cannot draw 4 of 3"));
+}
+
+TEST_CASE("arrange: multinomial without replacement draws no class of probability 0", "[eager]") {
+  td::manual_seed(5);
+  Tensor w = td::zeros({1024, 4096});  // enough draws for uniform numbers that are exactly 0
+  w.narrow(1, 4095, 1).fill_(1);
+  for (int i = 0; i < 8; ++i) REQUIRE((td::multinomial(w, 1) == 4095).all().item<bool>());
+  const Tensor two = td::tensor<float>({0, 2, 0, 1, 0});
+  I both = places(td::multinomial(two, 2));
+  std::sort(both.begin(), both.end());
+  CHECK(both == I{1, 3});
+  CHECK(td::multinomial(two, 1).sizes() == Dims{1});
+  const I drawn = places(td::multinomial(td::tensor<float>({1, 0, 3, 4}).expand({8000, 4}), 1).flatten());
+  const auto share = [&](int64_t c) { return double(std::count(drawn.begin(), drawn.end(), c)) / 8000; };
+  CHECK(share(0) == Approx(0.125).margin(0.015));
+  CHECK(share(1) == 0);
+  CHECK(share(2) == Approx(0.375).margin(0.02));
+  CHECK(share(3) == Approx(0.5).margin(0.02));
 }
