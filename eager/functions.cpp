@@ -33,23 +33,20 @@ Tensor pointwise2(OpId op, const Operand& a, const Operand& b) {
   return CallBuilder(op, a.where.known() ? a.where : b.where).in(a).in(b).run();
 }
 Tensor as_tensor(const Operand& o) { return Tensor(core::Ref<core::TensorImpl>(o.impl)); }
-Operand rewritten(OpId op, const Operand& a, const Operand& b, Tensor& out) {
-  if (op == OpId::pow && a.impl && !b.impl && b.number().to_double() == 2)
-    out = square(as_tensor(a), a.where);
-  return b;
+/// Whether a to the power b is a * a, of the same type: a floating number makes integers floating.
+bool squares(const Operand& a, const Operand& b) {
+  return a.impl && !b.impl && b.number().to_double() == 2 &&
+         (b.kind != NumberKind::floating || is_floating(a.impl->dtype));
 }
 }  // namespace
 
 #define TANDEM_POINTWISE1(name, ...) \
   Tensor name(const Tensor& a, Location where) { return CallBuilder(OpId::name, where).in(a).run(); }
-#define TANDEM_POINTWISE2(name, ...)                \
-  Tensor name(const Operand& a, const Operand& b) { \
-    if constexpr (OpId::name == OpId::pow) {        \
-      Tensor out;                                   \
-      rewritten(OpId::name, a, b, out);             \
-      if (out.defined()) return out;                \
-    }                                               \
-    return pointwise2(OpId::name, a, b);            \
+#define TANDEM_POINTWISE2(name, ...)                           \
+  Tensor name(const Operand& a, const Operand& b) {            \
+    if constexpr (OpId::name == OpId::pow)                     \
+      if (squares(a, b)) return square(as_tensor(a), a.where); \
+    return pointwise2(OpId::name, a, b);                       \
   }
 #define TANDEM_POINTWISE3(name, ...)                                  \
   Tensor name(const Operand& a, const Operand& b, const Operand& c) { \

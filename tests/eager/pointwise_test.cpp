@@ -152,6 +152,17 @@ TEST_CASE("pointwise: values at edges", "[eager]") {
   CHECK(td::lerp(td::full({1}, 0.1), td::full({1}, 0.7), 1.0).item<float>() == 0.7f);
 }
 
+TEST_CASE("pointwise: a floating exponent makes integers floating, 2 as any other", "[eager]") {
+  const Tensor i = td::tensor<int64_t>({-3, 4});
+  for (const Tensor& y : {td::pow(i, 2.0), i.pow(2.f), td::pow(td::tensor<bool>({true, false}), 2.0)}) {
+    CHECK(y.dtype() == td::float32);
+    CHECK(y.to_vector<float>()[1] == (y.to_vector<float>()[0] == 1 ? 0 : 16));
+  }
+  CHECK(td::pow(i, 2).dtype() == td::int64);
+  CHECK(td::pow(i, 2).to_vector<int64_t>() == std::vector<int64_t>{9, 16});
+  CHECK(td::pow(td::ones({2}, {.dtype = td::float16}), 2.0).dtype() == td::float16);
+}
+
 TEST_CASE("pointwise: bits", "[eager]") {
   using V = std::vector<int64_t>;
   const Tensor a = td::tensor<int64_t>({12, -1, 5}), b = td::tensor<int64_t>({10, 3, -6});
