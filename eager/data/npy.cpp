@@ -9,6 +9,7 @@
 #include "tandem/core/io/zip.h"
 #include "tandem/eager/data/elements.h"
 #include "tandem/eager/data/readers.h"
+#include "tandem/eager/dispatch.h"
 
 namespace tandem::data {
 
@@ -188,7 +189,8 @@ std::vector<NamedTensor> read_npz(const std::string& path, Location where) {
 
 void write_npy(const std::string& path, const Tensor& tensor, Location where) {
   const NoGrad no_grad;
-  const Tensor t = tensor.detach().to(cpu).contiguous();
+  const Tensor t = tensor.detach(where).to(cpu, where).contiguous(where);
+  eager::materialize(t.impl(), where);
   const Code* code = nullptr;
   for (const Code& c : kCodes)
     if (c.type.dtype == t.dtype() && !code) code = &c;

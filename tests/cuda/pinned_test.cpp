@@ -3,6 +3,7 @@
 #include "tandem/core/cuda/pinned.h"
 
 #include "tandem/core/cuda/stream_order.h"
+#include "tests/core/scratch_folder.h"
 #include "tests/cuda/lazy.h"
 #include "tests/cuda/on_device.h"
 
@@ -145,6 +146,9 @@ TEST_CASE("cuda pinned: a copy to the host is pinned, and who reads it waits", "
   CHECK((d.to(kCuda, true) + 1.f).to_vector<float>()[100] == 201);  // and back
   auto f = td::trace([](const Tensor& x) { return x * 2.f + 1.f; });
   for (int i = 0; i < 3; ++i) CHECK(f(copy()).to_vector<float>()[10] == 41);
+  const ScratchFolder folder;
+  td::data::write_npy(folder / "x.npy", copy());
+  CHECK(td::data::read_npy(folder / "x.npy")[249].item<float>() == 498);
   const Tensor e = copy();
   const Tensor g = e.pin_memory().clone();
   CHECK(g[11].item<float>() == 22);

@@ -1,6 +1,8 @@
 // Reads of memory that exists already, but that ops of the running call have changed or use and that have not
 // run yet: captured tensors and arguments (R6, R16).
+#include "tandem/eager/data/readers.h"
 #include "tests/catch.h"
+#include "tests/core/scratch_folder.h"
 #include "tests/tracer/programs.h"
 
 using namespace programs;
@@ -70,4 +72,19 @@ TEST_CASE("a gradient that a skipped backward adds to is read with its new value
     return out;
   };
   CHECK(same(program));
+}
+
+TEST_CASE("write_npy in a traced call writes what is still to come", "[tracer]") {
+  const ScratchFolder folder;
+  auto f = td::trace([&](const Tensor& x) {
+    const Tensor y = x * 2.f;
+    td::data::write_npy(folder / "y.npy", y.view({2, 2}).transpose(0, 1));
+    return y + 1.f;
+  });
+  for (int i = 0; i < 3; ++i) {
+    CHECK(f(td::arange(i, i + 4)).to_vector<float>()[0] == 2.f * float(i) + 1);
+    const Tensor written = td::data::read_npy(folder / "y.npy");
+    CHECK(written.sizes() == td::Dims{2, 2});
+    CHECK(written.flatten().to_vector<float>()[1] == 2.f * float(i + 2));
+  }
 }
