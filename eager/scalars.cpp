@@ -25,11 +25,11 @@ struct List {
   std::unordered_map<std::string, int64_t> counts;
 
   void read() {
-    for (size_t i = logged.size() - unread; i < logged.size(); ++i) {
-      logged[i].scalar.value = logged[i].tensor.item<double>();
-      logged[i].tensor = Tensor();
+    for (; unread > 0; --unread) {  // reading may throw
+      Logged& next = logged[logged.size() - unread];
+      next.scalar.value = next.tensor.item<double>();
+      next.tensor = Tensor();
     }
-    unread = 0;
   }
   void add(Logged entry) {
     if (unread >= kMostTensors) read();

@@ -192,7 +192,7 @@ void fill_clone(const Module& from, Module& to) {
   const NoGrad no_grad;
   for (size_t i = 0; i < std::min(source.size(), target.size()); ++i) {
     const Tensor &s = source[i].tensor, &t = target[i].tensor;
-    if (s.dtype() != t.dtype() && s.sizes() == t.sizes())
+    if ((s.dtype() != t.dtype() || s.device() != t.device()) && s.sizes() == t.sizes())
       replace_values(*t.impl(), *empty_like(s).impl(), {});
   }
   const std::vector<int64_t> found = eager::match_names(target, source, true, "clone: another structure", {});

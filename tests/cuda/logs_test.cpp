@@ -36,3 +36,39 @@ TEST_CASE("what is added of the device's tensors is what the CPU's give", "[cuda
   const bool same = added(kCuda) == cpu;
   CHECK(same);
 }
+
+TEST_CASE("a logged value that cannot be read is told once, and the others are taken after it", "[cuda]") {
+  need_device();
+  td::take_scalars();
+  const td::Tensor table = td::arange(0, 4).to(kCuda);
+  td::log_scalar("logs_test/first", table.sum());
+  td::cuda::synchronize();
+  td::log_scalar("logs_test/bad", table.index_select(0, td::tensor({7}, {.dtype = td::int64}).to(kCuda)));
+  td::log_scalar("logs_test/last", table.amax());
+  int thrown = 0;
+  std::vector<td::Scalar> all;
+  for (; thrown < 3 && all.empty(); ++thrown) {
+    try {
+      all = td::take_scalars();
+      break;
+    } catch (const td::Error& e) {
+      CHECK_THAT(std::string(e.what()), Contains("index_select"));
+    }
+  }
+  CHECK(thrown == 1);
+  REQUIRE(all.size() == 3);
+  CHECK(all[0].value == 6);
+  CHECK(all[2].value == 3);
+}
+
+TEST_CASE("nn::clone makes its module on the other's device", "[cuda]") {
+  need_device();
+  SmallNet net;
+  net.to(kCuda);
+  const auto copy = td::nn::clone(net);
+  CHECK(copy->hidden.weight.device() == kCuda);
+  CHECK(bits_of(copy->out.weight) == bits_of(net.out.weight));
+  CHECK(copy->out.weight.impl()->data != net.out.weight.impl()->data);
+  const td::Tensor x = td::ones({2, 16}).to(kCuda);
+  CHECK(bits_of(copy->hidden(x)) == bits_of(net.hidden(x)));
+}
