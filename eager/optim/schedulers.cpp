@@ -83,10 +83,7 @@ void Scheduler::load_state(const std::vector<NamedTensor>& state, Location where
 }
 
 void EpochScheduler::step(Location where) {
-  if (epoch_ + 1 >= end())
-    fail("Scheduler: this one ends after " + std::to_string(end()) +
-             " steps, of which the first is its making",
-         where);
+  if (epoch_ >= end()) fail("Scheduler: this one ends after " + std::to_string(end()) + " steps", where);
   go_to(epoch_ + 1, where);
 }
 void EpochScheduler::go_to(int64_t epoch, Location where) {

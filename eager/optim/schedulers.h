@@ -52,7 +52,7 @@ class EpochScheduler : public Scheduler {
  protected:
   using Scheduler::Scheduler;
   virtual double lr_at(double base_lr, int64_t epoch) const = 0;
-  /// Epochs from this one on are an Error.
+  /// Epochs beyond this one are an Error.
   virtual int64_t end() const { return std::numeric_limits<int64_t>::max(); }
   /// Goes to an epoch; for constructors of schedulers whose epoch 0 has other rates.
   void go_to(int64_t epoch, Location where);

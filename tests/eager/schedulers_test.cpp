@@ -94,15 +94,15 @@ TEST_CASE("one cycle rises, falls and ends", "[optim]") {
   optim::OneCycleLR s(
       opt, {.max_lr = 1, .total_steps = 10, .pct_start = 0.5, .div_factor = 4, .final_div_factor = 10});
   std::vector<double> found = {opt.lr()}, expected;
-  for (int i = 1; i < 10; ++i) s.step(), found.push_back(opt.lr());
+  for (int i = 0; i < 10; ++i) s.step(), found.push_back(opt.lr());  // the last one behind the last batch
   const auto cosine = [](double from, double to, double way) {
     return to + (from - to) / 2 * (1 + std::cos(kPi * way));
   };
-  for (int i = 0; i < 10; ++i)
+  for (int i = 0; i <= 10; ++i)
     expected.push_back(i <= 4 ? cosine(0.25, 1, i / 4.0) : cosine(1, 0.025, (i - 4) / 5.0));
   near(found, expected);
   CHECK_THAT(message([&] { s.step(); }), Contains("ends after 10 steps") && Contains("schedulers_test.cpp"));
-  CHECK(s.last_epoch() == 9);
+  CHECK(s.last_epoch() == 10);
   CHECK(opt.lr() == found.back());
 }
 

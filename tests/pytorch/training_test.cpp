@@ -206,9 +206,9 @@ TEST_CASE("Ten epochs of every scheduler are PyTorch's", "[pytorch]") {
         o, [](int64_t epoch) { return std::pow(0.8, static_cast<double>(epoch)); });
   });
   s.scheduler("OneCycleLR",
-              Fields().number("max_lr", 0.3).integer("total_steps", 11).flag("cycle_momentum", false),
+              Fields().number("max_lr", 0.3).integer("total_steps", kSteps).flag("cycle_momentum", false),
               [](Optimizer& o) {
-                return std::make_unique<OneCycleLR>(o, OneCycleOptions{.max_lr = 0.3, .total_steps = 11});
+                return std::make_unique<OneCycleLR>(o, OneCycleOptions{.max_lr = 0.3, .total_steps = kSteps});
               });
   s.scheduler("ReduceLROnPlateau", Fields().number("factor", 0.5).integer("patience", 1), [](Optimizer& o) {
     return std::make_unique<ReduceLROnPlateau>(o, PlateauOptions{.factor = 0.5, .patience = 1});
