@@ -41,13 +41,15 @@ Tensor channel_dropout(const char* op, const Tensor& x, int spatial, double p, b
   const int rank = x.dim(where);
   if (rank != spatial + 1 && rank != spatial + 2)
     fail(std::string(op) + ": x must have " + std::to_string(spatial) +
-             " axes behind (N, C) or (C), found shape " + to_string(x.sizes()),
+             (spatial == 2 ? " axes or one behind (N, C)" : " axes behind (N, C) or (C)") + ", found shape " +
+             to_string(x.sizes()),
          where);
   if (!(p >= 0 && p <= 1))
     fail(std::string(op) + ": p must lie in [0, 1], found " + std::to_string(p), where);
   if (!training || p == 0) return x;
   Dims sizes = x.sizes();
-  for (int i = 0; i < spatial; ++i) sizes[rank - 1 - i] = 1;
+  const bool batched = rank == spatial + 2 || spatial == 2;
+  for (int i = batched ? 2 : 1; i < rank; ++i) sizes[i] = 1;
   const Tensor all = ones(sizes, {.dtype = x.dtype(), .device = x.device()}, where);
   const Tensor kept = dropout(all, p, true, where);
   return mul(Operand(x, where), Operand(kept, where));

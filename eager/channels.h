@@ -26,8 +26,8 @@ Tensor instance_norm(const Tensor& x, const Tensor& running_mean = {}, const Ten
                      const Operand& momentum = 0.1, double eps = 1e-5, Location where = Location::here());
 
 /// Zeroes whole channels of x (N, C, ...) with probability p and scales the others by 1 / (1 - p); x itself
-/// when not training or p == 0. dropout1d takes (N, C, L) or (C, L), dropout2d (N, C, H, W) or (C, H, W),
-/// which PyTorch reads as (N, C, L).
+/// when not training or p == 0. dropout1d takes (N, C, L) or (C, L), dropout2d (N, C, H, W) or (N, C, L),
+/// dropout3d (N, C, D, H, W) or (C, D, H, W).
 Tensor dropout1d(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
 Tensor dropout2d(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());
 Tensor dropout3d(const Tensor& x, double p = 0.5, bool training = true, Location where = Location::here());

@@ -184,6 +184,12 @@ TEST_CASE("dropout of channels: whole ones, scaled, reproducible", "[nn]") {
   CHECK(dropout2d(x, 0.25, false).impl() == x.impl());
   CHECK(dropout1d(ones({4, 3, 5}), 1).sum().item<double>() == 0);
   CHECK(dropout1d(ones({3, 5}), 0.5).sizes() == Dims{3, 5});
+  manual_seed(7);
+  const Tensor line = dropout2d(ones({40, 30, 5}), 0.5);  // (N, C, L), as PyTorch reads three axes
+  CHECK((line.amin({2}) == line.amax({2})).all().item<bool>());
+  CHECK((line.amin({1, 2}) != line.amax({1, 2})).all().item<bool>());
+  const Tensor volume = dropout3d(ones({40, 3, 2, 2}), 0.5);  // (C, D, H, W)
+  CHECK((volume.amin({1, 2, 3}) == volume.amax({1, 2, 3})).all().item<bool>());
   nn::Dropout2d layer(0.5);
   layer.eval();
   CHECK(layer(x).impl() == x.impl());
