@@ -102,14 +102,14 @@ Tensor table_of(const Tensor& x, bool batch_first, Location where) {
   return (batch_first ? x.transpose(0, 1, where) : x).flatten(0, 1, where);
 }
 
-Tensor padded(const Layout& l, const Tensor& data, int64_t steps, bool batch_first, double padding_value,
-              Location where) {
+/// The rows of `data` at positions `at` of (T * N, ...).
+Tensor padded(const Tensor& data, const Numbers& at, int64_t steps, int64_t batch, bool batch_first,
+              double padding_value, Location where) {
   Dims flat = data.sizes();
-  flat[0] = checked_mul(steps, l.batch(), "pad_packed_sequence: size", where);
+  flat[0] = checked_mul(steps, batch, "padded sequences: size", where);
   const Tensor none = full(flat, padding_value, {.dtype = data.dtype(), .device = data.device()}, where);
-  const Numbers at = rows(l, [&](int64_t t, int64_t n) { return t * l.batch() + n; });
   Dims sizes = flat;
-  sizes[0] = l.batch();
+  sizes[0] = batch;
   sizes.insert(0, steps);
   const Tensor out =
       none.index_copy(0, on_host(at, where).to(data.device(), where), data, where).reshape(sizes, where);
@@ -162,7 +162,9 @@ std::pair<Tensor, Tensor> pad_packed_sequence(const PackedSequence& sequence, bo
              " is below the longest sequence, " + std::to_string(l.steps()),
          where);
   const int64_t steps = total_length.value_or(l.steps());
-  return {padded(l, sequence.data, steps, batch_first, padding_value, where), on_host(l.lengths, where)};
+  const Numbers at = rows(l, [&](int64_t t, int64_t n) { return t * l.batch() + n; });
+  return {padded(sequence.data, at, steps, l.batch(), batch_first, padding_value, where),
+          on_host(l.lengths, where)};
 }
 
 PackedSequence pack_sequence(const std::vector<Tensor>& sequences, bool enforce_sorted, Location where) {
@@ -176,9 +178,13 @@ PackedSequence pack_sequence(const std::vector<Tensor>& sequences, bool enforce_
 
 Tensor pad_sequence(const std::vector<Tensor>& sequences, bool batch_first, double padding_value,
                     Location where) {
-  const auto [tensor, lengths] =
-      pad_packed_sequence(pack_sequence(sequences, false, where), batch_first, padding_value, {}, where);
-  return tensor;
+  Numbers lengths, at;
+  const auto [table, starts] = joined(sequences, lengths, "pad_sequence", where);
+  const auto batch = static_cast<int64_t>(lengths.size());
+  for (int64_t n = 0; n < batch; ++n)
+    for (int64_t t = 0; t < lengths[static_cast<size_t>(n)]; ++t) at.push_back(t * batch + n);
+  const int64_t steps = *std::max_element(lengths.begin(), lengths.end());
+  return padded(table, at, steps, batch, batch_first, padding_value, where);
 }
 
 PackedSequence packed_like(const PackedSequence& like, const Tensor& x, bool batch_first, Location where) {

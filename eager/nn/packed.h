@@ -30,7 +30,7 @@ std::pair<Tensor, Tensor> pad_packed_sequence(const PackedSequence& sequence, bo
 /// Of tensors (length, ...) that agree but for their lengths.
 PackedSequence pack_sequence(const std::vector<Tensor>& sequences, bool enforce_sorted = true,
                              Location where = Location::here());
-/// The same, padded to the longest: (T, N, ...), or (N, T, ...).
+/// The same, of which any may be empty, padded to the longest: (T, N, ...), or (N, T, ...).
 Tensor pad_sequence(const std::vector<Tensor>& sequences, bool batch_first = false, double padding_value = 0,
                     Location where = Location::here());
 /// x (T, N, ...), or (N, T, ...), packed as `like` is; T and N are those of its padded form.

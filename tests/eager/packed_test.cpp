@@ -50,3 +50,12 @@ TEST_CASE("packed_like wants the sizes of the padded sequence", "[eager]") {
   CHECK_THAT(message([&] { packed_like(p, td::ones({4, 2})); }), Contains("found (4, 2)"));
   CHECK_THAT(message([&] { packed_like(p, td::ones({3})); }), Contains("found (3,)"));
 }
+
+TEST_CASE("pad_sequence pads empty sequences, and empty ones alone", "[eager]") {
+  const Tensor two = td::tensor<float>({1, 2, 3, 4}).view({2, 2}), none = td::ones({0, 2});
+  CHECK(pad_sequence({none, two}, true, 9).to_vector<float>() == std::vector<float>{9, 9, 9, 9, 1, 2, 3, 4});
+  CHECK(pad_sequence({two, none}).to_vector<float>() == std::vector<float>{1, 2, 0, 0, 3, 4, 0, 0});
+  CHECK(pad_sequence({none, none, none}).sizes() == td::Dims{0, 3, 2});
+  CHECK_THAT(message([&] { pack_sequence({two, none}); }), Contains("lengths must be at least 1"));
+  CHECK_THAT(message([] { pad_sequence({}); }), Contains("pad_sequence: at least one sequence"));
+}
