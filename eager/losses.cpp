@@ -34,10 +34,77 @@ Tensor reduced(const Tensor& each, Reduction reduction, const char* op, Location
 /// max(0, a)
 Tensor above_zero(const Tensor& a, Location where) { return relu(a, where); }
 
-}  // namespace
+/// Scores (C) or (N, C, d1, ...) as rows (n, C): (N, d1, ...) one after another.
+Tensor rows_of(const Tensor& x, Location where) {
+  const Dims sizes = x.sizes();
+  if (sizes.rank() == 2) return x;
+  if (sizes.rank() == 1) return x.unsqueeze(0, where);
+  const int64_t classes = sizes[1];
+  const int64_t rows = classes == 0 ? 0 : x.numel() / classes;
+  return x.movedim(1, -1, where).reshape({rows, classes}, where);
+}
 
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction, int64_t ignore_index,
-                     Location where) {
+/// What is left of the sizes of scores without their classes.
+Dims without_classes(Dims sizes) {
+  sizes.erase(sizes.rank() > 1 ? 1 : 0);
+  return sizes;
+}
+
+/// `loss(rows, labels)`, of rows (n, C) and labels (n), for scores of any rank.
+template <class Loss>
+Tensor by_rows(const char* op, const Tensor& scores, const Tensor& labels, Reduction reduction,
+               Location where, Loss loss) {
+  if (!scores.defined() || !labels.defined() || scores.dim() == 2) return loss(scores, labels);
+  const Dims sizes = scores.sizes();
+  if (sizes.empty() || labels.sizes() != without_classes(sizes))
+    fail(std::string(op) +
+             ": scores (C), (N, C) or (N, C, d1, ...) go with labels (), (N) or (N, d1, ...), " + "found " +
+             to_string(sizes) + " and " + to_string(labels.sizes()),
+         where);
+  if (sizes[sizes.rank() > 1 ? 1 : 0] == 0)
+    fail(std::string(op) + ": no classes in " + to_string(sizes), where);
+  const Tensor out = loss(rows_of(scores, where), labels.reshape({labels.numel()}, where));
+  return reduction == Reduction::none ? out.reshape(labels.sizes(), where) : out;
+}
+
+/// Whether the target of a cross entropy has a probability for each of the logits.
+bool has_probabilities(const Tensor& logits, const Tensor& target) {
+  return logits.defined() && target.defined() && is_floating(target.dtype()) &&
+         target.sizes() == logits.sizes() && !logits.sizes().empty();
+}
+
+// -sum over classes of weight * target * logp; a mean divides by the rows, whatever their weights.
+Tensor with_probabilities(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& o,
+                          Location where) {
+  if (o.ignore_index >= 0)
+    fail("cross_entropy: ignore_index " + std::to_string(o.ignore_index) +
+             " is for labels; the target has class probabilities",
+         where);
+  const int axis = logits.dim() > 1 ? 1 : 0;
+  const int64_t classes = logits.size(axis);
+  if (classes == 0) fail("cross_entropy: no classes in " + to_string(logits.sizes()), where);
+  Tensor parts = neg(log_softmax(logits, axis, where), where);
+  if (o.weight.defined()) {
+    if (o.weight.sizes() != Dims{classes})
+      fail("cross_entropy: weight must be " + to_string(Dims{classes}) + " for logits " +
+               to_string(logits.sizes()) + ", found " + to_string(o.weight.sizes()),
+           where);
+    Dims beside = Dims::filled(logits.dim(), 1);
+    beside[axis] = classes;
+    parts = mul(Operand(parts, where), Operand(o.weight.reshape(beside, where), where));
+  }
+  Tensor wanted = target;
+  if (o.label_smoothing > 0) {
+    const double each = o.label_smoothing / static_cast<double>(classes);
+    const Tensor kept = mul(Operand(target, where), Operand(1 - o.label_smoothing, where));
+    wanted = add(Operand(kept, where), Operand(each, where));
+  }
+  const Tensor products = mul(Operand(parts, where), Operand(wanted, where));
+  return reduced(products.sum({axis}, false, where), o.reduction, "cross_entropy", where);
+}
+
+Tensor rows_cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction,
+                          int64_t ignore_index, Location where) {
   return CallBuilder(OpId::cross_entropy, where)
       .in(logits)
       .in(labels)
@@ -48,13 +115,10 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduc
 
 // (1 - s) * nll + s * mean over classes of -weight * logp; a mean over rows divides by the weights of their
 // labels.
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o,
-                     Location where) {
-  if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1))
-    fail("cross_entropy: label_smoothing must lie in [0, 1], found " + std::to_string(o.label_smoothing),
-         where);
+Tensor rows_cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o,
+                          Location where) {
   if (!o.weight.defined() && o.label_smoothing == 0)
-    return cross_entropy(logits, labels, o.reduction, o.ignore_index, where);
+    return rows_cross_entropy(logits, labels, o.reduction, o.ignore_index, where);
   const Tensor logp = log_softmax(logits, -1, where);
   const Tensor nll = nll_loss(logp, labels, o.weight, o.reduction, o.ignore_index, where);
   if (o.label_smoothing == 0) return nll;
@@ -75,15 +139,35 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntr
   return add(Operand(kept, where), Operand(smooth, where));
 }
 
+}  // namespace
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& target, Reduction reduction, int64_t ignore_index,
+                     Location where) {
+  return cross_entropy(logits, target, {.reduction = reduction, .ignore_index = ignore_index}, where);
+}
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& o,
+                     Location where) {
+  if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1))
+    fail("cross_entropy: label_smoothing must lie in [0, 1], found " + std::to_string(o.label_smoothing),
+         where);
+  if (has_probabilities(logits, target)) return with_probabilities(logits, target, o, where);
+  return by_rows(
+      "cross_entropy", logits, target, o.reduction, where,
+      [&](const Tensor& rows, const Tensor& labels) { return rows_cross_entropy(rows, labels, o, where); });
+}
+
 Tensor nll_loss(const Tensor& logp, const Tensor& labels, const Tensor& weight, Reduction reduction,
                 int64_t ignore_index, Location where) {
-  return CallBuilder(OpId::nll_loss, where)
-      .in(logp)
-      .in(labels)
-      .in(weight)
-      .word(word_of(reduction))
-      .word(ignore_index)
-      .run();
+  return by_rows("nll_loss", logp, labels, reduction, where, [&](const Tensor& rows, const Tensor& flat) {
+    return CallBuilder(OpId::nll_loss, where)
+        .in(rows)
+        .in(flat)
+        .in(weight)
+        .word(word_of(reduction))
+        .word(ignore_index)
+        .run();
+  });
 }
 
 Tensor mse_loss(const Tensor& a, const Tensor& b, Reduction reduction, Location where) {

@@ -10,8 +10,11 @@ namespace tandem {
 /// alone.
 enum class Reduction : uint8_t { none, mean, sum, batchmean };
 
-/// Of logits (N, C) and labels (N) int64; rows whose label is `ignore_index` count nothing.
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction = Reduction::mean,
+/// Of logits (C), (N, C) or (N, C, d1, ...) and a target of one of two kinds: labels of that shape without C,
+/// integers, of which those that are `ignore_index` count nothing; or probabilities of the classes, floating
+/// and of the logits' shape, where an `ignore_index` of 0 or more is an Error. Without a reduction the result
+/// has the labels' shape.
+Tensor cross_entropy(const Tensor& logits, const Tensor& target, Reduction reduction = Reduction::mean,
                      int64_t ignore_index = -100, Location where = Location::here());
 struct CrossEntropyOptions {
   Tensor weight = {};  // (C), one per class
@@ -19,10 +22,11 @@ struct CrossEntropyOptions {
   int64_t ignore_index = -100;
   double label_smoothing = 0;  // in [0, 1]: how much of each target is spread over all classes
 };
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options,
+/// The mean of labels divides by the sum of their classes' weights, that of probabilities by their rows.
+Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options,
                      Location where = Location::here());
-/// Of log-probabilities (N, C) and labels (N), weighted by `weight` (C); the mean divides by the sum of the
-/// weights.
+/// Of log-probabilities (C), (N, C) or (N, C, d1, ...) and labels of that shape without C, weighted by
+/// `weight` (C); the mean divides by the sum of the weights.
 Tensor nll_loss(const Tensor& logp, const Tensor& labels, const Tensor& weight = {},
                 Reduction reduction = Reduction::mean, int64_t ignore_index = -100,
                 Location where = Location::here());

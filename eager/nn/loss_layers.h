@@ -110,7 +110,7 @@ class TripletMarginLoss : public Module {
   const Reduction reduction;
 };
 
-/// Of logits (N, C) and labels (N).
+/// Of logits (N, C, ...) and labels (N, ...) or probabilities (N, C, ...).
 class CrossEntropyLoss : public Module {
  public:
   explicit CrossEntropyLoss(const CrossEntropyOptions& options = {}, Location where = Location::here());
@@ -119,7 +119,7 @@ class CrossEntropyLoss : public Module {
   const CrossEntropyOptions options;
 };
 
-/// Of log-probabilities (N, C) and labels (N).
+/// Of log-probabilities (N, C, ...) and labels (N, ...).
 class NLLLoss : public Module {
  public:
   explicit NLLLoss(const Tensor& weight = {}, int64_t ignore_index = -100,

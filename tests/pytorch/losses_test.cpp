@@ -17,6 +17,17 @@ Tensors signs(DType t) { return {randn({4, 3}, {.dtype = t}), sign(randn({4, 3},
 Tensors logits_and_labels(DType t) {
   return {randn({5, 4}, {.dtype = t}), tensor({0, 3, 2, 1, 3}).to(int64)};
 }
+Tensors places(DType t) { return {randn({2, 4, 3, 2}, {.dtype = t}), randint(0, 4, {2, 3, 2})}; }
+Tensors one_row(DType t) { return {randn({4}, {.dtype = t}), scalar_tensor(int64_t{3})}; }
+Tensors class_probabilities(DType t) {
+  return {randn({5, 4}, {.dtype = t}), softmax(randn({5, 4}, {.dtype = t}), 1)};
+}
+Tensors probabilities_of_places(DType t) {
+  return {randn({2, 4, 3}, {.dtype = t}), softmax(randn({2, 4, 3}, {.dtype = t}), 1)};
+}
+Tensors probabilities_of_one(DType t) {
+  return {randn({4}, {.dtype = t}), softmax(randn({4}, {.dtype = t}), 0)};
+}
 Tensors three(DType t) {
   return {randn({4, 3}, {.dtype = t}), randn({4, 3}, {.dtype = t}), randn({4, 3}, {.dtype = t})};
 }
@@ -65,6 +76,43 @@ TEST_CASE("Loss layers are PyTorch's", "[pytorch]") {
               CrossEntropyOptions{.reduction = r, .ignore_index = 2, .label_smoothing = 0.2});
         },
         two);
+    for (const auto labels : {logits_and_labels, places, one_row})
+      for (const double smoothing : {0.0, 0.2})
+        s.add(
+            "CrossEntropyLoss",
+            how(Fields().integer("ignore_index", 1).number("label_smoothing", smoothing),
+                {{"made_with.weight", weights}}),
+            labels,
+            [&] {
+              return std::make_unique<nn::CrossEntropyLoss>(CrossEntropyOptions{
+                  .weight = weights, .reduction = r, .ignore_index = 1, .label_smoothing = smoothing});
+            },
+            two);
+    for (const auto labels : {places, one_row})
+      s.add(
+          "CrossEntropyLoss", how(), labels,
+          [&] { return std::make_unique<nn::CrossEntropyLoss>(CrossEntropyOptions{.reduction = r}); }, two);
+    for (const auto target : {class_probabilities, probabilities_of_places, probabilities_of_one})
+      for (const double smoothing : {0.0, 0.2}) {
+        s.add(
+            "CrossEntropyLoss", how(Fields().number("label_smoothing", smoothing), {}, 2), target,
+            [&] {
+              return std::make_unique<nn::CrossEntropyLoss>(
+                  CrossEntropyOptions{.reduction = r, .label_smoothing = smoothing});
+            },
+            two);
+        s.add(
+            "CrossEntropyLoss",
+            how(Fields().number("label_smoothing", smoothing), {{"made_with.weight", weights}}), target,
+            [&] {
+              return std::make_unique<nn::CrossEntropyLoss>(
+                  CrossEntropyOptions{.weight = weights, .reduction = r, .label_smoothing = smoothing});
+            },
+            two);
+      }
+    s.add(
+        "NLLLoss", how(Fields().integer("ignore_index", 1), {{"made_with.weight", weights}}), places,
+        [&] { return std::make_unique<nn::NLLLoss>(weights, 1, r); }, two);
     s.add(
         "NLLLoss", how(Fields().integer("ignore_index", 1), {{"made_with.weight", weights}}),
         logits_and_labels, [&] { return std::make_unique<nn::NLLLoss>(weights, 1, r); }, two);

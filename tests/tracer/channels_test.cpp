@@ -90,3 +90,31 @@ TEST_CASE("channels: verified calls agree", "[tracer]") {
   CHECK(eager.numbers == verified.numbers);
   CHECK(verified.report.verified > 0);
 }
+
+TEST_CASE("a cross entropy of places and one of probabilities are traced", "[tracer]") {
+  td::manual_seed(4);
+  const Tensor x = td::randn({2, 4, 3, 2}), labels = td::randint(0, 4, {2, 3, 2}),
+               target = td::softmax(td::randn({2, 4, 3, 2}), 1), weight = td::tensor({0.5, 1.0, 2.0, 1.5});
+  const auto train = [&](bool traced) {
+    const Tensor w = td::ones({4, 1, 1}).requires_grad_();
+    td::optim::SGD opt({w}, {.lr = 0.5});
+    const auto body = [&](const Tensor& in) {
+      const Tensor logits = in * w;
+      const Tensor weighed = td::cross_entropy(logits, labels, {.weight = weight, .label_smoothing = 0.1});
+      const Tensor plain = td::cross_entropy(logits, labels);
+      const Tensor loss = weighed + plain + td::cross_entropy(logits, target);
+      opt.zero_grad();
+      loss.backward();
+      opt.step();
+      return loss;
+    };
+    auto step = td::trace(body);
+    Numbers out;
+    for (int i = 0; i < 4; ++i) append(out, traced ? step(x) : body(x));
+    if (traced) CHECK(step.report().recorded == 1);
+    return out;
+  };
+  const Numbers eager = train(false);
+  CHECK(train(true) == eager);
+  CHECK(eager.back() < eager.front());
+}
