@@ -97,9 +97,16 @@ bool clamps_exactly(const Tensor& a, const Bound& low, const Bound& high, Locati
   return (beyond_double(low) || beyond_double(high)) && a.dtype(where) == int64;
 }
 
+/// A floating bound makes a tensor of integers floating, as other numbers do.
+bool bounds_promote(const Tensor& a, const Bound& low, const Bound& high, Location where) {
+  const auto floating = [](const Bound& b) { return b && b->kind == NumberKind::floating; };
+  return !is_floating(a.dtype(where)) && (floating(low) || floating(high));
+}
+
 }  // namespace
 
 Tensor clamp(const Tensor& a, Bound low, Bound high, Location where) {
+  if (bounds_promote(a, low, high, where)) return clamp(a.to(float32, where), low, high, where);
   if (clamps_exactly(a, low, high, where)) return exact_clamp(a, low, high, where);
   return clamp_call(a, low, high, where).run();
 }
@@ -414,6 +421,9 @@ const Tensor& Tensor::fill_(const Operand& value) const {
   return *this;
 }
 const Tensor& Tensor::clamp_(Bound low, Bound high, Location where) const {
+  if (bounds_promote(*this, low, high, where))
+    fail(std::string("clamp_: a floating bound gives float32, which ") + name(dtype()) + " cannot hold",
+         where);
   if (clamps_exactly(*this, low, high, where)) return copy_(exact_clamp(*this, low, high, where), where);
   clamp_call(*this, low, high, where).run_in_place();
   return *this;

@@ -92,7 +92,7 @@ Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions option
 #include "tandem/ops/parametric.def"
 #undef TANDEM_PARAMETRIC1
 #undef TANDEM_PARAMETRIC2
-/// min(max(a, low), high); either bound may be left out.
+/// min(max(a, low), high); either bound may be left out, a floating one makes integers float32.
 Tensor clamp(const Tensor& a, std::optional<AnyNumber> low, std::optional<AnyNumber> high = {},
              Location where = Location::here());
 /// x * Phi(x), exactly (erf) or by PyTorch's tanh approximation.

@@ -205,7 +205,7 @@ TEST_CASE("numbers keep their place in the other types") {
   CHECK(td::arange(0, 1, 0.25).to_vector<float>() == std::vector<float>{0, 0.25, 0.5, 0.75});
   CHECK(td::rsub(whole({3}), 1, 2).dtype() == td::int64);
   CHECK(td::rsub(whole({3}), 1, 2.0).dtype() == td::float32);
-  CHECK(whole({5}).clamp(std::optional<double>(-0.5), std::optional<double>()).item<int64_t>() == 5);
+  CHECK(whole({5}).clamp(std::optional<double>(-0.5), std::optional<double>()).item<float>() == 5);
 }
 
 }  // namespace

@@ -194,6 +194,13 @@ TEST_CASE("pointwise: softplus, threshold and clamps take their parameters", "[e
   CHECK(td::hardshrink(x).to_vector<double>() == std::vector<double>{-3, 0, 9, 11});
   CHECK(td::clamp(x, td::full({1}, 0.0), td::full({4}, 10.0)).to_vector<double>() ==
         std::vector<double>{0, 0.5, 9, 10});
+  const Tensor whole = td::tensor<int64_t>({-3, 2, 9});
+  CHECK(td::clamp(whole, 1.5).dtype() == td::float32);
+  CHECK(td::clamp(whole, 1.5).to_vector<float>() == std::vector<float>{1.5, 2, 9});
+  CHECK(whole.clamp(-1, 2.5).to_vector<float>() == std::vector<float>{-1, 2, 2.5});
+  CHECK(whole.clamp(-1, 2).to_vector<int64_t>() == std::vector<int64_t>{-1, 2, 2});
+  CHECK(td::clamp(whole.to(td::float16), 1.5).dtype() == td::float16);
+  CHECK_THROWS_WITH(whole.clone().clamp_(1.5), Contains("clamp_: a floating bound") && Contains("int64"));
   CHECK(td::clamp_max(x, 1).to_vector<double>() == std::vector<double>{-3, 0.5, 1, 1});
   CHECK(td::rsub(x, 1, 2).to_vector<double>() == std::vector<double>{7, 0, -17, -21});
   const Tensor odd = td::tensor<float>({NAN, INFINITY, -INFINITY, 2});
