@@ -6,8 +6,9 @@
 
 namespace tandem::optim {
 
-/// One average a parameter: average += (1 - decay) * (parameter - average) at each update, beginning with a
-/// copy of the parameter (Polyak and Juditsky, 1992; PyTorch's AveragedModel with get_ema_multi_avg_fn).
+/// One average a parameter: a copy of it at the first update, and average += (1 - decay) * (parameter -
+/// average) at each later one (Polyak and Juditsky, 1992; PyTorch's AveragedModel with get_ema_multi_avg_fn).
+/// Before the first update it has the values that the parameter had when the average was made.
 class ExponentialMovingAverage {
  public:
   /// Errors: parameters that are not floating or undefined, a decay outside [0, 1].
@@ -27,15 +28,16 @@ class ExponentialMovingAverage {
   /// Exchanges the values of parameters and averages: before an evaluation with the averages, and after it.
   void swap(Location where = Location::here());
 
-  /// The averages by the parameters' indices: "0", "1".
+  /// The averages by the parameters' indices, "0", "1", and "updated": 1 if there was an update, else 0.
   std::vector<NamedTensor> state() const;
   /// Takes back what state() gave. An Error lists missing and unexpected names, wrong shapes and dtypes;
-  /// nothing is changed then.
+  /// nothing is changed then. A state without "updated", as older versions gave it, is of averages that were.
   void load_state(const std::vector<NamedTensor>& state, Location where = Location::here());
 
  private:
   std::vector<Tensor> parameters_, averages_;
   double decay_ = 0;
+  bool updated_ = false;
 };
 
 }  // namespace tandem::optim

@@ -21,7 +21,8 @@ TEST_CASE("an average follows its parameter by 1 - decay a step", "[optim]") {
     if (step == 3) ema.set_decay(0.5);
     ema.update();
     const std::vector<double> now = p.to_vector<double>();
-    for (size_t i = 0; i < 2; ++i) expected[i] = ema.decay() * expected[i] + (1 - ema.decay()) * now[i];
+    for (size_t i = 0; i < 2; ++i)
+      expected[i] = step == 1 ? now[i] : ema.decay() * expected[i] + (1 - ema.decay()) * now[i];
     for (size_t i = 0; i < 2; ++i) CHECK(ema.averages()[0].to_vector<double>()[i] == Approx(expected[i]));
   }
   CHECK(!ema.averages()[0].requires_grad());
@@ -45,6 +46,24 @@ TEST_CASE("the state of averages is taken back whole or not at all", "[optim]") 
   state[1].tensor = zeros({4});
   CHECK_THAT(message([&] { other.load_state(state); }), Contains("averaging_test.cpp"));
   CHECK(other.averages()[0].to_vector<float>() == std::vector<float>{1, 1});
+}
+
+TEST_CASE("a state of averages tells whether there was an update; an older one is of some", "[optim]") {
+  const Tensor p = zeros({1});
+  optim::ExponentialMovingAverage fresh({p}, 0.5), old({p}, 0.5), moved({p}, 0.5);
+  moved.update();
+  std::vector<NamedTensor> before = fresh.state();
+  before.pop_back();
+  old.load_state(before);
+  optim::ExponentialMovingAverage again({p}, 0.5);
+  again.load_state(moved.state());
+  moved.load_state(fresh.state());
+  p.fill_(8);
+  for (optim::ExponentialMovingAverage* e : {&fresh, &old, &moved, &again}) e->update();
+  CHECK(fresh.averages()[0].item<float>() == 8);
+  CHECK(old.averages()[0].item<float>() == 4);
+  CHECK(moved.averages()[0].item<float>() == 8);
+  CHECK(again.averages()[0].item<float>() == 4);
 }
 
 TEST_CASE("averages of impossible things are refused", "[optim]") {
