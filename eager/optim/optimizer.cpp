@@ -186,17 +186,33 @@ Optimizer::Loaded Optimizer::read_state(const std::vector<NamedTensor>& state, L
   };
   const bool has_products = std::ranges::any_of(state, is_product);
   if (!has_products) std::erase_if(mine, is_product);
+  std::vector<Numbers> lacks(groups_.size());  // 1: an older state does not have it
+  for (size_t g = 0; g < groups_.size(); ++g)
+    for (size_t k = names_.numbers.size() - names_.newer; k < names_.numbers.size(); ++k) {
+      const auto is_it = [&](const NamedTensor& n) {
+        return n.name == "group." + std::to_string(g) + '.' + names_.numbers[k];
+      };
+      lacks[g][k] = std::ranges::none_of(state, is_it);
+      if (lacks[g][k] != 0) std::erase_if(mine, is_it);
+    }
   const std::vector<int64_t> found = eager::match_names(mine, state, true, names_.optimizer, where);
   Loaded out;
   size_t at = 0;  // the names that match_names found are those of state(), in its order
   const auto next = [&]() -> const NamedTensor& { return state[static_cast<size_t>(found[at++])]; };
-  for (const Numbers& g : groups_) {
-    Numbers n = g;
-    for (size_t k = 0; k < names_.numbers.size(); ++k) n[k] = next().tensor.item<double>(where);
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    Numbers n = groups_[g];
+    for (size_t k = 0; k < names_.numbers.size(); ++k)
+      n[k] = lacks[g][k] != 0 ? 0 : next().tensor.item<double>(where);
     check(n, where);
     out.groups.push_back(n);
   }
   for (const Slot& s : slots_) {
+    const uint32_t needed = moments(out.groups[s.group]);
+    for (size_t k = 0; k < names_.moments.size(); ++k)
+      if ((needed >> k & 1) && !s.moments[k].defined())
+        refuse("the state's numbers of group " + std::to_string(s.group) + " need a " + names_.moments[k] +
+                   ", which its parameters do not have",
+               where);
     const NamedTensor& step = next();
     out.steps.push_back(step.tensor.item<int64_t>(where));
     if (out.steps.back() < 0) refuse("the state's " + step.name + " is negative", where);

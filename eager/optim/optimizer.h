@@ -46,8 +46,9 @@ class Optimizer {
   /// ("0.mu_product") and moments ("0.exp_avg") by the parameters' indices.
   std::vector<NamedTensor> state() const;
   /// Takes back what state() gave. An Error lists missing and unexpected names, wrong shapes and dtypes, or
-  /// names an impossible number; nothing is changed then. A state without any of NAdam's products, as older
-  /// versions gave it, has those of its step counts under its groups' numbers, as if these never changed.
+  /// names an impossible number or one that needs moments which are not there; nothing is changed then. A
+  /// state without any of NAdam's products, as older versions gave it, has those of its step counts under its
+  /// groups' numbers, as if these never changed.
   void load_state(const std::vector<NamedTensor>& state, Location where = Location::here());
   /// The Error that load_state would throw, and no change.
   void check_state(const std::vector<NamedTensor>& state, Location where = Location::here()) const;
@@ -60,6 +61,7 @@ class Optimizer {
     const char* optimizer;
     std::span<const char*const> numbers, moments;
     const char* product = nullptr;  // of a number of each step; null: none is kept
+    size_t newer = 0;  // so many numbers, the last ones, are 0 where an older version's state lacks them
   };
   /// A parameter and what is kept for it.
   struct Slot {

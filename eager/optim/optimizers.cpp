@@ -82,6 +82,7 @@ void OptimizerOf<O>::update(Location where) {
       Rules<O>::update(run, groups_[s.group], steps, corrections_);
       run.start(before, corrections_.product);
     }
+    if (Rules<O>::maximizes(groups_[s.group])) gradient = run.negated(gradient);
     run.add(s, gradient, &steps, product);
   }
   run.flush();
@@ -125,7 +126,9 @@ void OptimizerOf<O>::update_unless(const Tensor& skip, Location where) {
       Corrections unused;  // the guard has them
       Rules<O>::update(run, groups_[s.group], 1, unused);
     }
-    run.add(s, s.parameter.grad().impl(), nullptr, nullptr, guard.impl());
+    TensorImpl* gradient = s.parameter.grad().impl();
+    if (Rules<O>::maximizes(groups_[s.group])) gradient = run.negated(gradient);
+    run.add(s, gradient, nullptr, nullptr, guard.impl());
   }
   run.flush();
   const Tensor moved = sub(Operand(1.0, where), Operand(skipped.reshape({}, where), where));

@@ -7,24 +7,28 @@
 
 namespace tandem::optim {
 
+// `maximize`, of all but Lion, goes up the gradient instead of down.
 struct SGDOptions {
   double lr = 1e-3;
   double momentum = 0;
   double dampening = 0;
   double weight_decay = 0;
   bool nesterov = false;
+  bool maximize = false;
 };
 struct AdamOptions {
   double lr = 1e-3;
   std::pair<double, double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0;
+  bool maximize = false;
 };
 struct AdamWOptions {
   double lr = 1e-3;
   std::pair<double, double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 1e-2;
+  bool maximize = false;
 };
 
 struct AdamaxOptions {
@@ -32,6 +36,7 @@ struct AdamaxOptions {
   std::pair<double, double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0;
+  bool maximize = false;
 };
 struct NAdamOptions {
   double lr = 2e-3;
@@ -39,12 +44,14 @@ struct NAdamOptions {
   double eps = 1e-8;
   double weight_decay = 0;
   double momentum_decay = 4e-3;
+  bool maximize = false;
 };
 struct RAdamOptions {
   double lr = 1e-3;
   std::pair<double, double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0;
+  bool maximize = false;
 };
 struct AdagradOptions {
   double lr = 1e-2;
@@ -52,6 +59,7 @@ struct AdagradOptions {
   double weight_decay = 0;
   double initial_accumulator_value = 0;
   double eps = 1e-10;
+  bool maximize = false;
 };
 struct RMSpropOptions {
   double lr = 1e-2;
@@ -60,6 +68,7 @@ struct RMSpropOptions {
   double weight_decay = 0;
   double momentum = 0;
   bool centered = false;
+  bool maximize = false;
 };
 struct LionOptions {
   double lr = 1e-4;

@@ -35,6 +35,14 @@ inline std::string unless_parts(const Numbers& n, const char* const* names,
   return text;
 }
 
+/// Of the numbers listed, those that are neither 0 nor 1.
+inline std::string unless_switches(const Numbers& n, const char* const* names,
+                                   std::initializer_list<size_t> which) {
+  std::string text;
+  for (const size_t k : which) text += unless(n[k] == 0 || n[k] == 1, names[k], "be 0 or 1", n[k]);
+  return text;
+}
+
 /// Arithmetic on float64 scalars of the device, at the line of a step.
 struct OnDeviceNumber {
   Tensor value;
@@ -72,6 +80,7 @@ struct DeviceStep {
 
 struct AnyRules {
   static double initial_moment(const Numbers&) { return 0; }
+  static bool maximizes(const Numbers&) { return false; }
   /// Appends the numbers of a guard behind the first, each (1). Gives the product after this step, or none.
   static Tensor step_numbers(const Numbers&, const DeviceStep&, std::vector<Tensor>&) { return {}; }
   static void append(std::vector<Tensor>& out, std::initializer_list<OnDeviceNumber> numbers) {
@@ -83,25 +92,28 @@ struct Rules;
 
 template <>
 struct Rules<SGDOptions> : AnyRules {
-  static constexpr const char* kNumbers[] = {"lr", "momentum", "dampening", "weight_decay", "nesterov"};
+  static constexpr const char* kNumbers[] = {"lr",           "momentum", "dampening",
+                                             "weight_decay", "nesterov", "maximize"};
   static constexpr const char* kMoments[] = {"momentum_buffer"};
-  enum : size_t { kLr, kMomentum, kDampening, kDecay, kNesterov };
-  static constexpr Optimizer::Names names() { return {"SGD", kNumbers, kMoments}; }
+  enum : size_t { kLr, kMomentum, kDampening, kDecay, kNesterov, kMaximize };
+  static constexpr Optimizer::Names names() { return {"SGD", kNumbers, kMoments, nullptr, 1}; }
   static Numbers numbers(const SGDOptions& o) {
-    return {o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov ? 1.0 : 0.0};
+    return {o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov ? 1.0 : 0.0, o.maximize ? 1.0 : 0.0};
   }
   static SGDOptions options(const Numbers& n) {
     return {.lr = n[kLr],
             .momentum = n[kMomentum],
             .dampening = n[kDampening],
             .weight_decay = n[kDecay],
-            .nesterov = n[kNesterov] != 0};
+            .nesterov = n[kNesterov] != 0,
+            .maximize = n[kMaximize] != 0};
   }
+  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers& n) { return n[kMomentum] != 0; }
   static std::string mistakes(const Numbers& n) {
     std::string text = unless_sizes(n, kNumbers, {kLr, kMomentum, kDecay});
     text += unless(std::isfinite(n[kDampening]), "dampening", "be finite", n[kDampening]);
-    text += unless(n[kNesterov] == 0 || n[kNesterov] == 1, "nesterov", "be 0 or 1", n[kNesterov]);
+    text += unless_switches(n, kNumbers, {kNesterov, kMaximize});
     if (n[kNesterov] != 0) {
       text += unless(n[kMomentum] > 0, "momentum", "be above 0 with nesterov", n[kMomentum]);
       text += unless(n[kDampening] == 0, "dampening", "be 0 with nesterov", n[kDampening]);
@@ -132,18 +144,24 @@ struct Rules<SGDOptions> : AnyRules {
 /// Adam's relatives: two moments, and numbers that begin with lr, beta1, beta2, eps, weight_decay.
 template <class Options>
 struct AdamRules : AnyRules {
-  static constexpr const char* kNumbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay"};
+  static constexpr const char* kNumbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay", "maximize"};
   static constexpr const char* kMoments[] = {"exp_avg", "exp_avg_sq"};
-  enum : size_t { kLr, kBeta1, kBeta2, kEps, kDecay };
+  enum : size_t { kLr, kBeta1, kBeta2, kEps, kDecay, kMaximize };
   static Numbers numbers(const Options& o) {
-    return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay};
+    return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay, o.maximize ? 1.0 : 0.0};
   }
   static Options options(const Numbers& n) {
-    return {.lr = n[kLr], .betas = {n[kBeta1], n[kBeta2]}, .eps = n[kEps], .weight_decay = n[kDecay]};
+    return {.lr = n[kLr],
+            .betas = {n[kBeta1], n[kBeta2]},
+            .eps = n[kEps],
+            .weight_decay = n[kDecay],
+            .maximize = n[kMaximize] != 0};
   }
+  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers&) { return 0b11; }
   static std::string mistakes(const Numbers& n) {
-    return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2});
+    return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2}) +
+           unless_switches(n, kNumbers, {kMaximize});
   }
   static void adam(OpId op, UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     run.op(op, {0, 1});
@@ -159,14 +177,14 @@ struct AdamRules : AnyRules {
 };
 template <>
 struct Rules<AdamOptions> : AdamRules<AdamOptions> {
-  static constexpr Optimizer::Names names() { return {"Adam", kNumbers, kMoments}; }
+  static constexpr Optimizer::Names names() { return {"Adam", kNumbers, kMoments, nullptr, 1}; }
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     adam(OpId::adam_update, run, n, steps, c);
   }
 };
 template <>
 struct Rules<AdamWOptions> : AdamRules<AdamWOptions> {
-  static constexpr Optimizer::Names names() { return {"AdamW", kNumbers, kMoments}; }
+  static constexpr Optimizer::Names names() { return {"AdamW", kNumbers, kMoments, nullptr, 1}; }
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     adam(OpId::adamw_update, run, n, steps, c);
   }
@@ -174,7 +192,7 @@ struct Rules<AdamWOptions> : AdamRules<AdamWOptions> {
 template <>
 struct Rules<AdamaxOptions> : AdamRules<AdamaxOptions> {
   static constexpr const char* kMoments[] = {"exp_avg", "exp_inf"};
-  static constexpr Optimizer::Names names() { return {"Adamax", kNumbers, kMoments}; }
+  static constexpr Optimizer::Names names() { return {"Adamax", kNumbers, kMoments, nullptr, 1}; }
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     run.op(OpId::adamax_update, {0, 1});
     run.words({n[kLr], n[kBeta1], n[kBeta2], n[kEps], n[kDecay], c.bias[0].at(n[kBeta1], steps + 1)});
@@ -187,21 +205,26 @@ struct Rules<AdamaxOptions> : AdamRules<AdamaxOptions> {
 
 template <>
 struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
-  static constexpr const char* kNumbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay", "momentum_decay"};
-  enum : size_t { kMomentumDecay = kDecay + 1 };
-  static constexpr Optimizer::Names names() { return {"NAdam", kNumbers, kMoments, "mu_product"}; }
+  static constexpr const char* kNumbers[] = {"lr",           "beta1",          "beta2",   "eps",
+                                             "weight_decay", "momentum_decay", "maximize"};
+  enum : size_t { kMomentumDecay = kDecay + 1, kMaximize };
+  static constexpr Optimizer::Names names() { return {"NAdam", kNumbers, kMoments, "mu_product", 1}; }
   static Numbers numbers(const NAdamOptions& o) {
-    return {o.lr, o.betas.first, o.betas.second, o.eps, o.weight_decay, o.momentum_decay};
+    return {o.lr,           o.betas.first,    o.betas.second,        o.eps,
+            o.weight_decay, o.momentum_decay, o.maximize ? 1.0 : 0.0};
   }
   static NAdamOptions options(const Numbers& n) {
     return {.lr = n[kLr],
             .betas = {n[kBeta1], n[kBeta2]},
             .eps = n[kEps],
             .weight_decay = n[kDecay],
-            .momentum_decay = n[kMomentumDecay]};
+            .momentum_decay = n[kMomentumDecay],
+            .maximize = n[kMaximize] != 0};
   }
+  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static std::string mistakes(const Numbers& n) {
-    return AdamRules::mistakes(n) + unless_sizes(n, kNumbers, {kMomentumDecay});
+    return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2}) +
+           unless_sizes(n, kNumbers, {kMomentumDecay}) + unless_switches(n, kNumbers, {kMaximize});
   }
   /// beta * (1 - 0.5 * 0.96^(step * decay)) (Dozat, 2016)
   static double momentum(const Numbers& n, int64_t step) {
@@ -242,7 +265,7 @@ struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
 
 template <>
 struct Rules<RAdamOptions> : AdamRules<RAdamOptions> {
-  static constexpr Optimizer::Names names() { return {"RAdam", kNumbers, kMoments}; }
+  static constexpr Optimizer::Names names() { return {"RAdam", kNumbers, kMoments, nullptr, 1}; }
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     const double first = c.bias[0].at(n[kBeta1], steps + 1), second = c.bias[1].at(n[kBeta2], steps + 1),
                  most = 2 / (1 - n[kBeta2]) - 1, step = static_cast<double>(steps + 1),
@@ -277,25 +300,28 @@ struct Rules<RAdamOptions> : AdamRules<RAdamOptions> {
 
 template <>
 struct Rules<AdagradOptions> : AnyRules {
-  static constexpr const char* kNumbers[] = {"lr", "lr_decay", "weight_decay", "initial_accumulator_value",
-                                             "eps"};
+  static constexpr const char* kNumbers[] = {"lr",  "lr_decay", "weight_decay", "initial_accumulator_value",
+                                             "eps", "maximize"};
   static constexpr const char* kMoments[] = {"sum"};
-  enum : size_t { kLr, kLrDecay, kDecay, kFirst, kEps };
-  static constexpr Optimizer::Names names() { return {"Adagrad", kNumbers, kMoments}; }
+  enum : size_t { kLr, kLrDecay, kDecay, kFirst, kEps, kMaximize };
+  static constexpr Optimizer::Names names() { return {"Adagrad", kNumbers, kMoments, nullptr, 1}; }
   static Numbers numbers(const AdagradOptions& o) {
-    return {o.lr, o.lr_decay, o.weight_decay, o.initial_accumulator_value, o.eps};
+    return {o.lr, o.lr_decay, o.weight_decay, o.initial_accumulator_value, o.eps, o.maximize ? 1.0 : 0.0};
   }
   static AdagradOptions options(const Numbers& n) {
     return {.lr = n[kLr],
             .lr_decay = n[kLrDecay],
             .weight_decay = n[kDecay],
             .initial_accumulator_value = n[kFirst],
-            .eps = n[kEps]};
+            .eps = n[kEps],
+            .maximize = n[kMaximize] != 0};
   }
+  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers&) { return 1; }
   static double initial_moment(const Numbers& n) { return n[kFirst]; }
   static std::string mistakes(const Numbers& n) {
-    return unless_sizes(n, kNumbers, {kLr, kLrDecay, kDecay, kFirst, kEps});
+    return unless_sizes(n, kNumbers, {kLr, kLrDecay, kDecay, kFirst, kEps}) +
+           unless_switches(n, kNumbers, {kMaximize});
   }
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections&) {
     run.op(OpId::adagrad_update, {0});
@@ -309,12 +335,13 @@ struct Rules<AdagradOptions> : AnyRules {
 
 template <>
 struct Rules<RMSpropOptions> : AnyRules {
-  static constexpr const char* kNumbers[] = {"lr", "alpha", "eps", "weight_decay", "momentum", "centered"};
+  static constexpr const char* kNumbers[] = {"lr",       "alpha",    "eps",     "weight_decay",
+                                             "momentum", "centered", "maximize"};
   static constexpr const char* kMoments[] = {"square_avg", "grad_avg", "momentum_buffer"};
-  enum : size_t { kLr, kAlpha, kEps, kDecay, kMomentum, kCentered };
-  static constexpr Optimizer::Names names() { return {"RMSprop", kNumbers, kMoments}; }
+  enum : size_t { kLr, kAlpha, kEps, kDecay, kMomentum, kCentered, kMaximize };
+  static constexpr Optimizer::Names names() { return {"RMSprop", kNumbers, kMoments, nullptr, 1}; }
   static Numbers numbers(const RMSpropOptions& o) {
-    return {o.lr, o.alpha, o.eps, o.weight_decay, o.momentum, o.centered ? 1.0 : 0.0};
+    return {o.lr, o.alpha, o.eps, o.weight_decay, o.momentum, o.centered ? 1.0 : 0.0, o.maximize ? 1.0 : 0.0};
   }
   static RMSpropOptions options(const Numbers& n) {
     return {.lr = n[kLr],
@@ -322,14 +349,16 @@ struct Rules<RMSpropOptions> : AnyRules {
             .eps = n[kEps],
             .weight_decay = n[kDecay],
             .momentum = n[kMomentum],
-            .centered = n[kCentered] != 0};
+            .centered = n[kCentered] != 0,
+            .maximize = n[kMaximize] != 0};
   }
+  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers& n) {
     return 1u | (n[kCentered] != 0 ? 0b010u : 0u) | (n[kMomentum] != 0 ? 0b100u : 0u);
   }
   static std::string mistakes(const Numbers& n) {
     return unless_sizes(n, kNumbers, {kLr, kAlpha, kEps, kDecay, kMomentum}) +
-           unless(n[kCentered] == 0 || n[kCentered] == 1, "centered", "be 0 or 1", n[kCentered]);
+           unless_switches(n, kNumbers, {kCentered, kMaximize});
   }
   static void update(UpdateRun& run, const Numbers& n, int64_t, Corrections&) {
     const bool centered = n[kCentered] != 0, momentum = n[kMomentum] != 0;

@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "tandem/eager/dispatch.h"
+#include "tandem/eager/functions.h"
 #include "tandem/eager/interceptor.h"
 #include "tandem/eager/optim/optimizer.h"
 
@@ -43,6 +44,11 @@ class UpdateRun {
     for (const double v : values) words_[call_.n_words++] = std::bit_cast<int64_t>(v);
   }
   void flag(bool v) { words_[call_.n_words++] = v; }
+  /// -gradient, for a step that goes up; kept until its update was called.
+  TensorImpl* negated(TensorImpl* gradient) {
+    negated_.push_back(neg(Tensor(core::Ref<TensorImpl>(gradient)), call_.where));
+    return negated_.back().impl();
+  }
   /// `count` and `product` move; null: the device counts, there is no product.
   void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t* count, double* product,
            TensorImpl* guard = nullptr) {
@@ -68,6 +74,7 @@ class UpdateRun {
       }
     }
     n_ = 0;
+    negated_.clear();
   }
 
  private:
@@ -81,6 +88,7 @@ class UpdateRun {
   int64_t* counts_[kMost];
   double* products_[kMost];
   uint8_t moments_[Optimizer::kMoments] = {0, 1, 2};
+  std::vector<Tensor> negated_;
 };
 
 }  // namespace tandem::optim

@@ -349,8 +349,8 @@ TEST_CASE("GradScaler: a part of a checkpoint", "[scaler]") {
   load_checkpoint(folder / "run", {.optimizer = &other, .scaler = &fresh});
   CHECK(fresh.get_scale() == 16);
   CHECK(fresh.options().growth_interval == 7);
-  CHECK(other.state()[5].name == "0.step");
-  CHECK(other.state()[5].tensor.item<int64_t>() == 2);
+  CHECK(other.state()[6].name == "0.step");
+  CHECK(other.state()[6].tensor.item<int64_t>() == 2);
 }
 
 TEST_CASE("GradScaler: what it refuses", "[scaler]") {

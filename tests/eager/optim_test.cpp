@@ -186,9 +186,10 @@ TEST_CASE("the state names numbers, step counts and moments", "[optim]") {
   std::vector<std::string> names;
   for (const NamedTensor& n : opt.state()) names.push_back(n.name);
   CHECK(names == std::vector<std::string>{"group.0.lr", "group.0.beta1", "group.0.beta2", "group.0.eps",
-                                          "group.0.weight_decay", "0.step", "0.exp_avg", "0.exp_avg_sq"});
-  CHECK(opt.state()[5].tensor.item<int64_t>() == 1);
-  CHECK(optim::SGD({p}).state().size() == 6);
+                                          "group.0.weight_decay", "group.0.maximize", "0.step", "0.exp_avg",
+                                          "0.exp_avg_sq"});
+  CHECK(opt.state()[6].tensor.item<int64_t>() == 1);
+  CHECK(optim::SGD({p}).state().size() == 7);
   CHECK(optim::SGD({p}, {.momentum = 0.9}).state().back().name == "0.momentum_buffer");
 }
 
@@ -235,6 +236,28 @@ TEST_CASE("a wrong state is refused and changes nothing", "[optim]") {
   changed.pop_back();
   CHECK_THAT(message([&] { opt.load_state(changed); }), Contains("missing: 0.exp_avg_sq"));
   CHECK(opt.lr() == 0.1);
+  optim::SGD plain({p}, {.lr = 0.1});
+  std::vector<NamedTensor> needs_more = plain.state();
+  for (NamedTensor& n : needs_more)
+    if (n.name == "group.0.momentum") n.tensor = scalar_tensor(0.9);
+  for (const bool check : {true, false})
+    CHECK_THAT(message([&] { check ? plain.check_state(needs_more) : plain.load_state(needs_more); }),
+               Contains("group 0 need a momentum_buffer"));
+  CHECK(plain.options().momentum == 0);
+  p.set_grad(tensor({1., 1., 1.}));
+  plain.step();
+}
+
+TEST_CASE("a state of before maximize was an option is loaded, and goes down", "[optim]") {
+  const Tensor p = leaf({1, -2, 3});
+  optim::SGD opt({p}, {.lr = 0.1}), other({p}, {.maximize = true});
+  std::vector<NamedTensor> state = opt.state();
+  std::erase_if(state, [](const NamedTensor& n) { return n.name.ends_with("maximize"); });
+  other.load_state(state);
+  CHECK_FALSE(other.options().maximize);
+  CHECK(other.lr() == 0.1);
+  std::erase_if(state, [](const NamedTensor& n) { return n.name.ends_with("nesterov"); });
+  CHECK_THAT(message([&] { other.load_state(state); }), Contains("missing: group.0.nesterov"));
 }
 
 TEST_CASE("StepLR and CosineAnnealingLR follow PyTorch's formulas", "[optim]") {

@@ -285,3 +285,47 @@ TEST_CASE("options switched on later get their moments; impossible ones are refu
   CHECK_THAT(message([&] { optim::Lion({p}, {.weight_decay = std::nan("")}); }),
              Contains("Lion: weight_decay"));
 }
+
+namespace {
+
+/// Steps up gradients are those down their negatives, bit for bit.
+template <class O>
+void goes_up(typename O::Options options) {
+  const auto run = [&](bool up, bool on_device) {
+    options.maximize = up;
+    const Tensor a = tensor(std::vector<double>{1, -2, 3}).requires_grad_(), b = ones({40}).requires_grad_();
+    O opt({a, b}, options);
+    for (int t = 1; t <= 4; ++t) {
+      const double sign = up ? 1 : -1;
+      a.set_grad(tensor(std::vector<double>{sign * gradient(t, 0), sign * gradient(t, 1), sign}));
+      b.set_grad(full({40}, sign * (t - 2.5)));
+      if (on_device)
+        opt.step_unless(scalar_tensor(false));
+      else
+        opt.step();
+      CHECK(a.grad().to_vector<double>()[2] == sign);
+    }
+    std::vector<double> out;
+    for (const NamedTensor& n : opt.state())
+      if (!n.name.ends_with("maximize"))
+        for (const double v : n.tensor.to_vector<double>()) out.push_back(v);
+    for (const Tensor& p : {a, b})
+      for (const double v : p.to_vector<double>()) out.push_back(v);
+    return out;
+  };
+  CHECK(run(true, false) == run(false, false));
+  CHECK(run(true, true) == run(false, true));
+}
+
+}  // namespace
+
+TEST_CASE("maximize goes up the gradient, with every optimizer that has it", "[optim]") {
+  goes_up<optim::SGD>({.lr = 0.1, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true});
+  goes_up<optim::Adam>({.weight_decay = 0.1});
+  goes_up<optim::AdamW>({});
+  goes_up<optim::Adamax>({.weight_decay = 0.1});
+  goes_up<optim::NAdam>({.weight_decay = 0.1});
+  goes_up<optim::RAdam>({.weight_decay = 0.1});
+  goes_up<optim::Adagrad>({.weight_decay = 0.1});
+  goes_up<optim::RMSprop>({.weight_decay = 0.1, .momentum = 0.5, .centered = true});
+}

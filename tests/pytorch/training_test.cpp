@@ -169,6 +169,14 @@ TEST_CASE("Ten steps of every optimizer are PyTorch's", "[pytorch]") {
                        lr(0.02).number("momentum", 0.5));
   s.optimizer<Lion>("Lion", {.lr = 0.01, .betas = {0.8, 0.95}, .weight_decay = 0.1}, "Lion",
                     betas(0.01, 0.8, 0.95).number("weight_decay", 0.1));
+  const auto up = [](Fields f) { return f.flag("maximize", true).number("weight_decay", 0.1); };
+  s.optimizer<SGD>("SGD up", {.lr = 0.02, .momentum = 0.9, .weight_decay = 0.1, .maximize = true}, "SGD",
+                   up(lr(0.02).number("momentum", 0.9)));
+  s.optimizer<Adam>("Adam up", {.weight_decay = 0.1, .maximize = true}, "Adam", up({}));
+  s.optimizer<AdamW>("AdamW up", {.weight_decay = 0.1, .maximize = true}, "AdamW", up({}));
+  s.optimizer<Adamax>("Adamax up", {.weight_decay = 0.1, .maximize = true}, "Adamax", up({}));
+  s.optimizer<Adagrad>("Adagrad up", {.weight_decay = 0.1, .maximize = true}, "Adagrad", up({}));
+  s.optimizer<RMSprop>("RMSprop up", {.weight_decay = 0.1, .maximize = true}, "RMSprop", up({}));
   s.optimizer<SGD>("clip norm", {.lr = 0.1}, "SGD", lr(0.1), {"norm", 0.5});
   s.optimizer<SGD>("clip value", {.lr = 0.1}, "SGD", lr(0.1), {"value", 0.1});
   s.compare();

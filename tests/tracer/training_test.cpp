@@ -115,6 +115,9 @@ TEST_CASE("every optimizer trains traced as it does eagerly, bit for bit, from o
   compare("SGD with momentum", [](Net& n) {
     return std::make_unique<SGD>(n.parameters(), SGDOptions{.lr = 0.1, .momentum = 0.9, .nesterov = true});
   });
+  compare("AdamW upwards", [](Net& n) {
+    return std::make_unique<AdamW>(n.parameters(), AdamWOptions{.lr = 0.01, .maximize = true});
+  });
 }
 
 TEST_CASE("dropout draws the same numbers traced, forward and backward", "[training]") {
