@@ -41,12 +41,21 @@ std::string folder_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-std::string resolved(const std::string& path) {
-  char* real = realpath(path.c_str(), nullptr);
-  if (real == nullptr) return path;
-  const std::string result = real;
-  std::free(real);
-  return result;
+/// What a name leads to through links, also if it is not there yet.
+std::string resolved(std::string path, Location where) {
+  const std::string given = path;
+  for (int links = 0; links < 40; ++links) {
+    if (char* real = realpath(path.c_str(), nullptr)) {
+      path = real;
+      std::free(real);
+      return path;
+    }
+    std::error_code none;
+    const std::filesystem::path to = std::filesystem::read_symlink(path, none);
+    if (none) return path;
+    path = to.is_absolute() ? to.string() : folder_of(path) + '/' + to.string();
+  }
+  fail_system("write_file: cannot follow", given, ELOOP, where);
 }
 
 /// All of `bytes`; false, and errno, if they cannot be written.
@@ -165,7 +174,7 @@ std::string read_file(const std::string& path, int64_t max_bytes, Location where
 }
 
 void write_file_atomic(const std::string& path, std::span<const ByteSpan> pieces, Location where) {
-  TemporaryFile file(resolved(path), where);
+  TemporaryFile file(resolved(path, where), where);
   for (const ByteSpan piece : pieces) file.write(piece);
   file.become_target();
 }

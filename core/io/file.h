@@ -49,7 +49,7 @@ std::string read_file(const std::string& path, int64_t max_bytes = kMaxFileBytes
 /// Replaces `path` by the pieces, one after another. They are written to a new file beside it (`<name>.tmp-`
 /// and random digits), which takes over the old file's mode, reaches the disk, and is renamed. On an Error
 /// the old file is as it was and the new one removed; only a process killed meanwhile leaves it behind. A
-/// symbolic link stays one.
+/// symbolic link stays one, also if what it points to is not there yet.
 void write_file_atomic(const std::string& path, std::span<const ByteSpan> pieces, Location where = {});
 void write_file_atomic(const std::string& path, const std::string& bytes, Location where = {});
 

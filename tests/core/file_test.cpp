@@ -71,6 +71,15 @@ TEST_CASE("a symbolic link stays one", "[file]") {
   write_file_atomic(folder / "link", "new");
   CHECK(std::filesystem::is_symlink(folder / "link"));
   CHECK(read_file(folder / "real") == "new");
+  REQUIRE(symlink("later", (folder / "dangling").c_str()) == 0);
+  REQUIRE(symlink("dangling", (folder / "twice").c_str()) == 0);
+  write_file_atomic(folder / "twice", "made");
+  CHECK(std::filesystem::is_symlink(folder / "twice"));
+  CHECK(std::filesystem::is_symlink(folder / "dangling"));
+  CHECK_FALSE(std::filesystem::is_symlink(folder / "later"));
+  CHECK(read_file(folder / "later") == "made");
+  REQUIRE(symlink("round", (folder / "round").c_str()) == 0);
+  CHECK_THROWS_WITH(write_file_atomic(folder / "round", "x"), Contains("cannot follow"));
 }
 
 TEST_CASE("an open reader keeps the old file", "[file]") {
