@@ -5,22 +5,15 @@
 #include <algorithm>
 
 #include "tandem/eager/call.h"
+#include "tandem/eager/per_axis.h"
 
 namespace tandem {
 
 using eager::CallBuilder;
+using eager::per_axis;
 using ops::OpId;
 
 namespace {
-
-/// One number an axis.
-Dims per_axis(const char* op, const char* what, const Dims& given, int axes, Location where) {
-  if (given.rank() == axes) return given;
-  if (given.rank() == 1) return Dims::filled(axes, given[0]);
-  fail(std::string(op) + ": " + what + " takes one number or " + std::to_string(axes) + ", found " +
-           to_string(given),
-       where);
-}
 
 /// x with a batch axis.
 Tensor batched(const char* op, const Tensor& x, const Tensor& weight, int axes, Location where) {

@@ -4,32 +4,24 @@
 #include <cmath>
 
 #include "tandem/eager/call.h"
+#include "tandem/eager/per_axis.h"
 #include "tandem/ops/windows.h"
 
 namespace tandem {
 
 using eager::CallBuilder;
+using eager::per_axis;
 using ops::OpId;
 
 namespace {
 
-/// One number an axis.
-Dims per_axis(const Dims& given, int rank, const char* op, const char* what, Location where) {
-  if (given.size() == rank) return given;
-  if (given.size() != 1)
-    fail(std::string(op) + ": " + what + " must be one number or " + std::to_string(rank) + ", found " +
-             to_string(given),
-         where);
-  return Dims::filled(rank, given[0]);
-}
-
 /// Kernel, stride, padding and, if given, dilation of each axis.
 Dims windows(int rank, const char* op, const Dims& kernel, const Dims& stride, const Dims& padding,
              const Dims& dilation, Location where) {
-  const Dims k = per_axis(kernel, rank, op, "kernel_size", where);
-  const Dims s = stride.empty() ? k : per_axis(stride, rank, op, "stride", where);
-  const Dims p = per_axis(padding, rank, op, "padding", where);
-  const Dims d = dilation.empty() ? dilation : per_axis(dilation, rank, op, "dilation", where);
+  const Dims k = per_axis(op, "kernel_size", kernel, rank, where);
+  const Dims s = stride.empty() ? k : per_axis(op, "stride", stride, rank, where);
+  const Dims p = per_axis(op, "padding", padding, rank, where);
+  const Dims d = dilation.empty() ? dilation : per_axis(op, "dilation", dilation, rank, where);
   Dims list;
   for (int i = 0; i < rank; ++i) {
     list.push_back(k[i]), list.push_back(s[i]), list.push_back(p[i]);
@@ -39,7 +31,7 @@ Dims windows(int rank, const char* op, const Dims& kernel, const Dims& stride, c
 }
 
 Dims adaptive_windows(const Tensor& x, int rank, const char* op, const Dims& output_size, Location where) {
-  Dims sizes = per_axis(output_size, rank, op, "output_size", where);
+  Dims sizes = per_axis(op, "output_size", output_size, rank, where);
   for (int i = 0; i < rank; ++i)
     if (sizes[i] == -1) sizes[i] = x.size(i - rank, where);
   return sizes;
@@ -97,7 +89,7 @@ struct VolumeWindows {
 VolumeWindows volume_windows(const char* op, const Dims& kernel, const Dims& stride, const Dims& padding,
                              const Dims& dilation, Location where) {
   const auto part = [&](const Dims& given, const char* what, int first, int n) {
-    const Dims own = per_axis(given, 3, op, what, where);
+    const Dims own = per_axis(op, what, given, 3, where);
     return Dims(own.data() + first, n);
   };
   const auto parts = [&](int first, int n) {
@@ -193,9 +185,9 @@ Tensor max_unpool(const char* op, int rank, const Tensor& x, const Tensor& indic
              to_string(indices.sizes()),
          where);
   const int skipped = sizes.rank() - rank;
-  const Dims k = per_axis(kernel_size, rank, op, "kernel_size", where);
-  const Dims s = stride.empty() ? k : per_axis(stride, rank, op, "stride", where);
-  const Dims p = per_axis(padding, rank, op, "padding", where);
+  const Dims k = per_axis(op, "kernel_size", kernel_size, rank, where);
+  const Dims s = stride.empty() ? k : per_axis(op, "stride", stride, rank, where);
+  const Dims p = per_axis(op, "padding", padding, rank, where);
   int64_t places = 1;
   for (int i = 0; i < rank; ++i) {
     int64_t& size = sizes[skipped + i];
@@ -221,7 +213,7 @@ Tensor max_unpool(const char* op, int rank, const Tensor& x, const Tensor& indic
 Tensor lp_pool(const Tensor& means, double norm_type, const Dims& kernel_size, int rank, const char* op,
                Location where) {
   double count = 1;
-  for (const int64_t k : per_axis(kernel_size, rank, op, "kernel_size", where))
+  for (const int64_t k : per_axis(op, "kernel_size", kernel_size, rank, where))
     count *= static_cast<double>(k);
   const Tensor zero = eq(Operand(means, where), Operand(0, where));
   const Tensor safe = tandem::where(Operand(zero, where), Operand(1.0, where), Operand(means, where));
@@ -383,7 +375,7 @@ Tensor interpolate(const Tensor& x, const InterpolateOptions& o, Location where)
       sizes.push_back(static_cast<int64_t>(size));
     }
   } else {
-    sizes = per_axis(o.size, rank, "interpolate", "size", where);
+    sizes = per_axis("interpolate", "size", o.size, rank, where);
   }
   return CallBuilder(OpId::interpolate, where)
       .in(x)

@@ -3,22 +3,13 @@
 #include <cmath>
 
 #include "tandem/eager/nn/init.h"
+#include "tandem/eager/per_axis.h"
 
 namespace tandem::nn {
 
-namespace {
+using eager::per_axis;
 
-Dims per_axis(const char* name, const char* what, const Dims& given, int axes, int64_t least,
-              Location where) {
-  const Dims d = given.rank() == 1 ? Dims::filled(axes, given[0]) : given;
-  bool fits = d.rank() == axes;
-  for (const int64_t v : d) fits = fits && v >= least;
-  if (!fits)
-    fail(std::string(name) + ": " + what + " must be one number of at least " + std::to_string(least) +
-             (axes == 1 ? "" : " or " + std::to_string(axes) + " of them") + ", found " + to_string(given),
-         where);
-  return d;
-}
+namespace {
 
 int64_t checked_groups(const char* name, int64_t in, int64_t out, int64_t groups, Location where) {
   if (groups < 1)
@@ -58,9 +49,9 @@ Convolution::Convolution(const char* name, const Sizes& s, const TensorOptions& 
     : in_channels(s.in_channels),
       out_channels(s.out_channels),
       groups(checked_groups(name, s.in_channels, s.out_channels, s.groups, made_at(where))),
-      kernel_size(per_axis(name, "kernel_size", s.kernel_size, s.axes, 1, made_at(where))),
-      stride(per_axis(name, "stride", s.stride, s.axes, 1, made_at(where))),
-      dilation(per_axis(name, "dilation", s.dilation, s.axes, 1, made_at(where))),
+      kernel_size(per_axis(name, "kernel_size", s.kernel_size, s.axes, made_at(where), 1)),
+      stride(per_axis(name, "stride", s.stride, s.axes, made_at(where), 1)),
+      dilation(per_axis(name, "dilation", s.dilation, s.axes, made_at(where), 1)),
       weight([&] {
         const Dims sizes = weight_sizes(s.transposed, in_channels, out_channels, groups, kernel_size);
         return parameter("weight", drawn(sizes, bound(sizes), options, made_at(where)), made_at(where));

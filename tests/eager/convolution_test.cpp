@@ -147,7 +147,7 @@ TEST_CASE("wrong calls of convolutions say what was found", "[convolution]") {
   CHECK_THAT(text([&] { conv2d(x, ones({6, 2, 3, 3}), {}, 1, 0, 1, 4); }), Contains("takes 8 channels"));
   CHECK_THAT(text([&] { conv2d(x, ones({5, 2, 3, 3}), {}, 1, 0, 1, 2); }), Contains("2 groups"));
   CHECK_THAT(text([&] { conv2d(x, w, ones({5})); }), Contains("bias must have sizes (6,)"));
-  CHECK_THAT(text([&] { conv2d(x, w, {}, {1, 2, 3}); }), Contains("stride takes one number or 2"));
+  CHECK_THAT(text([&] { conv2d(x, w, {}, {1, 2, 3}); }), Contains("stride must be one number or 2"));
   CHECK_THAT(text([&] { conv2d(x, w, {}, 0); }), Contains("stride must be 2 numbers of at least 1"));
   CHECK_THAT(text([&] { conv2d(x, w, {}, 1, -1); }), Contains("padding must be 2 numbers of at least 0"));
   CHECK_THAT(text([&] { conv2d(x, w, {}, 1, 0, 5); }), Contains("larger than x with its padding"));
