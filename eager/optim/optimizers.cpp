@@ -82,8 +82,10 @@ void OptimizerOf<O>::update(Location where) {
       Rules<O>::update(run, groups_[s.group], steps, corrections_);
       run.start(before, corrections_.product);
     }
-    if (Rules<O>::maximizes(groups_[s.group])) gradient = run.negated(gradient);
-    run.add(s, gradient, &steps, product);
+    if (Rules<O>::maximizes(groups_[s.group]))
+      run.add_up(s, gradient, &steps, product);
+    else
+      run.add(s, gradient, &steps, product);
   }
   run.flush();
 }
@@ -126,9 +128,11 @@ void OptimizerOf<O>::update_unless(const Tensor& skip, Location where) {
       Corrections unused;  // the guard has them
       Rules<O>::update(run, groups_[s.group], 1, unused);
     }
-    TensorImpl* gradient = s.parameter.grad().impl();
-    if (Rules<O>::maximizes(groups_[s.group])) gradient = run.negated(gradient);
-    run.add(s, gradient, nullptr, nullptr, guard.impl());
+    TensorImpl* const gradient = s.parameter.grad().impl();
+    if (Rules<O>::maximizes(groups_[s.group]))
+      run.add_up(s, gradient, nullptr, nullptr, guard.impl());
+    else
+      run.add(s, gradient, nullptr, nullptr, guard.impl());
   }
   run.flush();
   const Tensor moved = sub(Operand(1.0, where), Operand(skipped.reshape({}, where), where));

@@ -44,11 +44,6 @@ class UpdateRun {
     for (const double v : values) words_[call_.n_words++] = std::bit_cast<int64_t>(v);
   }
   void flag(bool v) { words_[call_.n_words++] = v; }
-  /// -gradient, for a step that goes up; kept until its update was called.
-  TensorImpl* negated(TensorImpl* gradient) {
-    negated_.push_back(neg(Tensor(core::Ref<TensorImpl>(gradient)), call_.where));
-    return negated_.back().impl();
-  }
   /// `count` and `product` move; null: the device counts, there is no product.
   void add(const Optimizer::Slot& s, TensorImpl* gradient, int64_t* count, double* product,
            TensorImpl* guard = nullptr) {
@@ -59,6 +54,13 @@ class UpdateRun {
     in[call_.n_in - 1] = guard;
     counts_[n_] = count, products_[n_++] = product;
     if (n_ == most_) flush();
+  }
+  /// The same up the gradient. It is called at once: the order of ops is the same however many are gathered.
+  void add_up(const Optimizer::Slot& s, TensorImpl* gradient, int64_t* count, double* product,
+              TensorImpl* guard = nullptr) {
+    const Tensor down = neg(Tensor(core::Ref<TensorImpl>(gradient)), call_.where);
+    add(s, down.impl(), count, product, guard);
+    flush();
   }
   /// Calls what was gathered. The counts of complete updates have moved, also if one throws.
   void flush() {
@@ -74,7 +76,6 @@ class UpdateRun {
       }
     }
     n_ = 0;
-    negated_.clear();
   }
 
  private:
@@ -88,7 +89,6 @@ class UpdateRun {
   int64_t* counts_[kMost];
   double* products_[kMost];
   uint8_t moments_[Optimizer::kMoments] = {0, 1, 2};
-  std::vector<Tensor> negated_;
 };
 
 }  // namespace tandem::optim
