@@ -34,7 +34,8 @@ Tensor normal(const Tensor& mean, const Tensor& std, Generator* generator = null
 Tensor normal(double mean, double std, const Dims& sizes, TensorOptions options = {},
               Generator* generator = nullptr, Location where = Location::here());
 /// n positions drawn along the last axis with probabilities in proportion to the weights (C) or (N, C), which
-/// must not be negative; int64.
+/// must not be negative; int64. Without replacement positions of weight 0 come only once all others are
+/// drawn.
 Tensor multinomial(const Tensor& weights, int64_t n, bool replacement = false, Generator* generator = nullptr,
                    Location where = Location::here());
 /// 1 at the class that the index names, along a new last axis; int64. Without `classes` as many as the

@@ -8,6 +8,7 @@
 #include "tandem/jit/convolution_call.h"
 #include "tandem/jit/cuda_native.h"
 #include "tandem/jit/cuda_program.h"
+#include "tandem/jit/print_cuda_printer.h"
 
 namespace tandem::jit {
 
@@ -234,7 +235,8 @@ class Builder {
         s_.steps.back().shape.shared_bytes = all.shared_bytes =
             std::max(all.shared_bytes, shape.shared_bytes);
       }
-      if (shape.shared_bytes > kCudaUnasked) ask_for_shared(function, kernel);
+      // What a kernel declares counts, too.
+      if (shape.shared_bytes + cuda_team_bytes(kernel) > kCudaUnasked) ask_for_shared(function, kernel);
       if (room > 1) ends.push_back(all.grid);
       call_words(e, kernel, call);
     }

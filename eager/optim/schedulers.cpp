@@ -200,7 +200,7 @@ double OneCycleLR::lr_at(double, int64_t step) const {
                top = o_.pct_start * static_cast<double>(o_.total_steps) - 1,
                end = static_cast<double>(o_.total_steps) - 1, now = static_cast<double>(step);
   if (now <= top) return half_cosine(first, o_.max_lr, top > 0 ? now / top : 1);
-  return half_cosine(o_.max_lr, last, (now - top) / (end - top));
+  return half_cosine(o_.max_lr, last, end > top ? (now - top) / (end - top) : 1);
 }
 
 ReduceLROnPlateau::ReduceLROnPlateau(Optimizer& optimizer, const PlateauOptions& options, Location where)

@@ -126,7 +126,7 @@ TEST_CASE("cuda accesses: long rows that several walks read load each element on
   check(of([&] { softmax(); }), *bench::row_floor("softmax", kRowsOfFourWarps, 4096));
   auto norm = td::trace([&] { return td::layer_norm(o.x, 1, o.weight, o.bias); });
   check(of([&] { norm(); }), *bench::row_floor("layer_norm", kRowsOfFourWarps, 4096));
-  for (const int64_t columns : {8192, 16384, 20480}) {
+  for (const int64_t columns : {8192, 12288, 16384, 20480}) {  // 12288: 48 KiB, and what the kernel declares
     CAPTURE(columns);
     const Operands few{kRows, columns};
     auto of_few = td::trace([&] { return td::softmax(few.x, -1); });

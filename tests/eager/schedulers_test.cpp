@@ -106,6 +106,16 @@ TEST_CASE("one cycle rises, falls and ends", "[optim]") {
   CHECK(opt.lr() == found.back());
 }
 
+TEST_CASE("one cycle that only rises stays at its top", "[optim]") {
+  const Tensor p = zeros({1}).requires_grad_();
+  optim::SGD opt({p}, {.lr = 7});
+  optim::OneCycleLR s(opt, {.max_lr = 1, .total_steps = 4, .pct_start = 1, .final_div_factor = 10});
+  for (int i = 0; i < 3; ++i) s.step();
+  CHECK(opt.lr() == Approx(1));
+  s.step();
+  CHECK(opt.lr() == Approx(0.004));
+}
+
 TEST_CASE("a rate falls on a plateau, and not in the cooldown after it", "[optim]") {
   const Tensor p = zeros({1}).requires_grad_();
   optim::SGD opt({p}, {.lr = 1});

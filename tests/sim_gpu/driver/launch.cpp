@@ -206,6 +206,12 @@ Result make_launch(const KernelNode& asked, const char* function, std::shared_pt
     return refuse(std::to_string(asked.shared_bytes) +
                   " bytes of dynamic shared memory; the function is set to " +
                   std::to_string(asked.function->dynamic_limit));
+  // What is declared counts, too. It is known of modules of one kernel.
+  const sim_module& module = out->function.module->table();
+  const auto declared = static_cast<size_t>(module.n_kernels == 1 ? module.shared_end - module.shared : 0);
+  if (asked.function->dynamic_limit <= sim_dynamic_limit && asked.shared_bytes + declared > sim_dynamic_limit)
+    return refuse(std::to_string(asked.shared_bytes) + " bytes of dynamic and " + std::to_string(declared) +
+                  " of declared shared memory; none was asked for");
   if (asked.extra != nullptr) return refuse("parameters in `extra` are not simulated");
   if (kernel.n_parameters > 0 && asked.parameters == nullptr) return refuse("no parameters");
   for (int i = 0; i < kernel.n_parameters; ++i) {
