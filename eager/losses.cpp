@@ -34,19 +34,12 @@ Tensor reduced(const Tensor& each, Reduction reduction, const char* op, Location
 /// max(0, a)
 Tensor above_zero(const Tensor& a, Location where) { return relu(a, where); }
 
-/// Scores (C) or (N, C, d1, ...) as rows (n, C): (N, d1, ...) one after another.
-Tensor rows_of(const Tensor& x, Location where) {
-  const Dims sizes = x.sizes();
-  if (sizes.rank() == 2) return x;
-  if (sizes.rank() == 1) return x.unsqueeze(0, where);
-  const int64_t classes = sizes[1];
-  const int64_t rows = classes == 0 ? 0 : x.numel() / classes;
-  return x.movedim(1, -1, where).reshape({rows, classes}, where);
-}
+/// The axis of the classes of scores (C), (N, C) or (N, C, d1, ...).
+int class_axis(const Dims& scores) { return scores.rank() > 1 ? 1 : 0; }
 
 /// What is left of the sizes of scores without their classes.
 Dims without_classes(Dims sizes) {
-  sizes.erase(sizes.rank() > 1 ? 1 : 0);
+  sizes.erase(class_axis(sizes));
   return sizes;
 }
 
@@ -61,9 +54,12 @@ Tensor by_rows(const char* op, const Tensor& scores, const Tensor& labels, Reduc
              ": scores (C), (N, C) or (N, C, d1, ...) go with labels (), (N) or (N, d1, ...), " + "found " +
              to_string(sizes) + " and " + to_string(labels.sizes()),
          where);
-  if (sizes[sizes.rank() > 1 ? 1 : 0] == 0)
-    fail(std::string(op) + ": no classes in " + to_string(sizes), where);
-  const Tensor out = loss(rows_of(scores, where), labels.reshape({labels.numel()}, where));
+  const int axis = class_axis(sizes);
+  if (sizes[axis] == 0) fail(std::string(op) + ": no classes in " + to_string(sizes), where);
+  const Tensor rows = sizes.rank() == 2
+                          ? scores
+                          : scores.movedim(axis, -1, where).reshape({labels.numel(), sizes[axis]}, where);
+  const Tensor out = loss(rows, labels.reshape({labels.numel()}, where));
   return reduction == Reduction::none ? out.reshape(labels.sizes(), where) : out;
 }
 
@@ -80,7 +76,7 @@ Tensor with_probabilities(const Tensor& logits, const Tensor& target, const Cros
     fail("cross_entropy: ignore_index " + std::to_string(o.ignore_index) +
              " is for labels; the target has class probabilities",
          where);
-  const int axis = logits.dim() > 1 ? 1 : 0;
+  const int axis = class_axis(logits.sizes());
   const int64_t classes = logits.size(axis);
   if (classes == 0) fail("cross_entropy: no classes in " + to_string(logits.sizes()), where);
   Tensor parts = neg(log_softmax(logits, axis, where), where);
@@ -103,22 +99,17 @@ Tensor with_probabilities(const Tensor& logits, const Tensor& target, const Cros
   return reduced(products.sum({axis}, false, where), o.reduction, "cross_entropy", where);
 }
 
-Tensor rows_cross_entropy(const Tensor& logits, const Tensor& labels, Reduction reduction,
-                          int64_t ignore_index, Location where) {
-  return CallBuilder(OpId::cross_entropy, where)
-      .in(logits)
-      .in(labels)
-      .word(word_of(reduction))
-      .word(ignore_index)
-      .run_first();
-}
-
 // (1 - s) * nll + s * mean over classes of -weight * logp; a mean over rows divides by the weights of their
 // labels.
 Tensor rows_cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o,
                           Location where) {
   if (!o.weight.defined() && o.label_smoothing == 0)
-    return rows_cross_entropy(logits, labels, o.reduction, o.ignore_index, where);
+    return CallBuilder(OpId::cross_entropy, where)
+        .in(logits)
+        .in(labels)
+        .word(word_of(o.reduction))
+        .word(o.ignore_index)
+        .run_first();
   const Tensor logp = log_softmax(logits, -1, where);
   const Tensor nll = nll_loss(logp, labels, o.weight, o.reduction, o.ignore_index, where);
   if (o.label_smoothing == 0) return nll;

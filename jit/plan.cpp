@@ -242,11 +242,10 @@ class Planner {
     EntryNote note;
     for (const int32_t m : members(u)) {
       const Unit& member = units_[at(m)];
-      if (member.group >= 0 && &member != &u && member.group == u.group) {
-        // It joins what its own walk leaves: the same nodes.
-      } else if (member.group >= 0) {
+      const bool joins_own_walk = &member != &u && member.group == u.group;  // of the same nodes
+      if (member.group >= 0) {
         const std::vector<int32_t>& nodes = group(member.group).nodes;
-        note.nodes.insert(note.nodes.end(), nodes.begin(), nodes.end());
+        if (!joins_own_walk) note.nodes.insert(note.nodes.end(), nodes.begin(), nodes.end());
       } else {
         const int32_t v = member.copy.value;
         note.copies.emplace_back(v, p_.destinations[at(v)][at(member.copy.destination)]);

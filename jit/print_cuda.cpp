@@ -283,8 +283,7 @@ namespace {
 
 // What a block keeps that has one row, or 0. Above kCudaKeptBytes a multiprocessor has two or three such
 // blocks: worth it where there are no more anyway, or where the few threads that reduce have little to do.
-int64_t kept_of_row(const Kernel& k, int64_t n, int64_t count, int64_t shared) {
-  const CudaPlan plan = plan_cuda(k);
+int64_t kept_of_row(const Kernel& k, const CudaPlan& plan, int64_t n, int64_t count, int64_t shared) {
   const int64_t bytes = CudaPrinter(k, plan).kept_bytes(n) * (kLanes / cuda_lanes(k));
   if (bytes == 0 || bytes > most_shared(k, shared) || n % cuda_lanes(k) != 0) return 0;
   if (bytes <= kCudaKeptBytes) return kCudaKeptBytes + 16;  // so that the block has one row
@@ -301,10 +300,11 @@ LaunchShape short_rows(const Kernel& k, int64_t n, int64_t count, int64_t shared
   const int64_t rows = 32 / row_width(n, cuda_lanes(k));  // of a warp
   int64_t warps = kRowWarps;
   while (warps > 1 && blocks_of(count, warps * rows) < kManyBlocks) warps /= 2;
-  const int64_t kept = CudaPrinter(k, plan_cuda(k)).kept_bytes(n) * 32;
+  const CudaPlan plan = plan_cuda(k);
+  const int64_t kept = CudaPrinter(k, plan).kept_bytes(n) * 32;
   const bool keeps = kept <= kCudaKeptBytes && n % cuda_lanes(k) == 0;  // else rows have no packs
   while (keeps && kept * warps > kCudaKeptBytes) warps /= 2;
-  if (const int64_t bytes = keeps ? 0 : kept_of_row(k, n, count, shared); bytes > 0)
+  if (const int64_t bytes = keeps ? 0 : kept_of_row(k, plan, n, count, shared); bytes > 0)
     return {grid_of(count), 32u * static_cast<unsigned>(std::min(kRowWarps, cuda_team(k))),
             static_cast<unsigned>(bytes)};
   return {grid_of(blocks_of(count, warps * rows)), static_cast<unsigned>(32 * warps),
@@ -337,7 +337,7 @@ LaunchShape launch_shape(const Kernel& k, const int64_t* dims, int64_t count, in
       if (!k.across.empty()) return across_shape(k, n, count);
       if (n <= kRowBlock) return short_rows(k, n, count, shared);
       return {grid_of(count), team(blocks_of(n, kRowBlock), kLanes / cuda_lanes(k)),
-              static_cast<unsigned>(kept_of_row(k, n, count, shared))};
+              static_cast<unsigned>(kept_of_row(k, plan_cuda(k), n, count, shared))};
     case KernelKind::column:
       return {grid_of(blocks_of(count, columns)), team(blocks_of(n, reduction_block(k, n)), columns), 0};
   }

@@ -130,8 +130,8 @@ Workload in_bfloat16(const Workload& of, double over_frozen) {
   w.counted = of.counted + "; as in float32";
   w.tolerance = 2e-2;
   w.open =
-      "operands of products are widened, multiplied at float32's rate and rounded, each a pass; next: tiles "
-      "that widen while they pack, then pairs of bfloat16 in one instruction where the processor has it";
+      "what follows a product of halves is a pass of its own; without AVX512-BF16 operands are widened and "
+      "multiplied at float32's rate; next: kernels behind products of halves";
   w.bars = {{Of::times_faster, 1, "PyTorch"},
             {Of::at_most_times, over_frozen, "frozen"},
             {Of::fact_at_most, 1, "private bytes over eager's"}};

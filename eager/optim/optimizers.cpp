@@ -59,6 +59,14 @@ double OptimizerOf<O>::product_of(const Numbers& numbers, int64_t steps) const {
   if constexpr (Rules<O>::names().product != nullptr) return Rules<O>::product_of(numbers, steps);
   return 1;
 }
+/// Whether a group of these numbers goes up its gradients.
+template <class O>
+bool maximizes(const Optimizer::Numbers& n) {
+  if constexpr (requires { Rules<O>::kMaximize; })
+    return n[Rules<O>::kMaximize] != 0;
+  else
+    return false;
+}
 template <class O>
 void OptimizerOf<O>::update(Location where) {
   const eager::Interceptor* listener = eager::interceptor();
@@ -82,7 +90,7 @@ void OptimizerOf<O>::update(Location where) {
       Rules<O>::update(run, groups_[s.group], steps, corrections_);
       run.start(before, corrections_.product);
     }
-    if (Rules<O>::maximizes(groups_[s.group]))
+    if (maximizes<O>(groups_[s.group]))
       run.add_up(s, gradient, &steps, product);
     else
       run.add(s, gradient, &steps, product);
@@ -129,7 +137,7 @@ void OptimizerOf<O>::update_unless(const Tensor& skip, Location where) {
       Rules<O>::update(run, groups_[s.group], 1, unused);
     }
     TensorImpl* const gradient = s.parameter.grad().impl();
-    if (Rules<O>::maximizes(groups_[s.group]))
+    if (maximizes<O>(groups_[s.group]))
       run.add_up(s, gradient, nullptr, nullptr, guard.impl());
     else
       run.add(s, gradient, nullptr, nullptr, guard.impl());

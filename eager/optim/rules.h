@@ -80,7 +80,6 @@ struct DeviceStep {
 
 struct AnyRules {
   static double initial_moment(const Numbers&) { return 0; }
-  static bool maximizes(const Numbers&) { return false; }
   /// Appends the numbers of a guard behind the first, each (1). Gives the product after this step, or none.
   static Tensor step_numbers(const Numbers&, const DeviceStep&, std::vector<Tensor>&) { return {}; }
   static void append(std::vector<Tensor>& out, std::initializer_list<OnDeviceNumber> numbers) {
@@ -108,7 +107,6 @@ struct Rules<SGDOptions> : AnyRules {
             .nesterov = n[kNesterov] != 0,
             .maximize = n[kMaximize] != 0};
   }
-  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers& n) { return n[kMomentum] != 0; }
   static std::string mistakes(const Numbers& n) {
     std::string text = unless_sizes(n, kNumbers, {kLr, kMomentum, kDecay});
@@ -157,11 +155,12 @@ struct AdamRules : AnyRules {
             .weight_decay = n[kDecay],
             .maximize = n[kMaximize] != 0};
   }
-  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers&) { return 0b11; }
   static std::string mistakes(const Numbers& n) {
-    return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2}) +
-           unless_switches(n, kNumbers, {kMaximize});
+    return mistakes_but_of_maximize(n) + unless_switches(n, kNumbers, {kMaximize});
+  }
+  static std::string mistakes_but_of_maximize(const Numbers& n) {
+    return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2});
   }
   static void adam(OpId op, UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
     run.op(op, {0, 1});
@@ -221,10 +220,9 @@ struct Rules<NAdamOptions> : AdamRules<NAdamOptions> {
             .momentum_decay = n[kMomentumDecay],
             .maximize = n[kMaximize] != 0};
   }
-  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static std::string mistakes(const Numbers& n) {
-    return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2}) +
-           unless_sizes(n, kNumbers, {kMomentumDecay}) + unless_switches(n, kNumbers, {kMaximize});
+    return AdamRules::mistakes_but_of_maximize(n) + unless_sizes(n, kNumbers, {kMomentumDecay}) +
+           unless_switches(n, kNumbers, {kMaximize});
   }
   /// beta * (1 - 0.5 * 0.96^(step * decay)) (Dozat, 2016)
   static double momentum(const Numbers& n, int64_t step) {
@@ -316,7 +314,6 @@ struct Rules<AdagradOptions> : AnyRules {
             .eps = n[kEps],
             .maximize = n[kMaximize] != 0};
   }
-  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers&) { return 1; }
   static double initial_moment(const Numbers& n) { return n[kFirst]; }
   static std::string mistakes(const Numbers& n) {
@@ -352,7 +349,6 @@ struct Rules<RMSpropOptions> : AnyRules {
             .centered = n[kCentered] != 0,
             .maximize = n[kMaximize] != 0};
   }
-  static bool maximizes(const Numbers& n) { return n[kMaximize] != 0; }
   static uint32_t moments(const Numbers& n) {
     return 1u | (n[kCentered] != 0 ? 0b010u : 0u) | (n[kMomentum] != 0 ? 0b100u : 0u);
   }

@@ -8,11 +8,6 @@
 namespace tandem::ops::tiles {
 namespace {
 
-constexpr int64_t kPanelVectors = 4;
-
-template <class T>
-struct Vec;
-
 #include "tandem/ops/products/floats_v4.inc"
 
 template <>
