@@ -77,6 +77,8 @@ int step_numbers(OpId update) {
       return 1;
     case OpId::adam_update:  // bias1, bias2
     case OpId::adamw_update:
+    case OpId::adam_amsgrad_update:
+    case OpId::adamw_amsgrad_update:
     case OpId::radam_update:  // rate, rectified (1 or 0)
       return 2;
     case OpId::nadam_update:  // gradient_rate, moment_rate, bias2
@@ -92,20 +94,34 @@ namespace {
 enum { kLr, kBeta1, kBeta2, kEps, kWeightDecay, kBias1, kBias2 };
 
 // m += (g - m) * (1 - beta1);  v = v * beta2 + (1 - beta2) * g * g
-// p += -lr / bias1 * m / (sqrt(v) / sqrt(bias2) + eps)
-void adam_step(Body& b, Value p, Value g) {
+// p += -lr / bias1 * m / (sqrt(v) / sqrt(bias2) + eps), with the largest v so far if `amsgrad`
+void adam_step(Body& b, Value p, Value g, bool amsgrad) {
   Emitter& e = b.e;
   const Value old_m = widen(e, b.in(2));
   const Value old_v = widen(e, b.in(3));
   const Value m = moved_towards(e, old_m, g, b.number(kBeta1));
   const Value v = squares(e, old_v, g, b.number(kBeta2));
+  const Value largest = amsgrad ? e.maximum(widen(e, b.in(4)), v) : v;
   const Value down = negative(e, quotient(e, b.number(kLr), step_number(b, 0, kBias1)));
   const Value root = root_of(e, step_number(b, 1, kBias2));
-  const Value denominator = e.add(e.div(e.sqrt(v), root), b.number(kEps));
+  const Value denominator = e.add(e.div(e.sqrt(largest), root), b.number(kEps));
   const Value moved = e.mul(m, down);
   set_result(b, 0, e.add(p, e.div(moved, denominator)));
   set_result(b, 1, m);
   set_result(b, 2, v);
+  if (amsgrad) set_result(b, 3, largest);
+}
+
+void adam(Body& b, bool amsgrad) {
+  const Value p = widen(b.e, b.in(0));
+  adam_step(b, p, decayed(b.e, widen(b.e, b.in(1)), p, b.number(kWeightDecay)), amsgrad);
+}
+void adamw(Body& b, bool amsgrad) {
+  Emitter& e = b.e;
+  const Value p = widen(e, b.in(0));
+  const Value decay = e.number_op(ScalarOp::mul, b.number(kLr), b.number(kWeightDecay));
+  const Value shrunk = e.mul(p, complement(e, decay));
+  adam_step(b, shrunk, widen(e, b.in(1)), amsgrad);
 }
 
 }  // namespace
@@ -132,18 +148,10 @@ void body::sgd_momentum_update(Body& b) {
   set_result(b, 1, buffer);
 }
 
-void body::adam_update(Body& b) {
-  const Value p = widen(b.e, b.in(0));
-  adam_step(b, p, decayed(b.e, widen(b.e, b.in(1)), p, b.number(kWeightDecay)));
-}
-
-void body::adamw_update(Body& b) {
-  Emitter& e = b.e;
-  const Value p = widen(e, b.in(0));
-  const Value decay = e.number_op(ScalarOp::mul, b.number(kLr), b.number(kWeightDecay));
-  const Value shrunk = e.mul(p, complement(e, decay));
-  adam_step(b, shrunk, widen(e, b.in(1)));
-}
+void body::adam_update(Body& b) { adam(b, false); }
+void body::adamw_update(Body& b) { adamw(b, false); }
+void body::adam_amsgrad_update(Body& b) { adam(b, true); }
+void body::adamw_amsgrad_update(Body& b) { adamw(b, true); }
 
 void body::adamax_update(Body& b) {
   Emitter& e = b.e;

@@ -7,7 +7,8 @@
 
 namespace tandem::optim {
 
-// `maximize`, of all but Lion, goes up the gradient instead of down.
+// `maximize`, of all but Lion, goes up the gradient instead of down. `amsgrad` divides by the largest second
+// moment so far (Reddi, Kale and Kumar, 2018).
 struct SGDOptions {
   double lr = 1e-3;
   double momentum = 0;
@@ -21,6 +22,7 @@ struct AdamOptions {
   std::pair<double, double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0;
+  bool amsgrad = false;
   bool maximize = false;
 };
 struct AdamWOptions {
@@ -28,6 +30,7 @@ struct AdamWOptions {
   std::pair<double, double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 1e-2;
+  bool amsgrad = false;
   bool maximize = false;
 };
 

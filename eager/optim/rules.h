@@ -162,11 +162,6 @@ struct AdamRules : AnyRules {
   static std::string mistakes_but_of_maximize(const Numbers& n) {
     return unless_sizes(n, kNumbers, {kLr, kEps, kDecay}) + unless_parts(n, kNumbers, {kBeta1, kBeta2});
   }
-  static void adam(OpId op, UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
-    run.op(op, {0, 1});
-    run.words({n[kLr], n[kBeta1], n[kBeta2], n[kEps], n[kDecay], c.bias[0].at(n[kBeta1], steps + 1),
-               c.bias[1].at(n[kBeta2], steps + 1)});
-  }
   static Tensor step_numbers(const Numbers& n, const DeviceStep& step, std::vector<Tensor>& out) {
     const OnDeviceNumber first = step.number().correction(n[kBeta1]);
     const OnDeviceNumber second = step.number().correction(n[kBeta2]);
@@ -174,18 +169,51 @@ struct AdamRules : AnyRules {
     return {};
   }
 };
-template <>
-struct Rules<AdamOptions> : AdamRules<AdamOptions> {
-  static constexpr Optimizer::Names names() { return {"Adam", kNumbers, kMoments, nullptr, 1}; }
-  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
-    adam(OpId::adam_update, run, n, steps, c);
+/// Those of them that may keep the largest second moment.
+template <class Options>
+struct AmsgradRules : AdamRules<Options> {
+  using Base = AdamRules<Options>;
+  using Base::kBeta1, Base::kBeta2, Base::kDecay, Base::kEps, Base::kLr;
+  static constexpr const char* kNumbers[] = {"lr",           "beta1",    "beta2",  "eps",
+                                             "weight_decay", "maximize", "amsgrad"};
+  static constexpr const char* kMoments[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
+  static constexpr size_t kAmsgrad = Base::kMaximize + 1;
+  static Numbers numbers(const Options& o) {
+    Numbers n = Base::numbers(o);
+    n[kAmsgrad] = o.amsgrad ? 1.0 : 0.0;
+    return n;
+  }
+  static Options options(const Numbers& n) {
+    Options o = Base::options(n);
+    o.amsgrad = n[kAmsgrad] != 0;
+    return o;
+  }
+  static uint32_t moments(const Numbers& n) { return n[kAmsgrad] != 0 ? 0b111 : 0b11; }
+  static std::string mistakes(const Numbers& n) {
+    return Base::mistakes(n) + unless_switches(n, kNumbers, {kAmsgrad});
+  }
+  static void adam(OpId plain, OpId amsgrad, UpdateRun& run, const Numbers& n, int64_t steps,
+                   Corrections& c) {
+    if (n[kAmsgrad] != 0)
+      run.op(amsgrad, {0, 1, 2});
+    else
+      run.op(plain, {0, 1});
+    run.words({n[kLr], n[kBeta1], n[kBeta2], n[kEps], n[kDecay], c.bias[0].at(n[kBeta1], steps + 1),
+               c.bias[1].at(n[kBeta2], steps + 1)});
   }
 };
 template <>
-struct Rules<AdamWOptions> : AdamRules<AdamWOptions> {
-  static constexpr Optimizer::Names names() { return {"AdamW", kNumbers, kMoments, nullptr, 1}; }
+struct Rules<AdamOptions> : AmsgradRules<AdamOptions> {
+  static constexpr Optimizer::Names names() { return {"Adam", kNumbers, kMoments, nullptr, 2}; }
   static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
-    adam(OpId::adamw_update, run, n, steps, c);
+    adam(OpId::adam_update, OpId::adam_amsgrad_update, run, n, steps, c);
+  }
+};
+template <>
+struct Rules<AdamWOptions> : AmsgradRules<AdamWOptions> {
+  static constexpr Optimizer::Names names() { return {"AdamW", kNumbers, kMoments, nullptr, 2}; }
+  static void update(UpdateRun& run, const Numbers& n, int64_t steps, Corrections& c) {
+    adam(OpId::adamw_update, OpId::adamw_amsgrad_update, run, n, steps, c);
   }
 };
 template <>

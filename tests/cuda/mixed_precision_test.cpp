@@ -56,7 +56,7 @@ Run run(td::Device device, bool traced, bool recompute) {
   for (const Tensor& p : training.net.parameters())
     for (const char c : bits_of(p)) out.bits.push_back(c);
   out.scale = training.scaler.get_scale();
-  out.steps = training.opt->state()[6].tensor.item<int64_t>();
+  out.steps = training.opt->state()[7].tensor.item<int64_t>();
   out.report = step.report();
   return out;
 }

@@ -48,6 +48,10 @@ const Kind kKinds[] = {
      }},
     {"Adam", make<optim::Adam>},
     {"AdamW", make<optim::AdamW>},
+    {"AdamW by the largest second moment",
+     [](const std::vector<Tensor>& p) -> std::unique_ptr<optim::Optimizer> {
+       return std::make_unique<optim::AdamW>(p, optim::AdamWOptions{.lr = 0.05, .amsgrad = true});
+     }},
     {"Adamax", make<optim::Adamax>},
     {"NAdam", make<optim::NAdam>},
     {"RAdam", make<optim::RAdam>},
@@ -349,8 +353,8 @@ TEST_CASE("GradScaler: a part of a checkpoint", "[scaler]") {
   load_checkpoint(folder / "run", {.optimizer = &other, .scaler = &fresh});
   CHECK(fresh.get_scale() == 16);
   CHECK(fresh.options().growth_interval == 7);
-  CHECK(other.state()[6].name == "0.step");
-  CHECK(other.state()[6].tensor.item<int64_t>() == 2);
+  CHECK(other.state()[7].name == "0.step");
+  CHECK(other.state()[7].tensor.item<int64_t>() == 2);
 }
 
 TEST_CASE("GradScaler: what it refuses", "[scaler]") {

@@ -186,11 +186,12 @@ TEST_CASE("the state names numbers, step counts and moments", "[optim]") {
   std::vector<std::string> names;
   for (const NamedTensor& n : opt.state()) names.push_back(n.name);
   CHECK(names == std::vector<std::string>{"group.0.lr", "group.0.beta1", "group.0.beta2", "group.0.eps",
-                                          "group.0.weight_decay", "group.0.maximize", "0.step", "0.exp_avg",
-                                          "0.exp_avg_sq"});
-  CHECK(opt.state()[6].tensor.item<int64_t>() == 1);
+                                          "group.0.weight_decay", "group.0.maximize", "group.0.amsgrad",
+                                          "0.step", "0.exp_avg", "0.exp_avg_sq"});
+  CHECK(opt.state()[7].tensor.item<int64_t>() == 1);
   CHECK(optim::SGD({p}).state().size() == 7);
   CHECK(optim::SGD({p}, {.momentum = 0.9}).state().back().name == "0.momentum_buffer");
+  CHECK(optim::Adam({p}, {.amsgrad = true}).state().back().name == "0.max_exp_avg_sq");
 }
 
 TEST_CASE("state continues another optimizer exactly", "[optim]") {
@@ -248,7 +249,7 @@ TEST_CASE("a wrong state is refused and changes nothing", "[optim]") {
   plain.step();
 }
 
-TEST_CASE("a state of before maximize was an option is loaded, and goes down", "[optim]") {
+TEST_CASE("a state of before maximize and amsgrad were options is loaded, without them", "[optim]") {
   const Tensor p = leaf({1, -2, 3});
   optim::SGD opt({p}, {.lr = 0.1}), other({p}, {.maximize = true});
   std::vector<NamedTensor> state = opt.state();
@@ -256,6 +257,14 @@ TEST_CASE("a state of before maximize was an option is loaded, and goes down", "
   other.load_state(state);
   CHECK_FALSE(other.options().maximize);
   CHECK(other.lr() == 0.1);
+  optim::Adam before({p}, {.lr = 0.1}), after({p}, {.maximize = true});
+  state = before.state();
+  std::erase_if(state, [](const NamedTensor& n) { return n.name.ends_with("amsgrad"); });
+  after.load_state(state);
+  CHECK_FALSE(after.options().amsgrad);
+  CHECK_FALSE(after.options().maximize);
+  state = opt.state();
+  std::erase_if(state, [](const NamedTensor& n) { return n.name.ends_with("maximize"); });
   std::erase_if(state, [](const NamedTensor& n) { return n.name.ends_with("nesterov"); });
   CHECK_THAT(message([&] { other.load_state(state); }), Contains("missing: group.0.nesterov"));
 }

@@ -95,6 +95,26 @@ TEST_CASE("Adamax follows its formula", "[optim]") {
                          });
 }
 
+TEST_CASE("Adam and AdamW divide by the largest second moment, if asked to", "[optim]") {
+  const auto formula = [](bool decays_weights) {
+    return [=](double p, double g, int t, double(&s)[4]) {
+      if (decays_weights)
+        p -= 0.1 * 0.02 * p;
+      else
+        g += 0.02 * p;
+      s[0] = 0.8 * s[0] + 0.2 * g;
+      s[1] = 0.5 * s[1] + 0.5 * g * g;
+      s[2] = std::max(s[1], s[2]);
+      const double root = std::sqrt(s[2]) / std::sqrt(1 - std::pow(0.5, t)) + 1e-3;
+      return p - 0.1 / (1 - std::pow(0.8, t)) * s[0] / root;
+    };
+  };
+  compare<optim::Adam>({.lr = 0.1, .betas = {0.8, 0.5}, .eps = 1e-3, .weight_decay = 0.02, .amsgrad = true},
+                       formula(false));
+  compare<optim::AdamW>({.lr = 0.1, .betas = {0.8, 0.5}, .eps = 1e-3, .weight_decay = 0.02, .amsgrad = true},
+                        formula(true));
+}
+
 TEST_CASE("NAdam follows its formula", "[optim]") {
   const auto mu = [](int t) { return 0.8 * (1 - 0.5 * std::pow(0.96, t * 0.1)); };
   compare<optim::NAdam>(
@@ -323,6 +343,7 @@ TEST_CASE("maximize goes up the gradient, with every optimizer that has it", "[o
   goes_up<optim::SGD>({.lr = 0.1, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true});
   goes_up<optim::Adam>({.weight_decay = 0.1});
   goes_up<optim::AdamW>({});
+  goes_up<optim::AdamW>({.amsgrad = true});
   goes_up<optim::Adamax>({.weight_decay = 0.1});
   goes_up<optim::NAdam>({.weight_decay = 0.1});
   goes_up<optim::RAdam>({.weight_decay = 0.1});

@@ -156,7 +156,7 @@ TEST_CASE("optimizers and generators are saved on their own", "[save]") {
   save(folder / "o", opt);
   load(folder / "o", other);
   CHECK(other.lr() == 0.5);
-  CHECK(values(other.state()[7].tensor) == values(opt.state()[7].tensor));
+  CHECK(values(other.state()[8].tensor) == values(opt.state()[8].tensor));
   optim::SGD sgd({q});
   CHECK_THAT(message([&] { load(folder / "o", sgd); }), Contains("missing: group.0.momentum"));
 

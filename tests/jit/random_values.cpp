@@ -257,12 +257,12 @@ int64_t RandomValues::integer(const std::string& name, int rank) {
 
 bool RandomValues::layer(const ops::OpDef& op, Value x, std::vector<Value>& in) {
   const Dims s = type(x).sizes;
-  const bool gates = op.id == ops::OpId::lstm_gates;
-  if (s.rank() < (gates ? 1 : 2) || numel(s) == 0 || !is_floating(type(x).dtype)) return false;
-  if (gates) {
-    Dims four = s;
-    four[s.rank() - 1] *= 4;
-    in = {like(x, four, 1), like(x, four, 1), x};
+  const int gates = op.id == ops::OpId::lstm_gates ? 4 : op.id == ops::OpId::gru_gates ? 3 : 0;
+  if (s.rank() < (gates > 0 ? 1 : 2) || numel(s) == 0 || !is_floating(type(x).dtype)) return false;
+  if (gates > 0) {
+    Dims sums = s;
+    sums[s.rank() - 1] *= gates;
+    in = {like(x, sums, 1), like(x, sums, 1), x};
     return true;
   }
   Dims rows = s;

@@ -61,9 +61,9 @@ class RandomValues {
   /// C, rows, columns); false if it has too many or the window does not fit.
   bool convolution(const ops::OpDef& op, std::vector<ops::Value>& in, std::vector<int64_t>& words);
   /// Ops whose operands' sizes all follow from one of them; `layer` gives these for that one, `x`, or false
-  /// if it is no state of an LSTM, or no queries.
+  /// if it is no state of an LSTM or a GRU, or no queries.
   static bool is_layer(ops::OpId op) {
-    return op == ops::OpId::lstm_gates || op == ops::OpId::attention_backward;
+    return op == ops::OpId::lstm_gates || op == ops::OpId::gru_gates || op == ops::OpId::attention_backward;
   }
   bool layer(const ops::OpDef& op, ops::Value x, std::vector<ops::Value>& in);
   double some_double() { return static_cast<double>(between(-40, 40)) / 16; }  // exact in every floating type

@@ -177,6 +177,13 @@ TEST_CASE("Ten steps of every optimizer are PyTorch's", "[pytorch]") {
   s.optimizer<Adamax>("Adamax up", {.weight_decay = 0.1, .maximize = true}, "Adamax", up({}));
   s.optimizer<Adagrad>("Adagrad up", {.weight_decay = 0.1, .maximize = true}, "Adagrad", up({}));
   s.optimizer<RMSprop>("RMSprop up", {.weight_decay = 0.1, .maximize = true}, "RMSprop", up({}));
+  const auto largest = [](Fields f) { return f.flag("amsgrad", true); };
+  s.optimizer<Adam>("Adam amsgrad", {.lr = 0.01, .betas = {0.8, 0.6}, .amsgrad = true}, "Adam",
+                    largest(betas(0.01, 0.8, 0.6)));
+  s.optimizer<AdamW>(
+      "AdamW amsgrad up",
+      {.lr = 0.01, .betas = {0.8, 0.6}, .weight_decay = 0.1, .amsgrad = true, .maximize = true}, "AdamW",
+      up(largest(betas(0.01, 0.8, 0.6))));
   s.optimizer<SGD>("clip norm", {.lr = 0.1}, "SGD", lr(0.1), {"norm", 0.5});
   s.optimizer<SGD>("clip value", {.lr = 0.1}, "SGD", lr(0.1), {"value", 0.1});
   s.compare();

@@ -215,8 +215,8 @@ TEST_CASE("GradScaler: one trace over skipped and taken steps, with no read, bit
       if (!bad(i)) append(out, loss);
     }
     if (traced) report = step.report();
-    CHECK(training.opt.state()[6].name == "0.step");
-    CHECK(training.opt.state()[6].tensor.item<int64_t>() == 9);
+    CHECK(training.opt.state()[7].name == "0.step");
+    CHECK(training.opt.state()[7].tensor.item<int64_t>() == 9);
     CHECK(training.scaler.get_scale() == 256 / 8 * 8);
     for (const float v : training.numbers()) out.push_back(v);
     return out;

@@ -118,6 +118,9 @@ TEST_CASE("every optimizer trains traced as it does eagerly, bit for bit, from o
   compare("AdamW upwards", [](Net& n) {
     return std::make_unique<AdamW>(n.parameters(), AdamWOptions{.lr = 0.01, .maximize = true});
   });
+  compare("AdamW by the largest second moment", [](Net& n) {
+    return std::make_unique<AdamW>(n.parameters(), AdamWOptions{.lr = 0.01, .amsgrad = true});
+  });
 }
 
 TEST_CASE("dropout draws the same numbers traced, forward and backward", "[training]") {
