@@ -52,8 +52,10 @@ class Planner {
     const auto refuse = [&](const char* text) {
       if (why_->empty()) *why_ = text;
     };
-    if (k_.kind == KernelKind::row && k_.reduced_rank != 1)
-      refuse("a row kernel with several reduced dimensions");
+    if (k_.kind == KernelKind::row && k_.reduced_rank < 1) refuse("a row kernel without reduced dimensions");
+    if (several_reduced() && std::any_of(k_.loads.begin(), k_.loads.end(),
+                                         [](const Load& l) { return l.index >= 0 && !l.row_level; }))
+      refuse("a row kernel that looks up along several reduced dimensions");
     if (k_.kind == KernelKind::column && (k_.kept_rank < 1 || k_.reduced_rank < 1))
       refuse("a column kernel without kept or without reduced dimensions");
     if (k_.kind == KernelKind::pointwise && (k_.reduced_rank != 0 || !k_.reductions.empty()))
@@ -82,13 +84,15 @@ class Planner {
     }
   }
 
+  bool several_reduced() const { return k_.kind == KernelKind::row && k_.reduced_rank > 1; }
+
   uint8_t access_loops(Inner inner, bool row_level) const {
     const uint8_t lane = inner == Inner::constant ? 0 : kLane;
     switch (k_.kind) {
       case KernelKind::pointwise:
         return kOuter | lane;
       case KernelKind::row:
-        return row_level || !lane ? kOuter : kOuter | kReduced | kLane;
+        return row_level || (!lane && !several_reduced()) ? kOuter : kOuter | kReduced | kLane;
       case KernelKind::column:
         return static_cast<uint8_t>(kOuter | lane | (row_level ? 0 : kReduced));
     }

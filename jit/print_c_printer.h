@@ -2,8 +2,9 @@
 //
 // Names in the printed text: p, o: where loads and stores stand; s: strides; d: sizes; c: counters of the
 // kept dimensions; q: offsets of the reduced position; v: values; w: the vector of a scalar; x: checked
-// offsets of indexed loads, n and m their extents and strides; a: accumulators; t: totals; k: row buffers; g:
-// random draws; f: whether a store goes past the caches; y, z: results across rows: all, and of this block.
+// offsets of indexed loads, n and m their extents and strides; e: counters of the reduced dimensions; h:
+// offsets of lanes; a: accumulators; t: totals; k: row buffers; g: random draws; f: whether a store goes past
+// the caches; y, z: results across rows: all, and of this block.
 #pragma once
 
 #include <string>
@@ -35,6 +36,9 @@ class CPrinter {
   void row();
   void row_walk(const CPass& pass);
   void row_body(const CPass& pass);
+  void row_offsets(const CPass& pass);
+  /// Elements of a row.
+  std::string row_size() const { return k_.reduced_rank > 1 ? "size" : "d" + std::to_string(k_.kept_rank); }
   void begin_block();
   Reduction reduction(const Across& c) const;
   int cost(const CPass& pass) const;

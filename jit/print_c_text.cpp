@@ -16,7 +16,7 @@ bool CText::draws_in_order(const ScalarNode& n) const {
   return is_random(n.op) && k_.scalars[n.in[0]].op == ScalarOp::index;
 }
 
-int CText::inner_dim() const { return k_.kind == KernelKind::row ? k_.kept_rank : k_.kept_rank - 1; }
+int CText::inner_dim() const { return k_.kept_rank + (k_.kind == KernelKind::row ? k_.reduced_rank : 0) - 1; }
 
 std::string CText::stride(size_t slot, int dim) const {
   return "s" + num(static_cast<int64_t>(slot)) + "_" + num(dim);
@@ -59,8 +59,12 @@ std::string CText::load(int32_t id, const CPlace& place) const {
     return "td_pick_" + suffix + "(" + p + ", " + step + ", " + name(l.index, true) + ", n" + number + ", m" +
            number + ", " + place.count + ", error, " + num(n.bits + 1) + ")";
   }
-  if (inner == Inner::contiguous) return "td_load_" + suffix + "(" + p + ", " + place.count + ")";
-  return "td_gather_" + suffix + "(" + p + ", " + step + ", " + place.count + ")";
+  const std::string text = inner == Inner::contiguous
+                               ? "td_load_" + suffix + "(" + p + ", " + place.count + ")"
+                               : "td_gather_" + suffix + "(" + p + ", " + step + ", " + place.count + ")";
+  if (!place.ends) return text;
+  return "whole ? " + text + " : td_gather_at_" + suffix + "(p" + number + ", h" + number + ", " +
+         place.count + ")";
 }
 
 std::string CText::value(int32_t id, const CPlace& place) const {
@@ -120,6 +124,7 @@ void CText::store(int32_t store, const CPlace& place) {
     return;
   }
   const std::string v = name(s.value, true);
+  if (place.ends) line("if (whole)");
   if (s.non_temporal && s.inner == Inner::contiguous) {
     line(std::string("td_non_temporal_") + c_suffix(s.dtype) + "(" + p + ", " + v + ", " + place.count +
          ", f" + num(store) + ");");
@@ -129,6 +134,9 @@ void CText::store(int32_t store, const CPlace& place) {
     line(std::string("td_scatter_") + c_suffix(s.dtype) + "(" + p + ", " +
          stride(store_slot(store), inner_dim()) + ", " + v + ", " + place.count + ");");
   }
+  if (place.ends)
+    line(std::string("else td_scatter_at_") + c_suffix(s.dtype) + "(o" + num(store) + ", h" +
+         num(static_cast<int64_t>(store_slot(store))) + ", " + v + ", " + place.count + ");");
 }
 
 }  // namespace tandem::jit

@@ -16,6 +16,7 @@ struct CPlace {
   std::string count;   // lanes in use
   std::string index;   // linear index of lane 0 in the iteration space
   bool array = false;  // values are declared as arrays over `u` beforehand
+  bool ends = false;   // unless `whole`, the innermost dimension ends within the lanes: h3 are their offsets
 };
 
 class CText : public CodeText {

@@ -1,6 +1,7 @@
 // Walks over the reduced dimensions. A row has 64 lanes: four vectors, taken in turn. Columns are walked in
 // panels whose accumulators stay in L1; in a panel, tiles of a few rows by 64 columns, so that memory is read
 // along its rows.
+#include <algorithm>
 #include <bit>
 #include <limits>
 
@@ -54,6 +55,15 @@ void CPrinter::row() {
   for (const int32_t i : plan_.buffered)
     t_.line(std::string(c_vector(k_.scalars[i].type)) + " k" + num(i) + "[" + num(kRowBuffer / 16) + "];");
   counters(k_.kept_rank, "a->begin");
+  if (k_.reduced_rank > 1) {
+    std::string size, declared;
+    for (int d = k_.kept_rank; d < rank(); ++d) {
+      size += (size.empty() ? "d" : " * d") + num(d);
+      declared += (declared.empty() ? "e" : ", e") + num(d);
+    }
+    t_.line("const td_i64 size = " + size + ";");
+    t_.line("td_i64 " + declared + ";");
+  }
   for (size_t c = 0; c < k_.across.size(); ++c) {
     const std::string type = c_scalar(k_.scalars[k_.across[c].input].type);
     t_.line(type + "* const y" + num(static_cast<int64_t>(c)) + " = (" + type + "*)a->buffers[" +
@@ -98,7 +108,7 @@ Reduction CPrinter::reduction(const Across& c) const { return {c.op, c.input, k_
 // that the row's buffer holds what it reads and writes. What is left of the row, what lies beyond the buffer,
 // and the whole of a walk whose bodies would be too much code, take one vector after another.
 void CPrinter::row_walk(const CPass& pass) {
-  const std::string d = "d" + num(k_.kept_rank);
+  const std::string d = row_size();
   const std::string body = "walk" + num(&pass - plan_.passes.data());
   const bool buffer = !pass.rereads.empty() || !pass.written.empty();
   std::string parameters = buffer ? ", const bool keep" : "";
@@ -118,7 +128,7 @@ void CPrinter::row_walk(const CPass& pass) {
     return text + ");";
   };
   const auto walk = [&](const std::string& e) {
-    if (cost(pass) <= kUnrolledCost) {
+    if (k_.reduced_rank == 1 && cost(pass) <= kUnrolledCost) {
       const std::string most = buffer ? "td_least(" + e + ", " + num(kRowBuffer) + ")" : e;
       t_.line("for (; r + 64 <= " + most + "; r += 64) {");
       for (int u = 0; u < 4; ++u) t_.line(call("r + " + num(16 * u), "16", true, "_" + num(u)));
@@ -135,6 +145,7 @@ void CPrinter::row_walk(const CPass& pass) {
         t_.line("a" + num(i) + "_" + num(u) + " = a" + num(i) + "[" + num(u) + "];");
     t_.line("}");
   };
+  for (int d = k_.kept_rank; k_.reduced_rank > 1 && d < rank(); ++d) t_.line("e" + num(d) + " = 0;");
   if (pass.reductions.empty()) {
     t_.line("{");
     t_.line("td_i64 r = 0;");
@@ -184,9 +195,15 @@ void CPrinter::fetch_next_row(const CPass& pass, const std::string& position) {
 }
 
 void CPrinter::row_body(const CPass& pass) {
-  const CPlace place{"r", "", "n", "at * d" + num(k_.kept_rank) + " + r"};
-  fetch_ahead(pass, "r");
-  fetch_next_row(pass, "r");
+  const bool several = k_.reduced_rank > 1;
+  const CPlace place{
+      several ? "" : "r", several ? "q" : "", "n", "at * " + row_size() + " + r", false, several};
+  if (several) {
+    row_offsets(pass);
+  } else {
+    fetch_ahead(pass, "r");
+    fetch_next_row(pass, "r");
+  }
   size_t next_reread = 0, next_written = 0;
   for (const int32_t i : pass.nodes) {
     const std::string label = num(i);
@@ -209,6 +226,13 @@ void CPrinter::row_body(const CPass& pass) {
   }
   for (const int32_t s : pass.stores) t_.store(s, place);
   for (const int32_t r : pass.reductions) accumulate(r, "a" + num(r), "td_iota(r)", true);
+  if (several) {
+    const int inner = rank() - 1;
+    const std::string e = "e" + num(inner), size = "d" + num(inner);
+    t_.line(e + " += n;");
+    t_.raw("while (" + e + " >= " + size + ") { " + e + " -= " + size + "; " +
+           c_step("e", k_.kept_rank, inner) + " }");
+  }
   if (!pass.across) return;
   for (size_t c = 0; c < k_.across.size(); ++c) {
     const Reduction as = reduction(k_.across[c]);
@@ -217,6 +241,44 @@ void CPrinter::row_body(const CPass& pass) {
     t_.line("td_store_" + suffix + "(" + z + ", " + combine_text(as, so_far, t_.name(as.input, true)) +
             ", n);");
   }
+}
+
+// Where the operands and results of the position stand, of several reduced dimensions, and those of each lane
+// where the innermost dimension ends within them.
+void CPrinter::row_offsets(const CPass& pass) {
+  std::vector<size_t> used;
+  const auto use = [&](const std::vector<int32_t>& nodes) {
+    for (const int32_t i : nodes) {
+      if (k_.scalars[i].op != ScalarOp::load) continue;
+      const auto s = static_cast<size_t>(k_.scalars[i].bits);
+      if (!load(s).row_level && std::find(used.begin(), used.end(), s) == used.end()) used.push_back(s);
+    }
+  };
+  use(pass.nodes);
+  for (const Reread& r : pass.rereads) use(r.again);
+  for (const int32_t s : pass.stores) used.push_back(t_.store_slot(s));
+  const auto offset = [&](size_t s, const std::string& counter) {
+    std::string text;
+    for (int d = k_.kept_rank; d < rank(); ++d) {
+      const bool inner = d == rank() - 1;
+      if (inner && slot_inner(s) == Inner::constant && is_load(s)) continue;
+      text += (text.empty() ? "" : " + ") + counter + num(d);
+      if (!inner || slot_inner(s) != Inner::contiguous) text += " * " + t_.stride(s, d);
+    }
+    return text;
+  };
+  const std::string inner = num(rank() - 1);
+  t_.line("const bool whole = e" + inner + " + n <= d" + inner + ";");
+  for (const size_t s : used)
+    t_.line("const td_i64 q" + num(static_cast<int64_t>(s)) + " = " + offset(s, "e") + ";");
+  for (const size_t s : used) t_.line("td_i64 h" + num(static_cast<int64_t>(s)) + "[16];");
+  t_.line("if (!whole) {");
+  for (int d = k_.kept_rank; d < rank(); ++d) t_.line("td_i64 i" + num(d) + " = e" + num(d) + ";");
+  t_.line("for (td_i64 l = 0; l < n; ++l) {");
+  for (const size_t s : used) t_.line("h" + num(static_cast<int64_t>(s)) + "[l] = " + offset(s, "i") + ";");
+  t_.raw(c_step("i", k_.kept_rank, rank()));
+  t_.line("}");
+  t_.line("}");
 }
 
 // Panels of columns, whose accumulators stay in L1; in a panel, tiles of a few rows by 64 columns, so that

@@ -197,6 +197,25 @@ TEST_CASE("a column kernel that fills is compiled", "[jit]") {
   CHECK(Executable::make(graph_of(p), ExecutableOptions{})->stats().interpreted == 0);
 }
 
+TEST_CASE("rows of several dimensions are compiled", "[jit]") {
+  // The innermost dimension holds whole vectors, ends within them, or is shorter than one.
+  for (const Dims& sizes : {Dims{7, 5, 32, 4}, {7, 5, 9, 7}, {70, 3, 2, 3}, {40, 2, 600, 1}}) {
+    CAPTURE(sizes);
+    const Program p{
+        {{DType::float32, sizes}, {DType::float32, {sizes[1], 1, 1}}, {DType::float32, {sizes[2], 1}}},
+        {0.5},
+        [](Emitter& e, const Values& in, const Values& numbers) {
+          const Value sum = e.sum(e.exp(in[0]), {0, 2, 3}, true);
+          const Value far = e.amax(e.mul(in[0], in[2]), {0, 2, 3}, true);
+          return Values{e.div(e.exp(in[0]), e.add(sum, in[1])), e.mul(far, numbers[0])};
+        },
+        {}};
+    const RunResult r = check_threads(p, 1e-4);
+    INFO(r.plan);
+    CHECK(Executable::make(graph_of(p), ExecutableOptions{})->stats().interpreted == 0);
+  }
+}
+
 TEST_CASE("sums over a product's rows are part of its entry", "[jit]") {
   // Of 128 columns a block of the product's rows is no multiple of a block of the tree's.
   for (const auto& [rows, n] : {std::pair<int64_t, int64_t>{512, 30}, {700, 128}, {3 * 1024 + 5, 130}}) {
