@@ -38,6 +38,8 @@ constexpr int kMaxThreads = 256;
 constexpr std::chrono::microseconds kSpin{100};
 
 constinit thread_local bool in_region_ = false;
+constinit thread_local bool on_one_thread_ = false;
+constinit thread_local uint64_t shared_regions_ = 0;
 constinit std::atomic<int> wanted_threads_{0};  // 0: not asked yet
 
 void pause_processor() {
@@ -202,12 +204,19 @@ void parallel_ranges(int64_t n, int64_t grain, void (*body)(void*, int64_t, int6
   const int64_t most = n / std::max<int64_t>(grain, 1);
   const int pieces = in_region_ || most <= 1 ? 1 : static_cast<int>(std::min<int64_t>(most, num_threads()));
   if (pieces == 1) return body(context, 0, n);
+  ++shared_regions_;
   pool().run(n, pieces, body, context);
 }
+
+OnOneThread::OnOneThread(bool so) : before_(on_one_thread_) { on_one_thread_ |= so; }
+OnOneThread::~OnOneThread() { on_one_thread_ = before_; }
+
+uint64_t shared_regions() { return shared_regions_; }
 
 }  // namespace core
 
 int num_threads() {
+  if (core::on_one_thread_) return 1;
   int n = core::wanted_threads_.load(std::memory_order_relaxed);
   if (n == 0) {
     const int configured = core::environment().num_threads;

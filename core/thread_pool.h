@@ -24,6 +24,21 @@ namespace core {
 void parallel_ranges(int64_t n, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
                      void* context);
 
+/// While it lives, and unless `so` is false, what its thread calls has num_threads() 1.
+class OnOneThread {
+ public:
+  explicit OnOneThread(bool so);
+  ~OnOneThread();
+  OnOneThread(const OnOneThread&) = delete;
+  OnOneThread& operator=(const OnOneThread&) = delete;
+
+ private:
+  const bool before_;
+};
+
+/// Regions that this thread has shared with others so far.
+uint64_t shared_regions();
+
 /// parallel(n, grain, [&](int64_t begin, int64_t end) {...})
 template <class F>
 void parallel(int64_t n, int64_t grain, F&& f) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <utility>
 
 #include "tandem/core/allocator.h"
@@ -19,12 +20,20 @@
 #include "tandem/jit/plan.h"
 #include "tandem/jit/print_cuda.h"
 #include "tandem/jit/thread_arena.h"
+#include "tandem/jit/thread_choice.h"
 
 namespace tandem::jit {
 
 namespace {
 
 constexpr int64_t kGrainBytes = 262144;  // of operands and results that are worth a thread
+
+/// So many products of m x n elements with k terms each are worth a thread.
+int64_t grain_of_products(int64_t m, int64_t n, int64_t k) {
+  constexpr double kWork = 1e6;  // floating-point operations
+  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  return static_cast<int64_t>(kWork / std::max(flops, 1.0)) + 1;
+}
 
 std::atomic<int> without_entries{0};  // WithoutEntries alive
 
@@ -78,6 +87,7 @@ struct Executable::Impl {
   std::unique_ptr<const CudaExecutable> cuda;
   ExecutableStats stats;
   size_t entries_to_run = 0;  // all of the plan's, but for WithoutEntries
+  mutable ThreadChoice threads;
 
   void run_call(const Runner& runner, const Kernel& kernel, const KernelCall& call, int64_t begin,
                 int64_t end, const Memory& memory, const int64_t* numbers, int64_t* error) const {
@@ -150,14 +160,18 @@ struct Executable::Impl {
     const ops::ProductCall call = with_addresses(c, memory);
     if (c.shape.outer.empty()) return ops::product(call, c.shape.provider);
     const int64_t total = numel(c.shape.outer), size = itemsize(call.dtype);
-    for (int64_t i = 0; i < total; ++i) {
-      const MatrixPlace place = matrix_place(c.shape, i);
-      ops::ProductCall one = call;
-      one.a = static_cast<const char*>(call.a) + place.a * size;
-      one.b = static_cast<const char*>(call.b) + place.b * size;
-      one.c = static_cast<char*>(call.c) + place.c * size;
-      ops::product(one, c.shape.provider);
-    }
+    const auto run = [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const MatrixPlace place = matrix_place(c.shape, i);
+        ops::ProductCall one = call;
+        one.a = static_cast<const char*>(call.a) + place.a * size;
+        one.b = static_cast<const char*>(call.b) + place.b * size;
+        one.c = static_cast<char*>(call.c) + place.c * size;
+        ops::product(one, c.shape.provider);
+      }
+    };
+    if (total < num_threads()) return run(0, total);  // each is cut for the threads
+    core::parallel(total, grain_of_products(call.batch * call.m, call.n, call.k), run);
   }
 
   /// A product and the kernels behind it: block by block, or, where there are too few blocks for the threads,
@@ -182,9 +196,6 @@ struct Executable::Impl {
       return run_joins(e, memory, numbers);
     }
     const ops::ProductCall whole = with_addresses(c, memory);
-    constexpr double kWork = 1e6;  // floating-point operations that are worth a thread
-    const double flops =
-        2.0 * static_cast<double>(unit) * static_cast<double>(whole.n) * static_cast<double>(whole.k + 16);
     std::atomic<bool> failed{false};
     const auto run_rows = [&](const ops::ProductCall& part, int64_t row) {
       ops::product(part, c.shape.provider);
@@ -197,7 +208,7 @@ struct Executable::Impl {
       }
       if (error) failed.store(true, std::memory_order_relaxed);
     };
-    core::parallel(units, static_cast<int64_t>(kWork / flops) + 1, [&](int64_t begin, int64_t end) {
+    core::parallel(units, grain_of_products(unit, whole.n, whole.k + 16), [&](int64_t begin, int64_t end) {
       if (e.joins == 0) {
         for (int64_t i = begin; i < end; ++i) run_rows(blocks.block(i, whole), blocks.first_row(i));
         return;
@@ -255,6 +266,20 @@ struct Executable::Impl {
   }
 
   int run(const Memory& memory, const int64_t* numbers, int* reached) const {
+    if (num_threads() == 1) return run_entries(memory, numbers, reached);
+    const ThreadChoice::Turn turn = threads.next();
+    const core::OnOneThread on_one_thread(turn.alone);
+    if (!turn.timed) [[likely]]
+      return run_entries(memory, numbers, reached);
+    const uint64_t shared = core::shared_regions();
+    const auto start = std::chrono::steady_clock::now();
+    const int failed = run_entries(memory, numbers, reached);
+    const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - start;
+    threads.took(turn, took.count(), core::shared_regions() != shared);
+    return failed;
+  }
+
+  int run_entries(const Memory& memory, const int64_t* numbers, int* reached) const {
     size_t i = 0;
     try {
       for (; i < entries_to_run; ++i)
@@ -270,6 +295,7 @@ struct Executable::Impl {
   [[gnu::cold, gnu::noinline]] int run_timed(const Memory& memory, const int64_t* numbers,
                                              int* reached) const {
     static constexpr const char* kKinds[] = {"kernel", "product", "native"};
+    const core::OnOneThread on_one_thread(threads.alone());
     for (size_t i = 0; i < entries_to_run; ++i) {
       const Entry& e = plan.entries[i];
       const EntryNote& note = plan.notes[i];
