@@ -1,5 +1,7 @@
 #include "benchmarks/bench/contest.h"
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -11,11 +13,31 @@ namespace bench {
 
 namespace {
 
-using Losses = std::vector<double>;
-
+/// Appends a part for each parameter: its gradient's norm, and samples of it.
+void append_gradients(const Training& training, Answer& answer) {
+  for (const td::Tensor& p : training.net.module->parameters()) {
+    const std::vector<double> all = p.grad().to_vector<double>();
+    const auto n = static_cast<int64_t>(all.size());
+    std::vector<double>& part = answer.emplace_back(1);
+    for (const double v : all) part[0] += v * v;
+    part[0] = std::sqrt(part[0]);
+    for (int64_t i = 0; i < std::min(n, kSamples); ++i)
+      part.push_back(all[static_cast<size_t>(n <= kSamples ? i : sample(i, n))]);
+  }
+}
+/// Steps of the gate: losses go to the first part, the first and the last step's gradients behind it.
 template <class Step>
-void run(Step&& step, const Training& training, int64_t from, int64_t to, Losses& losses) {
-  for (int64_t i = from; i < to; ++i) losses.push_back(step(training.batch(i)).template item<double>());
+void run(Step&& step, const Training& training, int64_t from, int64_t to, Answer& answer) {
+  answer.resize(std::max<size_t>(answer.size(), 1));
+  for (int64_t i = from; i < to; ++i) {
+    answer[0].push_back(step(training.batch(i)).template item<double>());
+    if (i == 0 || i + 1 == training.recipe.gate_steps) append_gradients(training, answer);
+  }
+}
+/// Steps whose results nobody asks for.
+template <class Step>
+void run(Step&& step, const Training& training, int64_t from, int64_t to) {
+  for (int64_t i = from; i < to; ++i) step(training.batch(i));
 }
 /// Times calls that go round the ring.
 template <class Step>
@@ -40,28 +62,26 @@ struct Contest {
         frozen(recipe.shared ? eager : Trained{std::make_shared<Training>(recipe, device)}),
         traced(checked, {.name = "step"}) {}
 
-  Losses gate_eager() const {
-    return gate(*eager.training,
-                [&](int steps, Losses& losses) { run(eager, *eager.training, 0, steps, losses); });
+  Answer gate_eager() const {
+    return gate(*eager.training, [&](int steps, Answer& a) { run(eager, *eager.training, 0, steps, a); });
   }
-  Losses gate_traced() {
+  Answer gate_traced() {
     return gate(*checked.training,
-                [&](int steps, Losses& losses) { run(traced, *checked.training, 0, steps, losses); });
+                [&](int steps, Answer& a) { run(traced, *checked.training, 0, steps, a); });
   }
   /// Freezing makes the learning rate a constant: once for the gate, again for the timed calls.
-  Losses gate_frozen() {
+  Answer gate_frozen() {
     frozen_step.reset();
-    const Losses losses = gate(*frozen.training, [&](int steps, Losses& l) {
+    const Answer answer = gate(*frozen.training, [&](int steps, Answer& a) {
       Traced first(frozen, {.name = "step"});
-      run(first, *frozen.training, 0, kBeforeFreezing, l);
+      run(first, *frozen.training, 0, kBeforeFreezing, a);
       FrozenStep step = first.freeze();
-      run(step, *frozen.training, kBeforeFreezing, steps, l);
+      run(step, *frozen.training, kBeforeFreezing, steps, a);
     });
     Traced second(frozen, {.name = "step"});
-    Losses ignored;
-    run(second, *frozen.training, 0, kBeforeFreezing, ignored);
+    run(second, *frozen.training, 0, kBeforeFreezing);
     frozen_step.emplace(second.freeze());
-    return losses;
+    return answer;
   }
 
   Trained eager, checked, frozen;
@@ -71,33 +91,32 @@ struct Contest {
  private:
   /// From the first weights; from then on nothing converges.
   template <class Steps>
-  static Losses gate(Training& training, Steps&& steps) {
-    Losses losses;
+  static Answer gate(Training& training, Steps&& steps) {
+    Answer answer;
     if (training.recipe.shared) training.reset();
-    steps(training.recipe.gate_steps, losses);
+    steps(training.recipe.gate_steps, answer);
     training.opt->set_lr(kTimedLr);
-    return losses;
+    return answer;
   }
 };
 
-Losses reference(const std::string& name, td::DType dtype) {
+Answer reference(const std::string& name, td::DType dtype) {
   Recipe exact = recipe(name);
   exact.precision = Precision::float32;
   const Trained step{std::make_shared<Training>(exact, td::cpu, dtype)};
-  Losses losses;
-  run(step, *step.training, 0, exact.gate_steps, losses);
-  return losses;
+  Answer answer;
+  run(step, *step.training, 0, exact.gate_steps, answer);
+  return answer;
 }
 
 /// What the eager step allocates at its highest, beyond what lives between steps without gradients.
 double eager_private_bytes(const std::string& name, td::Device device) {
   const Trained step{std::make_shared<Training>(recipe(name), device)};
-  Losses losses;
-  run(step, *step.training, 0, 3, losses);
+  run(step, *step.training, 0, 3);
   step.training->opt->zero_grad();
   td::reset_peak_memory(device);
   const int64_t between = td::device_memory(device).live_bytes;
-  run(step, *step.training, 3, 6, losses);
+  run(step, *step.training, 3, 6);
   return static_cast<double>(td::device_memory(device).peak_bytes - between);
 }
 
@@ -107,7 +126,7 @@ Workload training_workload(const std::string& name, const std::string& section, 
                            td::DType reference_dtype, const Work& work) {
   Workload w;
   w.name = name, w.section = section, w.what = what;
-  w.reference = [=] { return Answer{reference(name, reference_dtype)}; };
+  w.reference = [=] { return reference(name, reference_dtype); };
   w.eager_private_bytes = [=](td::Device device) { return eager_private_bytes(name, device); };
   const auto alive = std::make_shared<std::weak_ptr<Contest>>();
   w.prepare = [=](const Setting& setting) {
@@ -121,13 +140,13 @@ Workload training_workload(const std::string& name, const std::string& section, 
     };
     ours(
         "traced", [=](int n) { return time_ring(contest->traced, *contest->checked.training, n); },
-        [=] { return Answer{contest->gate_traced()}; });
+        [=] { return contest->gate_traced(); });
     ours(
         "frozen", [=](int n) { return time_ring(*contest->frozen_step, *contest->frozen.training, n); },
-        [=] { return Answer{contest->gate_frozen()}; });
+        [=] { return contest->gate_frozen(); });
     ours(
         "eager", [=](int n) { return time_ring(contest->eager, *contest->eager.training, n); },
-        [=] { return Answer{contest->gate_eager()}; });
+        [=] { return contest->gate_eager(); });
     if (setting.device == td::cpu && !work.products.empty()) {
       const std::function<void()> products = alone(work.products, work.convolutions);
       p.contestants.push_back({"products alone", Side::part, setting.threads,

@@ -54,8 +54,9 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
   }
   if (name == "gelu" || name == "gelu_dropout") passes(2, 1, "x, bias and y once for each element");
   if (name == "gelu_backward") {  // a column a thread, so that the bias's gradient is summed on the way
-    f.loads = 2 * n, f.stores = n, f.bytes = 3 * size * n;
-    f.how = "x, dy and dx once, an element a thread: neighbours in a warp are neighbours in memory";
+    const double left = n / 32;
+    f.loads = 2 * n + left, f.stores = n + left, f.bytes = 3 * size * n + 8 * left;
+    f.how = "x, dy and dx once, an element a thread; a sum of each 32 rows, once";
   }
   if (name == "gelu_dropout_backward") {
     passes(2, 1, "x + bias, dy and dx once for each element; a sum of each 32 rows, once");

@@ -13,8 +13,9 @@
 
 namespace bench {
 
-/// What one contestant computed: losses, or samples of each result. Parts are compared one by one, each by
-/// its largest difference over the reference's largest element; parts that only one side has are not.
+/// What one contestant computed: losses and gradients, or samples of each result. Parts are compared one by
+/// one, each by its largest difference over the reference's largest element; parts that only one side has are
+/// not.
 using Answer = std::vector<std::vector<double>>;
 
 enum class Side { ours, part, peer };  // part: what a step cannot do without (its products), not gated

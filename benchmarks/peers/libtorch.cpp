@@ -119,6 +119,24 @@ struct Batch {
   Tensor x, y;
 };
 
+std::vector<double> samples(const Tensor& t) {
+  const Tensor all = t.detach().contiguous().view({-1}).to(torch::kDouble);
+  const int64_t n = all.numel();
+  std::vector<double> some;
+  for (int64_t i = 0; i < std::min(n, bench::kSamples); ++i)
+    some.push_back(all[n <= bench::kSamples ? i : bench::sample(i, n)].item<double>());
+  return some;
+}
+
+/// Appends a part for each parameter: its gradient's norm, and samples of it.
+void append_gradients(const std::vector<Tensor>& parameters, Answer& answer) {
+  for (const Tensor& p : parameters) {
+    std::vector<double> part = samples(p.grad());
+    part.insert(part.begin(), p.grad().to(torch::kDouble).norm().item<double>());
+    answer.push_back(part);
+  }
+}
+
 template <class Net, class Optimizer, class Options>
 Made training(std::shared_ptr<Net> net, Options options, double gate_lr, const std::vector<Batch>& ring) {
   torch::NoGradGuard no_grad;
@@ -143,11 +161,13 @@ Made training(std::shared_ptr<Net> net, Options options, double gate_lr, const s
   };
   const auto next = std::make_shared<size_t>(0);
   const auto answer = [=] {
-    Answer losses(1);
-    for (int i = 0; i < bench::kGateSteps; ++i)
-      losses[0].push_back(step(ring[static_cast<size_t>(i % bench::kBatches)]).template item<double>());
+    Answer answer(1);
+    for (int i = 0; i < bench::kGateSteps; ++i) {
+      answer[0].push_back(step(ring[static_cast<size_t>(i % bench::kBatches)]).template item<double>());
+      if (i == 0 || i + 1 == bench::kGateSteps) append_gradients(net->parameters(), answer);
+    }
     for (auto& group : opt->param_groups()) group.options().set_lr(bench::kTimedLr);
-    return losses;
+    return answer;
   };
   return {answer, [=] { step(ring[(*next)++ % bench::kBatches]); }};
 }
@@ -159,15 +179,6 @@ std::vector<Batch> batches(at::IntArrayRef input, int64_t words, int64_t count, 
                           : pattern(input, bench::kInputs + r, 1),
                     pattern_labels({count}, bench::kLabels + r, classes)});
   return ring;
-}
-
-std::vector<double> samples(const Tensor& t) {
-  const Tensor all = t.detach().contiguous().view({-1}).to(torch::kDouble);
-  const int64_t n = all.numel();
-  std::vector<double> some;
-  for (int64_t i = 0; i < std::min(n, bench::kSamples); ++i)
-    some.push_back(all[n <= bench::kSamples ? i : bench::sample(i, n)].item<double>());
-  return some;
 }
 
 struct Rows {

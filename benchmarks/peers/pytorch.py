@@ -22,19 +22,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import torch_steps  # noqa: E402
-from torch_steps import COMPILED, INPUTS, LABELS, in_mode, pattern, pattern_labels  # noqa: E402
-
-SAMPLES = 64  # that of benchmarks/bench/pattern.h
-
-
-def samples(t):
-    flat = t.detach().float().reshape(-1)
-    n = flat.numel()
-    if n > SAMPLES:
-        stride = n // SAMPLES
-        flat = flat[torch.arange(SAMPLES) * stride + torch.arange(SAMPLES) % stride]
-    return flat.tolist()
-
+from torch_steps import COMPILED, INPUTS, LABELS, in_mode, pattern, pattern_labels, samples  # noqa: E402
 
 ROWS = {
     "softmax": (lambda x, w, b, y: F.softmax(x, -1), 1),

@@ -21,12 +21,21 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import models  # noqa: E402
 import sequence_models  # noqa: E402
 
-INPUTS, LABELS, BATCHES, GATE_STEPS = 1000, 2000, 4, 20  # those of benchmarks/bench/pattern.h
+INPUTS, LABELS, BATCHES, GATE_STEPS, SAMPLES = 1000, 2000, 4, 20, 64  # those of benchmarks/bench/pattern.h
 TIMED_LR = 1e-7
 LAYERS, WIDTH, HEADS, LENGTH, WORDS, GPT_BATCH = 4, 128, 4, 64, 65, 12
 HEAVY_GATE_STEPS, SIDE, CLASSES = 5, 224, 1000  # those of benchmarks/bench/literature.cpp
 COMPILED = hasattr(torch, "compile")
 device = torch.device("cpu")  # main() of pytorch.py sets it
+
+
+def samples(t):
+    flat = t.detach().float().reshape(-1)
+    n = flat.numel()
+    if n > SAMPLES:
+        stride = n // SAMPLES
+        flat = flat[torch.arange(SAMPLES) * stride + torch.arange(SAMPLES) % stride]
+    return flat.tolist()
 
 
 def words(count, seed):
@@ -329,10 +338,16 @@ class Training:
         return replay
 
     def answer(self):
+        """Losses, then the first and the last step's gradients: of each parameter the norm and samples."""
         self.network.reset()
-        losses = [self.run(*self.network.ring[i % BATCHES]).item() for i in range(self.spec.steps)]
+        parts = [[]]
+        for i in range(self.spec.steps):
+            parts[0].append(self.run(*self.network.ring[i % BATCHES]).item())
+            if i in (0, self.spec.steps - 1):
+                grads = [p.grad for p in self.network.net.parameters()]
+                parts += [[g.double().norm().item()] + samples(g) for g in grads]
         self.network.set_lr(TIMED_LR)
-        return [losses]
+        return parts
 
     def call(self):
         self.next += 1
