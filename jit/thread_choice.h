@@ -28,9 +28,10 @@ class ThreadChoice {
   void took(Turn turn, int64_t ns, bool shared);
 
   static constexpr int64_t kEach = 4;                 // runs either way, of which the shortest counts
-  static constexpr int64_t kPause = 1000;             // runs until the next trial
+  static constexpr int64_t kPause = 1000;             // runs on all threads until the next trial
+  static constexpr int64_t kPauseAlone = 200;         // on one, which a busy moment may have led to
   static constexpr int64_t kLongPause = 16 * kPause;  // where threads are worth twice their time
-  static constexpr int64_t kLong = 1'000'000;         // ns on all threads: longer runs are not tried on one
+  static constexpr int64_t kLong = 300'000;           // ns on all threads: longer runs are not tried on one
 
  private:
   void settle(bool alone, int64_t pause);

@@ -13,26 +13,32 @@ namespace bench {
 
 namespace {
 
-/// Appends a part for each parameter: its gradient's norm, and samples of it.
-void append_gradients(const Training& training, Answer& answer) {
+/// Appends parameters' gradients: of each the norm and samples, as a part of its own, or all as one.
+void append_gradients(const Training& training, bool as_one, Answer& answer) {
+  if (as_one) answer.emplace_back();
   for (const td::Tensor& p : training.net.module->parameters()) {
     const std::vector<double> all = p.grad().to_vector<double>();
     const auto n = static_cast<int64_t>(all.size());
-    std::vector<double>& part = answer.emplace_back(1);
-    for (const double v : all) part[0] += v * v;
-    part[0] = std::sqrt(part[0]);
+    if (!as_one) answer.emplace_back();
+    double squares = 0;
+    for (const double v : all) squares += v * v;
+    answer.back().push_back(std::sqrt(squares));
     for (int64_t i = 0; i < std::min(n, kSamples); ++i)
-      part.push_back(all[static_cast<size_t>(n <= kSamples ? i : sample(i, n))]);
+      answer.back().push_back(all[static_cast<size_t>(n <= kSamples ? i : sample(i, n))]);
   }
 }
-/// Steps of the gate: losses go to the first part, the first and the last step's gradients behind it.
+/// Steps of the gate: losses go to the first part, gradients behind it. `halves`: as a step with these.
 template <class Step>
-void run(Step&& step, const Training& training, int64_t from, int64_t to, Answer& answer) {
+void run(Step&& step, const Training& training, int64_t from, int64_t to, bool halves, Answer& answer) {
   answer.resize(std::max<size_t>(answer.size(), 1));
   for (int64_t i = from; i < to; ++i) {
     answer[0].push_back(step(training.batch(i)).template item<double>());
-    if (i == 0 || i + 1 == training.recipe.gate_steps) append_gradients(training, answer);
+    if (compares_gradients(i, halves)) append_gradients(training, halves, answer);
   }
+}
+template <class Step>
+void run(Step&& step, const Training& training, int64_t from, int64_t to, Answer& answer) {
+  run(step, training, from, to, training.recipe.precision == Precision::bf16, answer);
 }
 /// Steps whose results nobody asks for.
 template <class Step>
@@ -53,6 +59,7 @@ struct Trained {
 using Traced = td::TracedFunction<Trained>;
 using FrozenStep = td::Frozen<Trained>;
 constexpr int kBeforeFreezing = 2;  // calls: the first makes what later ones find
+static_assert(compares_gradients(kBeforeFreezing));
 
 /// The step eagerly, checked and frozen, each with a network of its own or all with one.
 struct Contest {
@@ -102,10 +109,11 @@ struct Contest {
 
 Answer reference(const std::string& name, td::DType dtype) {
   Recipe exact = recipe(name);
+  const bool halves = exact.precision == Precision::bf16;
   exact.precision = Precision::float32;
   const Trained step{std::make_shared<Training>(exact, td::cpu, dtype)};
   Answer answer;
-  run(step, *step.training, 0, exact.gate_steps, answer);
+  run(step, *step.training, 0, exact.gate_steps, halves, answer);
   return answer;
 }
 

@@ -164,7 +164,7 @@ Made training(std::shared_ptr<Net> net, Options options, double gate_lr, const s
     Answer answer(1);
     for (int i = 0; i < bench::kGateSteps; ++i) {
       answer[0].push_back(step(ring[static_cast<size_t>(i % bench::kBatches)]).template item<double>());
-      if (i == 0 || i + 1 == bench::kGateSteps) append_gradients(net->parameters(), answer);
+      if (bench::compares_gradients(i)) append_gradients(net->parameters(), answer);
     }
     for (auto& group : opt->param_groups()) group.options().set_lr(bench::kTimedLr);
     return answer;

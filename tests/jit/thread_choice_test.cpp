@@ -37,6 +37,7 @@ TEST_CASE("the shorter way is taken", "[jit]") {
   slow_pool.run(10 * ThreadChoice::kPause);
   CHECK(slow_pool.choice.alone());
   CHECK(slow_pool.time < 1.01 * 10 * ThreadChoice::kPause * 200'000);
+  CHECK(slow_pool.alone > 0.97 * 10 * ThreadChoice::kPause);
   Machine fast_pool{.on_all = 130'000, .on_one = 200'000};
   fast_pool.run(10 * ThreadChoice::kPause);
   CHECK_FALSE(fast_pool.choice.alone());
@@ -51,7 +52,7 @@ TEST_CASE("a machine that changes is tried again", "[jit]") {
   m.run(ThreadChoice::kPause + kTrial);
   CHECK(m.choice.alone());
   m.on_all = 130'000;
-  m.run(ThreadChoice::kPause + kTrial);
+  m.run(ThreadChoice::kPauseAlone + kTrial);
   CHECK_FALSE(m.choice.alone());
 }
 
