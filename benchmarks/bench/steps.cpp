@@ -43,6 +43,15 @@ Workload mnist_mlp(const std::string& name, int64_t in, double one_thread, const
   return w;
 }
 
+/// Whose weights are larger than a core's cache.
+Workload wide_mlp() {
+  Workload w = mlp("mlp784_1024", 784, 1024, 1024);
+  w.open =
+      "64 rows share weights that come from the last cache for each of their products, and with their moments "
+      "for the update; next: the update of a weight behind the product that makes its gradient";
+  return w;
+}
+
 Workload cnn() {
   Work work;
   add_linear(work.products, 64, 3136, 128, true);
@@ -150,7 +159,7 @@ std::vector<Workload> training_workloads() {
           mnist_mlp("mlp64", 64, 2.75,
                     "on Zen 4 products are most of the step (1.28 times them alone), and LibTorch's are as "
                     "fast; next: what of the walks between them waits for the cache"),
-          mlp("mlp784_1024", 784, 1024, 1024),
+          wide_mlp(),
           images,
           words,
           in_bfloat16(mlp784, 1.03),
