@@ -28,8 +28,9 @@ struct ProgramPart {
   size_t cost;
 };
 
-/// Which parts share a program (rising indices): as many programs as `processors`, alike in cost, but none
-/// that would take longer to begin with than for its kernels, and none that grows without bounds.
+/// Which parts share a program (rising indices): as many programs as `processors`, or a multiple of that,
+/// alike in cost, but none that would take longer to begin with than for its kernels, and none that grows
+/// without bounds.
 std::vector<std::vector<size_t>> share_out(std::span<const size_t> costs, size_t processors);
 /// The same for this machine.
 std::vector<std::vector<size_t>> share_out(std::span<const size_t> costs);

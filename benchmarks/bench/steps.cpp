@@ -47,7 +47,8 @@ Workload mnist_mlp(const std::string& name, int64_t in, double one_thread, const
 Workload wide_mlp() {
   Workload w = mlp("mlp784_1024", 784, 1024, 1024);
   w.open =
-      "64 rows share weights that come from the last cache for each of their products, and with their moments "
+      "64 rows share weights that come from the last cache for each of their products, and with their "
+      "moments "
       "for the update; next: the update of a weight behind the product that makes its gradient";
   return w;
 }
