@@ -16,7 +16,8 @@ void ThreadChoice::took(Turn turn, int64_t ns, bool shared) {
   } else if (ns / 2 > all) {
     settle(false, kLongPause);
   } else if (step >= 2 * kEach) {
-    const bool alone = on_one_.load(std::memory_order_relaxed) < all - all / 20;
+    // Where several threads ran it, one may have settled while the others' trials went on.
+    const bool alone = all != kNever && on_one_.load(std::memory_order_relaxed) < all - all / 20;
     settle(alone, alone ? kPauseAlone : kPause);
   }
 }
