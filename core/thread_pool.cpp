@@ -202,11 +202,13 @@ Pool& pool() {
 void parallel_ranges(int64_t n, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
   if (n <= 0) return;
   const int64_t most = n / std::max<int64_t>(grain, 1);
-  const int pieces = in_region_ || most <= 1 ? 1 : static_cast<int>(std::min<int64_t>(most, num_threads()));
+  const int pieces = in_region_ || most <= 1 ? 1 : static_cast<int>(std::min<int64_t>(most, threads_here()));
   if (pieces == 1) return body(context, 0, n);
   ++shared_regions_;
   pool().run(n, pieces, body, context);
 }
+
+int threads_here() { return on_one_thread_ ? 1 : num_threads(); }
 
 OnOneThread::OnOneThread(bool so) : before_(on_one_thread_) { on_one_thread_ |= so; }
 OnOneThread::~OnOneThread() { on_one_thread_ = before_; }
@@ -216,7 +218,6 @@ uint64_t shared_regions() { return shared_regions_; }
 }  // namespace core
 
 int num_threads() {
-  if (core::on_one_thread_) return 1;
   int n = core::wanted_threads_.load(std::memory_order_relaxed);
   if (n == 0) {
     const int configured = core::environment().num_threads;

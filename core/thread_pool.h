@@ -24,7 +24,10 @@ namespace core {
 void parallel_ranges(int64_t n, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
                      void* context);
 
-/// While it lives, and unless `so` is false, what its thread calls has num_threads() 1.
+/// Threads that a region of this thread would have: num_threads(), but for OnOneThread.
+int threads_here();
+
+/// While it lives, and unless `so` is false, regions of its thread stay there.
 class OnOneThread {
  public:
   explicit OnOneThread(bool so);

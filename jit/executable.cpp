@@ -86,8 +86,8 @@ struct Executable::Impl {
   std::vector<Runner> runners;  // per Plan::kernels; none on CUDA
   std::unique_ptr<const CudaExecutable> cuda;
   ExecutableStats stats;
-  size_t entries_to_run = 0;  // all of the plan's, but for WithoutEntries
-  mutable ThreadChoice threads;
+  size_t entries_to_run = 0;                 // all of the plan's, but for WithoutEntries
+  alignas(64) mutable ThreadChoice threads;  // every run writes to it
 
   void run_call(const Runner& runner, const Kernel& kernel, const KernelCall& call, int64_t begin,
                 int64_t end, const Memory& memory, const int64_t* numbers, int64_t* error) const {
@@ -133,7 +133,7 @@ struct Executable::Impl {
              run_joins(e, memory, numbers);
     const Runner& runner = runners[static_cast<size_t>(e.index)];
     const Kernel& kernel = plan.kernels[static_cast<size_t>(e.index)];
-    const int64_t parts = std::clamp<int64_t>(e.work / runner.grain, 1, num_threads());
+    const int64_t parts = std::clamp<int64_t>(e.work / runner.grain, 1, core::threads_here());
     std::atomic<bool> failed{false};
     core::parallel(parts, 1, [&](int64_t begin, int64_t end) {
       int64_t error = 0;
@@ -170,7 +170,9 @@ struct Executable::Impl {
         ops::product(one, c.shape.provider);
       }
     };
-    if (total < num_threads()) return run(0, total);  // each is cut for the threads
+    // Each thread gets whole ones, if these come out even; else each one is cut for the threads.
+    const int64_t threads = core::threads_here();
+    if (total % threads != 0 && total < 4 * threads) return run(0, total);
     core::parallel(total, grain_of_products(call.batch * call.m, call.n, call.k), run);
   }
 
@@ -183,8 +185,8 @@ struct Executable::Impl {
     const ProductCallPlan& c = plan.products[static_cast<size_t>(e.index)];
     if (e.count == 0) return run_product(c, memory), true;
     const Tail* const tails = plan.tails.data() + e.first;
-    const RowBlocks blocks(c.shape, num_threads());
-    const int64_t threads = num_threads(), unit = e.joins > 0 ? kColumnBlock : blocks.rows;
+    const RowBlocks blocks(c.shape, core::threads_here());
+    const int64_t threads = core::threads_here(), unit = e.joins > 0 ? kColumnBlock : blocks.rows;
     const int64_t units = e.joins > 0 ? (c.shape.call.m + unit - 1) / unit : blocks.count;
     const bool alone = c.shape.outer.empty() && c.shape.call.batch == 1;
     const bool by_columns = threads > 1 && alone && c.shape.call.k >= c.shape.call.m;
@@ -266,8 +268,9 @@ struct Executable::Impl {
   }
 
   int run(const Memory& memory, const int64_t* numbers, int* reached) const {
-    if (num_threads() == 1) return run_entries(memory, numbers, reached);
-    const ThreadChoice::Turn turn = threads.next();
+    const int all = core::threads_here();
+    if (all == 1) return run_entries(memory, numbers, reached);
+    const ThreadChoice::Turn turn = threads.next(all);
     const core::OnOneThread on_one_thread(turn.alone);
     if (!turn.timed) [[likely]]
       return run_entries(memory, numbers, reached);
@@ -275,7 +278,7 @@ struct Executable::Impl {
     const auto start = std::chrono::steady_clock::now();
     const int failed = run_entries(memory, numbers, reached);
     const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - start;
-    threads.took(turn, took.count(), core::shared_regions() != shared);
+    if (failed == 0) threads.took(turn, took.count(), core::shared_regions() != shared);
     return failed;
   }
 

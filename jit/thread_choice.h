@@ -15,7 +15,10 @@ class ThreadChoice {
     bool alone;  // on its thread alone
     bool timed;  // `took` wants to know
   };
-  Turn next() {
+  /// `threads`: all that there are; another number begins a trial.
+  Turn next(int threads) {
+    if (threads_.load(std::memory_order_relaxed) != threads) [[unlikely]]
+      begin(threads);
     const int64_t step = step_.load(std::memory_order_relaxed);
     step_.store(step + 1, std::memory_order_relaxed);
     if (step < 0) [[likely]]
@@ -24,7 +27,7 @@ class ThreadChoice {
   }
   /// What was decided last.
   bool alone() const { return alone_.load(std::memory_order_relaxed); }
-  /// A timed turn is over. `shared`: whether the pool had anything of it.
+  /// A timed turn is over, without an error. `shared`: whether the pool had anything of it.
   void took(Turn turn, int64_t ns, bool shared);
 
   static constexpr int64_t kEach = 4;                 // runs either way, of which the shortest counts
@@ -34,9 +37,11 @@ class ThreadChoice {
   static constexpr int64_t kLong = 300'000;           // ns on all threads: longer runs are not tried on one
 
  private:
+  void begin(int threads);
   void settle(bool alone, int64_t pause);
 
   std::atomic<int64_t> step_{0};  // below 0: runs until a trial, in which it counts
+  std::atomic<int> threads_{0};
   std::atomic<bool> alone_{false};
   std::atomic<int64_t> on_all_{kNever}, on_one_{kNever};  // ns
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();

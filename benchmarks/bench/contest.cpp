@@ -13,32 +13,32 @@ namespace bench {
 
 namespace {
 
-/// Appends parameters' gradients: of each the norm and samples, as a part of its own, or all as one.
-void append_gradients(const Training& training, bool as_one, Answer& answer) {
-  if (as_one) answer.emplace_back();
+/// Appends a part for each parameter: its gradient's norm, and samples of it.
+void append_gradients(const Training& training, Answer& answer) {
   for (const td::Tensor& p : training.net.module->parameters()) {
     const std::vector<double> all = p.grad().to_vector<double>();
     const auto n = static_cast<int64_t>(all.size());
-    if (!as_one) answer.emplace_back();
-    double squares = 0;
-    for (const double v : all) squares += v * v;
-    answer.back().push_back(std::sqrt(squares));
+    std::vector<double>& part = answer.emplace_back(1);
+    for (const double v : all) part[0] += v * v;
+    part[0] = std::sqrt(part[0]);
     for (int64_t i = 0; i < std::min(n, kSamples); ++i)
-      answer.back().push_back(all[static_cast<size_t>(n <= kSamples ? i : sample(i, n))]);
+      part.push_back(all[static_cast<size_t>(n <= kSamples ? i : sample(i, n))] *
+                     std::sqrt(static_cast<double>(n)));
   }
 }
-/// Steps of the gate: losses go to the first part, gradients behind it. `halves`: as a step with these.
+/// Steps of the gate: losses go to the first part, gradients behind it.
 template <class Step>
-void run(Step&& step, const Training& training, int64_t from, int64_t to, bool halves, Answer& answer) {
+void run(Step&& step, const Training& training, int64_t from, int64_t to, bool exact, Answer& answer) {
   answer.resize(std::max<size_t>(answer.size(), 1));
   for (int64_t i = from; i < to; ++i) {
     answer[0].push_back(step(training.batch(i)).template item<double>());
-    if (compares_gradients(i, halves)) append_gradients(training, halves, answer);
+    if (compares_gradients(i, exact && training.recipe.gate_steps == kGateSteps))
+      append_gradients(training, answer);
   }
 }
 template <class Step>
 void run(Step&& step, const Training& training, int64_t from, int64_t to, Answer& answer) {
-  run(step, training, from, to, training.recipe.precision == Precision::bf16, answer);
+  run(step, training, from, to, training.recipe.precision == Precision::float32, answer);
 }
 /// Steps whose results nobody asks for.
 template <class Step>
@@ -59,7 +59,7 @@ struct Trained {
 using Traced = td::TracedFunction<Trained>;
 using FrozenStep = td::Frozen<Trained>;
 constexpr int kBeforeFreezing = 2;  // calls: the first makes what later ones find
-static_assert(compares_gradients(kBeforeFreezing));
+static_assert(compares_gradients(kBeforeFreezing, true));
 
 /// The step eagerly, checked and frozen, each with a network of its own or all with one.
 struct Contest {
@@ -109,11 +109,11 @@ struct Contest {
 
 Answer reference(const std::string& name, td::DType dtype) {
   Recipe exact = recipe(name);
-  const bool halves = exact.precision == Precision::bf16;
+  const bool in_float32 = exact.precision == Precision::float32;
   exact.precision = Precision::float32;
   const Trained step{std::make_shared<Training>(exact, td::cpu, dtype)};
   Answer answer;
-  run(step, *step.training, 0, exact.gate_steps, halves, answer);
+  run(step, *step.training, 0, exact.gate_steps, in_float32, answer);
   return answer;
 }
 
@@ -134,6 +134,7 @@ Workload training_workload(const std::string& name, const std::string& section, 
                            td::DType reference_dtype, const Work& work) {
   Workload w;
   w.name = name, w.section = section, w.what = what;
+  w.gradient_tolerance = 1e-3;
   w.reference = [=] { return reference(name, reference_dtype); };
   w.eager_private_bytes = [=](td::Device device) { return eager_private_bytes(name, device); };
   const auto alive = std::make_shared<std::weak_ptr<Contest>>();

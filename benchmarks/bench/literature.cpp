@@ -180,6 +180,7 @@ Workload row(const std::string& name, const std::string& section, double record)
   w.flop = l->flop, w.bytes = l->bytes, w.counted = l->counted;
   w.units = l->units, w.unit = l->unit;
   w.heavy = true;
+  w.gradient_tolerance = precision == Precision::float32 ? 2e-2 : 0.2;
   if (precision == Precision::bf16) {
     w.tolerance = 2e-2;
     w.bytes -= l->results / 2;

@@ -19,9 +19,12 @@ namespace bench {
 
 namespace {
 
-/// Each part by its largest difference over the reference's largest element; NaN counts as infinite.
-double error_of(const Answer& answer, const Answer& reference) {
+/// Each part by its largest difference over the reference's largest element, gradients' as many times the
+/// tolerance as they are theirs; NaN counts as infinite.
+double error_of(const Answer& answer, const Answer& reference, const Workload& w) {
   if (answer.empty() || answer[0].empty()) return INFINITY;
+  const bool is_step = w.gradient_tolerance > 0;
+  if (is_step && answer.size() != reference.size()) return INFINITY;
   double worst = 0;
   for (size_t p = 0; p < std::min(answer.size(), reference.size()); ++p) {
     if (answer[p].size() != reference[p].size()) return INFINITY;
@@ -32,7 +35,8 @@ double error_of(const Answer& answer, const Answer& reference) {
       difference = std::max(difference, d);
       scale = std::max(scale, std::abs(reference[p][i]));
     }
-    worst = std::max(worst, difference / scale);
+    const double unit = is_step && p > 0 ? w.gradient_tolerance / w.tolerance : 1;
+    worst = std::max(worst, difference / scale / unit);
   }
   return worst;
 }
@@ -178,7 +182,7 @@ void measure_into(Result& result, const Options& options, const std::vector<std:
     f.name = c.name, f.side = c.side, f.threads = c.threads, f.calls = 1;
     if (c.answer && w.reference) {
       set_threads(c);
-      f.gate_error = error_of(c.answer(), reference);
+      f.gate_error = error_of(c.answer(), reference, w);
       f.passed = f.gate_error <= w.tolerance;
     }
     if (f.passed && !c.once) unless_a_peer_fails(f, [&] { f.calls = calibrate(c, options, rounds); });

@@ -51,12 +51,12 @@ inline uint32_t batch_seed(size_t tensor, uint32_t r) {
 /// no moment becomes denormal).
 inline constexpr int kGateSteps = 20;
 inline constexpr double kTimedLr = 1e-7;
-/// Whether the gradients of step `i` of the gate are compared, too: those of the first, and, in float32, of
-/// the first one that a frozen function takes. Later on rounding has led to other weights, with halves at
-/// once. A part of the answer is a parameter's, its norm and samples; with halves, whose small sums are
-/// inexact, one is all parameters'.
-inline constexpr bool compares_gradients(int64_t i, bool halves = false) {
-  return i == 0 || (i == 2 && !halves);
+/// Whether the gradients of step `i` of the gate are compared, too: those of the first, and, of small
+/// networks in float32, of the first one that a frozen function takes. Later on rounding has led to other
+/// weights, with halves and over few images at once. A part of the answer is a parameter's: its norm, and
+/// samples times the root of its elements' number, so that these weigh as much.
+inline constexpr bool compares_gradients(int64_t i, bool small_and_exact) {
+  return i == 0 || (i == 2 && small_and_exact);
 }
 /// Sampled elements of a large result that are compared.
 inline constexpr int64_t kSamples = 64;

@@ -70,6 +70,8 @@ struct Workload {
   std::string unit;         // "images"
   bool heavy = false;       // run only where asked for by name or by --heavy
   double tolerance = 1e-3;  // of the gate, relative to the reference
+  /// The same for the parts behind the losses, all of which a step must give; 0: no step.
+  double gradient_tolerance = 0;
   std::vector<Bar> bars;
   /// Why a bar is missed, and the next idea; printed when it is.
   std::string open;

@@ -132,6 +132,7 @@ std::vector<double> samples(const Tensor& t) {
 void append_gradients(const std::vector<Tensor>& parameters, Answer& answer) {
   for (const Tensor& p : parameters) {
     std::vector<double> part = samples(p.grad());
+    for (double& v : part) v *= std::sqrt(static_cast<double>(p.numel()));
     part.insert(part.begin(), p.grad().to(torch::kDouble).norm().item<double>());
     answer.push_back(part);
   }
@@ -164,7 +165,7 @@ Made training(std::shared_ptr<Net> net, Options options, double gate_lr, const s
     Answer answer(1);
     for (int i = 0; i < bench::kGateSteps; ++i) {
       answer[0].push_back(step(ring[static_cast<size_t>(i % bench::kBatches)]).template item<double>());
-      if (bench::compares_gradients(i)) append_gradients(net->parameters(), answer);
+      if (bench::compares_gradients(i, true)) append_gradients(net->parameters(), answer);
     }
     for (auto& group : opt->param_groups()) group.options().set_lr(bench::kTimedLr);
     return answer;

@@ -343,10 +343,9 @@ class Training:
         parts = [[]]
         for i in range(self.spec.steps):
             parts[0].append(self.run(*self.network.ring[i % BATCHES]).item())
-            if i == 0 or i == 2 and self.precision != "bf16":  # as benchmarks/bench/pattern.h says
+            if i == 0 or i == 2 and self.precision == "float32" and self.spec.steps == GATE_STEPS:  # as pattern.h says
                 grads = [p.grad for p in self.network.net.parameters()]
-                grads = [[g.double().norm().item()] + samples(g) for g in grads]
-                parts += [sum(grads, [])] if self.precision == "bf16" else grads
+                parts += [[g.double().norm().item()] + [v * math.sqrt(g.numel()) for v in samples(g)] for g in grads]
         self.network.set_lr(TIMED_LR)
         return parts
 

@@ -74,7 +74,7 @@ struct Grid {
 
 Grid choose_grid(const ProductCall& call, double flops, int64_t most_rows) {
   int64_t down = parts(call.m, most_rows), across = parts(call.n, kMaxBlockColumns);
-  const int64_t threads = num_threads();
+  const int64_t threads = core::threads_here();
   if (threads > 1) {
     const auto wanted =
         static_cast<int64_t>(std::min(4.0 * static_cast<double>(threads), flops / kSerialFlops));

@@ -216,6 +216,23 @@ TEST_CASE("rows of several dimensions are compiled", "[jit]") {
   }
 }
 
+TEST_CASE("rows of several dimensions: halves, masks, draws, operands in another order", "[jit]") {
+  const Program p{
+      {{DType::float16, {4, 9, 7}}, {DType::bool_, {4, 9, 7}}, {DType::float32, {4, 7, 9}}},
+      {0.5},
+      [](Emitter& e, const Values& in, const Values& numbers) {
+        const Value mask = e.call(OpId::bernoulli_mask, {numbers[0], e.number(7), e.number(3)}, {3, 4, 9, 7});
+        const Value x = e.mul(e.cast(in[0], DType::float32), e.permute(in[2], {0, 2, 1}));
+        const Value chosen = e.where(mask, e.where(in[1], x, 0.0), 1.0);
+        const Value sum = e.sum(chosen, {1, 2}, true);
+        return Values{sum, e.sub(chosen, sum), e.amax(x, {1, 2}, true)};
+      },
+      {}};
+  const RunResult r = check_threads(p, 1e-4);
+  INFO(r.plan);
+  CHECK(Executable::make(graph_of(p), ExecutableOptions{})->stats().interpreted == 0);
+}
+
 TEST_CASE("sums over a product's rows are part of its entry", "[jit]") {
   // Of 128 columns a block of the product's rows is no multiple of a block of the tree's.
   for (const auto& [rows, n] : {std::pair<int64_t, int64_t>{512, 30}, {700, 128}, {3 * 1024 + 5, 130}}) {

@@ -15,12 +15,13 @@ namespace {
 struct Machine {
   int64_t on_all, on_one;  // ns
   bool shared = true;
+  int threads = 2;
   ThreadChoice choice = {};
   int64_t time = 0, alone = 0, timed = 0;
 
   void run(int64_t times) {
     for (; times > 0; --times) {
-      const ThreadChoice::Turn turn = choice.next();
+      const ThreadChoice::Turn turn = choice.next(threads);
       const int64_t took = turn.alone ? on_one : on_all;
       time += took, alone += turn.alone, timed += turn.timed;
       if (turn.timed) choice.took(turn, took, shared && !turn.alone);
@@ -56,6 +57,15 @@ TEST_CASE("a machine that changes is tried again", "[jit]") {
   CHECK_FALSE(m.choice.alone());
 }
 
+TEST_CASE("another number of threads is tried at once", "[jit]") {
+  Machine m{.on_all = 270'000, .on_one = 200'000};
+  m.run(kTrial);
+  CHECK(m.choice.alone());
+  m.on_all = 60'000, m.threads = 8;
+  m.run(kTrial);
+  CHECK_FALSE(m.choice.alone());
+}
+
 TEST_CASE("what is worth its threads is rarely tried on one, what takes long never", "[jit]") {
   Machine many{.on_all = 100'000, .on_one = 3'000'000};
   many.run(ThreadChoice::kLongPause);
@@ -84,11 +94,12 @@ TEST_CASE("OnOneThread keeps what its thread calls there", "[core]") {
   {
     const core::OnOneThread so(true);
     const core::OnOneThread not_so(false);
-    CHECK(num_threads() == 1);
+    CHECK(core::threads_here() == 1);
+    CHECK(num_threads() == 2);
     CHECK(pieces() == 1);
   }
   CHECK(core::shared_regions() == shared);
-  CHECK(num_threads() == 2);
+  CHECK(core::threads_here() == 2);
   CHECK(pieces() == 2);
   CHECK(core::shared_regions() == shared + 1);
   set_num_threads(before);
