@@ -71,8 +71,15 @@ Literature image(const Image& model, int64_t batch) {
   l.recipe.optimizer =
       optimizer<td::optim::SGD>(td::optim::SGDOptions{.momentum = 0.9, .weight_decay = 1e-4});
   l.recipe.batch = {{{batch, 3, kSide, kSide}}, {{batch}, 0, kClasses}};
-  l.recipe.gate_lr = 1e-4;         // batch norm over few images makes larger steps diverge by rounding alone
+  l.recipe.gate_lr = 1e-5;         // larger steps over few images diverge by rounding alone
   l.recipe.gain = std::sqrt(6.0);  // He et al., 2015: what ReLU leaves keeps its variance
+  if (model.norms) {
+    // A relu that rounding switches shows in every gradient before it: eager mode's in float32 are 0.01 to
+    // 0.08 (root mean square) off those in float64. What one batch norm adds and the next takes away, or
+    // scales through a relu, has no gradient but rounding's.
+    l.gradient_tolerance = 0.2;
+    l.gradient_floor = 1e-3;
+  }
   const auto n = static_cast<double>(batch);
   l.what = std::string(model.what) + ", batch " + std::to_string(batch) + " of 224 x 224, SGD with momentum";
   l.unit = "images", l.units = n;
@@ -180,7 +187,8 @@ Workload row(const std::string& name, const std::string& section, double record)
   w.flop = l->flop, w.bytes = l->bytes, w.counted = l->counted;
   w.units = l->units, w.unit = l->unit;
   w.heavy = true;
-  w.gradient_tolerance = precision == Precision::float32 ? 2e-2 : 0.2;
+  w.gradient_tolerance = precision == Precision::float32 ? l->gradient_tolerance : 0.2;
+  w.gradient_floor = l->gradient_floor;
   if (precision == Precision::bf16) {
     w.tolerance = 2e-2;
     w.bytes -= l->results / 2;

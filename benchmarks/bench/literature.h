@@ -16,6 +16,8 @@ struct Literature {
   double flop = 0, bytes = 0;  // of a step, counted by hand, in float32
   double results = 0;          // of these, what layers give: under autocast half as many
   std::string counted;         // how
+  /// Gradients of the gate's first step against the reference's, in float32 (workload.h).
+  double gradient_tolerance = 2e-2, gradient_floor = 0;
 };
 /// Of a name without precision: "resnet50", "resnet50_b128"; nothing if it is none of these.
 std::optional<Literature> literature(const std::string& name);

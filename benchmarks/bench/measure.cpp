@@ -19,22 +19,30 @@ namespace bench {
 
 namespace {
 
+double largest(const std::vector<double>& part) {
+  double most = 1e-30;
+  for (const double v : part) most = std::max(most, std::abs(v));
+  return most;
+}
+
 /// Each part by its largest difference over the reference's largest element, gradients' as many times the
 /// tolerance as they are theirs; NaN counts as infinite.
 double error_of(const Answer& answer, const Answer& reference, const Workload& w) {
   if (answer.empty() || answer[0].empty()) return INFINITY;
   const bool is_step = w.gradient_tolerance > 0;
   if (is_step && answer.size() != reference.size()) return INFINITY;
-  double worst = 0;
+  double worst = 0, least_scale = 0;
+  for (size_t p = 1; is_step && p < reference.size(); ++p)
+    least_scale = std::max(least_scale, w.gradient_floor * largest(reference[p]));
   for (size_t p = 0; p < std::min(answer.size(), reference.size()); ++p) {
     if (answer[p].size() != reference[p].size()) return INFINITY;
-    double scale = 1e-30, difference = 0;
+    double difference = 0;
     for (size_t i = 0; i < answer[p].size(); ++i) {
       const double d = std::abs(answer[p][i] - reference[p][i]);
       if (!(d <= 1e300)) return INFINITY;
       difference = std::max(difference, d);
-      scale = std::max(scale, std::abs(reference[p][i]));
     }
+    const double scale = std::max(largest(reference[p]), p > 0 ? least_scale : 0);
     const double unit = is_step && p > 0 ? w.gradient_tolerance / w.tolerance : 1;
     worst = std::max(worst, difference / scale / unit);
   }
@@ -201,7 +209,8 @@ void measure_into(Result& result, const Options& options, const std::vector<std:
       if (!f.passed || (c.once && round > 0) || late) continue;
       set_threads(c);
       unless_a_peer_fails(f, [&] {
-        if (f.calls > 1) spent_us[i] += c.time_us(1);
+        if (!c.once)
+          spent_us[i] += c.time_us(1);  // memory that others gave back, and caches, are its own again
         f.us.push_back(c.time_us(f.calls));
         spent_us[i] += f.us.back() * f.calls;
       });

@@ -72,6 +72,8 @@ struct Workload {
   double tolerance = 1e-3;  // of the gate, relative to the reference
   /// The same for the parts behind the losses, all of which a step must give; 0: no step.
   double gradient_tolerance = 0;
+  /// Of the largest of these parts: what a lesser one is compared in units of, being its rounding alone.
+  double gradient_floor = 0;
   std::vector<Bar> bars;
   /// Why a bar is missed, and the next idea; printed when it is.
   std::string open;

@@ -132,7 +132,7 @@ class Spec:
 def image(name, batch):
     return Spec(
         lambda: models.MODELS[name](CLASSES, 1), torch.optim.SGD, [((batch, 3, SIDE, SIDE),), ((batch,), 0, CLASSES)],
-        {"momentum": 0.9, "weight_decay": 1e-4}, lr=1e-4, gain=math.sqrt(6), images=True)
+        {"momentum": 0.9, "weight_decay": 1e-4}, lr=1e-5, gain=math.sqrt(6), images=True)
 
 
 def gnmt(batch, hidden, count, length):
