@@ -81,6 +81,7 @@ Ref<Storage> borrow_storage(void* data, int64_t nbytes, void (*release)(void*), 
   s->refs.set(1);
   s->data = data;
   s->nbytes = nbytes;
+  s->exposed = true;
   // A borrowed storage is known by having a release function.
   s->release = release != nullptr ? release : release_nothing;
   s->release_context = context;

@@ -21,6 +21,8 @@ struct Storage {
   int64_t nbytes = 0;
   Device device;
   Relaxed<bool> slot = false;  // some trace binds this memory: arguments that alias it are noticed
+  Relaxed<bool> exposed =
+      false;  // its address was handed out: whoever has it writes without a version's knowing
   void (*release)(void* context) =
       nullptr;  // memory of the user's (from_blob): called when the last tensor is gone
   void* release_context = nullptr;

@@ -36,6 +36,7 @@ inline Ref<Storage> new_storage(int64_t nbytes, Device device) {
 inline void renew_storage(Storage& s) noexcept {
   s.version = 0;
   s.changed_at = {};
+  s.exposed = false;
   if (poison_.load(std::memory_order_relaxed) && s.device.type == DeviceType::cpu) [[unlikely]]
     fill_poison(s.data, s.nbytes);
 }

@@ -68,6 +68,7 @@ std::unique_ptr<Exported<Managed>> export_tensor(const Tensor& t, Location where
   if (impl.device.type == DeviceType::cuda) cuda::synchronize(impl.device);
   auto e = std::make_unique<Exported<Managed>>();
   e->storage = impl.storage;
+  e->storage->exposed = true;
   PackTensor& p = e->managed.dl_tensor;
   const bool host = impl.device.type == DeviceType::cpu;
   p.device = {host ? dlpack::kCpu : dlpack::kCuda, host ? 0 : int32_t{impl.device.index}};

@@ -60,6 +60,7 @@ void* Tensor::raw_data(DType expected, Location where) const {
   if (t.dtype != expected)
     fail(std::string("data: the tensor holds ") + name(t.dtype) + ", asked for " + name(expected), where);
   eager::materialize(&t, where, true);
+  t.storage->exposed = true;
   return t.data;
 }
 

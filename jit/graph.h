@@ -65,6 +65,7 @@ struct Input {
   Dims strides;            // elements
   int64_t alignment = 64;  // bytes that its address is known to be a multiple of
   std::string name;        // for people: "x", "hidden.weight", may be empty
+  bool panels = false;     // a matrix that products alone read, as the second: as ops::pack_panels leaves it
 };
 
 /// At the end of the graph the memory of input `input` (index into inputs) takes `value` (same sizes and

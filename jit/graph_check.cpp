@@ -103,6 +103,7 @@ class Checker {
     require(numbers_ == g_.numbers, "a node for every run-time number");
     for (const int32_t v : g_.outputs) require(known(v) && !g_.type(v).number, "tensors as outputs");
     writes();
+    panels();
   }
 
  private:
@@ -136,6 +137,21 @@ class Checker {
       require(g_.type(g_.inputs[static_cast<size_t>(w.input)].value) == g_.type(w.value),
               "a write of the input's type");
     }
+  }
+
+  void panels() {
+    const auto lies_in_panels = [&](int32_t v) {
+      const Node& n = g_.node_of(v);
+      return n.leaf == Leaf::input && g_.inputs[static_cast<size_t>(n.index)].panels;
+    };
+    for (const Node& n : g_.nodes)
+      for (size_t i = 0; i < n.in.size(); ++i)
+        if (n.in[i] >= 0 && lies_in_panels(n.in[i]))
+          require(i == 1 && n.leaf == Leaf::op && ops::def(n.op).kind == ops::OpKind::contraction &&
+                      g_.type(n.in[i]).sizes.rank() == 2,
+                  "panels as the second matrix of products alone");
+    for (const int32_t v : g_.outputs) require(!lies_in_panels(v), "outputs that are no panels");
+    for (const Write& w : g_.writes) require(!lies_in_panels(w.value), "writes of what is no panels");
   }
 
   const Graph& g_;

@@ -111,6 +111,7 @@ class Printer {
     const Input& in = g_.inputs[static_cast<size_t>(n.index)];
     out_ += " strides " + to_string(in.strides);
     if (in.alignment != 64) out_ += " align " + std::to_string(in.alignment);
+    if (in.panels) out_ += " panels";
     if (in.name.empty()) return;
     out_ += " \"";
     for (const char c : in.name) {

@@ -65,7 +65,8 @@ class Validator {
     for (size_t i = 0; i < s_.inputs.size(); ++i) {
       const View v = view(s_.inputs[i], false);
       const ops::TensorType& t = g_.type(g_.inputs[i].value);
-      require(v.dtype == t.dtype && v.sizes == t.sizes && v.strides == g_.inputs[i].strides,
+      require(v.dtype == t.dtype && v.sizes == t.sizes && v.strides == g_.inputs[i].strides &&
+                  !g_.inputs[i].panels,
               "the type of an input");
     }
     require(s_.numbers.size() == g_.number_types.size(), "the number of numbers");

@@ -244,6 +244,12 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
     filled_for_ = &s, filled_at_ = moved_;
   }
   for (const uint32_t i : s.argument_inputs) scratch_.inputs[i] = arguments[s.inputs[i].index].impl()->data;
+  const jit::Executable* plan = nullptr;
+  if (s.kept) {
+    scratch_.inputs.resize(s.inputs.size());
+    plan = s.kept->follow(storages_, checked_, scratch_.inputs);
+  }
+  if (!plan) plan = s.executable.get();
   const auto drawn = static_cast<uint64_t>(s.drawn);
   const uint64_t first = drawn ? generator().advance(drawn) : generator().offset();
   fill_numbers(s, first);
@@ -257,24 +263,24 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
   };
   int failed = 0, reached = 0;
   try {
-    failed = s.executable->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data(), {},
-                               &reached);
+    failed =
+        plan->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data(), {}, &reached);
   } catch (...) {  // no memory, or an own kernel's twin threw: then nothing was written
-    if (s.executable->wrote_nothing(reached) && drawn && generator().offset() == first + drawn)
+    if (plan->wrote_nothing(reached) && drawn && generator().offset() == first + drawn)
       generator().set_offset(first);
     if (reached == 0) throw;
-    if (!s.executable->wrote_nothing(reached)) move_versions();
-    const Location where = s.executable->entry_where(reached - 1);
+    if (!plan->wrote_nothing(reached)) move_versions();
+    const Location where = plan->entry_where(reached - 1);
     try {
       throw;
     } catch (const Error& e) {
-      fail_again(e, s.name_at(where, s.executable->entry_name(reached - 1)), where);
+      fail_again(e, s.name_at(where, plan->entry_name(reached - 1)), where);
     }
   }
   move_versions();
   if (failed) {
-    const Location where = s.executable->entry_where(failed - 1);
-    fail(s.name_at(where, s.executable->entry_name(failed - 1)) + ": index out of range", where);
+    const Location where = plan->entry_where(failed - 1);
+    fail(s.name_at(where, plan->entry_name(failed - 1)) + ": index out of range", where);
   }
 
   for (const auto& [counter, moves] : s.steps)
@@ -343,6 +349,8 @@ FrozenReport FrozenFunction::report() const {
   r.scans = core_->scans;
   for (const auto& s : core_->signatures)
     r.constants.insert(r.constants.end(), s->constants.begin(), s->constants.end());
+  for (const auto& s : core_->signatures)
+    if (s->kept) r.kept_bytes += s->kept->nbytes();
   for (const tracer::FrozenSlot& s : core_->slots)
     r.tensors.push_back({s.name, s.dtype, s.sizes, s.requires_grad, s.written, s.where.file, s.where.line});
   return r;
@@ -356,8 +364,10 @@ std::string FrozenFunction::graph() const {
 
 std::string FrozenFunction::code() const {
   std::string out;
-  for (const auto& s : core_->signatures)
+  for (const auto& s : core_->signatures) {
     out += s->executable->plan_text() + "\n" + s->executable->code() + "\n";
+    if (s->kept) out += s->kept->plan_text() + "\n" + s->kept->code() + "\n";
+  }
   return out;
 }
 
@@ -382,6 +392,8 @@ std::string to_string(const FrozenReport& r) {
   std::string out = r.name + " (frozen)\n  calls       " + std::to_string(r.calls) + " of " +
                     std::to_string(r.signatures) + " signatures, captured tensors looked at in " +
                     std::to_string(r.scans) + "\n";
+  if (r.kept_bytes > 0)
+    out += "  kept        " + std::to_string(r.kept_bytes) + " bytes made of captured tensors\n";
   const auto line_of = [](const std::string& file, int line) {
     return line > 0 ? "  # " + to_string(Location{file.c_str(), line}) : "";
   };

@@ -33,7 +33,8 @@ struct FrozenTensor {
 struct FrozenReport {
   std::string name;
   int64_t signatures = 0, calls = 0;
-  int64_t scans = 0;  // calls that looked at all captured tensors, because one had changed
+  int64_t scans = 0;       // calls that looked at all captured tensors, because one had changed
+  int64_t kept_bytes = 0;  // of what was made of captured tensors and is used again while these do not change
   std::vector<FrozenConstant> constants;
   std::vector<FrozenTensor> tensors;
 };

@@ -11,6 +11,7 @@
 #include "tandem/core/relaxed.h"
 #include "tandem/eager/tape.h"
 #include "tandem/tracer/frozen.h"
+#include "tandem/tracer/kept_values.h"
 #include "tandem/tracer/observation.h"
 #include "tandem/tracer/record.h"
 
@@ -90,6 +91,7 @@ struct FrozenSignature {
   std::vector<FrozenConstant> constants;
   Prototype prototype;
   std::vector<uint32_t> slots, counters;  // those that a call uses
+  std::shared_ptr<KeptValues> kept;       // may be null; changes, under the core's lock
 
   /// Fills in `slots` and `counters`.
   void list_uses();

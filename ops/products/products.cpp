@@ -6,6 +6,7 @@
 
 #include "tandem/core/error.h"
 #include "tandem/ops/products/providers.h"
+#include "tandem/ops/products/tiles.h"
 
 namespace tandem::ops {
 namespace {
@@ -87,6 +88,23 @@ Provider choose_provider(const ProductCall& call) {
   return Provider::tiles;
 }
 
+bool takes_panels(const ProductCall& call) {
+  return (call.dtype == DType::float32 || call.dtype == DType::float64) && call.n >= 16 && call.k > 0 &&
+         call.batch == 1 && choose_provider(call) == Provider::tiles;
+}
+
+int64_t panels_nbytes(const ProductCall& call) {
+  return (call.n + 15) / 16 * 16 * call.k * itemsize(call.dtype);
+}
+
+void pack_panels(const ProductCall& call, void* to) {
+  TANDEM_INTERNAL(takes_panels(call), "panels for a product that does not take them");
+  if (call.dtype == DType::float32)
+    tiles::pack_panels(normalised(call), static_cast<float*>(to));
+  else
+    tiles::pack_panels(normalised(call), static_cast<double*>(to));
+}
+
 void product(const ProductCall& call) { product(call, choose_provider(call)); }
 
 void product(const ProductCall& call, Provider provider) {
@@ -96,6 +114,8 @@ void product(const ProductCall& call, Provider provider) {
   if (!provider_available(provider)) fail(std::string("matmul: this build has no ") + name(provider));
   TANDEM_INTERNAL(call.batch >= 0 && call.m >= 0 && call.n >= 0 && call.k >= 0, "product of negative sizes");
   if (call.batch == 0 || call.m == 0 || call.n == 0) return;
+  TANDEM_INTERNAL(!call.b_panels || (provider == Provider::tiles && takes_panels(call)),
+                  "a product of panels that own tiles do not compute");
   const ProductCall known = normalised(call);
   if (call.k == 0) return fill_without_terms(known);
   switch (provider) {

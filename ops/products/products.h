@@ -25,6 +25,7 @@ struct ProductCall {
   int64_t a_batch = 0, a_row = 0, a_col = 0;
   const void* b = nullptr;
   int64_t b_batch = 0, b_row = 0, b_col = 0;
+  bool b_panels = false;  // B lies as pack_panels() leaves it, and has no strides; one for the whole batch
   const void* bias = nullptr;
   int64_t bias_stride = 0;
   void* c = nullptr;
@@ -45,5 +46,14 @@ Provider choose_provider(const ProductCall& shape_only);
 void product(const ProductCall& call);
 /// For tests and measurements; an Error when the provider is missing or does not take the dtype.
 void product(const ProductCall& call, Provider provider);
+
+/// Columns of B that lie together: value by value of k, side by side. What own tiles read in a stream, and
+/// need not copy in each call; the last panel's columns are filled up to a multiple of 16 with zeros.
+inline constexpr int64_t kPanel = 64;
+/// Whether a product of such a B may be asked for: float32 or float64 by own tiles, no single column.
+bool takes_panels(const ProductCall& shape_only);
+int64_t panels_nbytes(const ProductCall& shape_only);
+/// B of `call`, which lies by its strides, in panels.
+void pack_panels(const ProductCall& call, void* to);
 
 }  // namespace tandem::ops

@@ -22,7 +22,9 @@ struct Block {
   int64_t a_row, a_col;
   const T* b;
   int64_t b_row, b_col;
-  const T* bias;      // null, or contiguous: one value
+  bool b_panels;  // `b` is in panels of kPanel columns, each k rows of as many elements as it has columns, up
+                  // to a multiple of 16
+  const T* bias;  // null, or contiguous: one value
   bool bias_of_rows;  // per row of C instead of per column
   T* c;
   int64_t c_row, c_col;
@@ -73,5 +75,8 @@ bool runs_here(const TileSet& set);
 void product_with(const TileSet& set, const ProductCall& call);
 /// Of float32; C is of a half type, to which each sum is rounded once.
 void product_rounded(const TileSet& set, const ProductCall& call, DType result);
+/// B of a call, which lies by its strides, in panels.
+template <class T>
+void pack_panels(const ProductCall& call, T* to);
 
 }  // namespace tandem::ops::tiles

@@ -17,11 +17,13 @@ template <>
 struct Functions<float> {
   static constexpr auto block = &TileSet::block_float;
   static constexpr auto dot = &TileSet::dot_float;
+  static constexpr auto copy = &TileSet::copy_float;
 };
 template <>
 struct Functions<double> {
   static constexpr auto block = &TileSet::block_double;
   static constexpr auto dot = &TileSet::dot_double;
+  static constexpr auto copy = &TileSet::copy_double;
 };
 
 /// A handful of elements with a long k each: one chain per element would be all latency.
@@ -106,7 +108,7 @@ void blocks(const TileSet& set, ProductCall call, DType result) {
   }
   // The tiles write rows of C; where its columns lie in memory, or it is a single column, the transposed
   // product does.
-  const bool swapped = call.m > 1 && (call.n == 1 || (call.c_col != 1 && call.c_row == 1));
+  const bool swapped = call.m > 1 && !call.b_panels && (call.n == 1 || (call.c_col != 1 && call.c_row == 1));
   if (swapped) {
     std::swap(call.m, call.n);
     std::swap(call.a, call.b);
@@ -140,13 +142,14 @@ void blocks(const TileSet& set, ProductCall call, DType result) {
                         j = q / down % across * grid.columns;
           const int64_t m = std::min(grid.rows, call.m - i), n = std::min(grid.columns, call.n - j);
           const T* a = static_cast<const T*>(call.a) + batch * call.a_batch + i * call.a_row;
-          const T* b = static_cast<const T*>(call.b) + batch * call.b_batch + j * call.b_col;
+          const T* b = static_cast<const T*>(call.b) + batch * call.b_batch +
+                       j * (call.b_panels ? call.k : call.b_col);
           const int64_t to = batch * call.c_batch + i * call.c_row + j * call.c_col;
           T* const c = rounds ? sums.as<T>() : static_cast<T*>(call.c) + to;
           const T* own_bias = bias ? bias + (swapped ? i : j) : nullptr;
           (set.*Functions<T>::block)({m, n, call.k, k_part(call.k), a, call.a_row, call.a_col, b, call.b_row,
-                                      call.b_col, own_bias, swapped, c, rounds ? n : call.c_row,
-                                      rounds ? 1 : call.c_col, space.as<T>()});
+                                      call.b_col, call.b_panels, own_bias, swapped, c,
+                                      rounds ? n : call.c_row, rounds ? 1 : call.c_col, space.as<T>()});
           if constexpr (sizeof(T) == sizeof(float))
             if (rounds)
               Halves{result, static_cast<uint16_t*>(call.c) + to, call.c_row, call.c_col}.take(set, c, m, n);
@@ -163,6 +166,29 @@ void run(const TileSet& set, const ProductCall& call, DType result) {
 }
 
 }  // namespace
+
+template <class T>
+void pack_panels(const ProductCall& call, T* to) {
+  const TileSet& set = best_set();
+  const int64_t count = parts(call.n, kPanel);
+  core::parallel(count, (int64_t{1} << 16) / (kPanel * call.k) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t q = begin; q < end; ++q) {
+      const int64_t first = q * kPanel, columns = std::min(kPanel, call.n - first),
+                    width = parts(columns, 16) * 16;
+      const T* from = static_cast<const T*>(call.b) + first * call.b_col;
+      T* panel = to + first * call.k;
+      if (columns == width) {
+        (set.*Functions<T>::copy)(panel, from, call.b_row, call.b_col, call.k, columns);
+        continue;
+      }
+      for (int64_t p = 0; p < call.k; ++p)
+        for (int64_t j = 0; j < width; ++j)
+          panel[p * width + j] = j < columns ? from[p * call.b_row + j * call.b_col] : T(0);
+    }
+  });
+}
+template void pack_panels<float>(const ProductCall&, float*);
+template void pack_panels<double>(const ProductCall&, double*);
 
 bool runs_here(const TileSet& set) {
   __builtin_cpu_init();

@@ -113,6 +113,43 @@ TEMPLATE_TEST_CASE("every instruction set gives the same bits", "[products]", fl
   }
 }
 
+TEMPLATE_TEST_CASE("a product of panels has the bits of one of strides", "[products]", float, double) {
+  using Layout = typename Matrices<TestType>::Layout;
+  const ops::tiles::TileSet* sets[] = {&ops::tiles::kTilesV1, &ops::tiles::kTilesV3, &ops::tiles::kTilesV4};
+  int taken = 0;
+  for (const Shape& s : kShapes) {
+    const Problem<TestType> problem(s, s.k % 2 == 0, false, false, 23);
+    const std::vector<TestType> want = problem.plain(Provider::tiles);
+    for (const Layout lb : {Layout::rows, Layout::columns, Layout::wide_gaps})
+      for (const Layout lc : {Layout::rows, Layout::columns, Layout::gaps})
+        for (const int threads : {1, 3}) {
+          const Threads pool(threads);
+          problem.run(Layout::gaps, lb, lc, 1, 2, [&](ProductCall call) {
+            if (!ops::takes_panels(call)) return;
+            ++taken;
+            std::vector<TestType> panels(
+                static_cast<size_t>(ops::panels_nbytes(call)) / sizeof(TestType) + 16, TestType(33));
+            ops::pack_panels(call, panels.data());
+            CHECK(panels[panels.size() - 16] == TestType(33));
+            call.b = panels.data(), call.b_panels = true, call.b_row = call.b_col = 0;
+            const auto check = [&](const char* how) {
+              INFO(describe(s) << " " << how);
+              std::vector<TestType> got;
+              for (int64_t i = 0; i < s.m; ++i)
+                for (int64_t j = 0; j < s.n; ++j)
+                  got.push_back(static_cast<TestType*>(call.c)[i * call.c_row + j * call.c_col]);
+              CHECK(same_bits(got, want));
+            };
+            ops::product(call);
+            check("by choice");
+            for (const auto* set : sets)
+              if (ops::tiles::runs_here(*set)) ops::tiles::product_with(*set, call), check(set->name);
+          });
+        }
+  }
+  CHECK(taken > 100);
+}
+
 TEST_CASE("the software multiply-add of the baseline rounds once", "[products]") {
   // Exponents far apart and ties: a multiply-add that rounds twice, or drops subnormals, differs here.
   std::mt19937 random(3);
