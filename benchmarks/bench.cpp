@@ -167,8 +167,9 @@ std::vector<Workload> workloads(tandem::DeviceType type) {
   const bool card = type == tandem::DeviceType::cuda;
   std::vector<Workload> all;
   for (const auto& part :
-       {training_workloads(), row_workloads(), first_call_workloads(), guard_workloads(),
-        card ? card_workloads() : literature_workloads(), card ? card_row_workloads() : dispatch_workloads()})
+       {training_workloads(), inference_workloads(), row_workloads(), first_call_workloads(),
+        guard_workloads(), card ? card_workloads() : literature_workloads(),
+        card ? card_row_workloads() : dispatch_workloads()})
     all.insert(all.end(), part.begin(), part.end());
   return all;
 }

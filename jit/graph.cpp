@@ -40,7 +40,7 @@ int32_t Graph::add_input(const TensorType& type, const Dims& strides, std::strin
   TensorType anywhere = type;
   anywhere.device = {};
   const int32_t v = add_leaf(*this, Leaf::input, anywhere, static_cast<int32_t>(inputs.size()));
-  inputs.push_back({v, strides, alignment, std::move(name), false});
+  inputs.push_back({v, strides, alignment, std::move(name), Form::strides});
   return v;
 }
 

@@ -59,13 +59,20 @@ struct ValueInfo {
   int32_t result = 0;  // which result of `node`
 };
 
+/// In what a tensor input's elements lie.
+enum class Form : uint8_t {
+  strides,
+  panels,  // a matrix that products alone read, as the second: as ops::pack_panels leaves it
+  weight,  // of one convolution, which alone reads it: as ops::lay_weight leaves it
+};
+
 /// How a tensor input lies in memory.
 struct Input {
   int32_t value;
   Dims strides;            // elements
   int64_t alignment = 64;  // bytes that its address is known to be a multiple of
   std::string name;        // for people: "x", "hidden.weight", may be empty
-  bool panels = false;     // a matrix that products alone read, as the second: as ops::pack_panels leaves it
+  Form form = Form::strides;
 };
 
 /// At the end of the graph the memory of input `input` (index into inputs) takes `value` (same sizes and

@@ -103,7 +103,7 @@ class Checker {
     require(numbers_ == g_.numbers, "a node for every run-time number");
     for (const int32_t v : g_.outputs) require(known(v) && !g_.type(v).number, "tensors as outputs");
     writes();
-    panels();
+    forms();
   }
 
  private:
@@ -139,19 +139,27 @@ class Checker {
     }
   }
 
-  void panels() {
-    const auto lies_in_panels = [&](int32_t v) {
-      const Node& n = g_.node_of(v);
-      return n.leaf == Leaf::input && g_.inputs[static_cast<size_t>(n.index)].panels;
+  /// What lies in a form of its own goes to nobody but the calls that know it; blocks of channels split a
+  /// weight's first axis.
+  void forms() {
+    const auto form = [&](int32_t v) {
+      const Node* n = &g_.node_of(v);
+      while (n->leaf == Leaf::op && n->op == OpId::reshape) n = &g_.node_of(n->in[0]);
+      return n->leaf == Leaf::input ? g_.inputs[static_cast<size_t>(n->index)].form : Form::strides;
     };
     for (const Node& n : g_.nodes)
-      for (size_t i = 0; i < n.in.size(); ++i)
-        if (n.in[i] >= 0 && lies_in_panels(n.in[i]))
-          require(i == 1 && n.leaf == Leaf::op && ops::def(n.op).kind == ops::OpKind::contraction &&
-                      g_.type(n.in[i]).sizes.rank() == 2,
-                  "panels as the second matrix of products alone");
-    for (const int32_t v : g_.outputs) require(!lies_in_panels(v), "outputs that are no panels");
-    for (const Write& w : g_.writes) require(!lies_in_panels(w.value), "writes of what is no panels");
+      for (size_t i = 0; i < n.in.size(); ++i) {
+        const Form f = n.in[i] < 0 ? Form::strides : form(n.in[i]);
+        const auto fits = [&](ops::OpKind kind) {
+          return i == 1 && n.leaf == Leaf::op && ops::def(n.op).kind == kind;
+        };
+        const bool splits = f == Form::weight && n.leaf == Leaf::op && n.op == OpId::reshape;
+        require(f == Form::strides || splits ||
+                    fits(f == Form::panels ? ops::OpKind::contraction : ops::OpKind::convolution),
+                "a matrix or weight in a form of its own for its calls alone");
+      }
+    for (const int32_t v : g_.outputs) require(form(v) == Form::strides, "outputs in plain form");
+    for (const Write& w : g_.writes) require(form(w.value) == Form::strides, "writes in plain form");
   }
 
   const Graph& g_;

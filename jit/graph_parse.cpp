@@ -328,7 +328,10 @@ class Parser {
       in.alignment = integer();
       if (in.alignment <= 0) expected("a positive alignment", before);
     }
-    in.panels = try_word("panels");
+    if (try_word("panels"))
+      in.form = Form::panels;
+    else if (try_word("weight"))
+      in.form = Form::weight;
     if (try_symbol('"')) {
       for (; at_ < text_.size() && text_[at_] != '"'; ++at_) {
         const bool escaped = text_[at_] == '\\' && at_ + 1 < text_.size();

@@ -111,7 +111,8 @@ class Printer {
     const Input& in = g_.inputs[static_cast<size_t>(n.index)];
     out_ += " strides " + to_string(in.strides);
     if (in.alignment != 64) out_ += " align " + std::to_string(in.alignment);
-    if (in.panels) out_ += " panels";
+    if (in.form == Form::panels) out_ += " panels";
+    if (in.form == Form::weight) out_ += " weight";
     if (in.name.empty()) return;
     out_ += " \"";
     for (const char c : in.name) {

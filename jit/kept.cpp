@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "tandem/core/error.h"
 #include "tandem/jit/contraction.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/make_plan.h"
@@ -63,7 +64,7 @@ class Parter {
  private:
   struct Wanted {
     int32_t value;
-    OpId by;  // the product that reads it as a matrix in panels; count_: as it is
+    const Node* reader;  // of a form of its own; null: as it is
     KeptValue kept;
     int32_t input = -1;  // in the rest
   };
@@ -99,23 +100,41 @@ class Parter {
   void use(int32_t v) {
     if (!is_made_once(g_.node_of(v)))
       in_rest_[at(g_.values[at(v)].node)] = 1;
-    else if (!known_as(v, OpId::count_))
-      wanted_.push_back({v, OpId::count_, {bytes_in_costs(g_.type(v)), false, {}}});
+    else if (!kept_for(v, nullptr))
+      wanted_.push_back({v, nullptr, {bytes_in_costs(g_.type(v)), Form::strides, {}, {}}});
   }
   void use_operands(const Node& n) {
     for (size_t i = 0; i < n.in.size(); ++i)
-      if (n.in[i] >= 0 && !(i == 1 && keep_panels(n))) use(n.in[i]);
+      if (n.in[i] >= 0 && !(i == 1 && (keep_panels(n) || keep_weight(n)))) use(n.in[i]);
   }
-  Wanted* known_as(int32_t v, OpId by) {
-    const auto it = std::find_if(wanted_.begin(), wanted_.end(),
-                                 [&](const Wanted& w) { return w.value == v && w.by == by; });
+  /// Panels are the same for all products of one kind, a weight's layout is one convolution's.
+  Wanted* kept_for(int32_t v, const Node* reader) {
+    const auto it = std::find_if(wanted_.begin(), wanted_.end(), [&](const Wanted& w) {
+      if (w.value != v || !w.reader || !reader) return w.value == v && w.reader == reader;
+      return w.reader == reader || (w.kept.form == Form::panels && w.reader->op == reader->op);
+    });
     return it == wanted_.end() ? nullptr : &*it;
+  }
+  bool is_host_op(const Node& n, OpKind kind) const {
+    return device_.type == DeviceType::cpu && n.leaf == Leaf::op && ops::def(n.op).kind == kind;
+  }
+
+  /// The weight of a convolution, if it is fixed and the library has a layout of its own for it.
+  bool keep_weight(const Node& n) {
+    if (!is_host_op(n, OpKind::convolution) || n.op != OpId::convolution || !fixed_[at(n.in[1])])
+      return false;
+    const TensorType in[] = {g_.type(n.in[0]), g_.type(n.in[1])};
+    if (in[1].sizes.rank() != in[0].sizes.rank()) return false;  // in blocks already
+    const ops::ConvolutionShape shape =
+        ops::convolution_shape(ops::def(n.op), in, g_.type(n.out[0]), n.words);
+    const int64_t nbytes = shape.x_block == 0 && shape.y_block == 0 ? ops::own_weight_nbytes(shape) : 0;
+    if (nbytes > 0) wanted_.push_back({n.in[1], &n, {nbytes, Form::weight, {}, shape}});
+    return nbytes > 0;
   }
 
   /// The second operand of a product, if it is a fixed matrix and the product is one of few rows.
   bool keep_panels(const Node& n) {
-    if (device_.type != DeviceType::cpu || n.leaf != Leaf::op || ops::def(n.op).kind != OpKind::contraction)
-      return false;
+    if (!is_host_op(n, OpKind::contraction)) return false;
     const int32_t v = n.in[1];
     const TensorType &x = g_.type(n.in[0]), &matrix = g_.type(v);
     if (!fixed_[at(v)] || matrix.number || matrix.sizes.rank() != 2 || matrix.dtype != x.dtype) return false;
@@ -125,7 +144,7 @@ class Parter {
       return false;
     const ops::ProductCall& call = product.call;
     if (!ops::takes_panels(call) || call.m >= kManyRows) return false;
-    if (!known_as(v, n.op)) wanted_.push_back({v, n.op, {ops::panels_nbytes(call), true, call}});
+    if (!kept_for(v, &n)) wanted_.push_back({v, &n, {ops::panels_nbytes(call), Form::panels, call, {}}});
     return true;
   }
 
@@ -182,16 +201,15 @@ class Parter {
       const TensorType& type = g_.type(w.value);
       w.input =
           to.add_input(type, contiguous_strides(type.sizes), "kept" + std::to_string(part_.values.size()));
-      to.inputs.back().panels = w.kept.panels;
-      if (!w.kept.panels) rest_[at(w.value)] = w.input;
+      to.inputs.back().form = w.kept.form;
+      if (!w.reader) rest_[at(w.value)] = w.input;
       part_.values.push_back(w.kept);
     }
     for (size_t i = 0; i < g_.nodes.size(); ++i) {
       const Node& n = g_.nodes[i];
       if (n.leaf == Leaf::input || (!in_rest_[i] && n.leaf != Leaf::number)) continue;
-      const Wanted* matrix = n.leaf == Leaf::op && ops::def(n.op).kind == OpKind::contraction
-                                 ? known_as(n.in[1], n.op)
-                                 : nullptr;
+      const Wanted* matrix =
+          n.leaf == Leaf::op && n.in.size() > 1 && n.in[1] >= 0 ? kept_for(n.in[1], &n) : nullptr;
       const int32_t before = matrix ? rest_[at(n.in[1])] : -1;
       if (matrix) rest_[at(n.in[1])] = matrix->input;
       copy(to, n, rest_);
@@ -220,6 +238,14 @@ class Parter {
 };
 
 }  // namespace
+
+void KeptValue::lay(const void* made, void* to) const {
+  if (form == Form::weight) return ops::lay_weight(convolution, made, to);
+  TANDEM_INTERNAL(form == Form::panels, "what is kept as it is, is laid");
+  ops::ProductCall call = matrix;
+  call.b = made;
+  ops::pack_panels(call, to);
+}
 
 int64_t KeptPart::nbytes() const {
   int64_t sum = 0;

@@ -8,14 +8,19 @@
 #include <vector>
 
 #include "tandem/jit/graph.h"
+#include "tandem/ops/convolutions/convolutions.h"
 #include "tandem/ops/products/products.h"
 
 namespace tandem::jit {
 
 struct KeptValue {
-  int64_t nbytes = 0;       // as `rest` takes it
-  bool panels = false;      // by ops::pack_panels, of the result of `makes`
-  ops::ProductCall matrix;  // then: that result as B, without addresses
+  int64_t nbytes = 0;  // as `rest` takes it
+  Form form = Form::strides;
+  ops::ProductCall matrix;            // panels: the result of `makes` as B, without addresses
+  ops::ConvolutionShape convolution;  // weight: whose
+
+  /// From the result of `makes` to the form in which `rest` takes it, if that is another one.
+  void lay(const void* made, void* to) const;
 };
 
 struct KeptPart {

@@ -403,6 +403,7 @@ class Planner {
       c.out.push_back(address(v, 0));
       c.out_types.push_back(p_.g.type(v));
     }
+    c.own_layout = n.in.size() > 1 && n.in[1] >= 0 && p_.form(n.in[1]) == Form::weight;
     plan_.natives.push_back(std::move(c));
   }
 

@@ -56,6 +56,7 @@ struct NativeCallPlan {
   std::vector<Address> in, out;
   std::vector<TensorType> in_types, out_types;
   std::vector<int64_t> words;
+  bool own_layout = false;  // NativeCall::own_layout
   // Of what a library may do: how operands lie in memory, and its run-time numbers.
   std::vector<Dims> in_strides;
   std::vector<NumberWord> numbers;

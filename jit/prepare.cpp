@@ -40,8 +40,7 @@ int planned(const Prepared& p, const Node& n, DType type, Contraction& result, c
   const Layout* bias = n.in.size() > 2 && n.in[2] >= 0 ? &p.layout(n.in[2]) : nullptr;
   const int copied =
       plan_contraction(n.op, n.words, p.layout(n.in[0]), p.layout(n.in[1]), bias, type, result, to);
-  const int32_t input = p.input_of(p.root(n.in[1]));
-  if (input >= 0 && p.g.inputs[static_cast<size_t>(input)].panels) {
+  if (p.form(n.in[1]) == Form::panels) {
     result.call.b_panels = true;
     result.call.b_row = result.call.b_col = 0;
   }

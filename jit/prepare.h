@@ -46,6 +46,11 @@ struct Prepared {
   int32_t root(int32_t v) const { return roots[static_cast<size_t>(v)]; }
   int32_t values_node(int32_t v) const { return g.values[static_cast<size_t>(v)].node; }
   ValueClass value_class(int32_t v) const { return classes[static_cast<size_t>(v)]; }
+  /// In what the value's elements lie.
+  Form form(int32_t v) const {
+    const int32_t input = input_of(root(v));
+    return input < 0 ? Form::strides : g.inputs[static_cast<size_t>(input)].form;
+  }
   /// Index among Graph::inputs of a root that is one; -1 for a computed one.
   int32_t input_of(int32_t v) const {
     const Node& n = g.node_of(v);

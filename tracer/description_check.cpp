@@ -66,7 +66,7 @@ class Validator {
       const View v = view(s_.inputs[i], false);
       const ops::TensorType& t = g_.type(g_.inputs[i].value);
       require(v.dtype == t.dtype && v.sizes == t.sizes && v.strides == g_.inputs[i].strides &&
-                  !g_.inputs[i].panels,
+                  g_.inputs[i].form == jit::Form::strides,
               "the type of an input");
     }
     require(s_.numbers.size() == g_.number_types.size(), "the number of numbers");

@@ -31,7 +31,9 @@ std::unique_ptr<FrozenSignature> Freezer::run() {
   check_outputs();
   for (const uint32_t w : plan_->numbers) out_->numbers.push_back(number(w));
   out_->list_uses();
-  out_->kept = KeptValues::of(*out_, core_, jit::parse_graph(out_->graph));
+  const bool parses = std::none_of(out_->calls.begin(), out_->calls.end(),
+                                   [](const auto& call) { return ops::is_user(call.second); });
+  if (parses) out_->kept = KeptValues::of(*out_, core_, jit::parse_graph(out_->graph));
   return std::move(out_);
 }
 

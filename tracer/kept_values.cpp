@@ -81,12 +81,10 @@ void KeptValues::make(const std::vector<void*>& inputs) {
   const int failed = makes_->run(in.data(), nullptr, out.data());
   TANDEM_INTERNAL(failed == 0, "what is kept looks nothing up");
   for (size_t i = 0; i < made.size(); ++i) {
-    if (values_[i].panels) {
-      Ref<core::Storage> panels = core::make_storage(values_[i].nbytes, device_);
-      ops::ProductCall matrix = values_[i].matrix;
-      matrix.b = made[i]->data;
-      ops::pack_panels(matrix, panels->data);
-      made[i] = std::move(panels);
+    if (values_[i].form != jit::Form::strides) {
+      Ref<core::Storage> laid = core::make_storage(values_[i].nbytes, device_);
+      values_[i].lay(made[i]->data, laid->data);
+      made[i] = std::move(laid);
     }
     kept.push_back(std::move(made[i]));
   }

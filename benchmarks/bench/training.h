@@ -61,6 +61,9 @@ struct Training {
     const td::Tensor batch[] = {x, y};
     return step(batch);
   }
+  td::Tensor loss(Tensors batch) {
+    return recipe.precision == Precision::bf16 ? mixed_loss(batch) : net.loss(batch);
+  }
   const Batch& batch(int64_t i) const { return ring[static_cast<size_t>(i % kBatches)]; }
   /// Weights, moments, step counts and learning rate are again what the constructor made.
   void reset();
@@ -73,12 +76,12 @@ struct Training {
 
  private:
   td::Tensor train(Tensors batch) {
-    const td::Tensor loss = recipe.precision == Precision::bf16 ? mixed_loss(batch) : net.loss(batch);
+    const td::Tensor result = loss(batch);
     opt->zero_grad();
-    loss.backward();
+    result.backward();
     if (recipe.max_norm > 0) td::nn::utils::clip_grad_norm_(net.module->parameters(), recipe.max_norm);
     opt->step();
-    return loss;
+    return result;
   }
   td::Tensor mixed_loss(Tensors batch) {
     const td::autocast mixed(td::bfloat16);

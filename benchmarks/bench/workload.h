@@ -89,6 +89,7 @@ struct Workload {
 std::vector<Workload> workloads(tandem::DeviceType type);
 // Its parts, a file each.
 std::vector<Workload> training_workloads();
+std::vector<Workload> inference_workloads();
 std::vector<Workload> row_workloads();
 std::vector<Workload> dispatch_workloads();
 std::vector<Workload> first_call_workloads();

@@ -138,8 +138,30 @@ void append_gradients(const std::vector<Tensor>& parameters, Answer& answer) {
   }
 }
 
+/// What is asked for of a network.
+enum class Task { train, infer, infer_one };
+
+template <class Net>
+Made inference(std::shared_ptr<Net> net, std::vector<Batch> ring, bool one) {
+  net->eval();
+  if (one)
+    for (Batch& b : ring) b = {b.x.slice(0, 0, 1), b.y.slice(0, 0, 1)};
+  const auto loss = [=](const Batch& b) {
+    const torch::InferenceMode no_gradients;
+    return F::cross_entropy(net->forward(b.x), b.y);
+  };
+  const auto next = std::make_shared<size_t>(0);
+  const auto answer = [=] {
+    Answer answer(1);
+    for (const Batch& b : ring) answer[0].push_back(loss(b).template item<double>());
+    return answer;
+  };
+  return {answer, [=] { loss(ring[(*next)++ % bench::kBatches]); }};
+}
+
 template <class Net, class Optimizer, class Options>
-Made training(std::shared_ptr<Net> net, Options options, double gate_lr, const std::vector<Batch>& ring) {
+Made training(Task task, std::shared_ptr<Net> net, Options options, double gate_lr,
+              const std::vector<Batch>& ring) {
   torch::NoGradGuard no_grad;
   uint32_t k = 0;
   for (const auto& p : net->named_parameters()) {
@@ -151,6 +173,7 @@ Made training(std::shared_ptr<Net> net, Options options, double gate_lr, const s
       t.fill_(p.key().find("norm") != std::string::npos && p.key().find("weight") != std::string::npos ? 1.
                                                                                                        : 0.);
   }
+  if (task != Task::train) return inference(net, ring, task == Task::infer_one);
   options.lr(gate_lr);
   const auto opt = std::make_shared<Optimizer>(net->parameters(), options);
   const auto step = [=](const Batch& b) {
@@ -283,21 +306,27 @@ Made make_eager(std::string name) {
   return {};
 }
 
-Made make(const std::string& name) {
+Made make(const std::string& asked) {
+  std::string name = asked;
+  Task task = Task::train;
+  for (const auto& [end, what] :
+       {std::pair{std::string("_infer1"), Task::infer_one}, {"_infer", Task::infer}})
+    if (name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0)
+      name.resize(name.size() - end.size()), task = what;
   using torch::optim::Adam, torch::optim::AdamOptions, torch::optim::AdamW, torch::optim::AdamWOptions;
   using torch::optim::SGD, torch::optim::SGDOptions;
-  const auto mlp = [](int64_t in, int64_t first, int64_t second) {
-    return training<Mlp, Adam>(std::make_shared<Mlp>(in, first, second), AdamOptions(), 1e-3,
+  const auto mlp = [&](int64_t in, int64_t first, int64_t second) {
+    return training<Mlp, Adam>(task, std::make_shared<Mlp>(in, first, second), AdamOptions(), 1e-3,
                                batches({64, in}, 0, 64, 10));
   };
   if (name == "mlp784") return mlp(784, 256, 128);
   if (name == "mlp64") return mlp(64, 256, 128);
   if (name == "mlp784_1024") return mlp(784, 1024, 1024);
   if (name == "cnn")
-    return training<Cnn, SGD>(std::make_shared<Cnn>(), SGDOptions(1), 1e-2,
+    return training<Cnn, SGD>(task, std::make_shared<Cnn>(), SGDOptions(1), 1e-2,
                               batches({64, 1, 28, 28}, 0, 64, 10));
   if (name == "gpt")
-    return training<Gpt, AdamW>(std::make_shared<Gpt>(), AdamWOptions(), 1e-3,
+    return training<Gpt, AdamW>(task, std::make_shared<Gpt>(), AdamWOptions(), 1e-3,
                                 batches({kGptBatch, kLength}, kWords, kGptBatch * kLength, kWords));
   for (const Rows& kernel : rows()) {
     for (const auto& [end, backward] : {std::pair{"", false}, {"_backward", true}}) {

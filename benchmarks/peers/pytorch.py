@@ -153,6 +153,8 @@ def variants(name):
         if name.endswith("_backward"):  # of one forward again and again, which their CUDA graphs do not allow
             return ["eager", "compile", "max-autotune-no-cudagraphs"]
         return ["eager", "compile", "reduce-overhead", "max-autotune"]
+    if torch_steps.find_inference(name):
+        return torch_steps.inference_variants(name)
     return torch_steps.variants(name)
 
 
@@ -162,6 +164,8 @@ def make(name, variant):
         return Op(name)
     if name.startswith("guards_"):
         return Guards(int(name[len("guards_"):]))
+    if torch_steps.find_inference(name):
+        return torch_steps.Inference(name, variant)
     return Rows(name, variant) if find_rows(name) else torch_steps.Training(name, variant)
 
 

@@ -193,6 +193,12 @@ def find(name):
     return spec
 
 
+def inference_variants(name):
+    layout = "-channels_last" if find(take_precision(find_inference(name)[0])[0]).images else ""
+    modes = ["eager"] + (["compile", "compile-freezing"] if COMPILED else [])
+    return [mode + layout for mode in modes]
+
+
 def variants(name):
     """How a step can be run here; none if there is no such step."""
     spec = find(take_precision(name)[0])
@@ -274,6 +280,46 @@ class Network:
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
+
+
+def find_inference(name):
+    """(step, whether of one row) of "gpt_infer", or None."""
+    base, _, end = name.rpartition("_infer")
+    return (base, end == "1") if base and end in ("", "1") and find(take_precision(base)[0]) else None
+
+
+class Inference:
+    """A step's loss without gradients, in evaluation mode."""
+
+    def __init__(self, name, variant):
+        step, one = find_inference(name)
+        base, self.precision = take_precision(step)
+        self.spec = find(base)
+        mode, _, layout = variant.partition("-channels")
+        self.network = Network(self.spec, layout != "", False, False)
+        self.network.net.eval()
+        self.ring = [tuple(t[:1] for t in b) if one else b for b in self.network.ring]
+        self.next = 0
+        if mode.startswith("compile"):
+            from torch._inductor import config
+
+            config.freezing = mode == "compile-freezing"
+        self.loss = in_mode(self.forward, "compile" if mode == "compile-freezing" else mode)
+
+    def forward(self, *batch):
+        with torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext():
+            return self.spec.loss(self.network.net, *batch)
+
+    @torch.no_grad()
+    def run(self, *batch):
+        return self.loss(*batch)
+
+    def answer(self):
+        return [[self.run(*batch).item() for batch in self.ring]]
+
+    def call(self):
+        self.next += 1
+        self.run(*self.ring[self.next % BATCHES])
 
 
 class Training:

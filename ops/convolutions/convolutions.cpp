@@ -57,6 +57,8 @@ void convolve_by(const ConvolutionCall& call, ConvolutionProvider provider) {
   const bool blocked = call.shape.x_block != 0 || call.shape.y_block != 0;
   TANDEM_INTERNAL(!blocked || provider == ConvolutionProvider::onednn,
                   "blocks of channels for another provider");
+  TANDEM_INTERNAL(!call.own_weight || own_weight_nbytes(call.shape) > 0,
+                  "a weight in a layout that the provider does not compute in");
   if (call.shape.result_size() == 0) return;
   if (is_half(call.shape.dtype) && !takes_halves(provider, call)) return convolve_half(call, provider);
   switch (provider) {
@@ -82,8 +84,8 @@ void convolve_half(const ConvolutionCall& call, ConvolutionProvider provider) {
   if (call.w) widen(s.dtype, w.as<float>(), call.w, s.w_size());
   if (call.y) widen(s.dtype, y.as<float>(), call.y, s.y_size());
   if (call.bias) widen(s.dtype, bias.as<float>(), call.bias, biases);
-  const ConvolutionCall wide{widened(s),    x.as<float>(),    w.as<float>(),
-                             y.as<float>(), bias.as<float>(), result.as<float>()};
+  const ConvolutionCall wide{widened(s),       x.as<float>(),      w.as<float>(), y.as<float>(),
+                             bias.as<float>(), result.as<float>(), false};
   convolve_by(wide, provider_takes(provider, wide.shape) ? provider : choose_provider(wide.shape));
   narrow(s.dtype, call.result, result.as<float>(), s.result_size());
 }
@@ -106,6 +108,7 @@ void run(const NativeCall& c, OpId op) {
   ConvolutionCall call;
   call.shape = convolution_shape(def(op), c.in_types, c.out_types[0], c.words);
   call.result = c.out[0];
+  call.own_weight = c.own_layout;
   switch (call.shape.direction) {
     case ConvolutionDirection::forward:
       call.x = c.in[0], call.w = c.in[1], call.bias = c.in[2];
@@ -203,6 +206,20 @@ ConvolutionProvider choose_provider(const ConvolutionShape& shape) {
 ConvolutionBlocks own_blocks(const ConvolutionShape& shape) {
   if (shape.dtype != DType::float32 || choose_provider(shape) != ConvolutionProvider::onednn) return {};
   return onednn_blocks(shape);
+}
+
+int64_t own_weight_nbytes(const ConvolutionShape& shape) {
+  const bool as_it_is =
+      shape.dtype == DType::float32 || (shape.dtype == DType::bfloat16 && onednn_convolves(shape));
+  if (!as_it_is || shape.direction != ConvolutionDirection::forward ||
+      choose_provider(shape) != ConvolutionProvider::onednn)
+    return 0;
+  return onednn_weight_nbytes(shape);
+}
+
+void lay_weight(const ConvolutionShape& shape, const void* w, void* to) {
+  TANDEM_INTERNAL(own_weight_nbytes(shape) > 0, "a layout for a weight that has none of its own");
+  onednn_lay_weight(shape, w, to);
 }
 
 void convolve(const ConvolutionCall& call) { convolve_by(call, choose_provider(call.shape)); }

@@ -64,6 +64,7 @@ struct ConvolutionCall {
   const void* y = nullptr;
   const void* bias = nullptr;
   void* result = nullptr;
+  bool own_weight = false;  // w is as lay_weight() leaves it
 };
 
 enum class ConvolutionProvider : uint8_t { onednn, tiles, loops };
@@ -80,6 +81,12 @@ struct ConvolutionBlocks {
   int64_t x = 0, y = 0;
 };
 ConvolutionBlocks own_blocks(const ConvolutionShape& shape);
+
+/// Bytes of a forward convolution's weight in the layout that the shape's provider computes in, to which each
+/// call brings it otherwise; 0: it computes in ours, or in several.
+int64_t own_weight_nbytes(const ConvolutionShape& shape);
+/// Brings it there. The layout depends on the shape, its blocks aside, and on this process.
+void lay_weight(const ConvolutionShape& shape, const void* w, void* to);
 
 void convolve(const ConvolutionCall& call);
 /// For tests and measurements; an Error when the provider does not take the shape.

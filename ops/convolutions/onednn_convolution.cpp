@@ -358,14 +358,18 @@ class Run {
   dnnl::stream stream_;
 };
 
-/// The weight in a primitive's layout.
+void bring_weight(const Primitive& p, const void* w, void* to) {
+  const OneThread one;
+  dnnl::stream stream(cpu_engine());
+  reorder(p.to[Primitive::w], p.ours[Primitive::w], w, p.its[Primitive::w], to, stream);
+}
+
+/// The weight in a primitive's layout; `own`: it is there already.
 class OwnWeight {
  public:
-  OwnWeight(const Primitive& p, const void* w) : space_(p.bytes(Primitive::w)), data_(w) {
-    if (!p.differs(Primitive::w)) return;
-    const OneThread one;
-    dnnl::stream stream(cpu_engine());
-    reorder(p.to[Primitive::w], p.ours[Primitive::w], w, p.its[Primitive::w], space_.as<void>(), stream);
+  OwnWeight(const Primitive& p, const void* w, bool own) : space_(own ? 0 : p.bytes(Primitive::w)), data_(w) {
+    if (own || !p.differs(Primitive::w)) return;
+    bring_weight(p, w, space_.as<void>());
     data_ = space_.as<void>();
   }
   const void* data() const { return data_; }
@@ -390,13 +394,19 @@ void over_images(const ConvolutionCall& call) {
   const bool biased = forward && call.bias;
   const Made whole = primitive(cut.block(0), biased), last = primitive(cut.block(cut.blocks - 1), biased);
   const int64_t channels = cut.channels(), taps = s.taps();
-  std::vector<std::unique_ptr<const OwnWeight>> weights;  // of the parts, for `whole` and then for `last`
-  std::vector<const Primitive*> made = {whole.get()};
-  if (last != whole) made.push_back(last.get());
-  for (const Primitive* p : made)
-    for (int64_t part = 0; part < cut.parts; ++part)
-      weights.push_back(std::make_unique<OwnWeight>(
-          *p, at(call.w, s.dtype, part * channels * (forward ? s.group_channels() * taps : taps))));
+  // Of the parts, for `whole` and then for `last`.
+  const int64_t given = (last == whole ? 1 : 2) * cut.parts;
+  std::vector<std::unique_ptr<const OwnWeight>> weights(static_cast<size_t>(given));
+  core::parallel(given, call.own_weight ? given : 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Primitive& p = i < cut.parts ? *whole : *last;
+      const int64_t part = i % cut.parts;
+      const void* w = call.own_weight ? static_cast<const char*>(call.w) + part * p.bytes(Primitive::w)
+                                      : at(call.w, s.dtype,
+                                           part * channels * (forward ? s.group_channels() * taps : taps));
+      weights[static_cast<size_t>(i)] = std::make_unique<OwnWeight>(p, w, call.own_weight);
+    }
+  });
   const int64_t from_image = forward ? cut.x_image : cut.y_image,
                 to_image = forward ? cut.y_image : cut.x_image;
   const int64_t positions = forward ? s.out_positions() : s.in_positions();
@@ -475,6 +485,23 @@ ConvolutionBlocks onednn_blocks(const ConvolutionShape& shape) {
   return {of(Primitive::x, s.channels), of(Primitive::y, s.outputs)};
 }
 
+int64_t onednn_weight_nbytes(const ConvolutionShape& shape) {
+  const Cut cut{shape};
+  const Made whole = primitive(cut.block(0), false);
+  for (const bool biased : {false, true})
+    for (const int64_t i : {int64_t{0}, cut.blocks - 1})
+      if (primitive(cut.block(i), biased)->its[Primitive::w] != whole->its[Primitive::w]) return 0;
+  return cut.parts * whole->bytes(Primitive::w);
+}
+
+void onednn_lay_weight(const ConvolutionShape& s, const void* w, void* to) {
+  const Cut cut{s};
+  const Made p = primitive(cut.block(0), false);
+  const int64_t size = cut.channels() * s.group_channels() * s.taps();
+  for (int64_t part = 0; part < cut.parts; ++part)
+    bring_weight(*p, at(w, s.dtype, part * size), static_cast<char*>(to) + part * p->bytes(Primitive::w));
+}
+
 void convolution_onednn(const ConvolutionCall& call) {
   try {
     return call.shape.direction == ConvolutionDirection::weight ? over_parts(call) : over_images(call);
@@ -491,6 +518,10 @@ namespace tandem::ops {
 
 bool onednn_convolves(const ConvolutionShape&) { return false; }
 ConvolutionBlocks onednn_blocks(const ConvolutionShape&) { return {}; }
+int64_t onednn_weight_nbytes(const ConvolutionShape&) { return 0; }
+void onednn_lay_weight(const ConvolutionShape&, const void*, void*) {
+  internal_error("this build has no oneDNN");
+}
 void convolution_onednn(const ConvolutionCall&) { internal_error("this build has no oneDNN"); }
 
 }  // namespace tandem::ops

@@ -14,6 +14,8 @@ void convolution_onednn(const ConvolutionCall& call);
 bool onednn_convolves(const ConvolutionShape& shape);
 /// Of a shape that it convolves.
 ConvolutionBlocks onednn_blocks(const ConvolutionShape& shape);
+int64_t onednn_weight_nbytes(const ConvolutionShape& shape);
+void onednn_lay_weight(const ConvolutionShape& shape, const void* w, void* to);
 
 /// result (w_size, of the shape's dtype) = the sum of `count` arrays of that size, one after another, in
 /// order, rounded once.

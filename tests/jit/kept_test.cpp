@@ -4,6 +4,7 @@
 
 #include "tandem/jit/kept.h"
 #include "tests/catch.h"
+#include "tests/jit/convolution_words.h"
 #include "tests/jit/program.h"
 #include "tests/jit/random_graphs.h"
 
@@ -27,10 +28,8 @@ GraphRun run_parts(const KeptPart& part, const GraphArguments& arguments, bool c
   GraphArguments all = arguments;
   for (size_t i = 0; i < part.values.size(); ++i) {
     all.inputs.push_back(GuardedBytes(static_cast<size_t>(part.values[i].nbytes)));
-    if (part.values[i].panels) {
-      ops::ProductCall matrix = part.values[i].matrix;
-      matrix.b = made.outputs[i].data();
-      ops::pack_panels(matrix, all.inputs.back().data());
+    if (part.values[i].form != Form::strides) {
+      part.values[i].lay(made.outputs[i].data(), all.inputs.back().data());
     } else {
       REQUIRE(made.outputs[i].size() == all.inputs.back().size());
       std::copy_n(made.outputs[i].data(), made.outputs[i].size(), all.inputs.back().data());
@@ -45,6 +44,9 @@ GraphRun run_parts(const KeptPart& part, const GraphArguments& arguments, bool c
 Value linear(Emitter& e, Value x, Value w, Value bias = {}) {
   return e.call(OpId::linear, {x, w, bias}, {0});
 }
+
+/// Of a 3 x 3 convolution that keeps the sizes.
+std::vector<int64_t> same_words(int64_t groups) { return words_of({groups, 0}, {{1, 1}, {1, 1}, {1, 1}}); }
 
 int ops_in(const Graph& g, OpId op) {
   return static_cast<int>(std::count_if(g.nodes.begin(), g.nodes.end(),
@@ -90,7 +92,7 @@ TEST_CASE("random graphs: what is kept, and the rest, have the whole's bits", "[
     if (!part) continue;
     ++parted;
     CAPTURE(seed);
-    for (const KeptValue& v : part->values) ++values, panels += v.panels;
+    for (const KeptValue& v : part->values) ++values, panels += v.form == Form::panels;
     const GraphRun whole = run_graph(*Executable::make(r.graph, kInterpreted), r.graph, r.arguments);
     const GraphRun parts = run_parts(*part, r.arguments, seed % 40 == 0);
     CHECK(whole.failed == parts.failed);
@@ -163,7 +165,7 @@ TEST_CASE("a matrix that products alone read lies in panels, for few rows", "[ji
         CHECK(parts.has_value() == (rows < 512 && n >= 16));
         if (!parts) continue;
         REQUIRE(parts->values.size() == 1);
-        CHECK(parts->values[0].panels);
+        CHECK(parts->values[0].form == Form::panels);
         CHECK(parts->nbytes() == (n + 15) / 16 * 16 * k * 4);
         const std::string text = to_string(parts->rest);
         CHECK(text.find(" panels \"kept0\"") != std::string::npos);
@@ -198,6 +200,51 @@ TEST_CASE("what grows is not kept, nor the inputs themselves", "[jit]") {
                   },
                   {}};
   CHECK(!part(p, {0, 1}));
+}
+
+TEST_CASE("a convolution's weight lies as the library computes with it, for each shape by itself", "[jit]") {
+  if (block_here() == 0) return;  // this machine's library computes in rows
+  for (const bool grouped : {false, true})
+    for (const int64_t images : {1, 3}) {
+      const int64_t inner = grouped ? 1 : 32;
+      const Program p{{{DType::float32, {images, 32, 20, 20}},
+                       {DType::float32, {32, inner, 3, 3}},
+                       {DType::float32, {32}},
+                       {DType::float32, {images, 32, 9, 9}}},
+                      {},
+                      [&](Emitter& e, const Values& in, const Values&) {
+                        const auto convolve = [&](Value x, Value bias) {
+                          return e.call(OpId::convolution, {x, in[1], bias}, same_words(grouped ? 32 : 1));
+                        };
+                        const Value y = e.relu(convolve(in[0], in[2]));
+                        return Values{convolve(y, {}), convolve(in[3], in[2])};
+                      },
+                      {}};
+      const auto parts = part(p, {0, 1, 1, 0});
+      CAPTURE(grouped, images);
+      REQUIRE(parts);
+      CHECK(parts->values.size() == (grouped ? 2u : 3u));  // small ones of one channel each are for own tiles
+      for (const KeptValue& v : parts->values) CHECK(v.form == Form::weight);
+      check_bits(p, *parts);
+    }
+}
+
+TEST_CASE("a weight that the library computes in parts is laid in parts", "[jit]") {
+  if (block_here() == 0) return;
+  const Program p{
+      {{DType::float32, {1, 64, 14, 14}}, {DType::float32, {128, 64, 3, 3}}, {DType::float32, {128}}},
+      {},
+      [&](Emitter& e, const Values& in, const Values&) {
+        const auto convolve = [&](Value bias) {
+          return e.call(OpId::convolution, {in[0], in[1], bias}, same_words(1));
+        };
+        return Values{convolve(in[2]), e.relu(convolve({}))};
+      },
+      {}};
+  const auto parts = part(p, {0, 1, 1});
+  REQUIRE(parts);
+  CHECK(parts->values.size() == 2);
+  check_bits(p, *parts);
 }
 
 TEST_CASE("panels have no other readers", "[jit]") {
