@@ -1,0 +1,44 @@
+// What a frozen function keeps of weights on a device: the same results with it as without, and after
+// changes.
+#include "tests/cuda/on_device.h"
+
+namespace td = tandem;
+using namespace tandem::test;
+
+namespace {
+
+struct Classifier : td::nn::Module {
+  td::nn::Linear hidden = child<td::nn::Linear>("hidden", 20, 70);
+  td::nn::BatchNorm1d norm = child<td::nn::BatchNorm1d>("norm", 70);
+  td::nn::Linear out = child<td::nn::Linear>("out", 70, 17);
+  td::Tensor forward(const td::Tensor& x) { return out(td::relu(norm(hidden(x)))); }
+};
+
+}  // namespace
+
+TEST_CASE("casts and factors of weights on a device are kept and follow changes", "[cuda]") {
+  need_device();
+  td::manual_seed(1);
+  Classifier net;
+  net.to(kCuda);
+  net.eval();
+  const td::NoGrad no_grad;
+  auto traced = td::trace([&](const td::Tensor& x) {
+    const td::autocast mixed(td::bfloat16);
+    return net.forward(x).to(td::float32);
+  });
+  const td::Tensor x = td::randn({5, 20}).to(kCuda);
+  traced(x), traced(x);
+  auto frozen = traced.freeze();
+  const auto values = [&](const td::Tensor& t) { return t.to_vector<float>(); };
+  for (const bool changed : {false, true}) {
+    if (changed) net.hidden.weight.mul_(2), net.norm.running_var.add_(1);
+    const std::vector<float> want = values(traced(x)), plain = values(frozen(x));
+    CHECK(frozen.report().kept_bytes == 0);
+    CHECK(plain == want);
+    for (int i = 0; i < 3; ++i) CHECK(values(frozen(x)) == want);
+    CHECK(frozen.report().kept_bytes >= 2 * (20 * 70 + 70 * 17));
+  }
+  td::Tensor other = td::randn({5, 20}).to(kCuda);
+  CHECK(values(frozen(other)) == values(traced(other)));
+}
