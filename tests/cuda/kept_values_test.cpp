@@ -1,25 +1,15 @@
 // What a frozen function keeps of weights on a device: the same results with it as without, and after
 // changes.
 #include "tests/cuda/on_device.h"
+#include "tests/programs/classifier.h"
 
 namespace td = tandem;
 using namespace tandem::test;
 
-namespace {
-
-struct Classifier : td::nn::Module {
-  td::nn::Linear hidden = child<td::nn::Linear>("hidden", 20, 70);
-  td::nn::BatchNorm1d norm = child<td::nn::BatchNorm1d>("norm", 70);
-  td::nn::Linear out = child<td::nn::Linear>("out", 70, 17);
-  td::Tensor forward(const td::Tensor& x) { return out(td::relu(norm(hidden(x)))); }
-};
-
-}  // namespace
-
 TEST_CASE("casts and factors of weights on a device are kept and follow changes", "[cuda]") {
   need_device();
   td::manual_seed(1);
-  Classifier net;
+  programs::Classifier net;
   net.to(kCuda);
   net.eval();
   const td::NoGrad no_grad;

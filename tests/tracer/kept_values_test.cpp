@@ -2,18 +2,12 @@
 // were, whoever changes them in whatever way, and results are eager mode's bit for bit.
 #include "tandem/tandem.h"
 #include "tests/core/scratch_folder.h"
+#include "tests/programs/classifier.h"
 #include "tests/tracer/frozen_programs.h"
 
 using namespace programs;
 
 namespace {
-
-struct Classifier : td::nn::Module {
-  td::nn::Linear hidden = child<td::nn::Linear>("hidden", 20, 70);
-  td::nn::BatchNorm1d norm = child<td::nn::BatchNorm1d>("norm", 70);
-  td::nn::Linear out = child<td::nn::Linear>("out", 70, 17);
-  td::Tensor forward(const td::Tensor& x) { return out(td::relu(norm(hidden(x)))); }
-};
 
 td::Tensor rows(int seed, int64_t n = 5) {
   td::Generator g(static_cast<uint64_t>(seed) + 1);
