@@ -23,16 +23,18 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {"mlp x W1^T", 64, 256, 64, false, true},      {"mlp x W2^T", 64, 128, 256, false, true},
-    {"mlp x W3^T", 64, 10, 128, false, true},      {"mlp dy W2", 64, 256, 128, false, false},
-    {"mlp dy W3", 64, 128, 10, false, false},      {"mlp dy^T x 1", 256, 64, 64, true, false},
-    {"mlp dy^T x 2", 128, 256, 64, true, false},   {"mlp dy^T x 3", 10, 128, 64, true, false},
-    {"gpt x W^T", 768, 384, 128, false, true},     {"gpt dy W", 768, 384, 128, false, false},
-    {"gpt dy^T x", 384, 128, 768, true, false},    {"attention", 64, 64, 32, false, true},
-    {"vector W^T", 1, 1024, 1024, false, true},    {"dot", 1, 1, 1024, false, false},
-    {"square", 256, 256, 256, false, false},       {"square", 1024, 1024, 1024, false, false},
-    {"square, b^T", 1024, 1024, 1024, false, true}};
-constexpr ops::Provider kProviders[] = {ops::Provider::tiles, ops::Provider::onednn, ops::Provider::eigen};
+    {"mlp x W1^T", 64, 256, 64, false, true},    {"mlp x W2^T", 64, 128, 256, false, true},
+    {"mlp x W3^T", 64, 10, 128, false, true},    {"mlp dy W2", 64, 256, 128, false, false},
+    {"mlp dy W3", 64, 128, 10, false, false},    {"mlp dy^T x 1", 256, 64, 64, true, false},
+    {"mlp dy^T x 2", 128, 256, 64, true, false}, {"mlp dy^T x 3", 10, 128, 64, true, false},
+    {"gpt x W^T", 768, 384, 128, false, true},   {"gpt dy W", 768, 384, 128, false, false},
+    {"gpt dy^T x", 384, 128, 768, true, false},  {"attention", 64, 64, 32, false, true},
+    {"vector W^T", 1, 1024, 1024, false, true},  {"vector W", 1, 1024, 1024, false, false},
+    {"4 rows W^T", 4, 1024, 1024, false, true},  {"4 rows W", 4, 1024, 1024, false, false},
+    {"dot", 1, 1, 1024, false, false},           {"square", 256, 256, 256, false, false},
+    {"square", 1024, 1024, 1024, false, false},  {"square, b^T", 1024, 1024, 1024, false, true}};
+constexpr ops::Provider kProviders[] = {ops::Provider::dots, ops::Provider::tiles, ops::Provider::onednn,
+                                        ops::Provider::eigen};
 
 double time_us(const ops::ProductCall& call, ops::Provider provider, int times) {
   const auto start = std::chrono::steady_clock::now();

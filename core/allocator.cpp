@@ -92,7 +92,7 @@ void* from_system(int64_t nbytes) {
     empty_cache();
     if (void* block = try_system(nbytes)) return block;
   }
-  fail("allocate: no memory for " + std::to_string(nbytes) + " bytes");
+  throw OutOfMemory("allocate: no memory for " + std::to_string(nbytes) + " bytes");
 }
 
 void release_list(int c) noexcept {

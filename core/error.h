@@ -24,7 +24,7 @@ class Error : public std::runtime_error {
   Location where_;
 };
 
-/// No memory left on a device, after all that was cached went back to it.
+/// No memory left, on the host or a device, after all that was cached went back to it.
 class OutOfMemory : public Error {
  public:
   using Error::Error;

@@ -82,7 +82,8 @@ class Absorber {
     if (!products_ || kind(maker) != OpKind::contraction) return false;
     Contraction c;
     if (contraction_of(p_, n, c, &layout) >= 0 || c.call.c_col != 1) return false;
-    if (device_.type == DeviceType::cpu) return c.provider == ops::Provider::tiles;
+    if (device_.type == DeviceType::cpu)
+      return c.provider == ops::Provider::tiles || c.provider == ops::Provider::dots;
     Contraction packed;
     if (contraction_of(p_, n, packed) >= 0) return false;
     const bool bias = n.op == OpId::linear && n.in[2] >= 0;

@@ -132,7 +132,7 @@ class Parter {
     return nbytes > 0;
   }
 
-  /// The second operand of a product, if it is a fixed matrix and the product is one of few rows.
+  /// The second operand of a product, if it is a fixed matrix and own tiles multiply few rows by it.
   bool keep_panels(const Node& n) {
     if (!is_host_op(n, OpKind::contraction)) return false;
     const int32_t v = n.in[1];

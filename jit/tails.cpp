@@ -227,10 +227,8 @@ class TailAttacher {
 
 int64_t rows_of(const Contraction& c) {
   const ops::ProductCall& s = c.call;
-  const bool exact =
-      c.provider == ops::Provider::tiles && (s.dtype == DType::float32 || s.dtype == DType::float64);
-  if (!exact || s.n <= 4)
-    return 0;  // few columns: a few rows of them would be dot products, in another order
+  const bool own = c.provider == ops::Provider::tiles || c.provider == ops::Provider::dots;
+  if (!own || (s.dtype != DType::float32 && s.dtype != DType::float64)) return 0;
   return numel(c.outer) * s.batch * s.m;
 }
 

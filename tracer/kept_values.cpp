@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tandem/core/error.h"
+#include "tandem/core/log.h"
 #include "tandem/tracer/description.h"
 #include "tandem/tracer/frozen_core.h"
 
@@ -65,9 +67,21 @@ const jit::Executable* KeptValues::follow(std::span<const core::Storage* const> 
     kept_.clear();
     return nullptr;
   }
-  if (kept_.empty()) make(inputs);
+  if (kept_.empty() && !try_make(inputs)) return nullptr;
   for (const Ref<core::Storage>& k : kept_) inputs.push_back(k->data);
   return rest_.get();
+}
+
+bool KeptValues::try_make(const std::vector<void*>& inputs) {
+  if (given_up_) return false;
+  try {
+    make(inputs);
+  } catch (const OutOfMemory& e) {  // the plan that makes them in every call does
+    given_up_ = true;
+    core::log(core::LogArea::trace, core::LogLevel::warn,
+              std::string("a frozen function keeps nothing of its captured tensors: ") + e.what());
+  }
+  return !given_up_;
 }
 
 void KeptValues::make(const std::vector<void*>& inputs) {

@@ -37,6 +37,7 @@ class KeptValues {
  private:
   KeptValues() = default;
   bool unchanged(std::span<const core::Storage* const> storages, uint64_t changes);
+  bool try_make(const std::vector<void*>& inputs);
   void make(const std::vector<void*>& inputs);
 
   Device device_;
@@ -47,6 +48,7 @@ class KeptValues {
   std::vector<int64_t> nbytes_;  // of what makes_ gives
   std::vector<uint32_t> versions_;
   uint64_t changes_ = 0;
+  bool given_up_ = false;                 // there was no memory for it
   std::vector<Ref<core::Storage>> kept_;  // empty: nothing is
 };
 

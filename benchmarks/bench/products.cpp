@@ -64,7 +64,7 @@ std::function<void()> alone(const std::vector<Product>& products,
   for (const Product& p : products) {
     const ProductCall call = call_of(p, memory->a.data(), memory->b.data(), memory->c.data());
     std::vector<Provider> ways;
-    for (const Provider way : {Provider::tiles, Provider::onednn, Provider::eigen})
+    for (const Provider way : {Provider::dots, Provider::tiles, Provider::onednn, Provider::eigen})
       if (provider_available(way)) ways.push_back(way);
     const Provider best = fastest(ways, [&](Provider way) { product(call, way); });
     runs.push_back([call, best, times = p.times] {

@@ -1,6 +1,6 @@
-// Products of halves by tiles. Operands become float32, in the order in which they lie, or, where the
-// processor multiplies bfloat16, pairs along k (tiles.h), which many operands are as they lie. The product
-// stays float32 to the end, bias included, and is rounded once.
+// Products of halves by tiles or dot products. Operands become float32, in the order in which they lie, or,
+// where the processor multiplies bfloat16, pairs along k (tiles.h), which many operands are as they lie. The
+// product stays float32 to the end, bias included, and is rounded once.
 #include <algorithm>
 
 #include "tandem/core/bfloat.h"
@@ -93,7 +93,7 @@ Floats pair_up(const Halves& from, float* space, int64_t matrices, int64_t k, in
 
 }  // namespace
 
-void product_half(const ProductCall& call) {
+void product_half(const ProductCall& call, bool dots) {
   const tiles::TileSet* const pairs = call.dtype == DType::bfloat16 ? tiles::bfloat_set() : nullptr;
   const int64_t m = call.m, n = call.n, k = pairs ? (call.k + 1) / 2 : call.k;
   const bool shared_a = call.a_batch == 0, shared_b = call.b_batch == 0;
@@ -139,7 +139,8 @@ void product_half(const ProductCall& call) {
                                          .c_batch = call.c_batch,
                                          .c_row = call.c_row,
                                          .c_col = call.c_col});
-    tiles::product_rounded(pairs ? *pairs : tiles::best_set(), wide, call.dtype);
+    const tiles::TileSet& set = pairs ? *pairs : tiles::best_set();
+    dots ? tiles::dots_rounded(set, wide, call.dtype) : tiles::product_rounded(set, wide, call.dtype);
   }
 }
 

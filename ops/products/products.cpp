@@ -29,6 +29,12 @@ void fill_without_terms(const ProductCall& call) {
       }
 }
 
+/// Also of a few rows of a product of more.
+bool could_be_panels(const ProductCall& call) {
+  return (call.dtype == DType::float32 || call.dtype == DType::float64) && call.n >= 16 && call.k > 0 &&
+         call.batch == 1;
+}
+
 }  // namespace
 
 ProductCall normalised(ProductCall call) {
@@ -41,6 +47,8 @@ ProductCall normalised(ProductCall call) {
 
 const char* name(Provider provider) {
   switch (provider) {
+    case Provider::dots:
+      return "dots";
     case Provider::tiles:
       return "tiles";
     case Provider::onednn:
@@ -59,6 +67,7 @@ bool provider_available(Provider provider) {
       return onednn_available();
     case Provider::eigen:
       return eigen_available();
+    case Provider::dots:
     case Provider::tiles:
     case Provider::loops:
       return true;
@@ -68,6 +77,7 @@ bool provider_available(Provider provider) {
 
 bool provider_takes(Provider provider, DType dtype) {
   switch (provider) {
+    case Provider::dots:
     case Provider::tiles:
       return is_floating(dtype);
     case Provider::onednn:
@@ -82,6 +92,8 @@ bool provider_takes(Provider provider, DType dtype) {
 
 Provider choose_provider(const ProductCall& call) {
   if (!is_floating(call.dtype)) return Provider::loops;
+  // Few rows, or columns, of some length: memory sets the pace, and tiles would copy what lies along k.
+  if (std::min(call.m, call.n) <= 4 && call.k >= 64) return Provider::dots;
   // Measured: oneDNN wins 5 to 7 % on what outgrows the second-level cache on every side, and nothing below.
   const bool large = std::min({call.m, call.n, call.k}) >= 1536;
   if (large && call.dtype == DType::float32 && onednn_available()) return Provider::onednn;
@@ -89,8 +101,7 @@ Provider choose_provider(const ProductCall& call) {
 }
 
 bool takes_panels(const ProductCall& call) {
-  return (call.dtype == DType::float32 || call.dtype == DType::float64) && call.n >= 16 && call.k > 0 &&
-         call.batch == 1 && choose_provider(call) == Provider::tiles;
+  return could_be_panels(call) && choose_provider(call) == Provider::tiles;
 }
 
 int64_t panels_nbytes(const ProductCall& call) {
@@ -114,13 +125,15 @@ void product(const ProductCall& call, Provider provider) {
   if (!provider_available(provider)) fail(std::string("matmul: this build has no ") + name(provider));
   TANDEM_INTERNAL(call.batch >= 0 && call.m >= 0 && call.n >= 0 && call.k >= 0, "product of negative sizes");
   if (call.batch == 0 || call.m == 0 || call.n == 0) return;
-  TANDEM_INTERNAL(!call.b_panels || (provider == Provider::tiles && takes_panels(call)),
+  TANDEM_INTERNAL(!call.b_panels || (provider == Provider::tiles && could_be_panels(call)),
                   "a product of panels that own tiles do not compute");
   const ProductCall known = normalised(call);
   if (call.k == 0) return fill_without_terms(known);
   switch (provider) {
+    case Provider::dots:
+      return is_half(call.dtype) ? product_half(known, true) : product_dots(known);
     case Provider::tiles:
-      return is_half(call.dtype) ? product_half(known) : product_tiles(known);
+      return is_half(call.dtype) ? product_half(known, false) : product_tiles(known);
     case Provider::onednn:
       return product_onednn(known);
     case Provider::eigen:

@@ -3,9 +3,9 @@
 // over Tandem's pool.
 //
 // The result depends on the operands' values, the shape and the dtype alone: not on strides, transposition,
-// alignment, the number of threads or the position in the batch. Own tiles and loops compute each element by
-// one fixed chain of operations over k (see tiles.h); libraries see aligned row-major copies, cut into blocks
-// fixed by the shape.
+// alignment, the number of threads or the position in the batch. Own tiles, dot products and loops compute
+// each element by one fixed tree of operations over k (see tiles.h); libraries see aligned row-major copies,
+// cut into blocks fixed by the shape.
 #pragma once
 
 #include <cstdint>
@@ -32,9 +32,9 @@ struct ProductCall {
   int64_t c_batch = 0, c_row = 0, c_col = 0;
 };
 
-enum class Provider : uint8_t { tiles, onednn, eigen, loops };
+enum class Provider : uint8_t { dots, tiles, onednn, eigen, loops };
 
-/// "tiles", "onednn", ...
+/// "dots", "tiles", "onednn", ...
 const char* name(Provider provider);
 /// Whether this build and this machine have it.
 bool provider_available(Provider provider);
@@ -50,7 +50,7 @@ void product(const ProductCall& call, Provider provider);
 /// Columns of B that lie together: value by value of k, side by side. What own tiles read in a stream, and
 /// need not copy in each call; the last panel's columns are filled up to a multiple of 16 with zeros.
 inline constexpr int64_t kPanel = 64;
-/// Whether a product of such a B may be asked for: float32 or float64 by own tiles, no single column.
+/// Whether a product of such a B may be asked for: float32 or float64 by own tiles.
 bool takes_panels(const ProductCall& shape_only);
 int64_t panels_nbytes(const ProductCall& shape_only);
 /// B of `call`, which lies by its strides, in panels.

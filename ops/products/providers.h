@@ -12,11 +12,12 @@ namespace tandem::ops {
 /// Strides of sizes below 2 never move a pointer; they get values that no arithmetic overflows on.
 ProductCall normalised(ProductCall call);
 
-void product_tiles(const ProductCall& call);   // float32, float64
-void product_half(const ProductCall& call);    // float16, bfloat16, by tiles
-void product_loops(const ProductCall& call);   // every dtype but bool
-void product_onednn(const ProductCall& call);  // float32
-void product_eigen(const ProductCall& call);   // float32, float64
+void product_tiles(const ProductCall& call);            // float32, float64
+void product_dots(const ProductCall& call);             // float32, float64
+void product_half(const ProductCall& call, bool dots);  // float16, bfloat16, by tiles or dot products
+void product_loops(const ProductCall& call);            // every dtype but bool
+void product_onednn(const ProductCall& call);           // float32
+void product_eigen(const ProductCall& call);            // float32, float64
 bool onednn_available();
 bool eigen_available();
 

@@ -43,15 +43,31 @@ constexpr int64_t k_part(int64_t k) {
 }
 constexpr int64_t scratch_elements(int64_t n, int64_t k) { return (n + 15) / 16 * 16 * k_part(k); }
 
+inline constexpr int64_t kDotChains = 16;
+inline constexpr int64_t kDotPart = 4096;
+
+/// C (m,n), row-major without gaps = A (m,k) * B (k,n), no size below 1.
+template <class T>
+struct Dots {
+  int64_t m, n, k;
+  const T* a;  // rows without gaps, `a_row` apart
+  int64_t a_row;
+  const T* b;
+  int64_t b_row, b_col;  // one of them is 1
+  T* c;
+  T* scratch;  // kDotScratch elements, 64-byte aligned
+};
+/// Columns times rows whose chains the scratch space holds.
+inline constexpr int64_t kDotColumns = 256;
+inline constexpr int64_t kDotScratch = kDotChains * kDotColumns;
+
 /// The functions of one instruction set.
 struct TileSet {
   const char* name;
   void (*block_float)(const Block<float>&);
   void (*block_double)(const Block<double>&);
-  /// Sum of a[i * a_stride] * b[i * b_stride]: 64 interleaved chains of fused multiply-adds, joined as a
-  /// balanced tree.
-  float (*dot_float)(int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_stride);
-  double (*dot_double)(int64_t k, const double* a, int64_t a_stride, const double* b, int64_t b_stride);
+  void (*dots_float)(const Dots<float>&);
+  void (*dots_double)(const Dots<double>&);
   /// to (rows, columns), row-major without gaps = from.
   void (*copy_float)(float* to, const float* from, int64_t row, int64_t col, int64_t rows, int64_t columns);
   void (*copy_double)(double* to, const double* from, int64_t row, int64_t col, int64_t rows,
@@ -73,8 +89,11 @@ const TileSet* bfloat_set();
 bool runs_here(const TileSet& set);
 /// The product by a given set: float32 and float64, no size below 1, strides as in Block.
 void product_with(const TileSet& set, const ProductCall& call);
+/// The same by dot products.
+void dots_with(const TileSet& set, const ProductCall& call);
 /// Of float32; C is of a half type, to which each sum is rounded once.
 void product_rounded(const TileSet& set, const ProductCall& call, DType result);
+void dots_rounded(const TileSet& set, const ProductCall& call, DType result);
 /// B of a call, which lies by its strides, in panels.
 template <class T>
 void pack_panels(const ProductCall& call, T* to);

@@ -1,6 +1,6 @@
-// Products by own tiles: the call is cut into blocks of C, which the pool takes in any order. An element's
-// bits do not depend on its block (tiles.h), so the blocks follow the number of threads and what suits the
-// caches.
+// Products by own tiles, or by dot products: the call is cut into blocks of C, which the pool takes in any
+// order. An element's bits do not depend on its block (tiles.h), so the blocks follow the number of threads
+// and what suits the caches.
 #include <algorithm>
 
 #include "tandem/core/error.h"
@@ -16,18 +16,15 @@ struct Functions;
 template <>
 struct Functions<float> {
   static constexpr auto block = &TileSet::block_float;
-  static constexpr auto dot = &TileSet::dot_float;
+  static constexpr auto dots = &TileSet::dots_float;
   static constexpr auto copy = &TileSet::copy_float;
 };
 template <>
 struct Functions<double> {
   static constexpr auto block = &TileSet::block_double;
-  static constexpr auto dot = &TileSet::dot_double;
+  static constexpr auto dots = &TileSet::dots_double;
   static constexpr auto copy = &TileSet::copy_double;
 };
-
-/// A handful of elements with a long k each: one chain per element would be all latency.
-bool is_few_dots(const ProductCall& call) { return call.m * call.n <= 4 && call.k >= 32; }
 
 /// Where results that are kept in half the size go.
 struct Halves {
@@ -47,26 +44,6 @@ struct Halves {
     }
   }
 };
-
-template <class T>
-void dots(const TileSet& set, const ProductCall& call, DType result) {
-  const double flops = 2.0 * static_cast<double>(call.m * call.n) * static_cast<double>(call.k);
-  core::parallel(call.batch, static_cast<int64_t>(kSerialFlops / flops) + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t q = begin; q < end; ++q)
-      for (int64_t i = 0; i < call.m; ++i)
-        for (int64_t j = 0; j < call.n; ++j) {
-          const T* a = static_cast<const T*>(call.a) + q * call.a_batch + i * call.a_row;
-          const T* b = static_cast<const T*>(call.b) + q * call.b_batch + j * call.b_col;
-          T sum = (set.*Functions<T>::dot)(call.k, a, call.a_col, b, call.b_row);
-          if (call.bias) sum = sum + static_cast<const T*>(call.bias)[j * call.bias_stride];
-          const int64_t to = q * call.c_batch + i * call.c_row + j * call.c_col;
-          if (result == dtype_of<T>)
-            static_cast<T*>(call.c)[to] = sum;
-          else if constexpr (sizeof(T) == sizeof(float))
-            Halves{result, static_cast<uint16_t*>(call.c) + to, 1, 1}.take(set, &sum, 1, 1);
-        }
-  });
-}
 
 int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -94,29 +71,40 @@ Grid choose_grid(const ProductCall& call, double flops, int64_t most_rows) {
   return {std::min(rows, call.m), std::min({columns, call.n, kMaxBlockColumns})};
 }
 
+void swap_operands(ProductCall& call) {
+  std::swap(call.m, call.n);
+  std::swap(call.a, call.b);
+  std::swap(call.a_batch, call.b_batch);
+  std::swap(call.a_row, call.b_col);
+  std::swap(call.a_col, call.b_row);
+  std::swap(call.c_row, call.c_col);
+}
+
+/// A batch that shares B and whose rows go on from matrix to matrix is one taller matrix.
+void merge_batch(ProductCall& call) {
+  if (call.batch < 2 || call.b_batch != 0) return;
+  if (call.m == 1) {
+    call.a_row = call.a_batch;
+    call.c_row = call.c_batch;
+  } else if (call.a_batch != call.m * call.a_row || call.c_batch != call.m * call.c_row) {
+    return;
+  }
+  call.m *= call.batch;
+  call.batch = 1;
+}
+
+double flops_of(const ProductCall& call) {
+  return 2.0 * static_cast<double>(call.batch) * static_cast<double>(call.m) * static_cast<double>(call.n) *
+         static_cast<double>(call.k);
+}
+
 template <class T>
 void blocks(const TileSet& set, ProductCall call, DType result) {
-  // A batch that shares B and whose rows go on from matrix to matrix is one taller matrix.
-  if (call.batch > 1 && call.b_batch == 0 &&
-      (call.m == 1 || (call.a_batch == call.m * call.a_row && call.c_batch == call.m * call.c_row))) {
-    if (call.m == 1) {
-      call.a_row = call.a_batch;
-      call.c_row = call.c_batch;
-    }
-    call.m *= call.batch;
-    call.batch = 1;
-  }
+  merge_batch(call);
   // The tiles write rows of C; where its columns lie in memory, or it is a single column, the transposed
   // product does.
   const bool swapped = call.m > 1 && !call.b_panels && (call.n == 1 || (call.c_col != 1 && call.c_row == 1));
-  if (swapped) {
-    std::swap(call.m, call.n);
-    std::swap(call.a, call.b);
-    std::swap(call.a_batch, call.b_batch);
-    std::swap(call.a_row, call.b_col);
-    std::swap(call.a_col, call.b_row);
-    std::swap(call.c_row, call.c_col);
-  }
+  if (swapped) swap_operands(call);
   const int64_t biases = swapped ? call.m : call.n;
   const bool gather = call.bias != nullptr && call.bias_stride != 1 && biases > 1;
   const Scratch bias_space(gather ? biases * static_cast<int64_t>(sizeof(T)) : 0);
@@ -125,8 +113,7 @@ void blocks(const TileSet& set, ProductCall call, DType result) {
     for (int64_t i = 0; i < biases; ++i) bias_space.as<T>()[i] = bias[i * call.bias_stride];
     bias = bias_space.as<T>();
   }
-  const double flops = 2.0 * static_cast<double>(call.batch) * static_cast<double>(call.m) *
-                       static_cast<double>(call.n) * static_cast<double>(call.k);
+  const double flops = flops_of(call);
   const bool rounds = result != dtype_of<T>;  // a block's sums stay in the second-level cache until then
   const Grid grid = choose_grid(call, flops, rounds ? kMaxBlockRows / 2 : kMaxBlockRows);
   const int64_t down = parts(call.m, grid.rows), across = parts(call.n, grid.columns);
@@ -157,12 +144,70 @@ void blocks(const TileSet& set, ProductCall call, DType result) {
       });
 }
 
+/// Sums of `rows` rows that lie without gaps, to C with the bias, by strides.
 template <class T>
-void run(const TileSet& set, const ProductCall& call, DType result) {
-  if (is_few_dots(call))
-    dots<T>(set, call, result);
-  else
-    blocks<T>(set, call, result);
+void store_sums(const TileSet& set, const ProductCall& call, DType result, bool bias_of_rows, T* sums,
+                int64_t rows, int64_t columns, const T* bias, int64_t to) {
+  for (int64_t i = 0; bias && i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j)
+      sums[i * columns + j] = sums[i * columns + j] + bias[(bias_of_rows ? i : j) * call.bias_stride];
+  if (result != dtype_of<T>) {
+    if constexpr (sizeof(T) == sizeof(float))
+      Halves{result, static_cast<uint16_t*>(call.c) + to, call.c_row, call.c_col}.take(set, sums, rows,
+                                                                                       columns);
+    return;
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    T* const c = static_cast<T*>(call.c) + to + i * call.c_row;
+    for (int64_t j = 0; j < columns; ++j) c[j * call.c_col] = sums[i * columns + j];
+  }
+}
+
+constexpr int64_t kDotRows = 4;  // multiplied at a time
+
+/// By dot products. Operands are copied where neither their rows nor their columns lie in memory, A also
+/// where its columns do: it is the one of few rows.
+template <class T>
+void by_dots(const TileSet& set, ProductCall call, DType result) {
+  merge_batch(call);
+  const bool swapped = call.m > call.n;
+  if (swapped) swap_operands(call);
+  const double flops = flops_of(call);
+  const int64_t threads = core::threads_here(), units = parts(call.n, 64);
+  const auto wanted =
+      static_cast<int64_t>(std::min(4.0 * static_cast<double>(threads), flops / kSerialFlops));
+  const int64_t across = threads < 2 ? 1 : std::clamp(parts(wanted, call.batch), int64_t{1}, units);
+  const int64_t width = parts(units, across) * 64, count = call.batch * parts(call.n, width);
+  const auto grain = static_cast<int64_t>(kSerialFlops / (flops / static_cast<double>(count)));
+  const bool copies_a = call.a_col != 1;
+  const bool copies_b = call.b_row != 1 && (call.b_col != 1 || call.n < 4);
+  core::parallel(
+      count, flops < kSerialFlops ? count : std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
+        constexpr auto kSize = static_cast<int64_t>(sizeof(T));
+        const int64_t most = std::min(width, call.n);
+        const Scratch chains(kDotScratch * kSize), sums(kDotRows * most * kSize),
+            own_a(copies_a ? kDotRows * call.k * kSize : 0), own_b(copies_b ? most * call.k * kSize : 0);
+        for (int64_t q = begin; q < end; ++q) {
+          const int64_t batch = q % call.batch, j = q / call.batch * width;
+          const int64_t n = std::min(width, call.n - j);
+          const T* const a = static_cast<const T*>(call.a) + batch * call.a_batch;
+          const T* const b = static_cast<const T*>(call.b) + batch * call.b_batch + j * call.b_col;
+          if (copies_b) (set.*Functions<T>::copy)(own_b.as<T>(), b, call.b_col, call.b_row, n, call.k);
+          for (int64_t i = 0; i < call.m; i += kDotRows) {
+            const int64_t m = std::min(kDotRows, call.m - i);
+            const T* rows = a + i * call.a_row;
+            if (copies_a) (set.*Functions<T>::copy)(own_a.as<T>(), rows, call.a_row, call.a_col, m, call.k);
+            (set.*Functions<T>::dots)({m, n, call.k, copies_a ? own_a.as<T>() : rows,
+                                       copies_a ? call.k : call.a_row, copies_b ? own_b.as<T>() : b,
+                                       copies_b ? 1 : call.b_row, copies_b ? call.k : call.b_col,
+                                       sums.as<T>(), chains.as<T>()});
+            const T* const bias =
+                call.bias ? static_cast<const T*>(call.bias) + (swapped ? i : j) * call.bias_stride : nullptr;
+            store_sums(set, call, result, swapped, sums.as<T>(), m, n, bias,
+                       batch * call.c_batch + i * call.c_row + j * call.c_col);
+          }
+        }
+      });
 }
 
 }  // namespace
@@ -213,13 +258,24 @@ const TileSet* bfloat_set() {
 
 void product_with(const TileSet& set, const ProductCall& call) {
   if (call.dtype == DType::float32)
-    run<float>(set, call, call.dtype);
+    blocks<float>(set, call, call.dtype);
   else
-    run<double>(set, call, call.dtype);
+    blocks<double>(set, call, call.dtype);
+}
+
+void dots_with(const TileSet& set, const ProductCall& call) {
+  if (call.dtype == DType::float32)
+    by_dots<float>(set, call, call.dtype);
+  else
+    by_dots<double>(set, call, call.dtype);
 }
 
 void product_rounded(const TileSet& set, const ProductCall& call, DType result) {
-  run<float>(set, call, result);
+  blocks<float>(set, call, result);
+}
+
+void dots_rounded(const TileSet& set, const ProductCall& call, DType result) {
+  by_dots<float>(set, call, result);
 }
 
 }  // namespace tandem::ops::tiles
@@ -227,5 +283,6 @@ void product_rounded(const TileSet& set, const ProductCall& call, DType result) 
 namespace tandem::ops {
 
 void product_tiles(const ProductCall& call) { tiles::product_with(tiles::best_set(), call); }
+void product_dots(const ProductCall& call) { tiles::dots_with(tiles::best_set(), call); }
 
 }  // namespace tandem::ops

@@ -86,13 +86,19 @@ TEST_CASE("kernels that need other rows of a product do not follow it", "[jit]")
                            },
                            {}};
   CHECK(check_threads(transposed).stats.tails == 0);
-  // Few columns: a block of a row or two would be dot products, which add in another order.
-  const Program narrow{
-      {{DType::float32, {40, 64}}, {DType::float32, {64, 3}}},
-      {},
-      [](Emitter& e, const Values& in, const Values&) { return Values{e.exp(e.matmul(in[0], in[1]))}; },
-      {}};
-  CHECK(check_threads(narrow).stats.tails == 0);
+}
+
+TEST_CASE("kernels follow products of few columns or rows", "[jit]") {
+  for (const Dims& a : {Dims{130, 64}, Dims{130, 20}, Dims{3, 64}, Dims{1, 300}})
+    for (const int64_t n : {1, 3, 70}) {
+      const Program p{
+          {{DType::float32, a}, {DType::float32, {a[1], n}}},
+          {},
+          [](Emitter& e, const Values& in, const Values&) { return Values{e.exp(e.matmul(in[0], in[1]))}; },
+          {}};
+      CAPTURE(a[0], a[1], n);
+      CHECK(check_threads(p).stats.tails == 1);
+    }
 }
 
 TEST_CASE("what goes around through another entry does not follow a product", "[jit]") {

@@ -19,7 +19,7 @@ namespace tandem::test {
 using ops::ProductCall;
 using ops::Provider;
 
-inline constexpr Provider kProviders[] = {Provider::tiles, Provider::onednn, Provider::eigen,
+inline constexpr Provider kProviders[] = {Provider::dots, Provider::tiles, Provider::onednn, Provider::eigen,
                                           Provider::loops};
 
 struct Shape {
@@ -197,7 +197,8 @@ inline const std::vector<Shape> kShapes = {
     {1, 1, 1, 1},     {1, 1, 1, 300},   {1, 2, 2, 100},   {1, 1, 7, 5},      {1, 9, 1, 33},
     {1, 5, 3, 2},     {1, 6, 64, 16},   {1, 7, 65, 17},   {1, 8, 15, 31},    {1, 13, 16, 48},
     {1, 64, 10, 128}, {1, 10, 128, 64}, {1, 64, 128, 10}, {1, 33, 47, 257},  {1, 31, 79, 513},
-    {1, 3, 300, 40},  {1, 300, 3, 40},  {1, 170, 90, 70}, {3, 5, 9, 11},     {4, 1, 20, 70},
-    {5, 20, 1, 40},   {2, 64, 64, 32},  {7, 1, 1, 64},    {2, 260, 40, 300}, {1, 130, 270, 600}};
+    {1, 3, 300, 140}, {1, 300, 3, 40},  {1, 170, 90, 70}, {3, 5, 9, 11},     {4, 1, 20, 70},
+    {5, 20, 1, 40},   {2, 64, 64, 32},  {7, 1, 1, 64},    {2, 260, 40, 300}, {1, 130, 270, 600},
+    {1, 1, 100, 784}, {2, 2, 270, 70},  {1, 70, 1, 4111}, {1, 4, 35, 8205},  {3, 130, 4, 64}};
 
 }  // namespace tandem::test

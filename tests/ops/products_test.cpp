@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tandem/core/error.h"
+#include "tandem/ops/products/providers.h"
 #include "tandem/ops/products/tiles.h"
 #include "tests/catch.h"
 #include "tests/ops/products_problem.h"
@@ -341,31 +342,33 @@ TEST_CASE("half precision accumulates in float32 and rounds once", "[products]")
       for (size_t i = 0; i < values.b.size(); ++i) rounded.b[i] = widen(b.emplace_back(narrow(values.b[i])));
       for (size_t i = 0; i < values.bias.size(); ++i)
         rounded.bias[i] = widen(bias.emplace_back(narrow(values.bias[i])));
-      const std::vector<float> want = rounded.plain(Provider::tiles);
-      CAPTURE(describe(s), name(dtype));
-      ops::product({.batch = s.batch,
-                    .m = s.m,
-                    .n = s.n,
-                    .k = s.k,
-                    .dtype = dtype,
-                    .a = a.data(),
-                    .a_batch = s.m * s.k,
-                    .a_row = s.k,
-                    .a_col = 1,
-                    .b = b.data(),
-                    .b_batch = 0,
-                    .b_row = s.n,
-                    .b_col = 1,
-                    .bias = bias.data(),
-                    .bias_stride = 1,
-                    .c = c.data(),
-                    .c_batch = 2 * s.m * s.n,
-                    .c_row = 2 * s.n,
-                    .c_col = 2},
-                   Provider::tiles);
-      bool equal = true;
-      for (size_t i = 0; i < want.size(); ++i) equal = equal && c[2 * i] == narrow(want[i]);
-      CHECK(equal);
+      for (const Provider provider : {Provider::tiles, Provider::dots}) {
+        const std::vector<float> want = rounded.plain(provider);
+        CAPTURE(describe(s), name(dtype), ops::name(provider));
+        ops::product({.batch = s.batch,
+                      .m = s.m,
+                      .n = s.n,
+                      .k = s.k,
+                      .dtype = dtype,
+                      .a = a.data(),
+                      .a_batch = s.m * s.k,
+                      .a_row = s.k,
+                      .a_col = 1,
+                      .b = b.data(),
+                      .b_batch = 0,
+                      .b_row = s.n,
+                      .b_col = 1,
+                      .bias = bias.data(),
+                      .bias_stride = 1,
+                      .c = c.data(),
+                      .c_batch = 2 * s.m * s.n,
+                      .c_row = 2 * s.n,
+                      .c_col = 2},
+                     provider);
+        bool equal = true;
+        for (size_t i = 0; i < want.size(); ++i) equal = equal && c[2 * i] == narrow(want[i]);
+        CHECK(equal);
+      }
     }
   }
 }
@@ -419,4 +422,67 @@ TEST_CASE("the provider follows shape and dtype alone; wrong requests are errors
       CHECK(ops::provider_available(chosen));
       CHECK(ops::provider_takes(chosen, dtype));
     }
+}
+
+TEMPLATE_TEST_CASE("dot products have the same bits on every instruction set, part by part of C",
+                   "[products]", float, double) {
+  const ops::tiles::TileSet* sets[] = {&ops::tiles::kTilesV1, &ops::tiles::kTilesV3, &ops::tiles::kTilesV4};
+  for (const Shape& s : kShapes) {
+    const Problem<TestType> problem(s, s.k % 2 == 0, false, false, 41);
+    const std::vector<TestType> want = problem.plain(Provider::dots);
+    for (const auto* set : sets) {
+      if (!ops::tiles::runs_here(*set)) continue;
+      for (const auto lb : {Matrices<TestType>::columns, Matrices<TestType>::rows}) {
+        CAPTURE(describe(s), set->name, int(lb));
+        CHECK(same_bits(want, problem.run(Matrices<TestType>::rows, lb, Matrices<TestType>::rows, 1, 1,
+                                          [&](const ProductCall& call) {
+                                            ops::tiles::dots_with(*set, ops::normalised(call));
+                                          })));
+      }
+    }
+    const auto row_by_row = [&](ProductCall call) {
+      const ProductCall whole = call;
+      call.batch = call.m = 1;
+      for (int64_t q = 0; q < s.batch; ++q)
+        for (int64_t i = 0; i < s.m; ++i) {
+          call.a = static_cast<const TestType*>(whole.a) + q * whole.a_batch + i * whole.a_row;
+          call.b = static_cast<const TestType*>(whole.b) + q * whole.b_batch;
+          call.c = static_cast<TestType*>(whole.c) + q * whole.c_batch + i * whole.c_row;
+          ops::product(call, Provider::dots);
+        }
+    };
+    CAPTURE(describe(s));
+    CHECK(same_bits(want, problem.run(Matrices<TestType>::columns, Matrices<TestType>::columns,
+                                      Matrices<TestType>::columns, 1, 1, row_by_row)));
+  }
+}
+
+TEST_CASE("a dot product's chains are 16, and a chain of zeros of either sign is a zero", "[products]") {
+  const auto dot = [](const std::vector<float>& a, const std::vector<float>& b) {
+    const auto k = static_cast<int64_t>(a.size());
+    float c = 9;
+    ops::product({.m = 1, .n = 1, .k = k, .a = a.data(), .a_col = 1, .b = b.data(), .b_row = 1, .c = &c},
+                 Provider::dots);
+    return c;
+  };
+  std::vector<float> a(100), b(100);
+  for (size_t i = 0; i < 100; ++i)
+    a[i] = 1 + static_cast<float>(i % 7) / 8, b[i] = 1 / (2 + static_cast<float>(i));
+  float chains[16] = {};
+  for (size_t i = 0; i < 100; ++i) chains[i % 16] = std::fma(a[i], b[i], chains[i % 16]);
+  for (size_t half = 8; half > 0; half /= 2)
+    for (size_t i = 0; i < half; ++i) chains[i] += chains[i + half];
+  CHECK(dot(a, b) == chains[0]);
+
+  // Products that vanish below zero, in rows along k and in columns.
+  for (const int64_t k : {16, 20, 64, 70}) {
+    const std::vector<float> tiny(static_cast<size_t>(k * 8), 1e-40f), below(static_cast<size_t>(k), -1e-40f);
+    float along[8], across[8];
+    ops::ProductCall call{.m = 1, .n = 8, .k = k, .a = below.data(), .a_col = 1, .b = tiny.data()};
+    call.b_row = 1, call.b_col = k, call.c = along, call.c_col = 1;
+    ops::product(call, Provider::dots);
+    call.b_row = 8, call.b_col = 1, call.c = across;
+    ops::product(call, Provider::dots);
+    CHECK(std::memcmp(along, across, sizeof along) == 0);
+  }
 }

@@ -1,30 +1,13 @@
 // Frozen replay and threads: captured tensors that die, reports and states meanwhile, and memory that is
 // refused.
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <thread>
 
 #include "tests/tracer/frozen_programs.h"
+#include "tests/tracer/scarce_memory.h"
 
 using namespace programs;
-
-namespace {
-
-/// Bytes of address space that the process has.
-[[maybe_unused]] uint64_t address_space() {
-  std::FILE* f = std::fopen("/proc/self/statm", "r");
-  unsigned long pages = 0;
-  REQUIRE(f);
-  const int read = std::fscanf(f, "%lu", &pages);
-  std::fclose(f);
-  REQUIRE(read == 1);
-  return uint64_t{pages} * 4096;
-}
-
-}  // namespace
 
 TEST_CASE("threads: captured tensors may die while frozen calls run", "[frozen][threads]") {
   // Nearly all of the other thread's time is spent inside of calls.
@@ -123,7 +106,7 @@ TEST_CASE("threads: frozen calls draw random numbers of their own", "[frozen][th
   CHECK(std::adjacent_find(all.begin(), all.end()) == all.end());
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifdef TANDEM_TEST_SCARCE_MEMORY
 TEST_CASE("threads: a frozen call without memory for its plan changes nothing", "[frozen][threads]") {
   // A plan's private memory is kept by thread: the new thread has none yet.
   const td::Tensor seen = td::zeros({1}), row = td::full({8, 4096}, 0.01f), sum = td::ones({4096, 1});
@@ -137,12 +120,8 @@ TEST_CASE("threads: a frozen call without memory for its plan changes nothing", 
   const uint32_t version = seen.impl()->storage->version;
   std::string error;
   std::thread other([&] {
-    rlimit before{};
-    getrlimit(RLIMIT_AS, &before);
-    const rlimit small{address_space() + (uint64_t{8} << 20), before.rlim_max};
-    setrlimit(RLIMIT_AS, &small);
+    const tandem::test::ScarceMemory scarce(8 << 20);
     error = error_of([&] { frozen(x); });
-    setrlimit(RLIMIT_AS, &before);
   });
   other.join();
   CHECK(has(error, "memory"));

@@ -1,9 +1,12 @@
 // What a frozen function keeps of captured tensors from call to call: it is used only while these are as they
 // were, whoever changes them in whatever way, and results are eager mode's bit for bit.
+#include "tandem/core/allocator.h"
+#include "tandem/core/log.h"
 #include "tandem/tandem.h"
 #include "tests/core/scratch_folder.h"
 #include "tests/programs/classifier.h"
 #include "tests/tracer/frozen_programs.h"
+#include "tests/tracer/scarce_memory.h"
 
 using namespace programs;
 
@@ -213,3 +216,27 @@ TEST_CASE("a loaded function keeps, too, and follows its own state", "[frozen]")
   check();
   CHECK(loaded.report().kept_bytes == 0);
 }
+
+#ifdef TANDEM_TEST_SCARCE_MEMORY
+TEST_CASE("where there is no memory for what could be kept, nothing is, and the calls go on", "[frozen]") {
+  td::manual_seed(8);
+  const td::NoGrad no_grad;
+  td::nn::Linear wide(2048, 4096);
+  auto traced = td::trace([&](const td::Tensor& x) { return wide.forward(x); });
+  const td::Tensor x = td::randn({6, 2048});
+  auto frozen = frozen_after_two(traced, x);
+  const Values want = frozen(x).to_vector<float>();
+  static std::string logged;
+  td::core::set_log_sink(
+      [](td::core::LogArea, td::core::LogLevel, const std::string& text) { logged += text; });
+  td::core::empty_cache();
+  {
+    const tandem::test::ScarceMemory scarce(8 << 20);
+    CHECK(frozen(x).to_vector<float>() == want);
+  }
+  td::core::set_log_sink(nullptr);
+  CHECK(has(logged, "keeps nothing of its captured tensors"));
+  for (int i = 0; i < 3; ++i) CHECK(frozen(x).to_vector<float>() == want);
+  CHECK(frozen.report().kept_bytes == 0);
+}
+#endif

@@ -1,0 +1,43 @@
+// Memory that runs out: while it lives, the process gets no more than a few bytes of address space. Not
+// beside sanitizers, which need it themselves. Test code only.
+#pragma once
+
+#include <sys/resource.h>
+
+#include <cstdint>
+#include <cstdio>
+
+#include "tests/catch.h"
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define TANDEM_TEST_SCARCE_MEMORY 1
+#endif
+
+namespace tandem::test {
+
+class ScarceMemory {
+ public:
+  explicit ScarceMemory(uint64_t more) {
+    getrlimit(RLIMIT_AS, &before_);
+    const rlimit small{address_space() + more, before_.rlim_max};
+    setrlimit(RLIMIT_AS, &small);
+  }
+  ~ScarceMemory() { setrlimit(RLIMIT_AS, &before_); }
+  ScarceMemory(const ScarceMemory&) = delete;
+  ScarceMemory& operator=(const ScarceMemory&) = delete;
+
+ private:
+  static uint64_t address_space() {
+    std::FILE* f = std::fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+    REQUIRE(f);
+    const int read = std::fscanf(f, "%lu", &pages);
+    std::fclose(f);
+    REQUIRE(read == 1);
+    return uint64_t{pages} * 4096;
+  }
+
+  rlimit before_{};
+};
+
+}  // namespace tandem::test
