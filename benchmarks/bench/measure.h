@@ -48,9 +48,10 @@ struct Verdict {
 /// A row of the table: the workload with so many threads.
 struct Line {
   int threads = 1;
-  size_t ours = 0;              // index of the figure
-  size_t strongest = SIZE_MAX;  // of the peers with no more threads
-  std::vector<double> times;    // of each figure over ours: median over the blocks; 0: none
+  size_t ours = 0;                      // index of the figure
+  size_t strongest = SIZE_MAX;          // of the peers with no more threads
+  std::vector<double> times;            // of each figure over ours: median over the blocks; 0: none
+  std::map<std::string, double> pairs;  // ours over others of ours by name: median over many short turns
   double share_of_copy = 0, share_of_gemm = 0;
   double others = -1;  // processors that others had beside its blocks, if it has two threads; -1: not known
   std::map<std::string, double> facts;
