@@ -58,7 +58,8 @@ class ColumnAttacher {
     const Group* g = group(u);
     const LoweredKernel& l = u.lowered;
     if (!g || !(g->kind == GroupKind::pointwise || g->kind == GroupKind::row)) return false;
-    return l.kernel.reduced_rank <= 1 && plain_loads(l.kernel) && l.range * l.work >= kFewestRows * 2;
+    return l.kernel.reduced_rank <= 1 && !l.kernel.side_by_side && plain_loads(l.kernel) &&
+           l.range * l.work >= kFewestRows * 2;
   }
 
   bool may_join(const Unit& u) const {

@@ -3,8 +3,6 @@
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/jit/channel_blocks.h"
-#include "tandem/jit/kernel.h"
-#include "tandem/ops/pool_rows.h"
 #include "tandem/ops/user_ops.h"
 
 namespace tandem::jit {
@@ -12,7 +10,6 @@ namespace tandem::jit {
 namespace {
 
 constexpr int64_t kGrain = 32768;  // elements worth a thread
-constexpr int64_t kLargest = 16;   // block
 
 /// Of (N, C / b, *in, b).
 struct BlockedSizes {
@@ -59,26 +56,6 @@ void by_size(const ops::NativeCall& c) {
   size == 1 ? kSmall(c) : kLarge(c);
 }
 
-void sum_blocks_of(const ops::NativeCall& c) {
-  const BlockedSizes s(c.in_sizes());
-  const auto add = ops::pool_rows::best_rows().add_positions;
-  for_blocks(s, [&](int64_t offset) {
-    float* const to = c.output<float>() + offset / s.positions;
-    if (s.positions == 1) {  // no sum: -0 stays
-      std::copy_n(c.input<float>() + offset, s.block, to);
-      return;
-    }
-    for (int64_t first = 0; first < s.positions; first += kRowBlock) {
-      alignas(64) float lanes[kLanes * kLargest] = {};
-      add(c.input<float>() + offset + first * s.block, std::min(kRowBlock, s.positions - first), s.block,
-          lanes, kLanes);
-      for (int64_t n = kLanes / 2 * s.block; n >= s.block; n /= 2)
-        for (int64_t i = 0; i < n; ++i) lanes[i] += lanes[n + i];
-      for (int64_t k = 0; k < s.block; ++k) to[k] = first == 0 ? lanes[k] : to[k] + lanes[k];
-    }
-  });
-}
-
 using Types = std::vector<TensorType>;
 
 template <int64_t kBlock>
@@ -95,14 +72,6 @@ Types plain_type(std::span<const TensorType> in) {
   t.sizes.resize(t.sizes.rank() - 1);
   return {t};
 }
-Types channels_type(std::span<const TensorType> in) {
-  TensorType t = in[0];
-  const int64_t block = t.sizes[t.sizes.rank() - 1];
-  TANDEM_INTERNAL(block == 8 || block == 16, "sums of blocks of " + std::to_string(block));
-  t.sizes = {t.sizes[0], t.sizes[1] * block};
-  return {t};
-}
-
 OpId kernel(const char* name, void (*cpu)(const ops::NativeCall&),
             Types (*infer)(std::span<const TensorType>)) {
   ops::KernelDef k;
@@ -125,13 +94,6 @@ OpId from_blocks() {
   return op;
 }
 
-OpId sum_blocks() {
-  static const OpId op = kernel("sum_blocks", sum_blocks_of, channels_type);
-  return op;
-}
-
-bool lays_out_channels(OpId op) {
-  return op == to_blocks(8) || op == to_blocks(16) || op == from_blocks() || op == sum_blocks();
-}
+bool lays_out_channels(OpId op) { return op == to_blocks(8) || op == to_blocks(16) || op == from_blocks(); }
 
 }  // namespace tandem::jit

@@ -1,5 +1,5 @@
 // A value begins to lie in blocks where a convolution that computes so gives it to readers that all take
-// blocks. From there on pooling, pointwise ops and sums over channels go on in blocks; what cannot read them
+// blocks. From there on pooling, pointwise ops and sums over positions go on in blocks; what cannot read them
 // is given a copy in row-major order, and a row-major operand that is met on the way one in blocks.
 #include "tandem/jit/channel_blocks.h"
 
@@ -59,7 +59,7 @@ class Blocker {
   Graph run() {
     find_wanted();
     for (const Node& n : g_.nodes) {
-      if (n.leaf == Leaf::op && in_blocks(n)) continue;
+      if ((n.leaf == Leaf::op && in_blocks(n)) || (n.leaf == Leaf::count && counted(n))) continue;
       for (const int32_t v : n.in) plain(v);
       r_.name(n, r_.copy(n));
     }
@@ -129,6 +129,8 @@ class Blocker {
         return pooling(n);
       case OpKind::reduction:
         return sum(n);
+      case OpKind::view:
+        return joined_positions(n);
       default:
         return false;
     }
@@ -176,9 +178,11 @@ class Blocker {
   }
 
   bool reads_blocks(const Node& n, int32_t v) const {
+    if (n.leaf == Leaf::count) return true;
     if (n.leaf != Leaf::op) return false;
     if (!is_convolution(n))
-      return takes_blocks(n) || sums_positions(n) || (of_one_size(n) && wanted_[at(n.out[0])]);
+      return takes_blocks(n) || sums_positions(n) ||
+             (((of_blocks(n) && whole(n, v)) || joins_positions(n)) && wanted_[at(n.out[0])]);
     const ops::ConvolutionBlocks own = own_blocks(n);
     if (n.op == OpId::convolution_weight) return (n.in[0] != v || own.x != 0) && (n.in[1] != v || own.y != 0);
     return n.in[1] != v && (n.op == OpId::convolution ? own.x != 0 : gives_blocks(n, own));
@@ -213,38 +217,109 @@ class Blocker {
     return true;
   }
 
-  /// Whether a pointwise op's tensors have the sizes of its result.
-  bool of_one_size(const Node& n) const {
+  bool whole(const Node& n, int32_t v) const { return type(v).sizes == type(n.out[0]).sizes; }
+  /// What an operand is made of that is the same at all positions: (N or 1, C or 1, 1...), or less dimensions
+  /// of these; -1 for others.
+  int32_t per_channel(const Node& n, int32_t v) const {
+    const Dims& all = type(n.out[0]).sizes;
+    if (is_op(g_.node_of(v), OpId::expand)) v = g_.node_of(v).in[0];
+    const Dims& sizes = type(v).sizes;
+    const int missing = all.rank() - sizes.rank();
+    for (int d = 0; d < sizes.rank(); ++d)
+      if (sizes[d] != 1 && (d + missing > 1 || sizes[d] != all[d + missing])) return -1;
+    return missing < 0 ? -1 : v;
+  }
+  /// Whether a pointwise op's tensors have the sizes of its result, or are the same at all positions.
+  bool of_blocks(const Node& n) const {
     if (ops::def(n.op).kind != OpKind::pointwise || type(n.out[0]).sizes.rank() < 3) return false;
     const auto fits = [&](int32_t v) {
       const int64_t size = itemsize(type(v).dtype);
-      return type(v).sizes == type(n.out[0]).sizes && (size == 1 || size == 4);
+      return whole(n, v) && (size == 1 || size == 4);
     };
-    return fits(n.out[0]) && std::all_of(n.in.begin(), n.in.end(),
-                                         [&](int32_t v) { return v < 0 || type(v).number || fits(v); });
+    return fits(n.out[0]) && std::all_of(n.in.begin(), n.in.end(), [&](int32_t v) {
+             return v < 0 || type(v).number || per_channel(n, v) >= 0 || fits(v);
+           });
   }
 
   bool pointwise(const Node& n) {
     int64_t block = 0;
     for (const int32_t v : n.in) block = std::max(block, block_of(v));
-    if (block == 0 || !of_one_size(n)) return false;
+    if (block == 0 || !of_blocks(n)) return false;
     std::vector<int32_t> in;
-    for (const int32_t v : n.in) in.push_back(v < 0 || type(v).number ? r_[v] : blocked(v, block));
+    for (const int32_t v : n.in) {
+      const int32_t same = v < 0 || type(v).number || block_of(v) != 0 ? -1 : per_channel(n, v);
+      in.push_back(v < 0 || type(v).number ? r_[v]
+                   : same >= 0             ? channels(n, same, block)
+                                           : blocked(v, block));
+    }
     give_blocks(n, in);
     return true;
   }
-
-  bool sums_positions(const Node& n) const {
-    if (!is_op(n, OpId::sum) || !float32(n.in[0]) || !float32(n.out[0]) || type(n.out[0]).sizes.rank() != 2)
-      return false;
-    Dims positions;
-    for (int d = 2; d < type(n.in[0]).sizes.rank(); ++d) positions.push_back(d);
-    return reduced_axes(g_, n) == positions;
+  /// Beside values in blocks: what is the same at all positions.
+  int32_t channels(const Node& n, int32_t v, int64_t block) {
+    const Dims &from = type(v).sizes, &all = type(n.out[0]).sizes;
+    const int d = 1 - (all.rank() - from.rank());  // of the channels
+    if (d < 0 || from[d] == 1) return numel(from) == 1 ? plain(v) : images(n, v);
+    Dims split;
+    if (d > 0) split.push_back(from[0]);
+    split.push_back(from[d] / block);
+    for (int p = 2; p < all.rank(); ++p) split.push_back(1);
+    split.push_back(block);
+    return emitter(n).reshape(Value{plain(v)}, split).id;
+  }
+  /// One number an image.
+  int32_t images(const Node& n, int32_t v) {
+    Dims sizes = type(v).sizes;
+    sizes.push_back(1);
+    return emitter(n).reshape(Value{plain(v)}, sizes).id;
   }
 
+  Dims positions(const Dims& x) const {
+    Dims all;
+    for (int d = 2; d < x.rank(); ++d) all.push_back(d);
+    return all;
+  }
+  bool sums_positions(const Node& n) const {
+    return is_op(n, OpId::sum) && float32(n.in[0]) && float32(n.out[0]) &&
+           reduced_axes(g_, n) == positions(type(n.in[0]).sizes);
+  }
+
+  /// As the sums over positions of (N, C / b, b, *in), whose tree is that of (N, C, *in).
   bool sum(const Node& n) {
     if (block_of(n.in[0]) == 0 || !sums_positions(n)) return false;
-    r_.name(n, emitter(n).call(sum_blocks(), {Value{blocked_[at(n.in[0])]}}).id);
+    int32_t x = n.in[0];
+    if (const Node& view = g_.node_of(x); joins_positions(view)) x = view.in[0];  // kernels can make it, too
+    const int rank = type(x).sizes.rank();
+    Dims order = {0, 1, rank}, last;
+    for (int d = 2; d < rank; ++d) order.push_back(d), last.push_back(d + 1);
+    GraphEmitter e = emitter(n);
+    const Value sums = e.sum(e.permute(Value{blocked_[at(x)]}, order), last, false);
+    r_.name(n, e.reshape(sums, type(n.out[0]).sizes).id);
+    return true;
+  }
+
+  /// The number of elements along axes: the channels lie along two.
+  bool counted(const Node& n) {
+    if (block_of(n.in[0]) == 0) return false;
+    Dims axes;
+    for (const int64_t a : n.words) axes.push_back(a);
+    if (std::find(axes.begin(), axes.end(), 1) != axes.end()) axes.push_back(type(n.in[0]).sizes.rank());
+    r_.name(n, emitter(n).count(Value{blocked_[at(n.in[0])]}, axes).id);
+    return true;
+  }
+
+  /// (N, C, *in) as (N, C, positions).
+  bool joins_positions(const Node& n) const {
+    if (!is_op(n, OpId::reshape)) return false;
+    const Dims &from = type(n.in[0]).sizes, &to = type(n.out[0]).sizes;
+    return from.rank() > 3 && to.rank() == 3 && to[0] == from[0] && to[1] == from[1];
+  }
+  bool joined_positions(const Node& n) {
+    const int64_t block = block_of(n.in[0]);
+    if (block == 0 || !joins_positions(n)) return false;
+    const Dims& to = type(n.out[0]).sizes;
+    blocked_[at(n.out[0])] =
+        emitter(n).reshape(Value{blocked_[at(n.in[0])]}, {to[0], to[1] / block, to[2], block}).id;
     return true;
   }
 

@@ -1,7 +1,8 @@
 // Channels in blocks: between convolutions of the CPU's library and what else can read them, values (N, C,
 // *in) become (N, C / b, *in, b), as the library computes them, so that calls need not bring them there and
 // back. Convolutions and max pooling take such operands (ops/convolution.def, pooling.def), pointwise ops
-// any; the rest is done by the kernels below. Values only, any thread.
+// any, and sums over positions are those of the same value, transposed; copies are made by the kernels below.
+// Values only, any thread.
 #pragma once
 
 #include "tandem/jit/graph.h"
@@ -19,10 +20,7 @@ Graph with_channel_blocks(const Graph& g);
 OpId to_blocks(int64_t block);
 /// (N, C / b, *in, b) to (N, C, *in).
 OpId from_blocks();
-/// The sums over positions of float32 (N, C / b, *in, b), b being 8 or 16: (N, C). In the tree of a row
-/// kernel.
-OpId sum_blocks();
-/// Whether `op` is one of these three, none of which throws.
+/// Whether `op` is one of these, none of which throws.
 bool lays_out_channels(OpId op);
 
 }  // namespace tandem::jit

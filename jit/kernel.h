@@ -98,7 +98,13 @@ struct Kernel {
   std::vector<Store> stores;
   std::vector<Across> across;  // row kernels of one reduced dimension
   bool in_order = false;       // column kernels: the whole walk is one block of the tree
+  /// Row kernels: C is printed for neighbouring rows at a time, and `inner` of an access is how it moves
+  /// along the last kept dimension, not the last of all (side_by_side.h).
+  bool side_by_side = false;
 };
+
+/// Whether vectors go along the last kept dimension, from row to row or column to column.
+inline bool vectors_of_kept(const Kernel& k) { return k.kind == KernelKind::column || k.side_by_side; }
 
 inline int64_t elements_of(const int64_t* dims, int rank) {
   int64_t n = 1;

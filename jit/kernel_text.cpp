@@ -63,7 +63,8 @@ std::string to_string(const Kernel& k) {
   const auto number = [](auto i) { return std::to_string(i); };
   std::string s = std::string(name(k.kind)) + " kernel, kept " + number(k.kept_rank) + ", reduced " +
                   number(k.reduced_rank) + ", numbers " + number(k.numbers) + ", buffers " +
-                  number(k.buffers) + (k.in_order ? ", in order\n" : "\n");
+                  number(k.buffers) + (k.in_order ? ", in order" : "") +
+                  (k.side_by_side ? ", side by side\n" : "\n");
   const auto access = [&](int32_t buffer, DType type, Inner inner, bool row_level) {
     return "b" + number(buffer) + " " + tandem::name(type) + " " + name(inner) + (row_level ? " row" : "");
   };

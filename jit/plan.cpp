@@ -12,6 +12,7 @@
 #include "tandem/jit/non_temporal.h"
 #include "tandem/jit/planted_bugs.h"
 #include "tandem/jit/schedule.h"
+#include "tandem/jit/side_by_side.h"
 #include "tandem/jit/tails.h"
 
 namespace tandem::jit {
@@ -86,6 +87,7 @@ class Planner {
       TANDEM_INTERNAL(
           u.lowered.kernel.buffers <= kMaxKernelBuffers && u.lowered.kernel.numbers <= kMaxKernelNumbers,
           "a kernel with too many operands");
+      if (host_) mark_side_by_side(u.lowered, p_);
       mark_large(u.lowered, p_, non_temporal_nbytes_);
       u.text = to_string(u.lowered.kernel);
     }

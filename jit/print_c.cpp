@@ -56,7 +56,7 @@ std::string CPrinter::print(const std::string& symbol) {
       pointwise();
       break;
     case KernelKind::row:
-      row();
+      k_.side_by_side ? column() : row();
       break;
     case KernelKind::column:
       column();

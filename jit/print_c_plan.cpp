@@ -20,7 +20,8 @@ size_t at(int32_t i) { return static_cast<size_t>(i); }
 
 class Planner {
  public:
-  Planner(const Kernel& k, std::string* why) : k_(k), why_(why) {}
+  Planner(const Kernel& k, std::string* why)
+      : k_(k), kind_(vectors_of_kept(k) ? KernelKind::column : k.kind), why_(why) {}
 
   CPlan plan() {
     check();
@@ -33,13 +34,13 @@ class Planner {
     p_.load_used.assign(k_.loads.size(), false);
     for (int32_t i = 0; i < k_.scalars.size(); ++i) classify(i);
     for (const Store& s : k_.stores) {
-      if (k_.kind != KernelKind::pointwise && s.row_level && inside(s.value))
+      if (kind_ != KernelKind::pointwise && s.row_level && inside(s.value))
         *why_ = "a row-level store of a full-level value";
       mark_live(s.value);
     }
     for (const Across& c : k_.across) mark_live(c.input);
     for (int32_t i = 0; i < k_.scalars.size(); ++i)
-      if (p_.live[at(i)] && k_.scalars[i].op == ScalarOp::index && k_.kind == KernelKind::column)
+      if (p_.live[at(i)] && k_.scalars[i].op == ScalarOp::index && kind_ == KernelKind::column)
         *why_ = "the linear index in a column kernel";
     if (!why_->empty()) return {};
     make_passes();
@@ -52,17 +53,17 @@ class Planner {
     const auto refuse = [&](const char* text) {
       if (why_->empty()) *why_ = text;
     };
-    if (k_.kind == KernelKind::row && k_.reduced_rank < 1) refuse("a row kernel without reduced dimensions");
+    if (kind_ == KernelKind::row && k_.reduced_rank < 1) refuse("a row kernel without reduced dimensions");
     if (several_reduced() && std::any_of(k_.loads.begin(), k_.loads.end(),
                                          [](const Load& l) { return l.index >= 0 && !l.row_level; }))
       refuse("a row kernel that looks up along several reduced dimensions");
-    if (k_.kind == KernelKind::column && (k_.kept_rank < 1 || k_.reduced_rank < 1))
+    if (kind_ == KernelKind::column && (k_.kept_rank < 1 || k_.reduced_rank < 1))
       refuse("a column kernel without kept or without reduced dimensions");
-    if (k_.kind == KernelKind::pointwise && (k_.reduced_rank != 0 || !k_.reductions.empty()))
+    if (kind_ == KernelKind::pointwise && (k_.reduced_rank != 0 || !k_.reductions.empty()))
       refuse("a pointwise kernel with reductions");
     for (const Store& s : k_.stores)
       if (s.dtype != k_.scalars[s.value].type) refuse("a store of another type than its value");
-    if (!k_.across.empty() && k_.kind != KernelKind::row)
+    if (!k_.across.empty() && kind_ != KernelKind::row)
       refuse("reductions over rows in a kernel without rows");
     for (const Reduction& r : k_.reductions) {
       const DType input = k_.scalars[r.input].type;
@@ -84,11 +85,11 @@ class Planner {
     }
   }
 
-  bool several_reduced() const { return k_.kind == KernelKind::row && k_.reduced_rank > 1; }
+  bool several_reduced() const { return kind_ == KernelKind::row && k_.reduced_rank > 1; }
 
   uint8_t access_loops(Inner inner, bool row_level) const {
     const uint8_t lane = inner == Inner::constant ? 0 : kLane;
-    switch (k_.kind) {
+    switch (kind_) {
       case KernelKind::pointwise:
         return kOuter | lane;
       case KernelKind::row:
@@ -112,9 +113,9 @@ class Planner {
       loops = access_loops(l.inner, l.row_level);
       if (l.index >= 0) join(l.index);
     } else if (n.op == ScalarOp::index) {
-      loops = k_.kind == KernelKind::pointwise ? kOuter | kLane : kOuter | kReduced | kLane;
+      loops = kind_ == KernelKind::pointwise ? kOuter | kLane : kOuter | kReduced | kLane;
     } else if (n.op == ScalarOp::reduced) {
-      loops = k_.kind == KernelKind::column ? kOuter | kLane : kOuter;
+      loops = kind_ == KernelKind::column ? kOuter | kLane : kOuter;
       phase_[at(i)] = phase_[at(k_.reductions[at(static_cast<int32_t>(n.bits))].input)] + 1;
     }
     for (int j = 0; j < ops::arity(n.op); ++j) join(n.in[j]);
@@ -123,11 +124,11 @@ class Planner {
     if (is_costly(n.op)) costly_[at(i)] = true;
     if (!inside(i)) costly_[at(i)] = false;  // computed once a row: nothing to gain
     // In a row kernel the lanes are the reduced dimension: what depends on one depends on the other.
-    if (k_.kind == KernelKind::row && (loops & (kReduced | kLane))) loops |= kReduced | kLane;
+    if (kind_ == KernelKind::row && (loops & (kReduced | kLane))) loops |= kReduced | kLane;
   }
 
   bool inside(int32_t node) const {
-    return (p_.loops[at(node)] & (k_.kind == KernelKind::pointwise ? kLane : kReduced)) != 0;
+    return (p_.loops[at(node)] & (kind_ == KernelKind::pointwise ? kLane : kReduced)) != 0;
   }
 
   void mark_live(int32_t root) {
@@ -157,7 +158,7 @@ class Planner {
       }
     }
     for (const Store& s : k_.stores)
-      if (!s.row_level || k_.kind == KernelKind::pointwise)
+      if (!s.row_level || kind_ == KernelKind::pointwise)
         last_walk = std::max(last_walk, phase_[at(s.value)]);
     for (const Across& c : k_.across) last_walk = std::max(last_walk, phase_[at(c.input)]);
     p_.passes.resize(at(std::max(last_value, last_walk)) + 1);
@@ -167,7 +168,7 @@ class Planner {
       if (reduction_live[r])
         p_.passes[at(phase_[at(k_.reductions[r].input)])].reductions.push_back(static_cast<int32_t>(r));
     for (size_t s = 0; s < k_.stores.size(); ++s) {
-      if (k_.stores[s].row_level && k_.kind != KernelKind::pointwise) {
+      if (k_.stores[s].row_level && kind_ != KernelKind::pointwise) {
         p_.row_stores.push_back(static_cast<int32_t>(s));
       } else {
         p_.passes[at(last_walk)].stores.push_back(static_cast<int32_t>(s));
@@ -177,15 +178,15 @@ class Planner {
       if (!p_.live[at(i)] || inside(i)) continue;
       if (p_.loops[at(i)] == 0) {
         p_.whole.push_back(i);
-      } else if (k_.kind != KernelKind::row && p_.loops[at(i)] == kOuter) {
+      } else if (kind_ != KernelKind::row && p_.loops[at(i)] == kOuter) {
         p_.outer.push_back(i);
-      } else if (k_.kind == KernelKind::row) {
+      } else if (kind_ == KernelKind::row) {
         p_.passes[at(phase_[at(i)])].before.push_back(i);
       }
     }
     computed_.assign(at(k_.scalars.size()), false);
     for (size_t p = 0; p < p_.passes.size(); ++p) fill(p);
-    if (k_.kind != KernelKind::column) return;
+    if (kind_ != KernelKind::column) return;
     for (CPass& pass : p_.passes) {
       std::vector<int32_t> roots = pass.nodes;
       for (const int32_t r : pass.reductions) roots.push_back(k_.reductions[at(r)].input);
@@ -226,7 +227,7 @@ class Planner {
       todo.pop_back();
       if (!inside(i) || needed[at(i)]) continue;
       needed[at(i)] = true;
-      if (k_.kind == KernelKind::row && computed_[at(i)] && costly_[at(i)] && keep(i)) {
+      if (kind_ == KernelKind::row && computed_[at(i)] && costly_[at(i)] && keep(i)) {
         reread[at(i)] = true;
       } else {
         for_inputs(k_, i, [&](int32_t in) { todo.push_back(in); });
@@ -283,11 +284,12 @@ class Planner {
       if (n.op == ScalarOp::reduced) use(k_.reductions[at(static_cast<int32_t>(n.bits))].input);
     }
     for (const Store& s : k_.stores)
-      if (!(s.row_level && k_.kind == KernelKind::row)) use(s.value);
+      if (!(s.row_level && kind_ == KernelKind::row)) use(s.value);
     for (const Across& c : k_.across) use(c.input);
   }
 
   const Kernel& k_;
+  const KernelKind kind_;  // how it is walked
   std::string* why_;
   CPlan p_;
   std::vector<int> phase_;

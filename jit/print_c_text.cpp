@@ -16,7 +16,7 @@ bool CText::draws_in_order(const ScalarNode& n) const {
   return is_random(n.op) && k_.scalars[n.in[0]].op == ScalarOp::index;
 }
 
-int CText::inner_dim() const { return k_.kept_rank + (k_.kind == KernelKind::row ? k_.reduced_rank : 0) - 1; }
+int CText::inner_dim() const { return k_.kept_rank + (along_row() ? k_.reduced_rank : 0) - 1; }
 
 std::string CText::stride(size_t slot, int dim) const {
   return "s" + num(static_cast<int64_t>(slot)) + "_" + num(dim);
@@ -35,7 +35,7 @@ std::string CText::address(size_t slot, Inner inner, bool row_level, const CPlac
   std::string text =
       (is_load ? "p" : "o") + num(static_cast<int64_t>(is_load ? slot : slot - k_.loads.size()));
   if (!row_level && !place.row.empty()) text += " + " + place.row + num(static_cast<int64_t>(slot));
-  if (place.lane.empty() || inner_dim() < 0 || (k_.kind == KernelKind::row && row_level)) return text;
+  if (place.lane.empty() || inner_dim() < 0 || (along_row() && row_level)) return text;
   if (inner == Inner::contiguous) text += " + " + place.lane;
   if (inner == Inner::strided || (!is_load && inner == Inner::constant))
     text += " + (" + place.lane + ") * " + stride(slot, inner_dim());
@@ -119,7 +119,7 @@ void CText::node(int32_t id, const CPlace& place) {
 void CText::store(int32_t store, const CPlace& place) {
   const Store& s = k_.stores[at(store)];
   const std::string p = address(store_slot(store), s.inner, s.row_level, place);
-  if (k_.kind == KernelKind::row && s.row_level) {
+  if (along_row() && s.row_level) {
     line("*(" + p + ") = " + name(s.value, false) + ";");
     return;
   }

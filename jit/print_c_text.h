@@ -41,6 +41,8 @@ class CText : public CodeText {
   size_t store_slot(int32_t store) const { return k_.loads.size() + static_cast<size_t>(store); }
 
  private:
+  /// Whether a vector is of one row.
+  bool along_row() const { return k_.kind == KernelKind::row && !k_.side_by_side; }
   std::string load(int32_t id, const CPlace& place) const;
   std::string address(size_t slot, Inner inner, bool row_level, const CPlace& place) const;
 

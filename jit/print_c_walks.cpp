@@ -1,6 +1,6 @@
 // Walks over the reduced dimensions. A row has 64 lanes: four vectors, taken in turn. Columns are walked in
 // panels whose accumulators stay in L1; in a panel, tiles of a few rows by 64 columns, so that memory is read
-// along its rows.
+// along its rows. Rows that lie side by side are walked as columns that have 64 lanes each.
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -18,6 +18,8 @@ constexpr int kCostly = 20;           // an exp, say, beside an addition
 constexpr int kUnrolledCost = 64;     // cheaper walks over rows get a body per accumulator
 constexpr int64_t kPanel = 1024;      // columns; fewer where many accumulators would leave L1
 constexpr int64_t kManyPanel = 256;
+constexpr int64_t kLanePanel = 64;  // of rows side by side
+constexpr int64_t kManyLanePanel = 16;
 constexpr size_t kManyReductions = 4;
 constexpr int kTileRows = 8;
 
@@ -284,7 +286,8 @@ void CPrinter::row_offsets(const CPass& pass) {
 // Panels of columns, whose accumulators stay in L1; in a panel, tiles of a few rows by 64 columns, so that
 // memory is read along its rows.
 void CPrinter::column() {
-  const int64_t panel = k_.reductions.size() > kManyReductions ? kManyPanel : kPanel;
+  const bool many = k_.reductions.size() > kManyReductions, lanes = k_.side_by_side;
+  const int64_t panel = lanes ? (many ? kManyLanePanel : kLanePanel) : many ? kManyPanel : kPanel;
   open_segments(panel);
   std::string rows = "d" + num(k_.kept_rank);
   for (int d = k_.kept_rank + 1; d < rank(); ++d) rows += " * d" + num(d);
@@ -292,8 +295,8 @@ void CPrinter::column() {
   for (const CPass& pass : plan_.passes)
     for (const int32_t r : pass.reductions) {
       const Reduction& red = k_.reductions[at(r)];
-      const std::string size = "[" + num(panel / 16) + "]";
-      t_.line(accumulator(red) + " t" + num(r) + size + ", a" + num(r) + size + ";");
+      t_.line(accumulator(red) + " t" + num(r) + "[" + num(panel / 16) + "], a" + num(r) + "[" +
+              num(panel / 16 * (lanes ? kLanes : 1)) + "];");
       t_.line("for (td_i64 x = 0; x * 16 < count; ++x) t" + num(r) + "[x] = " + identity(red) + ";");
     }
   for (const CPass& pass : plan_.passes)
@@ -324,11 +327,17 @@ void CPrinter::column_walk(const CPass& pass) {
   const auto for_reductions = [&](const auto& f) {
     for (const int32_t r : pass.reductions) f(k_.reductions[at(r)], num(r));
   };
-  const std::string block = k_.in_order ? "rows" : num(kColumnBlock);
+  const bool lanes = k_.side_by_side;
+  const std::string block = k_.in_order ? "rows" : num(lanes ? kRowBlock : kColumnBlock);
+  const std::string first = lanes ? "a%[x * " + num(kLanes) + "]" : "a%[x]";  // of a vector of columns
+  const auto named = [](std::string text, const std::string& r) {
+    return text.replace(text.find('%'), 1, r);
+  };
   t_.line("for (td_i64 b = 0; b < rows; b += " + block + ") {");
   t_.line("const td_i64 e = td_least(b + " + block + ", rows);");
   for_reductions([&](const Reduction& red, const std::string& r) {
-    t_.line("for (td_i64 x = 0; x * 16 < count; ++x) a" + r + "[x] = " + identity(red) + ";");
+    const std::string all = lanes ? "x < (count + 15) / 16 * " + num(kLanes) : "x * 16 < count";
+    t_.line("for (td_i64 x = 0; " + all + "; ++x) a" + r + "[x] = " + identity(red) + ";");
   });
   // Accumulators cost little beside an expensive function, and memory is best read row by row.
   const int tile = k_.reduced_rank == 1 && cost(pass) >= kCostly ? 1 : kTileRows;
@@ -337,6 +346,7 @@ void CPrinter::column_walk(const CPass& pass) {
   t_.line("const auto tile = [&](const td_i64 j, const int m, const td_i64 n) TD_INLINE {");
   column_values(pass.before, "4");
   for_reductions([&](const Reduction& red, const std::string& r) {
+    if (lanes) return;
     t_.line(accumulator(red) + " l" + r + "[4];");
     t_.line("for (int u = 0; u < m; ++u) l" + r + "[u] = a" + r + "[j / 16 + u];");
   });
@@ -345,7 +355,7 @@ void CPrinter::column_walk(const CPass& pass) {
   column_body(pass);
   t_.line("}");
   for_reductions([&](const Reduction&, const std::string& r) {
-    t_.line("for (int u = 0; u < m; ++u) a" + r + "[j / 16 + u] = l" + r + "[u];");
+    if (!lanes) t_.line("for (int u = 0; u < m; ++u) a" + r + "[j / 16 + u] = l" + r + "[u];");
   });
   t_.line("};");
   t_.line("td_i64 j = 0;");
@@ -353,8 +363,15 @@ void CPrinter::column_walk(const CPass& pass) {
   t_.line("for (; j < count; j += 16) tile(j, 1, td_least(16, count - j));");
   t_.line("}");
   for_reductions([&](const Reduction& red, const std::string& r) {
-    t_.line("for (td_i64 x = 0; x * 16 < count; ++x) t" + r + "[x] = b == 0 ? a" + r +
-            "[x] : " + combine_text(red, "t" + r + "[x]", "a" + r + "[x]") + ";");
+    const std::string total = "t" + r + "[x]", of_block = named(first, r);
+    t_.line("for (td_i64 x = 0; x * 16 < count; ++x) {");
+    if (lanes) {
+      t_.line(accumulator(red) + "* const l = &" + of_block + ";");
+      t_.line("for (int half = " + num(kLanes / 2) + "; half > 0; half /= 2)");
+      t_.line("for (int i = 0; i < half; ++i) l[i] = " + combine_text(red, "l[i]", "l[i + half]") + ";");
+    }
+    t_.line(total + " = b == 0 ? " + of_block + " : " + combine_text(red, total, of_block) + ";");
+    t_.line("}");
   });
   t_.line("}");
 }
@@ -383,7 +400,10 @@ void CPrinter::column_body(const CPass& pass) {
   for (const int32_t i : pass.nodes)
     if (plan_.is_vector(i)) t_.node(i, place);
   for (const int32_t s : pass.stores) t_.store(s, place);
-  for (const int32_t r : pass.reductions) accumulate(r, "l" + num(r) + "[u]", "td_splat_i64(r)", false);
+  for (const int32_t r : pass.reductions) {
+    const std::string lane = "a" + num(r) + "[(j / 16 + u) * " + num(kLanes) + " + r % " + num(kLanes) + "]";
+    accumulate(r, k_.side_by_side ? lane : "l" + num(r) + "[u]", "td_splat_i64(r)", false);
+  }
   t_.line("}");
   if (k_.reduced_rank > 1) t_.raw(c_step("e", k_.kept_rank, rank()));
 }

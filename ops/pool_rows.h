@@ -53,9 +53,6 @@ struct RowSet {
   /// `apart`: the windows cover the plane without meeting, so that each position is written once; else `to`
   /// holds zeros, and shares are added.
   void (*backward_block)(const BlockPlane&, const float* from, const uint8_t* places, float* to, bool apart);
-  /// sums (lanes, block) += the positions of `from` (count, block): lane i those at i, i + lanes, ..., in
-  /// order.
-  void (*add_positions)(const float* from, int64_t count, int64_t block, float* sums, int64_t lanes);
 };
 
 extern const RowSet kRowsV1, kRowsV3, kRowsV4;

@@ -50,7 +50,7 @@ struct Vec {
 
 namespace tandem::ops::pool_rows {
 
-constinit const RowSet kRowsV1 = {"v1", forward, quarters, forward_block, backward_block, add_positions};
+constinit const RowSet kRowsV1 = {"v1", forward, quarters, forward_block, backward_block};
 
 bool runs_here(const RowSet& set) {
   __builtin_cpu_init();

@@ -63,7 +63,7 @@ struct Vec {
 #include "tandem/ops/pool_rows.inc"
 
 namespace tandem::ops::pool_rows {
-constinit const RowSet kRowsV4 = {"v4", forward, quarters, forward_block, backward_block, add_positions};
+constinit const RowSet kRowsV4 = {"v4", forward, quarters, forward_block, backward_block};
 }  // namespace tandem::ops::pool_rows
 
 #else

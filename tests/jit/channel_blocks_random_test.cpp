@@ -53,6 +53,11 @@ class Maker {
     const Value part = e_.slice(numbers_, 0, 0, numel(wanted));
     return e_.reshape(part, wanted);
   }
+  Dims positions() const {
+    Dims all;
+    for (int d = 2; d < axes_ + 2; ++d) all.push_back(d);
+    return all;
+  }
   Dims every_axis(int64_t n) const { return Dims::filled(axes_, n); }
   Value bounded(Value v) { return pick(2) ? e_.mul(v, 0.125) : e_.tanh(v); }
   std::vector<int64_t> words(int64_t kernel, int64_t stride) const {
@@ -103,15 +108,13 @@ class Maker {
     values_.push_back(e_.call(OpId::max_pool_backward, {g, p.places}, words_of({0, 0}, {p.windows, p.from})));
   }
   void add_sum(Value x) {
-    Dims positions;
-    for (int d = 2; d < axes_ + 2; ++d) positions.push_back(d);
-    if (pick(4) == 0) positions = {axes_ + 1};
-    out_.push_back(e_.sum(pick(2) ? e_.neg(x) : x, positions, pick(4) == 0));
+    const Dims axes = pick(4) == 0 ? Dims{axes_ + 1} : positions();
+    out_.push_back(e_.sum(pick(2) ? e_.neg(x) : x, axes, pick(4) == 0));
   }
 
   void make() {
     const Value a = latest(), b = like(a);
-    switch (pick(18)) {
+    switch (pick(21)) {
       case 0:
       case 1:
       case 2:
@@ -149,6 +152,23 @@ class Maker {
         const Value turned = e_.transpose(a, 0, 1);
         return values_.push_back(e_.transpose(e_.neg(turned), 0, 1));
       }
+      case 16: {  // its channels less their means, per image or of all
+        const Dims all = sizes(a);
+        const int64_t n = numel(all) / std::max<int64_t>(1, all[0] * all[1]);
+        Value means = e_.mul(e_.sum(e_.reshape(a, {all[0], all[1], n}), {2}, false), 1.0 / 64);
+        Dims channels = {all[0], all[1]};
+        if (pick(2)) means = e_.sum(means, {0}, false), channels = {all[1]};
+        for (int d = 0; d < axes_; ++d) channels.push_back(1);
+        return values_.push_back(e_.sub(a, e_.reshape(means, channels)));
+      }
+      case 17: {
+        Dims factors = {sizes(a)[0], pick(2) ? sizes(a)[1] : 1};
+        for (int d = 0; d < axes_; ++d) factors.push_back(1);
+        const Value f = tensor_of(factors);
+        return values_.push_back(e_.mul(a, pick(2) ? e_.expand(f, sizes(a)) : f));
+      }
+      case 18:
+        return out_.push_back(e_.sum(e_.square(e_.sub(a, b)), positions(), false));
       default:
         return add_sum(a);
     }
@@ -195,8 +215,12 @@ Program program_of(uint64_t seed) {
 TEST_CASE("random programs of convolutions give the same bits with channels in blocks", "[jit]") {
   constexpr int kPrograms = 100;
   const int with = check_random_programs(
-      kPrograms, program_of, [](uint64_t, int) { return kFused; },
-      [](const RunResult& r) { return r.plan.find("_blocks") != std::string::npos; });
+      kPrograms, program_of,
+      [](uint64_t seed, int) { return seed % 10 == 0 ? ExecutableOptions{.compile = true} : kFused; },
+      [](const RunResult& r) {
+        const std::string rows = ", " + std::to_string(block_here()) + " | ";
+        return r.plan.find("_blocks") != std::string::npos || r.plan.find(rows) != std::string::npos;
+      });
   CAPTURE(with);
   if (block_here() != 0) CHECK(with >= kPrograms / 10);
 }

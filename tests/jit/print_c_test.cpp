@@ -161,10 +161,12 @@ TEST_CASE("printed kernels give the evaluator's bits", "[jit]") {
   std::map<ScalarOp, int> ops;
   std::map<std::pair<KernelKind, Inner>, int> accesses;
   std::string texts[2];
-  for (const KernelKind kind : {KernelKind::pointwise, KernelKind::row, KernelKind::column}) {
-    samples::Generator generator(20240 + static_cast<uint64_t>(kind));
+  constexpr auto kRow = KernelKind::row;
+  for (const auto& [kind, side_by_side] :
+       {std::pair(KernelKind::pointwise, false), {kRow, false}, {kRow, true}, {KernelKind::column, false}}) {
+    samples::Generator generator(20240 + static_cast<uint64_t>(kind) + (side_by_side ? 10 : 0));
     for (int i = 0; i < kCases; ++i) {
-      cases.push_back(generator.make(kind));
+      cases.push_back(generator.make(kind, side_by_side));
       std::string why;
       const std::string printed = print_c(cases.back().k, "kernel" + std::to_string(cases.size() - 1), &why);
       INFO(why << '\n' << to_string(cases.back().k));

@@ -105,10 +105,12 @@ class Generator {
  public:
   explicit Generator(uint64_t seed) : random_(seed) {}
 
-  Case make(KernelKind kind) {
-    kind_ = kind;
-    const int kept = kind == KernelKind::column ? pick(1, 3) : pick(0, kind == KernelKind::row ? 3 : 4);
-    const int reduced = kind == KernelKind::pointwise ? 0 : kind == KernelKind::row ? 1 : pick(1, 2);
+  /// `side_by_side`: rows so.
+  Case make(KernelKind kind, bool side_by_side = false) {
+    kind_ = kind, side_by_side_ = side_by_side;
+    const bool columns = kind == KernelKind::column || side_by_side;
+    const int kept = columns ? pick(1, 3) : pick(0, kind == KernelKind::row ? 3 : 4);
+    const int reduced = kind == KernelKind::pointwise ? 0 : columns ? pick(1, 2) : 1;
     b_ = Builder("random", kind, kept, reduced);
     c_ = Case{};
     pool_.clear();
@@ -124,6 +126,7 @@ class Generator {
     }
     for (int i = pick(2, 4); i > 0; --i) add_store();
     b_.k.in_order = kind == KernelKind::column && chance(4);
+    b_.k.side_by_side = side_by_side;
     return finish();
   }
 
@@ -149,9 +152,9 @@ class Generator {
       int64_t size =
           chance(40) ? 0 : choose({1, 2, 3, 5, 7, 10, 15, 16, 17, 31, 33, 48, 64, 65, 100, 129, 200});
       if (long_reduction)
-        size = d < kept                   ? choose({1, 2, 3})
-               : kind_ == KernelKind::row ? choose({4096, 4097, 16384, 16391, 40000})
-                                          : choose({32, 33, 256, 700});
+        size = d < kept                                   ? choose({1, 2, 3})
+               : kind_ == KernelKind::row && reduced == 1 ? choose({4096, 4097, 16384, 16391, 40000})
+                                                          : choose({32, 33, 256, 700});
       if (!long_reduction && size > left) size = choose({1, 2, 3});
       left /= std::max<int64_t>(size, 1);
       c_.dims.push_back(size);
@@ -161,7 +164,8 @@ class Generator {
   }
   int kept() const { return b_.k.kept_rank; }
   int rank() const { return b_.k.kept_rank + b_.k.reduced_rank; }
-  int inner() const { return kind_ == KernelKind::row ? kept() : kept() - 1; }
+  bool of_row() const { return kind_ == KernelKind::row && !side_by_side_; }
+  int inner() const { return of_row() ? kept() : kept() - 1; }
 
   // Strides of one access; distinct elements at distinct places unless `repeats`. Returns the elements that
   // it spans.
@@ -234,7 +238,7 @@ class Generator {
     const DType type = any_type();
     const bool row_level = kind_ != KernelKind::pointwise && chance(3);
     Inner in = choose({Inner::constant, Inner::contiguous, Inner::contiguous, Inner::strided});
-    if (row_level && kind_ == KernelKind::row) in = Inner::constant;
+    if (row_level && of_row()) in = Inner::constant;
     std::vector<int64_t> strides;
     int64_t span = layout(in, row_level, true, strides);
     S index;
@@ -349,7 +353,7 @@ class Generator {
         return;
       }
       default: {
-        if (kind_ == KernelKind::column) return add_number();
+        if (kind_ == KernelKind::column || side_by_side_) return add_number();
         const S index = b_.index();
         if (chance(3)) {
           pool_.push_back({index, true});
@@ -392,7 +396,7 @@ class Generator {
     const Item* a = find([](DType) { return true; });
     const bool row_level = kind_ != KernelKind::pointwise && !a->full;
     Inner in = choose({Inner::contiguous, Inner::contiguous, Inner::strided});
-    if (row_level && kind_ == KernelKind::row) in = Inner::constant;
+    if (row_level && of_row()) in = Inner::constant;
     std::vector<int64_t> strides;
     const int64_t span = layout(in, row_level, false, strides);
     const DType type = any_type();
@@ -418,6 +422,7 @@ class Generator {
 
   std::mt19937_64 random_;
   KernelKind kind_ = KernelKind::pointwise;
+  bool side_by_side_ = false;
   Builder b_{"", KernelKind::pointwise, 0, 0};
   Case c_;
   std::vector<Item> pool_;
