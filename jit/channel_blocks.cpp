@@ -218,8 +218,8 @@ class Blocker {
   }
 
   bool whole(const Node& n, int32_t v) const { return type(v).sizes == type(n.out[0]).sizes; }
-  /// What an operand is made of that is the same at all positions: (N or 1, C or 1, 1...), or less dimensions
-  /// of these; -1 for others.
+  /// What an operand is made of that is the same at all positions: (N or 1, C or 1, 1...), or the last of
+  /// these; -1 for others.
   int32_t per_channel(const Node& n, int32_t v) const {
     const Dims& all = type(n.out[0]).sizes;
     if (is_op(g_.node_of(v), OpId::expand)) v = g_.node_of(v).in[0];
@@ -227,7 +227,7 @@ class Blocker {
     const int missing = all.rank() - sizes.rank();
     for (int d = 0; d < sizes.rank(); ++d)
       if (sizes[d] != 1 && (d + missing > 1 || sizes[d] != all[d + missing])) return -1;
-    return missing < 0 ? -1 : v;
+    return v;
   }
   /// Whether a pointwise op's tensors have the sizes of its result, or are the same at all positions.
   bool of_blocks(const Node& n) const {
@@ -288,7 +288,8 @@ class Blocker {
   bool sum(const Node& n) {
     if (block_of(n.in[0]) == 0 || !sums_positions(n)) return false;
     int32_t x = n.in[0];
-    if (const Node& view = g_.node_of(x); joins_positions(view)) x = view.in[0];  // kernels can make it, too
+    if (const Node& view = g_.node_of(x); joins_positions(view) && block_of(view.in[0]) == block_of(x))
+      x = view.in[0];  // which the kernel that sums can make, too
     const int rank = type(x).sizes.rank();
     Dims order = {0, 1, rank}, last;
     for (int d = 2; d < rank; ++d) order.push_back(d), last.push_back(d + 1);
