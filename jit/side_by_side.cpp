@@ -8,8 +8,8 @@ namespace tandem::jit {
 
 namespace {
 
-constexpr int64_t kFewestRows = 8;   // side by side: fewer would leave most lanes empty
-constexpr int64_t kShort = 64;       // dimension, of pointwise kernels
+constexpr int64_t kFewestRows = 8;  // side by side: fewer would leave most lanes empty
+constexpr int64_t kShort = 16;  // dimension, of pointwise kernels: longer ones are walked well as they are
 constexpr int64_t kFewestOuter = 4;  // positions of the other dimensions, for threads to share
 
 bool asks_for_positions(const Kernel& k) {

@@ -163,7 +163,8 @@ void store_sums(const TileSet& set, const ProductCall& call, DType result, bool 
   }
 }
 
-constexpr int64_t kDotRows = 4;  // multiplied at a time
+constexpr int64_t kDotRows = 4;           // multiplied at a time
+constexpr int64_t kMostCopied = 1 << 20;  // bytes of B, but 64 columns
 
 /// By dot products. Operands are copied where neither their rows nor their columns lie in memory, A also
 /// where its columns do: it is the one of few rows.
@@ -177,10 +178,13 @@ void by_dots(const TileSet& set, ProductCall call, DType result) {
   const auto wanted =
       static_cast<int64_t>(std::min(4.0 * static_cast<double>(threads), flops / kSerialFlops));
   const int64_t across = threads < 2 ? 1 : std::clamp(parts(wanted, call.batch), int64_t{1}, units);
-  const int64_t width = parts(units, across) * 64, count = call.batch * parts(call.n, width);
-  const auto grain = static_cast<int64_t>(kSerialFlops / (flops / static_cast<double>(count)));
   const bool copies_a = call.a_col != 1;
   const bool copies_b = call.b_row != 1 && (call.b_col != 1 || call.n < 4);
+  const int64_t most_copied =
+      std::max<int64_t>(1, kMostCopied / (64 * call.k * static_cast<int64_t>(sizeof(T))));
+  const int64_t width = std::min(parts(units, across), copies_b ? most_copied : units) * 64,
+                count = call.batch * parts(call.n, width);
+  const auto grain = static_cast<int64_t>(kSerialFlops / (flops / static_cast<double>(count)));
   core::parallel(
       count, flops < kSerialFlops ? count : std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
         constexpr auto kSize = static_cast<int64_t>(sizeof(T));
