@@ -22,6 +22,7 @@ using eager::Call;
 
 #ifdef TANDEM_TEST_SWITCHES
 uint64_t mechanisms_off = 0;
+int runs_to_keep = 4;
 #endif
 
 void Frame::begin(std::span<Tensor> arguments, ArgumentNames names) {
@@ -289,6 +290,7 @@ void Frame::enter_slot(uint32_t handle, TensorImpl* t) {
   r_.slot_cells[t->storage.get()] = r_.infos[handle].cell;
   watch_slot(&r_, t);
   r_.infos[handle].bound_in = r_.calls;
+  r_.infos[handle].binding = r_.bindings;
 }
 
 uint32_t Frame::argument_handle(const TensorImpl* t) const {

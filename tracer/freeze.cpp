@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "tandem/tracer/description.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/freezer.h"
 
@@ -17,7 +18,7 @@ std::unique_ptr<FrozenSignature> Freezer::run() {
   out_->modes = r_.modes_at_entry;
   out_->structure = seen().types.structure;
   out_->types = seen().types.arguments;
-  out_->graph = plan_->graph;
+  out_->graph = jit::to_string(plan_->graph);
   out_->executable = plan_->executable;
   out_->device = plan_->device;
   out_->nbytes = plan_->nbytes;
@@ -31,10 +32,39 @@ std::unique_ptr<FrozenSignature> Freezer::run() {
   check_outputs();
   for (const uint32_t w : plan_->numbers) out_->numbers.push_back(number(w));
   out_->list_uses();
-  const bool parses = std::none_of(out_->calls.begin(), out_->calls.end(),
-                                   [](const auto& call) { return ops::is_user(call.second); });
-  if (parses) out_->kept = KeptValues::of(*out_, core_, jit::parse_graph(out_->graph));
+  out_->keep_values(core_, plan_->graph);
   return std::move(out_);
+}
+
+void FrozenSignature::keep_values(const FrozenCore& core, const jit::Graph& g) {
+  const auto memory_of = [&](uint32_t slot) {
+    const int32_t shares = core.slots[slot].shares;
+    return shares >= 0 ? static_cast<uint32_t>(shares) : slot;
+  };
+  const auto is_written = [&](uint32_t slot) {
+    return std::any_of(moves.begin(), moves.end(), [&](const VersionMove& m) {
+      return m.memory.kind == Place::Kind::slot && memory_of(m.memory.index) == memory_of(slot);
+    });
+  };
+  KeptValues::Source plan{.graph = g,
+                          .slots = {},
+                          .known = {},
+                          .device = device,
+                          .compile = core.compile,
+                          .bytes_moved = executable->stats().bytes_moved};
+  const auto repeats = [&](const FrozenSlot& s) {  // elements, which a copy would not
+    return extent(s.sizes, s.strides, s.dtype) < numel(s.sizes);
+  };
+  for (const Place p : inputs) {
+    const bool lasting = p.kind == Place::Kind::slot && !is_written(p.index) && !repeats(core.slots[p.index]);
+    plan.slots.push_back(lasting ? static_cast<int32_t>(p.index) : -1);
+  }
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const bool constant =
+        numbers[i].kind == NumberRule::Kind::constant && g.number_types[i] == DType::float64;
+    plan.known.push_back(constant ? std::optional(numbers[i].bits) : std::nullopt);
+  }
+  kept = KeptValues::of(plan);
 }
 
 Location Freezer::first_use(uint32_t handle) const {

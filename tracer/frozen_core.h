@@ -70,6 +70,8 @@ struct NumberRule {
   double beta = 0;
 };
 
+class FrozenCore;
+
 struct FrozenSignature {
   std::vector<ArgumentType> key;
   uint64_t modes = 0, structure = 0;
@@ -93,6 +95,8 @@ struct FrozenSignature {
   std::vector<uint32_t> slots, counters;  // those that a call uses
   std::shared_ptr<KeptValues> kept;       // may be null; changes, under the core's lock
 
+  /// Fills in `kept`, the rest of the signature being there. `g`: its graph.
+  void keep_values(const FrozenCore& core, const jit::Graph& g);
   /// Fills in `slots` and `counters`.
   void list_uses();
   std::string name_at(Location at, std::string inner) const;

@@ -1,87 +1,79 @@
 #include "tandem/tracer/kept_values.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tandem/core/error.h"
 #include "tandem/core/log.h"
-#include "tandem/tracer/description.h"
-#include "tandem/tracer/frozen_core.h"
+#include "tandem/tracer/mechanisms.h"
 
 namespace tandem::tracer {
 
-std::shared_ptr<KeptValues> KeptValues::of(const FrozenSignature& s, const FrozenCore& core,
-                                           const jit::Graph& g) {
-  const auto memory_of = [&](uint32_t slot) {
-    const int32_t shares = core.slots[slot].shares;
-    return shares >= 0 ? static_cast<uint32_t>(shares) : slot;
-  };
-  const auto is_written = [&](uint32_t slot) {
-    return std::any_of(s.moves.begin(), s.moves.end(), [&](const VersionMove& m) {
-      return m.memory.kind == Place::Kind::slot && memory_of(m.memory.index) == memory_of(slot);
-    });
-  };
-  const auto repeats = [&](uint32_t slot) {  // elements, which a copy would not
-    const FrozenSlot& t = core.slots[slot];
-    return extent(t.sizes, t.strides, t.dtype) < numel(t.sizes);
-  };
+namespace {
+constexpr int kWaitForMemory = 1000;  // runs
+}
+
+std::unique_ptr<KeptValues> KeptValues::of(const Source& plan) {
   std::vector<char> lasting;
-  for (const Place p : s.inputs)
-    lasting.push_back(p.kind == Place::Kind::slot && !is_written(p.index) && !repeats(p.index));
-  std::vector<std::optional<int64_t>> known;
-  for (size_t i = 0; i < s.numbers.size(); ++i) {
-    const bool constant =
-        s.numbers[i].kind == NumberRule::Kind::constant && g.number_types[i] == DType::float64;
-    known.push_back(constant ? std::optional(s.numbers[i].bits) : std::nullopt);
-  }
-  std::optional<jit::KeptPart> part = jit::part_kept(g, lasting, known, s.device);
+  for (const int32_t slot : plan.slots) lasting.push_back(slot >= 0);
+  std::optional<jit::KeptPart> part = jit::part_kept(plan.graph, lasting, plan.known, plan.device);
   // A second plan is worth its compilation and memory where the first one moves what it keeps, or much less.
   constexpr int64_t kShare = 32;
-  if (!part || part->nbytes() * kShare < s.executable->stats().bytes_moved) return nullptr;
-  std::shared_ptr<KeptValues> kept(new KeptValues);
-  kept->device_ = s.device;
-  kept->makes_ = jit::Executable::make(part->makes, {.compile = false, .device = s.device});
-  kept->rest_ = jit::Executable::make(part->rest, {.compile = core.compile, .device = s.device});
+  if (!part || part->nbytes() * kShare < plan.bytes_moved) return nullptr;
+  std::unique_ptr<KeptValues> kept(new KeptValues);
+  kept->device_ = plan.device;
+  kept->makes_ = jit::Executable::make(part->makes, {.compile = false, .device = plan.device});
+  kept->rest_ = jit::Executable::make(part->rest, {.compile = plan.compile, .device = plan.device});
   for (const int32_t v : part->makes.outputs)
     kept->nbytes_.push_back(numel(part->makes.type(v).sizes) * itemsize(part->makes.type(v).dtype));
-  for (const int32_t i : part->inputs) kept->slots_.push_back(s.inputs[static_cast<size_t>(i)].index);
+  for (const int32_t i : part->inputs)
+    kept->slots_.push_back(static_cast<uint32_t>(plan.slots[static_cast<size_t>(i)]));
   kept->versions_.resize(kept->slots_.size());
+  kept->patience_ = plan.patience;
   kept->inputs_ = std::move(part->inputs);
   kept->values_ = std::move(part->values);
   return kept;
 }
 
-bool KeptValues::unchanged(std::span<const core::Storage* const> storages, uint64_t changes) {
-  bool same = changes_ == changes;
-  changes_ = changes;
+bool KeptValues::unchanged(std::span<const core::Storage* const> storages, uint64_t bound) {
+  bool same = bound_ == bound;
+  bound_ = bound;
   for (size_t i = 0; i < slots_.size(); ++i) {
     const core::Storage& s = *storages[slots_[i]];
-    same = same && s.version == versions_[i] && !s.exposed;
+    same = same && (s.version == versions_[i] || !on(Mechanism::kept_versions)) && !s.exposed;
     versions_[i] = s.version;
   }
   return same;
 }
 
-const jit::Executable* KeptValues::follow(std::span<const core::Storage* const> storages, uint64_t changes,
+const jit::Executable* KeptValues::follow(std::span<const core::Storage* const> storages, uint64_t bound,
                                           std::vector<void*>& inputs) {
-  if (!unchanged(storages, changes)) {
-    kept_.clear();
+  const bool first = bound_ == 0;
+  if (!unchanged(storages, bound)) {
+    if (!first) let_go();
     return nullptr;
   }
-  if (kept_.empty() && !try_make(inputs)) return nullptr;
+  if (kept_.empty() && (--waits_ > 0 || !try_make(inputs))) return nullptr;
   for (const Ref<core::Storage>& k : kept_) inputs.push_back(k->data);
   return rest_.get();
 }
 
+std::vector<Ref<core::Storage>> KeptValues::let_go() {
+  waits_ = std::max(waits_, patience_);
+  return std::exchange(kept_, {});
+}
+
 bool KeptValues::try_make(const std::vector<void*>& inputs) {
-  if (given_up_) return false;
   try {
     make(inputs);
-  } catch (const OutOfMemory& e) {  // the plan that makes them in every call does
-    given_up_ = true;
+    waits_ = 0;
+    return true;
+  } catch (const OutOfMemory& e) {  // the plan that makes them in every run does
+    waits_ = kWaitForMemory;
     core::log(core::LogArea::trace, core::LogLevel::warn,
-              std::string("a frozen function keeps nothing of its captured tensors: ") + e.what());
+              std::string("nothing is kept of captured tensors: ") + e.what());
+    return false;
   }
-  return !given_up_;
 }
 
 void KeptValues::make(const std::vector<void*>& inputs) {

@@ -49,6 +49,7 @@ enum class Mechanism : uint32_t {
   outputs_grow,        // R10: the set of outputs only grows
   result_layout,       // R11: a result has the strides that eager mode gives it
   result_aliasing,     // R11: a result that is a view shares its base's memory
+  kept_versions,       // R11: what is kept of a captured tensor is used only while that is unchanged
   leaving_views,       // R1: a view that leaves the call goes on following its base
   result_versions,     // R1: what leaves the call carries the version that its saved values were kept with
   fresh_handles,       // R12: a handle that somebody holds is not used again
@@ -66,9 +67,12 @@ enum class Mechanism : uint32_t {
 extern uint64_t mechanisms_off;  // bits
 inline bool on(Mechanism m) { return !((mechanisms_off >> static_cast<uint32_t>(m)) & 1); }
 inline bool all_on() { return mechanisms_off == 0; }
+extern int runs_to_keep;  // as below
 #else
 constexpr bool on(Mechanism) { return true; }
 constexpr bool all_on() { return true; }
+/// Runs in a row that find a captured tensor unchanged before checked replay keeps something of it.
+constexpr int runs_to_keep = 4;
 #endif
 
 }  // namespace tandem::tracer

@@ -47,9 +47,9 @@ int64_t record_bytes(const Record& r) {
     if (!s.plan) continue;
     const Plan& p = *s.plan;
     n += sizeof(Plan) + of(p.inputs) + of(p.addresses) + of(p.not_slots) + of(p.roots) + of(p.numbers) +
-         of(p.number_runs) + of(p.outputs) + of(p.nbytes) + of(p.covered) + of(p.made) + p.graph.size();
+         of(p.number_runs) + of(p.outputs) + of(p.nbytes) + of(p.covered) + of(p.made);
     n += kExecutable + kPlanEntry * static_cast<size_t>(p.executable->stats().entries) +
-         kGraphNode * p.executable->graph().nodes.size();
+         kGraphNode * (p.graph.nodes.size() + p.executable->graph().nodes.size());
   }
   return static_cast<int64_t>(n);
 }

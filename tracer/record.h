@@ -15,6 +15,7 @@
 
 #include "tandem/eager/dispatch.h"
 #include "tandem/jit/executable.h"
+#include "tandem/tracer/plan_keeper.h"
 
 namespace tandem {
 struct TraceOptions;
@@ -81,6 +82,7 @@ struct HandleInfo {
   bool history = false;              // an in-place op gave it one
   bool moves = false;                // a view whose offset is not always `offset`
   int64_t bound_in = 0;              // of a slot: the call (Record::calls) that bound it
+  uint64_t binding = 0;              // of a slot: Record::bindings then, which no other binding shares
   Ref<core::TapeNode> freed;         // of a result whose history was used up; used again when nobody has it
   ops::OpId op = ops::OpId::count_;  // of a result: what made it, and where
   Location where;
@@ -147,10 +149,11 @@ struct Plan {
   mutable std::vector<uint32_t> versioned;
   mutable uint64_t versioned_of = 0;
   Device device;
-  std::vector<char> covered;    // by handle: may be held at the end, with the history it has
-  std::vector<Made> made;       // what has memory and is made in the segment, in order
-  std::string graph;            // as lowered, before the passes
-  std::vector<Origin> origins;  // for drawings
+  std::vector<char> covered;           // by handle: may be held at the end, with the history it has
+  std::vector<Made> made;              // what has memory and is made in the segment, in order
+  std::unique_ptr<PlanKeeper> keeper;  // null where nothing can be worth keeping
+  jit::Graph graph;                    // as lowered, before the passes
+  std::vector<Origin> origins;         // for drawings
 };
 
 /// Where a segment ends (a read or the end of the call) and what can be alive there.
@@ -214,6 +217,7 @@ struct Record {
   std::atomic<const void*> runner{nullptr};  // the thread that a call of it runs on (registry.h)
   std::vector<Ref<TensorImpl>> foreign;      // to be forgotten when that call is over (registry.h)
   core::Relaxed<bool> told = false;          // there are some
+  bool keeps_anew = false;                   // the running call has made values to keep (plan_keeper.h)
   bool twin = false;                         // of another record with this key, which ran on another thread
   bool compile = true;
   std::string op_by_op;  // why every segment runs op by op; empty if plans are used

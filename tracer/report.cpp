@@ -53,6 +53,7 @@ void add(TraceReport& r, const Plan& plan, bool compile) {
   r.arena_bytes += x.arena_bytes;
   r.compile_ms += x.compile_ms;
   for (const int64_t n : plan.nbytes) r.escaping_bytes += n;
+  if (plan.keeper) r.kept_bytes += plan.keeper->nbytes();
   if (!compile || x.interpreted == 0) return;
   for (std::string& why : plan.executable->fallbacks()) r.fallbacks.push_back(std::move(why));
 }
@@ -139,7 +140,8 @@ std::string to_string(const TraceReport& r) {
                   static_cast<double>(r.bytes_unfused) / static_cast<double>(r.bytes_moved));
   line("moved", bytes_text(r.bytes_moved) + "; op by op " + bytes_text(r.bytes_unfused) + times);
   line("memory", "private to a step " + bytes_text(r.arena_bytes) + ", persistent " +
-                     bytes_text(r.persistent_bytes) + ", escaping " + bytes_text(r.escaping_bytes));
+                     bytes_text(r.persistent_bytes) + ", escaping " + bytes_text(r.escaping_bytes) +
+                     (r.kept_bytes > 0 ? ", kept of captured tensors " + bytes_text(r.kept_bytes) : ""));
   line("records", bytes_text(r.record_bytes) + ", " + count(r.forgotten, "signature") + " forgotten; " +
                       count(r.verified, "call") + " verified");
   if (r.op_by_op) line("op by op", count(r.op_by_op, "segment run"));

@@ -41,6 +41,7 @@ struct TraceReport {
   int64_t eager_calls = 0;
   int64_t verified = 0;                   // calls that were compared with eager runs
   int64_t record_bytes = 0;               // of what is recorded, estimated
+  int64_t kept_bytes = 0;                 // made of captured tensors and kept from call to call, now
   int64_t forgotten = 0;                  // signatures, because of max_bytes
   int64_t frozen_calls = 0;               // under Replay::frozen, besides `calls`
   std::vector<FrozenConstant> constants;  // of what Replay::frozen has frozen

@@ -71,7 +71,7 @@ void finish(FrozenSignature& s, FrozenCore& core, size_t counters) {
   s.executable = jit::Executable::make(g, {.compile = core.compile, .device = s.device});
   check_sizes(s.executable->graph());  // also of what composites have become
   s.list_uses();
-  s.kept = KeptValues::of(s, core, g);
+  s.keep_values(core, g);
 }
 
 const core::SafeTensor& entry(const core::SafeTensors& file, const std::string& name, DType dtype, int rank) {

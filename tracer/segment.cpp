@@ -249,8 +249,9 @@ std::unique_ptr<Plan> Frame::build_plan(SegmentEnd& segment, const std::vector<c
     else
       runs.emplace_back(w, 1);
   }
-  plan->graph = jit::to_string(lowering.graph());
-  plan->executable = jit::Executable::make(lowering.graph(), {.compile = r_.compile, .device = plan->device});
+  plan->graph = std::move(lowering.graph());
+  plan->executable = jit::Executable::make(plan->graph, {.compile = r_.compile, .device = plan->device});
+  plan->keeper = PlanKeeper::of(*plan, r_);
   return plan;
 }
 
@@ -279,7 +280,8 @@ void* Frame::input_address(uint32_t handle, const Plan& plan) const {
   while (r_.infos[base].view) base = r_.infos[base].base;
   const TensorImpl* memory = r_.handles[base];
   TANDEM_INTERNAL(t && r_.infos[handle].moves && memory && memory->storage,
-                  "a plan's input without memory: value " + std::to_string(handle) + " in\n" + plan.graph);
+                  "a plan's input without memory: value " + std::to_string(handle) + " in\n" +
+                      jit::to_string(plan.graph));
   return static_cast<char*>(memory->storage->data) + t->offset * itemsize(t->dtype);
 }
 
@@ -300,6 +302,8 @@ void Frame::gather_inputs(const Plan& plan) const {
 
 void Frame::run_plan(const Plan& plan) {
   gather_inputs(plan);
+  const jit::Executable* with_kept = plan.keeper ? plan.keeper->follow(plan, r_) : nullptr;
+  const jit::Executable& executable = with_kept ? *with_kept : *plan.executable;
   scratch_.numbers.resize(plan.numbers.size());
   scratch_.outputs.resize(plan.nbytes.size());
   scratch_.storages.resize(plan.nbytes.size());
@@ -328,27 +332,27 @@ void Frame::run_plan(const Plan& plan) {
   for (const Ref<core::Storage>& s : scratch_.storages) *output++ = s->data;
   int failed = 0, reached = 0;
   try {
-    failed = plan.executable->run(plan.addresses.data(), scratch_.numbers.data(), scratch_.outputs.data(), {},
-                                  &reached);
+    failed =
+        executable.run(plan.addresses.data(), scratch_.numbers.data(), scratch_.outputs.data(), {}, &reached);
   } catch (...) {
     // No memory, or an own kernel's twin threw. What was written must not be written twice; else abandon()
     // runs op by op what came before, until the twin throws once more.
-    failed_ = !plan.executable->wrote_nothing(reached);
+    failed_ = !executable.wrote_nothing(reached);
     throws_again_ = !failed_ && reached > 0;
     scratch_.storages.clear();
     if (reached == 0) throw;
-    const Location at = plan.executable->entry_where(reached - 1);
+    const Location at = executable.entry_where(reached - 1);
     try {
       throw;
     } catch (const Error& e) {
-      fail_again(e, name_at(at, plan.executable->entry_name(reached - 1)), at);
+      fail_again(e, name_at(at, executable.entry_name(reached - 1)), at);
     }
   }
   if (failed) {
     failed_ = true;
     scratch_.storages.clear();
-    const Location at = plan.executable->entry_where(failed - 1);
-    fail(name_at(at, plan.executable->entry_name(failed - 1)) + ": index out of range", at);
+    const Location at = executable.entry_where(failed - 1);
+    fail(name_at(at, executable.entry_name(failed - 1)) + ": index out of range", at);
   }
   give_versions(plan);
   for (const Made& m : plan.made) {

@@ -1,6 +1,7 @@
 #include "tandem/tracer/signatures.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tandem/core/log.h"
 #include "tandem/jit/compiler.h"
@@ -142,6 +143,15 @@ void Trace::tell(const Found& found, std::span<const Tensor> arguments, const Ar
     core::log(core::LogArea::trace, core::LogLevel::debug, options.name + ": " + text);
 }
 
+namespace {
+void take_kept(Record& r, std::vector<Ref<core::Storage>>& out) {
+  for (const SegmentEnd& s : r.segments) {
+    if (!s.plan || !s.plan->keeper) continue;
+    for (Ref<core::Storage>& kept : s.plan->keeper->let_go()) out.push_back(std::move(kept));
+  }
+}
+}  // namespace
+
 std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
   bytes -= e.bytes;
   if (&e == latest) latest = nullptr;
@@ -156,10 +166,11 @@ std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
 void Trace::finished(Recorded& called, bool settled) {
   called.settled |= settled;
   const bool grown = called.grown != called.growth() && on(Mechanism::byte_bound);
-  if (!grown && !called.record.told) [[likely]]
+  if (!grown && !called.record.told && !called.record.keeps_anew) [[likely]]
     return stop_running(called.record);
   std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock, as these are
   std::vector<Ref<TensorImpl>> dropped;
+  std::vector<Ref<core::Storage>> let_go;
   bool first = false;
   {
     const std::lock_guard lock(registry_mutex);
@@ -168,6 +179,10 @@ void Trace::finished(Recorded& called, bool settled) {
       first |= forgotten++ == 0;
     };
     dropped = forget_foreign(called.record);
+    if (std::exchange(called.record.keeps_anew, false)) {
+      for (const auto& e : entries)
+        if (e.get() != &called && !is_running(e->record)) take_kept(e->record, let_go);
+    }
     if (grown) {
       called.settled = settled;
       called.grown = called.growth();

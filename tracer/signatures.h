@@ -59,6 +59,7 @@ class Trace {
   void tell(const Found& found, std::span<const Tensor> arguments, const ArgumentNames& names);
   /// A call is over: others may run on its entry. If that grew, forgets the entries that were not used for
   /// the longest time, until the others fit.
+  /// If it has made values to keep, the entries that no call runs on let go of theirs.
   /// `settled`: the record can be frozen.
   void finished(Recorded& called, bool settled);
 

@@ -239,11 +239,15 @@ std::string for_plans(const Trace& trace, F&& text) {
 }  // namespace
 
 std::string graph_text(const Trace& trace) {
-  return for_plans(trace, [](const Plan& p) { return p.graph; });
+  return for_plans(trace, [](const Plan& p) { return jit::to_string(p.graph); });
 }
 std::string code_text(const Trace& trace) {
-  return for_plans(trace,
-                   [](const Plan& p) { return p.executable->plan_text() + "\n" + p.executable->code(); });
+  return for_plans(trace, [](const Plan& p) {
+    std::string out = p.executable->plan_text() + "\n" + p.executable->code();
+    if (p.keeper && p.keeper->kept())
+      out += "\n" + p.keeper->kept()->plan_text() + "\n" + p.keeper->kept()->code();
+    return out;
+  });
 }
 
 }  // namespace tandem::tracer

@@ -197,6 +197,20 @@ const Contract kContracts[] = {
          return out;
        });
      }},
+    {"R11", "what is kept of a captured tensor is not used after that has changed", Mechanism::kept_versions,
+     [] {
+       return same([](bool traced) {
+         const td::NoGrad no_grad;
+         const Tensor w = range(2000).view({40, 50}) / 2000.f;
+         auto f = wrapped(traced, [&](Tensor x) { return td::matmul(x, td::exp(w).t()); });
+         Values out;
+         for (int i = 0; i < 20; ++i) {
+           if (i == 12) Tensor(w).mul_(2.f);
+           append(out, f(range(400, float(i)).view({8, 50}) / 400.f));
+         }
+         return out;
+       });
+     }},
     {"R12", "a result that the user holds is not overwritten", Mechanism::fresh_handles,
      [] {
        return same([](bool traced) {

@@ -217,6 +217,27 @@ TEST_CASE("a loaded function keeps, too, and follows its own state", "[frozen]")
   CHECK(loaded.report().kept_bytes == 0);
 }
 
+TEST_CASE("an error in a frozen run with kept values names its op and line", "[frozen]") {
+  td::manual_seed(9);
+  const td::NoGrad no_grad;
+  td::nn::Linear linear(20, 24);
+  const td::Tensor table = td::randn({6, 24});
+  int line = 0;
+  auto traced = td::trace([&](const td::Tensor& x, const td::Tensor& index) {
+    const td::Tensor h = linear.forward(x);
+    line = __LINE__ + 1;
+    return h + td::embedding(index, table);
+  });
+  const td::Tensor good = td::full({5}, 3, {.dtype = td::int64});
+  auto frozen = frozen_after_two(traced, rows(0), good);
+  for (int i = 0; i < 3; ++i) frozen(rows(i), good);
+  REQUIRE(frozen.report().kept_bytes > 0);
+  const std::string error = error_of([&] { frozen(rows(0), td::full({5}, 7, {.dtype = td::int64})); });
+  CAPTURE(error);
+  CHECK(has(error, "out of range"));
+  CHECK(has(error, here(line)));
+}
+
 #ifdef TANDEM_TEST_SCARCE_MEMORY
 TEST_CASE("where there is no memory for what could be kept, nothing is, and the calls go on", "[frozen]") {
   td::manual_seed(8);
@@ -235,7 +256,7 @@ TEST_CASE("where there is no memory for what could be kept, nothing is, and the 
     CHECK(frozen(x).to_vector<float>() == want);
   }
   td::core::set_log_sink(nullptr);
-  CHECK(has(logged, "keeps nothing of its captured tensors"));
+  CHECK(has(logged, "nothing is kept of captured tensors"));
   for (int i = 0; i < 3; ++i) CHECK(frozen(x).to_vector<float>() == want);
   CHECK(frozen.report().kept_bytes == 0);
 }

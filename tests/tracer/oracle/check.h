@@ -17,7 +17,7 @@ struct Difference {
 struct Tally {
   Coverage coverage{};
   int64_t programs = 0, calls = 0, threw = 0;
-  int64_t verified = 0, replayed = 0, plans = 0, skipped = 0, op_by_op = 0;
+  int64_t verified = 0, replayed = 0, plans = 0, skipped = 0, op_by_op = 0, kept = 0;
 };
 std::optional<Difference> compare(const Program& p, const Options& options, Tally* tally = nullptr);
 

@@ -56,10 +56,11 @@ int main(int argc, char** argv) {
   const auto tell = [&](uint32_t next) {
     std::printf(
         "seeds up to %u: %lld programs, %lld calls, %lld threw, %lld replayed, %lld plans, "
-        "%lld backwards skipped, %.0f s\n",
+        "%lld backwards skipped, %lld keep values, %.0f s\n",
         next - 1, static_cast<long long>(tally.programs), static_cast<long long>(tally.calls),
         static_cast<long long>(tally.threw), static_cast<long long>(tally.replayed),
-        static_cast<long long>(tally.plans), static_cast<long long>(tally.skipped), seconds());
+        static_cast<long long>(tally.plans), static_cast<long long>(tally.skipped),
+        static_cast<long long>(tally.kept), seconds());
     std::fflush(stdout);
   };
   std::printf("from seed %u\n", seed);

@@ -1,0 +1,95 @@
+#include "tandem/tracer/plan_keeper.h"
+
+#include <algorithm>
+
+#include "tandem/tracer/description.h"
+#include "tandem/tracer/mechanisms.h"
+#include "tandem/tracer/record.h"
+
+namespace tandem::tracer {
+
+std::unique_ptr<PlanKeeper> PlanKeeper::of(const Plan& plan, const Record& r) {
+  const jit::Graph& g = plan.graph;
+  const auto is_written = [&](uint32_t handle) {
+    return std::any_of(g.writes.begin(), g.writes.end(), [&](const jit::Write& w) {
+      return r.infos[plan.inputs[static_cast<size_t>(w.input)]].cell == r.infos[handle].cell;
+    });
+  };
+  std::unique_ptr<PlanKeeper> keeper(new PlanKeeper);
+  int64_t bytes = 0;
+  for (uint32_t i = 0; i < plan.inputs.size(); ++i) {
+    const uint32_t handle = plan.inputs[i];
+    const HandleInfo& info = r.infos[handle];
+    if (info.kind != HandleInfo::Kind::slot || info.numel == 0 || is_written(handle) ||
+        extent(info.sizes, info.strides, info.dtype) < info.numel)
+      continue;
+    bytes += info.numel * itemsize(info.dtype);
+    keeper->candidates_.push_back({.input = i, .slot = handle});
+  }
+  // What is kept is not much larger than what it is made of (jit/kept.h), and not small beside what is moved.
+  constexpr int64_t kShare = 128;
+  if (bytes * kShare < plan.executable->stats().bytes_moved || bytes == 0) return nullptr;
+  keeper->next_choice_ = runs_to_keep;
+  return keeper;
+}
+
+const jit::Executable* PlanKeeper::follow(const Plan& plan, Record& r) {
+  if (!kept_) {
+    look(r);
+    if (runs_++ == next_choice_) choose(plan, r);
+    if (!kept_) return nullptr;
+  }
+  plan.addresses.resize(plan.inputs.size());
+  const bool any = kept_->nbytes() > 0;
+  const jit::Executable* rest = kept_->follow(r.slot_memory, binding(r), plan.addresses);
+  r.keeps_anew |= rest && !any;
+  return rest;
+}
+
+void PlanKeeper::look(const Record& r) {
+  for (Candidate& c : candidates_) {
+    const core::Storage* s = r.slot_memory[c.slot];
+    const uint64_t bound = r.infos[c.slot].binding;
+    if (s && !s->exposed && s->version == c.version && bound == c.binding) continue;
+    if (s) c.version = s->version;
+    c.binding = bound;
+    c.since = runs_;
+  }
+}
+
+// Looks at the graph of such candidates as last; if nothing is worth it, again when twice as many runs were.
+void PlanKeeper::choose(const Plan& plan, const Record& r) {
+  next_choice_ *= 2;
+  std::vector<int32_t> slots(plan.inputs.size(), -1);
+  size_t lasting = 0;
+  for (const Candidate& c : candidates_) {
+    if (runs_ - c.since <= runs_to_keep) continue;
+    slots[c.input] = static_cast<int32_t>(c.slot);
+    ++lasting;
+  }
+  if (lasting == 0) return;
+  kept_ = KeptValues::of({.graph = plan.graph,
+                          .slots = std::move(slots),
+                          .known = std::vector<std::optional<int64_t>>(plan.numbers.size()),
+                          .device = plan.device,
+                          .compile = r.compile,
+                          .bytes_moved = plan.executable->stats().bytes_moved,
+                          .patience = runs_to_keep});
+  if (!kept_ && lasting == candidates_.size()) next_choice_ = -1;
+}
+
+// A binding has a larger number than all before it, so the largest one moves with every new one.
+uint64_t PlanKeeper::binding(const Record& r) {
+  if (binding_as_of_ != r.bindings) {
+    binding_as_of_ = r.bindings;
+    binding_ = 0;
+    for (const uint32_t slot : kept_->slots()) binding_ = std::max(binding_, r.infos[slot].binding);
+  }
+  return binding_;
+}
+
+std::vector<Ref<core::Storage>> PlanKeeper::let_go() {
+  return kept_ ? kept_->let_go() : std::vector<Ref<core::Storage>>();
+}
+
+}  // namespace tandem::tracer
