@@ -134,6 +134,13 @@ int plan_contraction(OpId op, ops::Words words, const Layout& a, const Layout& b
     }
     c_stride *= size;
   }
+  // Batches that share a matrix are more rows of one product.
+  while (!runs.empty() && runs[0].b == 0 &&
+         (c.m == 1 || (runs[0].a == c.m * c.a_row && runs[0].c == c.m * c.c_row))) {
+    if (c.m == 1) c.a_row = runs[0].a, c.c_row = runs[0].c;
+    c.m *= runs[0].size;
+    runs.erase(runs.begin());
+  }
   c.batch = 1;
   for (const Run& r : runs) c.batch *= r.size;
   result.provider = ops::choose_provider(c);
