@@ -51,7 +51,8 @@ void FrozenSignature::keep_values(const FrozenCore& core, const jit::Graph& g) {
                           .known = {},
                           .device = device,
                           .compile = core.compile,
-                          .bytes_moved = executable->stats().bytes_moved};
+                          .bytes_moved = executable->stats().bytes_moved,
+                          .max_bytes = core.max_kept_bytes};
   const auto repeats = [&](const FrozenSlot& s) {  // elements, which a copy would not
     return extent(s.sizes, s.strides, s.dtype) < numel(s.sizes);
   };

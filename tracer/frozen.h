@@ -21,6 +21,9 @@
 
 namespace tandem {
 
+/// TraceOptions::max_kept_bytes unless said otherwise, and of loaded functions.
+inline constexpr int64_t kMaxKeptBytes = int64_t{1} << 30;
+
 /// A tensor that the function captured.
 struct FrozenTensor {
   std::string name;

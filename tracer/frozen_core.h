@@ -120,8 +120,8 @@ struct FrozenSlot {
 
 class FrozenCore {
  public:
-  FrozenCore(std::string function, Location where, bool compiled)
-      : name(std::move(function)), made_at(where), compile(compiled) {}
+  FrozenCore(std::string function, Location where, bool compiled, int64_t max_kept)
+      : name(std::move(function)), made_at(where), compile(compiled), max_kept_bytes(max_kept) {}
   ~FrozenCore();
   FrozenCore(const FrozenCore&) = delete;
   FrozenCore& operator=(const FrozenCore&) = delete;
@@ -151,6 +151,7 @@ class FrozenCore {
   std::string name;
   Location made_at;
   bool compile;
+  int64_t max_kept_bytes;
   std::mutex mutex;
   std::vector<std::unique_ptr<const FrozenSignature>> signatures;
   std::vector<FrozenSlot> slots;

@@ -19,7 +19,7 @@ std::unique_ptr<KeptValues> KeptValues::of(const Source& plan) {
   std::optional<jit::KeptPart> part = jit::part_kept(plan.graph, lasting, plan.known, plan.device);
   // A second plan is worth its compilation and memory where the first one moves what it keeps, or much less.
   constexpr int64_t kShare = 32;
-  if (!part || part->nbytes() * kShare < plan.bytes_moved) return nullptr;
+  if (!part || part->nbytes() * kShare < plan.bytes_moved || part->nbytes() > plan.max_bytes) return nullptr;
   std::unique_ptr<KeptValues> kept(new KeptValues);
   kept->device_ = plan.device;
   kept->makes_ = jit::Executable::make(part->makes, {.compile = false, .device = plan.device});

@@ -26,6 +26,7 @@ class KeptValues {
     Device device;
     bool compile = true;
     int64_t bytes_moved = 0;  // by the plan
+    int64_t max_bytes = 0;    // that may be kept
     int patience = 1;         // runs in a row that find its tensors unchanged before values are made again
   };
   /// Null where there is nothing worth keeping. Made by the second run, if that finds all as the first did.
@@ -39,6 +40,7 @@ class KeptValues {
   std::span<const uint32_t> slots() const { return slots_; }
   /// Gives the memory away; it is made again as if the tensors had changed.
   std::vector<Ref<core::Storage>> let_go();
+  bool holds() const { return !kept_.empty(); }
   /// Bytes kept now.
   int64_t nbytes() const;
   /// The plans, for people.

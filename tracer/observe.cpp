@@ -49,7 +49,7 @@ void Frame::refuse_freezing(std::string why, Location where) {
 void Frame::observe_begin(const CallTypes& types) {
   if (!r_.observed) {
     r_.observed = std::make_shared<Observation>();
-    r_.observed->strangers = std::make_shared<FrozenCore>("", Location{}, false);
+    r_.observed->strangers = std::make_shared<FrozenCore>("", Location{}, false, 0);
   }
   observes = true;
   Observation& o = *r_.observed;

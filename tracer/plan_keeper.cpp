@@ -5,6 +5,7 @@
 #include "tandem/tracer/description.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/record.h"
+#include "tandem/tracer/trace.h"
 
 namespace tandem::tracer {
 
@@ -28,21 +29,23 @@ std::unique_ptr<PlanKeeper> PlanKeeper::of(const Plan& plan, const Record& r) {
   }
   // What is kept is not much larger than what it is made of (jit/kept.h), and not small beside what is moved.
   constexpr int64_t kShare = 128;
-  if (bytes * kShare < plan.executable->stats().bytes_moved || bytes == 0) return nullptr;
+  if (bytes * kShare < plan.executable->stats().bytes_moved || bytes == 0 || r.options->max_kept_bytes <= 0)
+    return nullptr;
   keeper->next_choice_ = runs_to_keep;
   return keeper;
 }
 
 const jit::Executable* PlanKeeper::follow(const Plan& plan, Record& r) {
   if (!kept_) {
+    if (next_choice_ < 0) return nullptr;
     look(r);
     if (runs_++ == next_choice_) choose(plan, r);
     if (!kept_) return nullptr;
   }
   plan.addresses.resize(plan.inputs.size());
-  const bool any = kept_->nbytes() > 0;
+  const bool held = kept_->holds();
   const jit::Executable* rest = kept_->follow(r.slot_memory, binding(r), plan.addresses);
-  r.keeps_anew |= rest && !any;
+  r.keeps_anew |= rest && !held;
   return rest;
 }
 
@@ -74,6 +77,7 @@ void PlanKeeper::choose(const Plan& plan, const Record& r) {
                           .device = plan.device,
                           .compile = r.compile,
                           .bytes_moved = plan.executable->stats().bytes_moved,
+                          .max_bytes = r.options->max_kept_bytes,
                           .patience = runs_to_keep});
   if (!kept_ && lasting == candidates_.size()) next_choice_ = -1;
 }

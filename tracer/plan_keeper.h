@@ -40,7 +40,7 @@ class PlanKeeper {
   uint64_t binding(const Record& r);
 
   std::vector<Candidate> candidates_;
-  int64_t runs_ = 0, next_choice_ = 0;
+  int64_t runs_ = 0, next_choice_ = 0;  // the run; negative: none, for good
   uint64_t binding_ = 0, binding_as_of_ = 0;
   std::unique_ptr<KeptValues> kept_;
 };

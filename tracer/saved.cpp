@@ -155,7 +155,7 @@ std::shared_ptr<FrozenCore> load(const core::SafeTensors& file, Location where) 
   if (value(kDigestKey) != digest_of(file.entries()))
     fail("it is damaged: its digest is not that of its contents");
 
-  auto core = std::make_shared<FrozenCore>("", where, true);
+  auto core = std::make_shared<FrozenCore>("", where, true, kMaxKeptBytes);
   core->made_at.file = core->keep(where.file);
   std::vector<FrozenSignature> signatures;
   uint64_t counters = 0;

@@ -138,7 +138,8 @@ class Hold {
 
 std::shared_ptr<FrozenCore> freeze(Trace& trace, Location where) {
   const std::lock_guard freezing(trace.frozen_mutex);
-  auto core = std::make_shared<FrozenCore>(trace.options.name, where, trace.options.compile);
+  auto core = std::make_shared<FrozenCore>(trace.options.name, where, trace.options.compile,
+                                           trace.options.max_kept_bytes);
   Hold hold;
   {
     const std::lock_guard lock(registry_mutex);
@@ -178,7 +179,8 @@ FrozenCore* frozen_core(Trace& trace, std::span<const Tensor> arguments,
     if (t.checked({}).has(core::kPending)) return nullptr;
   const std::lock_guard freezing(trace.frozen_mutex);
   if (!trace.frozen)
-    trace.frozen = std::make_shared<FrozenCore>(trace.options.name, trace.made_at, trace.options.compile);
+    trace.frozen = std::make_shared<FrozenCore>(trace.options.name, trace.made_at, trace.options.compile,
+                                                trace.options.max_kept_bytes);
   if (types && trace.frozen->find(arguments, &*types)) return trace.frozen.get();
   Hold hold;
   {

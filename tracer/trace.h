@@ -45,6 +45,9 @@ struct TraceOptions {
   /// What is recorded may take about so much memory (estimated); what was not used for the
   /// longest time is forgotten.
   int64_t max_bytes = int64_t{64} << 20;
+  /// What plans make of captured tensors alone (weights cast, or in a layout that products read best) is kept
+  /// from call to call while these do not change, if a plan's takes no more than this; 0: never.
+  int64_t max_kept_bytes = kMaxKeptBytes;
   /// An Error with the reason where a segment would run op by op because it is no graph, or a call eagerly.
   bool require_full_capture = false;
   /// So many calls of each signature and branch (-1: all) run their ops eagerly besides, on copies, and what

@@ -288,6 +288,18 @@ TEST_CASE("checked replay keeps in the evaluator, under verify and with gradient
     CHECK(f.warm());
     CHECK(f.traced.report().verified == kWarm);
   }
+  SECTION("no more than is allowed") {
+    Inference none({.max_kept_bytes = 0}), few({.max_kept_bytes = 4 * 20 * 80}),
+        all({.max_kept_bytes = 1 << 16});
+    CHECK_FALSE(none.warm());
+    CHECK_FALSE(few.warm());
+    CHECK(all.warm());
+    for (const auto* f : {&none, &few}) {
+      const td::FrozenFunction frozen = f->traced.freeze();
+      for (int i = 0; i < 4; ++i) frozen({rows(i)});
+      CHECK(frozen.report().kept_bytes == 0);
+    }
+  }
   SECTION("debug keeps nothing: no plan runs") {
     Inference f({.debug = true});
     CHECK_FALSE(f.warm());
