@@ -239,6 +239,7 @@ class Frame final : public eager::Interceptor {
   void record_segment(Entry& e);
   void run_op_by_op(const SegmentEnd& segment);
   void run_plan(const Plan& plan);
+  void run_plan(const Plan& plan, const jit::Executable& executable);
   void* input_address(uint32_t handle, const Plan& plan) const;
   void gather_inputs(const Plan& plan) const;
   std::string name_at(Location at, std::string inner);

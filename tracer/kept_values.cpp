@@ -69,11 +69,15 @@ bool KeptValues::try_make(const std::vector<void*>& inputs) {
     waits_ = 0;
     return true;
   } catch (const OutOfMemory& e) {  // the plan that makes them in every run does
-    waits_ = kWaitForMemory;
-    core::log(core::LogArea::trace, core::LogLevel::warn,
-              std::string("nothing is kept of captured tensors: ") + e.what());
+    give_up(e.what());
     return false;
   }
+}
+
+void KeptValues::give_up(const std::string& why) {
+  kept_.clear();
+  waits_ = kWaitForMemory;
+  core::log(core::LogArea::trace, core::LogLevel::warn, "nothing is kept of captured tensors: " + why);
 }
 
 void KeptValues::make(const std::vector<void*>& inputs) {

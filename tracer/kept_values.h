@@ -40,6 +40,8 @@ class KeptValues {
   std::span<const uint32_t> slots() const { return slots_; }
   /// Gives the memory away; it is made again as if the tensors had changed.
   std::vector<Ref<core::Storage>> let_go();
+  /// Lets go because there is no memory, and says so; it is made again after many runs only.
+  void give_up(const std::string& why);
   bool holds() const { return !kept_.empty(); }
   /// Bytes kept now.
   int64_t nbytes() const;

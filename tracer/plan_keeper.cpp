@@ -2,12 +2,17 @@
 
 #include <algorithm>
 
+#include "tandem/core/log.h"
 #include "tandem/tracer/description.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/record.h"
 #include "tandem/tracer/trace.h"
 
 namespace tandem::tracer {
+
+namespace {
+constexpr int64_t kMostIdle = 64;
+}
 
 std::unique_ptr<PlanKeeper> PlanKeeper::of(const Plan& plan, const Record& r) {
   const jit::Graph& g = plan.graph;
@@ -46,6 +51,8 @@ const jit::Executable* PlanKeeper::follow(const Plan& plan, Record& r) {
   const bool held = kept_->holds();
   const jit::Executable* rest = kept_->follow(r.slot_memory, binding(r), plan.addresses);
   r.keeps_anew |= rest && !held;
+  idle_ = rest ? 0 : idle_ + 1;
+  if (idle_ == kMostIdle) start_over();
   return rest;
 }
 
@@ -71,15 +78,27 @@ void PlanKeeper::choose(const Plan& plan, const Record& r) {
     ++lasting;
   }
   if (lasting == 0) return;
-  kept_ = KeptValues::of({.graph = plan.graph,
-                          .slots = std::move(slots),
-                          .known = std::vector<std::optional<int64_t>>(plan.numbers.size()),
-                          .device = plan.device,
-                          .compile = r.compile,
-                          .bytes_moved = plan.executable->stats().bytes_moved,
-                          .max_bytes = r.options->max_kept_bytes,
-                          .patience = runs_to_keep});
-  if (!kept_ && lasting == candidates_.size()) next_choice_ = -1;
+  try {
+    kept_ = KeptValues::of({.graph = plan.graph,
+                            .slots = std::move(slots),
+                            .known = std::vector<std::optional<int64_t>>(plan.numbers.size()),
+                            .device = plan.device,
+                            .compile = r.compile,
+                            .bytes_moved = plan.executable->stats().bytes_moved,
+                            .max_bytes = r.options->max_kept_bytes,
+                            .patience = runs_to_keep});
+    if (!kept_ && lasting == candidates_.size()) next_choice_ = -1;
+  } catch (const OutOfMemory& e) {  // for the second plan; the first one goes on
+    core::log(core::LogArea::trace, core::LogLevel::warn,
+              std::string("nothing is kept of captured tensors: ") + e.what());
+  }
+}
+
+// Some tensor that lasted once does no more; others may.
+void PlanKeeper::start_over() {
+  kept_.reset();
+  idle_ = 0;
+  next_choice_ = std::max(next_choice_, 2 * runs_);
 }
 
 // A binding has a larger number than all before it, so the largest one moves with every new one.
@@ -95,5 +114,14 @@ uint64_t PlanKeeper::binding(const Record& r) {
 std::vector<Ref<core::Storage>> PlanKeeper::let_go() {
   return kept_ ? kept_->let_go() : std::vector<Ref<core::Storage>>();
 }
+
+std::vector<Ref<core::Storage>> PlanKeeper::let_go_of(uint32_t slot) {
+  if (!kept_ || !kept_->holds()) return {};
+  const std::span<const uint32_t> slots = kept_->slots();
+  return std::find(slots.begin(), slots.end(), slot) == slots.end() ? std::vector<Ref<core::Storage>>()
+                                                                    : let_go();
+}
+
+void PlanKeeper::give_up(const std::string& why) { kept_->give_up(why); }
 
 }  // namespace tandem::tracer

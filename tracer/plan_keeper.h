@@ -23,6 +23,10 @@ class PlanKeeper {
   const jit::Executable* follow(const Plan& plan, Record& r);
   /// The memory of what is kept; it is made again if the tensors last on.
   std::vector<Ref<core::Storage>> let_go();
+  /// The same, if something is made of this slot, whose tensor is gone.
+  std::vector<Ref<core::Storage>> let_go_of(uint32_t slot);
+  /// There was no memory for a run beside what is kept.
+  void give_up(const std::string& why);
   /// Bytes kept now.
   int64_t nbytes() const { return kept_ ? kept_->nbytes() : 0; }
   /// Null until a second plan was made.
@@ -37,10 +41,12 @@ class PlanKeeper {
   };
   void look(const Record& r);
   void choose(const Plan& plan, const Record& r);
+  void start_over();
   uint64_t binding(const Record& r);
 
   std::vector<Candidate> candidates_;
   int64_t runs_ = 0, next_choice_ = 0;  // the run; negative: none, for good
+  int64_t idle_ = 0;                    // runs in a row that used nothing kept
   uint64_t binding_ = 0, binding_as_of_ = 0;
   std::unique_ptr<KeptValues> kept_;
 };

@@ -1,6 +1,7 @@
 #include "tandem/tracer/registry.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/frozen_core.h"
@@ -24,9 +25,14 @@ AllWatchers& watchers() {
   return *w;
 }
 
-void forget(Record& r, TensorImpl* t) {
+void forget(Record& r, TensorImpl* t, std::vector<Ref<core::Storage>>& kept) {
   const auto slot = r.slots.find(t);
   if (slot == r.slots.end()) return;
+  for (const SegmentEnd& s : r.segments) {
+    if (!s.plan || !s.plan->keeper) continue;
+    std::vector<Ref<core::Storage>> made = s.plan->keeper->let_go_of(slot->second);
+    kept.insert(kept.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
+  }
   r.handles[slot->second] = nullptr;
   r.slot_memory[slot->second] = nullptr;
   ++r.bindings;
@@ -38,7 +44,8 @@ void forget(Record& r, TensorImpl* t) {
 /// The records that go on binding `t` after it changed or would have died: those that the running call keeps
 /// it for, and those that run on another thread, which hold it and forget it when their call is over: nothing
 /// can take its address.
-bool tell_records(std::vector<Record*>& records, TensorImpl* t, bool dying) {
+bool tell_records(std::vector<Record*>& records, TensorImpl* t, bool dying,
+                  std::vector<Ref<core::Storage>>& let_go) {
   if (dying)
     for (Record* r : records)
       if (!is_running_elsewhere(*r) && r->frame && r->frame->keep_dying_slot(t)) return true;
@@ -51,19 +58,20 @@ bool tell_records(std::vector<Record*>& records, TensorImpl* t, bool dying) {
       return false;
     }
     if (!dying && r->frame && r->slots.contains(t) && r->frame->keep_changing_slot(t)) return false;
-    forget(*r, t);
+    forget(*r, t, let_go);
     return true;
   });
   return dying && kept;
 }
 
 bool on_slot_event(TensorImpl* t, bool dying) noexcept {
+  std::vector<Ref<core::Storage>> let_go;  // dropped without the lock
   const std::lock_guard lock(registry_mutex);
   AllWatchers& w = watchers();
   if (dying && !t->refs.leave()) return true;  // a frozen function gave it out, under the lock
   if (!on(Mechanism::slot_watch)) return false;
   if (const auto it = w.records.find(t); it != w.records.end()) {
-    if (tell_records(it->second, t, dying)) return true;
+    if (tell_records(it->second, t, dying, let_go)) return true;
     if (it->second.empty()) w.records.erase(it);
   }
   if (const auto it = w.frozen.find(t); it != w.frozen.end()) {
@@ -96,18 +104,20 @@ void unwatch_all(Watchers<Who>& all, Who* who) {
 
 constinit std::mutex registry_mutex;
 
-std::vector<Ref<TensorImpl>> forget_foreign(Record& record) {
+Forgotten forget_foreign(Record& record) {
+  Forgotten out;
   AllWatchers& w = watchers();
   record.told = false;
   for (const Ref<TensorImpl>& t : record.foreign) {
-    forget(record, t.get());
+    forget(record, t.get(), out.kept);
     const auto it = w.records.find(t.get());
     if (it == w.records.end()) continue;
     std::erase(it->second, &record);
     if (it->second.empty()) w.records.erase(it);
     w.mark(t.get());
   }
-  return std::exchange(record.foreign, {});
+  out.tensors = std::exchange(record.foreign, {});
+  return out;
 }
 
 void start_running(FrozenCore& core) {

@@ -29,9 +29,13 @@ inline bool is_running_elsewhere(const Record& record) {
 /// to be dropped without any.
 void start_running(FrozenCore& core);
 std::vector<Ref<TensorImpl>> stop_running(FrozenCore& core);
-/// The tensors that other threads changed or dropped while its last call ran: forgotten now, under the lock,
-/// and to be dropped without it.
-std::vector<Ref<TensorImpl>> forget_foreign(Record& record);
+/// What a record has let go of, to be dropped without the lock.
+struct Forgotten {
+  std::vector<Ref<TensorImpl>> tensors;
+  std::vector<Ref<core::Storage>> kept;  // what its plans had made of them
+};
+/// The tensors that other threads changed or dropped while its last call ran: forgotten now, under the lock.
+Forgotten forget_foreign(Record& record);
 
 /// The record is told when the tensor, which one of its slots binds, dies or changes (core::slot_event).
 void watch_slot(Record* record, TensorImpl* t);

@@ -302,8 +302,18 @@ void Frame::gather_inputs(const Plan& plan) const {
 
 void Frame::run_plan(const Plan& plan) {
   gather_inputs(plan);
-  const jit::Executable* with_kept = plan.keeper ? plan.keeper->follow(plan, r_) : nullptr;
-  const jit::Executable& executable = with_kept ? *with_kept : *plan.executable;
+  if (const jit::Executable* rest = plan.keeper ? plan.keeper->follow(plan, r_) : nullptr) {
+    try {
+      return run_plan(plan, *rest);
+    } catch (const OutOfMemory& e) {
+      if (failed_ || throws_again_) throw;  // something ran
+      plan.keeper->give_up(e.what());
+    }
+  }
+  run_plan(plan, *plan.executable);
+}
+
+void Frame::run_plan(const Plan& plan, const jit::Executable& executable) {
   scratch_.numbers.resize(plan.numbers.size());
   scratch_.outputs.resize(plan.nbytes.size());
   scratch_.storages.resize(plan.nbytes.size());

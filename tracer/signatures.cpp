@@ -169,8 +169,7 @@ void Trace::finished(Recorded& called, bool settled) {
   if (!grown && !called.record.told && !called.record.keeps_anew) [[likely]]
     return stop_running(called.record);
   std::vector<std::unique_ptr<Recorded>> old;  // dropped without the lock, as these are
-  std::vector<Ref<TensorImpl>> dropped;
-  std::vector<Ref<core::Storage>> let_go;
+  Forgotten dropped;
   bool first = false;
   {
     const std::lock_guard lock(registry_mutex);
@@ -181,7 +180,7 @@ void Trace::finished(Recorded& called, bool settled) {
     dropped = forget_foreign(called.record);
     if (std::exchange(called.record.keeps_anew, false)) {
       for (const auto& e : entries)
-        if (e.get() != &called && !is_running(e->record)) take_kept(e->record, let_go);
+        if (e.get() != &called && !is_running(e->record)) take_kept(e->record, dropped.kept);
     }
     if (grown) {
       called.settled = settled;

@@ -11,6 +11,7 @@
 #include "tandem/tracer/explain.h"
 #include "tandem/tracer/frame.h"
 #include "tandem/tracer/frozen_core.h"
+#include "tandem/tracer/registry.h"
 #include "tandem/tracer/trace.h"
 
 namespace tandem::tracer {
@@ -45,7 +46,7 @@ class Trace {
     Recorded* entry = nullptr;  // null: the call is refused, or must run eagerly
     bool refused = false, aliased = false;
     std::unique_ptr<Recorded> wrong;  // one that this call cannot use any more
-    std::vector<Ref<TensorImpl>> dropped;
+    Forgotten dropped;
     size_t signatures = 0;
     std::vector<Signature> known;  // to explain a new one by
   };

@@ -123,6 +123,7 @@ TEST_CASE("checked replay keeps for the tensor that is bound, wherever its memor
     for (int i = 0; i < 20; ++i) {
       const void* const before = w.impl()->data;
       w = td::Tensor();
+      REQUIRE(traced.report().kept_bytes == 0);  // gone with it
       w = td::randn({24, 20});
       moved += w.impl()->data != before;
       REQUIRE(same(i));
@@ -182,6 +183,29 @@ TEST_CASE("checked replay: captured tensors that change do not hinder those that
   }
   CHECK(traced.report().kept_bytes > 0);
   CHECK(equal_bits(total.to_vector<float>(), want_total));
+}
+
+TEST_CASE("checked replay: a tensor that stops lasting is not waited for", "[kept]") {
+  td::manual_seed(11);
+  const td::NoGrad no_grad;
+  td::Tensor v = td::randn({24, 20});
+  const td::Tensor w = td::randn({24, 20});
+  auto traced =
+      td::trace([&](const td::Tensor& x) { return td::linear(x, v) + td::linear(x, w); }, {.compile = false});
+  const auto same = [&](int i) {
+    Values got, want;
+    append(got, traced(rows(i)));
+    append(want, td::linear(rows(i), v) + td::linear(rows(i), w));
+    return equal_bits(got, want);
+  };
+  for (int i = 0; i < kWarm; ++i) REQUIRE(same(i));
+  const int64_t both = traced.report().kept_bytes;
+  REQUIRE(both > 0);
+  for (int i = 0; i < 200; ++i) {
+    v.mul_(-1);
+    REQUIRE(same(i));
+  }
+  CHECK(traced.report().kept_bytes == both / 2);
 }
 
 TEST_CASE("checked replay keeps nothing of what the call itself changes", "[kept]") {
@@ -351,6 +375,31 @@ TEST_CASE("checked replay goes on where there is no memory to keep anything", "[
     REQUIRE(traced(x).to_vector<float>() == want);
   }
   td::core::set_log_sink(nullptr);
+  CHECK(has(logged, "nothing is kept of captured tensors"));
+  CHECK(traced.report().kept_bytes == 0);
+}
+
+TEST_CASE("checked replay lets go of what it keeps where a call's results need the memory", "[kept]") {
+  td::manual_seed(12);
+  const td::NoGrad no_grad;
+  td::nn::Linear wide(2048, 4096);
+  auto traced =
+      td::trace([&](const td::Tensor& x, const td::Tensor& y) { return y + wide.forward(x).sum(); });
+  const td::Tensor x = td::randn({6, 2048}), y = td::randn({6 << 20});
+  const Values want = (y + wide.forward(x).sum()).to_vector<float>();
+  for (int i = 0; i < kWarm; ++i) traced(x, y);
+  REQUIRE(traced.report().kept_bytes > 24 << 20);
+  static std::string logged;
+  td::core::set_log_sink(
+      [](td::core::LogArea, td::core::LogLevel, const std::string& text) { logged += text; });
+  td::core::empty_cache();
+  td::Tensor got;
+  {
+    const tandem::test::ScarceMemory scarce(8 << 20);
+    got = traced(x, y);
+  }
+  td::core::set_log_sink(nullptr);
+  CHECK(got.to_vector<float>() == want);
   CHECK(has(logged, "nothing is kept of captured tensors"));
   CHECK(traced.report().kept_bytes == 0);
 }
