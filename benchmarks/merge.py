@@ -10,14 +10,17 @@ def time_text(us):
 
 
 def merged(runs):
-    whole = dict(runs[0], rows=[], host=[], failures={}, peers=[])
+    whole = dict(runs[0], rows=[], host=[], failures={}, peers=[], ceilings=[])
     for run in runs:
         whole["rows"] += run["rows"]
         whole["host"] += run["host"]
         whole["failures"].update(run["failures"])
         whole["peers"] += [p for p in run["peers"] if p not in whole["peers"]]
         whole["load"] = max(whole["load"], run["load"])
-        for most, now in zip(whole["ceilings"], run["ceilings"]):
+        for now in run["ceilings"]:
+            most = next((c for c in whole["ceilings"] if c["threads"] == now["threads"]), None)
+            if most is None:
+                whole["ceilings"].append(most := {})
             for key, value in now.items():
                 most[key] = max(most.get(key, 0), value)
     return whole

@@ -61,6 +61,11 @@ class Merge(unittest.TestCase):
         self.assertEqual(lines[-2], "| mlp64 | 500 us | 1.28e+05 images/s | PyTorch | 1.50 | 0.25 | 0.50 | 1 of 2 |")
         self.assertEqual(lines[-1], "| cnn | 2.5 ms | 2.56e+04 images/s | PyTorch | 1.50 | 0.25 | 0.50 | 1 of 2 |")
 
+    def test_runs_with_other_threads(self):
+        both = [{"threads": 1, "copy": 10.0, "gemm": 50.0}, {"threads": 2, "copy": 18.0, "gemm": 99.0}]
+        self.merge(run_of("mlp64", 500), run_of("mlp64", 300, ceilings=[both[1]]))
+        self.assertEqual(self.results()[0]["ceilings"], both)
+
     def test_a_row_without_a_time(self):
         self.merge(run_of("mlp64", 0))
         self.assertIn("| mlp64 | no time | - |", self.results()[1])
