@@ -11,7 +11,7 @@ class EagerEmitter final : public ops::Emitter {
  public:
   explicit EagerEmitter(Location at) { location = at; }
   void emit(ops::OpId op, std::span<const ops::Value> in, ops::Words words, ops::Value* out) override;
-  const ops::TensorType& type(ops::Value v) override { return at(v).type; }
+  ops::TensorType type(ops::Value v) override { return at(v).type; }
   ops::Value number(double value) override {
     return number_bits(std::bit_cast<int64_t>(value), NumberKind::floating);
   }

@@ -114,7 +114,7 @@ class GraphEmitter final : public ops::Emitter {
  public:
   explicit GraphEmitter(Graph& g, bool expand_composites) : g_(g), expand_(expand_composites) {}
   void emit(OpId op, std::span<const ops::Value> in, ops::Words words, ops::Value* out) override;
-  const TensorType& type(ops::Value v) override { return g_.type(v.id); }
+  TensorType type(ops::Value v) override { return g_.type(v.id); }
   ops::Value number(double value) override;
   ops::Value count(ops::Value v, const Dims& axes) override;
   ops::Value number_op(ops::ScalarOp op, ops::Value a, ops::Value b) override;

@@ -19,7 +19,8 @@ class Emitter {
   /// Value{}), then the run-time attributes as numbers; `words` the structural words. Returns def(op).n_out
   /// results in `out`.
   virtual void emit(OpId op, std::span<const Value> in, Words words, Value* out) = 0;
-  virtual const TensorType& type(Value v) = 0;
+  /// By value: what is emitted next may move the others.
+  virtual TensorType type(Value v) = 0;
   /// A constant number (float64).
   virtual Value number(double value) = 0;
   /// The number of elements of `v` along `axes`, as a number (float64): shape-relative, never a frozen
@@ -87,7 +88,7 @@ struct Body {
   Value number(int attr) const;
   int64_t integer(int attr) const;
   Dims list(int attr) const;
-  const TensorType& type(int i) const { return e.type(in(i)); }
+  TensorType type(int i) const { return e.type(in(i)); }
   void set(Value v, int i = 0) { results[i] = v; }
 };
 

@@ -20,7 +20,7 @@ class LogEmitter final : public Emitter {
  public:
   explicit LogEmitter(Emitter& inner) : inner_(inner) { location = inner.location; }
   void emit(OpId op, std::span<const Value> in, Words words, Value* out) override;
-  const TensorType& type(Value v) override { return inner_.type(v); }
+  TensorType type(Value v) override { return inner_.type(v); }
   Value number(double value) override { return inner_.number(value); }
   Value count(Value v, const Dims& axes) override { return inner_.count(v, axes); }
   Value number_op(ScalarOp op, Value a, Value b) override { return inner_.number_op(op, a, b); }

@@ -95,7 +95,7 @@ class TypeEmitter final : public Emitter {
     }
     for (size_t j = 0; j < results.size(); ++j) out[j] = add_type(results[j]);
   }
-  const TensorType& type(Value v) override { return types_[static_cast<size_t>(v.id)]; }
+  TensorType type(Value v) override { return types_[static_cast<size_t>(v.id)]; }
   Value number(double) override { return add_type({DType::float64, {}, true, {}}); }
   Value count(Value, const Dims&) override { return number(0); }
   Value number_op(ScalarOp, Value, Value) override { return number(0); }

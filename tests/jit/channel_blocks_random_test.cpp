@@ -36,7 +36,7 @@ class Maker {
   };
 
   int64_t pick(int64_t n) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(n)); }
-  const Dims& sizes(Value v) { return e_.type(v).sizes; }
+  Dims sizes(Value v) { return e_.type(v).sizes; }
   Value latest() {
     const auto n = static_cast<int64_t>(values_.size());
     return values_[static_cast<size_t>(n - 1 - pick(std::min<int64_t>(n, 5)))];

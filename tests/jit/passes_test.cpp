@@ -1,6 +1,7 @@
 // Passes: graph text in, graph text out. What must not be folded because a bit could change stands beside
 // what is.
 #include <map>
+#include <type_traits>
 
 #include "tandem/core/error.h"
 #include "tandem/jit/expand.h"
@@ -42,6 +43,18 @@ int count(const std::string& text, const std::string& what) {
 const std::string kX = "%x = input float32(3, 4) strides (4, 1)\n";
 
 }  // namespace
+
+TEST_CASE("a type that an emitter gave stays while more is emitted", "[passes]") {
+  Graph g;
+  GraphEmitter e(g, true);
+  const ops::Value x{g.add_input({DType::float32, cpu, false, {3, 5}}, {5, 1}, "x")};
+  const ops::TensorType& type = e.type(x);  // of the emitter's own, where it is no copy: freed below
+  static_assert(!std::is_reference_v<decltype(e.type(x))>);
+  ops::Value y = x;
+  for (int i = 0; i < 1000; ++i) y = e.neg(y);
+  CHECK(type.sizes == Dims{3, 5});
+  CHECK(e.type(e.expand(e.sum(y, {1}, true), e.type(x).sizes)).sizes == Dims{3, 5});
+}
 
 TEST_CASE("the passes run in their order", "[passes]") {
   std::vector<std::string> names;

@@ -39,7 +39,7 @@ class WrongEmitter final : public Emitter {
       out[0] = inner_.reshape(inner_.transpose(out[0], rank - 2, rank - 1), sizes);
     }
   }
-  const TensorType& type(Value v) override { return inner_.type(v); }
+  TensorType type(Value v) override { return inner_.type(v); }
   Value number(double value) override { return inner_.number(value); }
   Value count(Value v, const Dims& axes) override { return inner_.count(v, axes); }
   Value number_op(ScalarOp op, Value a, Value b) override { return inner_.number_op(op, a, b); }

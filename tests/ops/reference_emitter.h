@@ -19,7 +19,7 @@ struct ReferenceTensor {
 class ReferenceEmitter : public ops::Emitter {
  public:
   void emit(ops::OpId op, std::span<const ops::Value> in, ops::Words words, ops::Value* out) override;
-  const ops::TensorType& type(ops::Value v) override { return at(v).type; }
+  ops::TensorType type(ops::Value v) override { return at(v).type; }
   ops::Value number(double value) override;
   ops::Value count(ops::Value v, const Dims& axes) override;
   ops::Value number_op(ops::ScalarOp op, ops::Value a, ops::Value b) override;
