@@ -28,8 +28,10 @@ bool FrozenCore::slot_event(TensorImpl* t, bool dying) noexcept {
   changes.fetch_add(1, std::memory_order_relaxed);
   if (!dying && t->storage) t->storage->slot = true;
   if (!dying) return false;
-  if (runner && runner != this_thread()) {
+  const void* now = runner.load(std::memory_order_acquire);
+  if (now && now != this_thread()) {
     foreign.emplace_back(t);
+    told = true;
     return true;
   }
   for (TensorImpl*& b : bound)
@@ -41,9 +43,9 @@ bool FrozenCore::slot_event(TensorImpl* t, bool dying) noexcept {
 class FrozenCore::Running {
  public:
   Running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) : core_(core), dropped_(dropped) {
-    start_running(core_);
+    start_running(core_, dropped_);
   }
-  ~Running() { dropped_ = stop_running(core_); }
+  ~Running() { stop_running(core_, dropped_); }
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 

@@ -156,10 +156,12 @@ class FrozenCore {
   std::vector<std::unique_ptr<const FrozenSignature>> signatures;
   std::vector<FrozenSlot> slots;
   std::vector<TensorImpl*> bound;  // by slot, not owned; null: gone
-  // Of the running call, under registry_mutex: its thread, and what other threads dropped meanwhile.
-  const void* runner = nullptr;
+  // Of the running call: its thread, which says under registry_mutex that it starts; and, under that mutex,
+  // what other threads dropped meanwhile.
+  std::atomic<const void*> runner{nullptr};
   std::vector<Ref<TensorImpl>> foreign;
-  std::vector<Tensor> owned;  // by slot, of a loaded function
+  core::Relaxed<bool> told = false;  // there are some
+  std::vector<Tensor> owned;         // by slot, of a loaded function
   struct Counter {
     std::weak_ptr<eager::StepCounts> counts;
     size_t index = 0;

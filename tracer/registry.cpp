@@ -120,18 +120,31 @@ Forgotten forget_foreign(Record& record) {
   return out;
 }
 
-void start_running(FrozenCore& core) {
-  const std::lock_guard lock(registry_mutex);
-  core.runner = this_thread();
-}
-std::vector<Ref<TensorImpl>> stop_running(FrozenCore& core) {
-  const std::lock_guard lock(registry_mutex);
-  core.runner = nullptr;
-  for (const Ref<TensorImpl>& t : core.foreign) {
+namespace {
+void forget_foreign(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) {
+  core.told = false;
+  for (Ref<TensorImpl>& t : core.foreign) {
     core.slot_event(t.get(), true);
     unwatch_locked(&core, t.get());
+    dropped.push_back(std::move(t));
   }
-  return std::exchange(core.foreign, {});
+  core.foreign.clear();
+}
+}  // namespace
+
+void start_running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) {
+  const std::lock_guard lock(registry_mutex);
+  core.runner.store(this_thread(), std::memory_order_relaxed);
+  if (core.told) [[unlikely]]
+    forget_foreign(core, dropped);
+}
+// What another thread drops just now, having seen the call run, waits for the next one.
+void stop_running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) {
+  core.runner.store(nullptr, std::memory_order_release);
+  if (!core.told) [[likely]]
+    return;
+  const std::lock_guard lock(registry_mutex);
+  forget_foreign(core, dropped);
 }
 
 void watch_slot(Record* record, TensorImpl* t) {

@@ -25,10 +25,10 @@ inline bool is_running_elsewhere(const Record& record) {
   const void* runner = record.runner.load(std::memory_order_acquire);
   return runner && runner != this_thread();
 }
-/// The same for a frozen function, with the lock; the tensors that other threads dropped meanwhile come back,
-/// to be dropped without any.
-void start_running(FrozenCore& core);
-std::vector<Ref<TensorImpl>> stop_running(FrozenCore& core);
+/// The same for a frozen function, without the lock; the tensors that other threads dropped during its calls
+/// go to `dropped`, to be dropped without any.
+void start_running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped);
+void stop_running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped);
 /// What a record has let go of, to be dropped without the lock.
 struct Forgotten {
   std::vector<Ref<TensorImpl>> tensors;
