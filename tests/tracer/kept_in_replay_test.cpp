@@ -385,7 +385,7 @@ TEST_CASE("checked replay lets go of what it keeps where a call's results need t
   td::nn::Linear wide(2048, 4096);
   auto traced =
       td::trace([&](const td::Tensor& x, const td::Tensor& y) { return y + wide.forward(x).sum(); });
-  const td::Tensor x = td::randn({6, 2048}), y = td::randn({6 << 20});
+  const td::Tensor x = td::randn({6, 2048}), y = td::randn({10 << 20});
   const Values want = (y + wide.forward(x).sum()).to_vector<float>();
   for (int i = 0; i < kWarm; ++i) traced(x, y);
   REQUIRE(traced.report().kept_bytes > 24 << 20);
@@ -395,7 +395,7 @@ TEST_CASE("checked replay lets go of what it keeps where a call's results need t
   td::core::empty_cache();
   td::Tensor got;
   {
-    const tandem::test::ScarceMemory scarce(8 << 20);
+    const tandem::test::ScarceMemory scarce(16 << 20);
     got = traced(x, y);
   }
   td::core::set_log_sink(nullptr);
