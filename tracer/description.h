@@ -273,6 +273,8 @@ void check_description(const FrozenCore& core, const FrozenSignature& s, const j
 void check_sizes(const jit::Graph& g);
 /// How far the elements of a layout reach, in elements; an Error if it is no layout.
 int64_t extent(const Dims& sizes, const Dims& strides, DType dtype);
+/// True where elements lie on one another, as expand's do: a copy of them would be larger.
+bool repeats_elements(const Dims& sizes, const Dims& strides, DType dtype);
 /// A file holds the elements of captured tensors, not what lies between them: how far these may be apart, all
 /// together, so that a small file cannot ask for any amount of memory.
 class Spread {

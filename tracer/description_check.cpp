@@ -23,6 +23,9 @@ int64_t extent(const Dims& sizes, const Dims& strides, DType dtype) {
   checked_mul(checked_add(last, 1), itemsize(dtype));
   return n == 0 ? 0 : last + 1;
 }
+bool repeats_elements(const Dims& sizes, const Dims& strides, DType dtype) {
+  return extent(sizes, strides, dtype) < numel(sizes);
+}
 
 bool Spread::fits(const Dims& sizes, const Dims& strides, DType dtype) {
   constexpr int64_t kFree = int64_t{256} << 20, kTimes = 64;

@@ -53,9 +53,7 @@ void FrozenSignature::keep_values(const FrozenCore& core, const jit::Graph& g) {
                           .compile = core.compile,
                           .bytes_moved = executable->stats().bytes_moved,
                           .max_bytes = core.max_kept_bytes};
-  const auto repeats = [&](const FrozenSlot& s) {  // elements, which a copy would not
-    return extent(s.sizes, s.strides, s.dtype) < numel(s.sizes);
-  };
+  const auto repeats = [&](const FrozenSlot& s) { return repeats_elements(s.sizes, s.strides, s.dtype); };
   for (const Place p : inputs) {
     const bool lasting = p.kind == Place::Kind::slot && !is_written(p.index) && !repeats(core.slots[p.index]);
     plan.slots.push_back(lasting ? static_cast<int32_t>(p.index) : -1);

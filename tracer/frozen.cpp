@@ -28,8 +28,7 @@ bool FrozenCore::slot_event(TensorImpl* t, bool dying) noexcept {
   changes.fetch_add(1, std::memory_order_relaxed);
   if (!dying && t->storage) t->storage->slot = true;
   if (!dying) return false;
-  const void* now = runner.load(std::memory_order_acquire);
-  if (now && now != this_thread()) {
+  if (is_running_elsewhere(*this)) {
     foreign.emplace_back(t);
     told = true;
     return true;

@@ -77,6 +77,10 @@ bool KeptValues::try_make(const std::vector<void*>& inputs) {
 void KeptValues::give_up(const std::string& why) {
   kept_.clear();
   waits_ = kWaitForMemory;
+  warn_nothing_kept(why);
+}
+
+void warn_nothing_kept(const std::string& why) {
   core::log(core::LogArea::trace, core::LogLevel::warn, "nothing is kept of captured tensors: " + why);
 }
 

@@ -67,4 +67,7 @@ class KeptValues {
   std::vector<Ref<core::Storage>> kept_;  // empty: nothing is
 };
 
+/// Tells the program that memory was short; its calls go on without.
+void warn_nothing_kept(const std::string& why);
+
 }  // namespace tandem::tracer

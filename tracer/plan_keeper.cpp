@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "tandem/core/log.h"
 #include "tandem/tracer/description.h"
 #include "tandem/tracer/mechanisms.h"
 #include "tandem/tracer/record.h"
@@ -27,7 +26,7 @@ std::unique_ptr<PlanKeeper> PlanKeeper::of(const Plan& plan, const Record& r) {
     const uint32_t handle = plan.inputs[i];
     const HandleInfo& info = r.infos[handle];
     if (info.kind != HandleInfo::Kind::slot || info.numel == 0 || is_written(handle) ||
-        extent(info.sizes, info.strides, info.dtype) < info.numel)
+        repeats_elements(info.sizes, info.strides, info.dtype))
       continue;
     bytes += info.numel * itemsize(info.dtype);
     keeper->candidates_.push_back({.input = i, .slot = handle});
@@ -89,8 +88,7 @@ void PlanKeeper::choose(const Plan& plan, const Record& r) {
                             .patience = runs_to_keep});
     if (!kept_ && lasting == candidates_.size()) next_choice_ = -1;
   } catch (const OutOfMemory& e) {  // for the second plan; the first one goes on
-    core::log(core::LogArea::trace, core::LogLevel::warn,
-              std::string("nothing is kept of captured tensors: ") + e.what());
+    warn_nothing_kept(e.what());
   }
 }
 
@@ -111,17 +109,18 @@ uint64_t PlanKeeper::binding(const Record& r) {
   return binding_;
 }
 
-std::vector<Ref<core::Storage>> PlanKeeper::let_go() {
-  return kept_ ? kept_->let_go() : std::vector<Ref<core::Storage>>();
-}
-
-std::vector<Ref<core::Storage>> PlanKeeper::let_go_of(uint32_t slot) {
-  if (!kept_ || !kept_->holds()) return {};
+void PlanKeeper::let_go(std::vector<Ref<core::Storage>>& out, uint32_t slot) {
+  if (!kept_ || !kept_->holds()) return;
   const std::span<const uint32_t> slots = kept_->slots();
-  return std::find(slots.begin(), slots.end(), slot) == slots.end() ? std::vector<Ref<core::Storage>>()
-                                                                    : let_go();
+  if (slot != 0 && std::find(slots.begin(), slots.end(), slot) == slots.end()) return;
+  for (Ref<core::Storage>& k : kept_->let_go()) out.push_back(std::move(k));
 }
 
 void PlanKeeper::give_up(const std::string& why) { kept_->give_up(why); }
+
+void let_go_of_kept(Record& r, std::vector<Ref<core::Storage>>& out, uint32_t slot) {
+  for (const SegmentEnd& s : r.segments)
+    if (s.plan && s.plan->keeper) s.plan->keeper->let_go(out, slot);
+}
 
 }  // namespace tandem::tracer

@@ -21,10 +21,9 @@ class PlanKeeper {
 
   /// As KeptValues::follow, of `plan.addresses`. Before each run of the plan.
   const jit::Executable* follow(const Plan& plan, Record& r);
-  /// The memory of what is kept; it is made again if the tensors last on.
-  std::vector<Ref<core::Storage>> let_go();
-  /// The same, if something is made of this slot, whose tensor is gone.
-  std::vector<Ref<core::Storage>> let_go_of(uint32_t slot);
+  /// Gives the memory of what is kept to `out`; with a slot, only if something is made of that. It is made
+  /// again if the tensors last on.
+  void let_go(std::vector<Ref<core::Storage>>& out, uint32_t slot = 0);
   /// There was no memory for a run beside what is kept.
   void give_up(const std::string& why);
   /// Bytes kept now.
@@ -50,5 +49,8 @@ class PlanKeeper {
   uint64_t binding_ = 0, binding_as_of_ = 0;
   std::unique_ptr<KeptValues> kept_;
 };
+
+/// The same for all plans of a record.
+void let_go_of_kept(Record& r, std::vector<Ref<core::Storage>>& out, uint32_t slot = 0);
 
 }  // namespace tandem::tracer

@@ -28,11 +28,7 @@ AllWatchers& watchers() {
 void forget(Record& r, TensorImpl* t, std::vector<Ref<core::Storage>>& kept) {
   const auto slot = r.slots.find(t);
   if (slot == r.slots.end()) return;
-  for (const SegmentEnd& s : r.segments) {
-    if (!s.plan || !s.plan->keeper) continue;
-    std::vector<Ref<core::Storage>> made = s.plan->keeper->let_go_of(slot->second);
-    kept.insert(kept.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
-  }
+  let_go_of_kept(r, kept, slot->second);
   r.handles[slot->second] = nullptr;
   r.slot_memory[slot->second] = nullptr;
   ++r.bindings;

@@ -21,8 +21,10 @@ inline void start_running(Record& record) { record.runner.store(this_thread(), s
 inline void stop_running(Record& record) { record.runner.store(nullptr, std::memory_order_release); }
 /// True if a call of it runs, under the lock.
 inline bool is_running(const Record& record) { return record.runner.load(std::memory_order_acquire); }
-inline bool is_running_elsewhere(const Record& record) {
-  const void* runner = record.runner.load(std::memory_order_acquire);
+/// True if another thread runs a call of this record or frozen function.
+template <class Called>
+bool is_running_elsewhere(const Called& called) {
+  const void* runner = called.runner.load(std::memory_order_acquire);
   return runner && runner != this_thread();
 }
 /// The same for a frozen function, without the lock; the tensors that other threads dropped during its calls

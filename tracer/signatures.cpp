@@ -143,15 +143,6 @@ void Trace::tell(const Found& found, std::span<const Tensor> arguments, const Ar
     core::log(core::LogArea::trace, core::LogLevel::debug, options.name + ": " + text);
 }
 
-namespace {
-void take_kept(Record& r, std::vector<Ref<core::Storage>>& out) {
-  for (const SegmentEnd& s : r.segments) {
-    if (!s.plan || !s.plan->keeper) continue;
-    for (Ref<core::Storage>& kept : s.plan->keeper->let_go()) out.push_back(std::move(kept));
-  }
-}
-}  // namespace
-
 std::unique_ptr<Recorded> Trace::take_out(Recorded& e) {
   bytes -= e.bytes;
   if (&e == latest) latest = nullptr;
@@ -180,7 +171,7 @@ void Trace::finished(Recorded& called, bool settled) {
     dropped = forget_foreign(called.record);
     if (std::exchange(called.record.keeps_anew, false)) {
       for (const auto& e : entries)
-        if (e.get() != &called && !is_running(e->record)) take_kept(e->record, dropped.kept);
+        if (e.get() != &called && !is_running(e->record)) let_go_of_kept(e->record, dropped.kept);
     }
     if (grown) {
       called.settled = settled;

@@ -29,6 +29,12 @@ class ScratchFolder {
     std::ofstream(*this / name, std::ios::binary) << bytes;
     return *this / name;
   }
+  /// Writes an executable shell script and returns its path.
+  std::string script(const std::string& name, const std::string& body) const {
+    const std::string path = put(name, "#!/bin/sh\n" + body);
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+    return path;
+  }
   /// Files and folders directly in it.
   int count() const {
     int n = 0;

@@ -2,7 +2,7 @@
 // which something cannot be captured runs without a graph.
 #include "tests/cuda/on_device.h"
 #include "tests/cuda/simulator.h"
-#include "tests/jit/scratch.h"
+#include "tests/log_capture.h"
 
 namespace td = tandem;
 using namespace tandem::test;
@@ -52,7 +52,7 @@ TEST_CASE("cuda capture: libraries may do in it what only a relaxed capture allo
   if (!simulator().there) return;  // a card's libraries do what they do
   const auto expected = trained(false);
   const Captures relaxed(1);
-  const td::jit::LogCapture log;
+  const LogCapture log;
   const long before = simulator().sim_gpu_count("graph_launches");
   CHECK(trained(true) == expected);
   CHECK(simulator().sim_gpu_count("graph_launches") - before >= 4);
@@ -64,7 +64,7 @@ TEST_CASE("cuda capture: what cannot be captured is launched step by step", "[cu
   if (!simulator().there) return;
   const auto expected = trained(false);
   const Captures none(0);
-  const td::jit::LogCapture log;
+  const LogCapture log;
   const long before = simulator().sim_gpu_count("graph_launches");
   td::TraceReport report;
   CHECK(trained(true, &report) == expected);

@@ -1,7 +1,7 @@
 // What is asked of cuBLASLt, and what is done where it has no answer.
 #include "tests/cuda/on_device.h"
 #include "tests/cuda/simulator.h"
-#include "tests/jit/scratch.h"
+#include "tests/log_capture.h"
 
 namespace td = tandem;
 using namespace tandem::test;
@@ -65,7 +65,7 @@ TEST_CASE("cuda products: aligned memory keeps the library where other memory ha
   need_device();
   if (!simulator().there) return;  // a card has what it has
   const Offered aligned(1);
-  const td::jit::LogCapture log;
+  const LogCapture log;
   const int all = products_of(101, 0);
   CHECK(all > 0);
   CHECK(products_of(101, 1) < all);  // only where the program's copies are aligned
@@ -77,7 +77,7 @@ TEST_CASE("cuda products: shapes that the library does not take are told once, a
   if (!simulator().there) return;
   for (const int offered : {0, -1}) {
     const Offered none(offered);
-    const td::jit::LogCapture log;
+    const LogCapture log;
     CHECK(products_of(103 - offered, 0) == 0);
     CHECK(products_of(103 - offered, 1) == 0);
     REQUIRE(log.warnings().size() == 1);

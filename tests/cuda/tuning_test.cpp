@@ -6,10 +6,9 @@
 #include <fstream>
 
 #include "tests/catch.h"
-#include "tests/jit/scratch.h"
+#include "tests/core/scratch_folder.h"
 
 namespace fs = std::filesystem;
-using namespace tandem;
 
 namespace {
 
@@ -18,7 +17,7 @@ struct Outcome {
   long products = 0;
 };
 
-Outcome run(const jit::ScratchFolder& cache, const std::string& environment) {
+Outcome run(const ScratchFolder& cache, const std::string& environment) {
   const std::string command = "SIM_GPU_ORDERS=1 SIM_GPU_SLOW_PRODUCTS=2000 TANDEM_CUDA_PATH=" TANDEM_SIM_GPU
                               " TANDEM_CACHE_DIR=" +
                               cache.path() + ' ' + environment + " " TANDEM_CUDA_TUNE_PROGRAM;
@@ -38,7 +37,7 @@ Outcome run(const jit::ScratchFolder& cache, const std::string& environment) {
 }  // namespace
 
 TEST_CASE("cuda products: algorithms are chosen by time where that is asked for, and kept", "[cuda]") {
-  const jit::ScratchFolder cache;
+  const ScratchFolder cache;
   const Outcome usual = run(cache, "");
   CHECK(usual.equal == "equal");
   const Outcome measured = run(cache, "TANDEM_CUDA_TUNE=1");

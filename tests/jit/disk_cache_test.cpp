@@ -11,6 +11,7 @@
 #include "tandem/jit/sha256.h"
 #include "tests/catch.h"
 #include "tests/jit/scratch.h"
+#include "tests/log_capture.h"
 
 namespace tandem::jit {
 namespace {
@@ -146,7 +147,7 @@ TEST_CASE("disk cache: the least recently used entries go first", "[jit][disk_ca
     CHECK(cache.load("last", "key", "source") == object);
   }
   SECTION("a folder that vanishes") {
-    const LogCapture quiet;
+    const test::LogCapture quiet;
     fs::remove_all(folder.path());
     cache.store("after", "key", "source", object);
     CHECK_FALSE(cache.load("after", "key", "source").has_value());
@@ -155,7 +156,7 @@ TEST_CASE("disk cache: the least recently used entries go first", "[jit][disk_ca
 
 TEST_CASE("disk cache: a folder that others could write is not used", "[jit][disk_cache]") {
   const ScratchFolder folder;
-  const LogCapture log;
+  const test::LogCapture log;
   fs::create_directory(folder / "cpu");
   for (const mode_t mode : {0777, 0770, 0722, 0750}) {
     REQUIRE(chmod((folder / "cpu").c_str(), mode) == 0);

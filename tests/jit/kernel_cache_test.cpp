@@ -16,6 +16,7 @@
 #include "tests/catch.h"
 #include "tests/jit/cache_settings.h"
 #include "tests/jit/scratch.h"
+#include "tests/log_capture.h"
 
 namespace tandem::jit {
 namespace {
@@ -160,7 +161,7 @@ TEST_CASE("kernel cache: the process's own", "[jit][kernel_cache]") {
 TEST_CASE("kernel cache: no compiler and a failed compilation are null, with one warning",
           "[jit][kernel_cache]") {
   const ScratchFolder folder;
-  const LogCapture log;
+  const test::LogCapture log;
   std::string error;
   KernelCache::Settings none = settings(folder.path());
   none.compiler = nullptr;
@@ -210,7 +211,7 @@ TEST_CASE("kernel cache: 100 damaged entries", "[jit][kernel_cache]") {
       if (each != path) other = contents_of(each);
     }
   }
-  const LogCapture quiet;
+  const test::LogCapture quiet;
   REQUIRE(right.size() > 4096);
   REQUIRE(other.size() > 4096);
   for (int i = 0; i < 100; ++i) {
@@ -326,7 +327,7 @@ TEST_CASE("kernel cache: a forked child does not wait for its parent's compilati
 
 TEST_CASE("kernel cache: without a folder", "[jit][kernel_cache]") {
   const ScratchFolder open_to_all;
-  const LogCapture log;
+  const test::LogCapture log;
   for (const char* none : {"", "off"}) {
     KernelCache cache(settings(none));
     CHECK_FALSE(cache.disk().enabled());
@@ -355,7 +356,7 @@ TEST_CASE("kernel cache: a read-only folder", "[jit][kernel_cache]") {
     REQUIRE(run(cache, 81) == 81);
   }
   const auto use = [&] {
-    const LogCapture log;
+    const test::LogCapture log;
     KernelCache cache(settings(folder.path()));
     if (run(cache, 81) != 81 || cache.stats().disk_hits != 1) return 1;
     if (run(cache, 82) != 82 || run(cache, 83) != 83 || cache.stats().compiles != 2) return 2;
@@ -372,7 +373,7 @@ TEST_CASE("kernel cache: a read-only folder", "[jit][kernel_cache]") {
       return kNotAllowed;
     constexpr unsigned long kReadOnly = MS_BIND | MS_REMOUNT | MS_RDONLY;
     if (mount(nullptr, point.path().c_str(), nullptr, kReadOnly, nullptr) != 0) return kNotAllowed;
-    const LogCapture log;
+    const test::LogCapture log;
     KernelCache cache(settings(point.path()));
     if (run(cache, 81) != 81 || cache.stats().disk_hits != 1) return 1;
     if (run(cache, 84) != 84 || run(cache, 85) != 85) return 2;
@@ -385,7 +386,7 @@ TEST_CASE("kernel cache: a read-only folder", "[jit][kernel_cache]") {
 TEST_CASE("kernel cache: a full disk", "[jit][kernel_cache]") {
   const ScratchFolder point;
   check_unless_forbidden(in_child_with_mount(point.path(), "size=48k,mode=0700", 0, [&] {
-    const LogCapture log;
+    const test::LogCapture log;
     KernelCache cache(settings(point.path()));
     for (int i = 0; i < 8; ++i) {
       if (run(cache, 90 + i) != 90 + i) return 1;
@@ -403,7 +404,7 @@ TEST_CASE("kernel cache: a full disk", "[jit][kernel_cache]") {
 TEST_CASE("kernel cache: a place from which code may not run is told", "[jit][kernel_cache]") {
   const ScratchFolder point;
   check_unless_forbidden(in_child_with_mount(point.path(), "size=1m,mode=0700", MS_NOEXEC, [&] {
-    const LogCapture log;
+    const test::LogCapture log;
     KernelCache::Settings s = settings(point.path());
     s.places = {false, {point.path()}};
     KernelCache cache(s);

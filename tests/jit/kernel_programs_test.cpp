@@ -17,6 +17,7 @@
 #include "tests/catch.h"
 #include "tests/jit/cache_settings.h"
 #include "tests/jit/scratch.h"
+#include "tests/log_capture.h"
 
 namespace tandem::jit {
 namespace {
@@ -204,7 +205,7 @@ TEST_CASE("kernel cache: the same part twice in one request", "[jit][kernel_cach
 
 TEST_CASE("kernel cache: a kernel that does not compile leaves the others theirs", "[jit][kernel_cache]") {
   const ScratchFolder folder;
-  const LogCapture log;
+  const test::LogCapture log;
   KernelCache cache(settings(folder.path()));
   std::vector<ProgramPart> all = parts({1, 2, 3});
   all[1].text = "extern \"C\" int part_2() { return unheard_of; }\n";
@@ -229,7 +230,7 @@ TEST_CASE("kernel cache: a damaged file of several names, and names that show an
     check(cache.get(kStart, parts({3, 4})), {3, 4});
   }
   REQUIRE(files(folder).size() == 2);
-  const LogCapture quiet;
+  const test::LogCapture quiet;
   SECTION("damaged") {
     const std::string path = entries(folder)[0];
     std::string bytes = contents_of(path);

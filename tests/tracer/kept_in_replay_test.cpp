@@ -4,10 +4,8 @@
 #include <thread>
 
 #include "tandem/core/allocator.h"
-#include "tandem/core/log.h"
 #include "tandem/tandem.h"
-#include "tests/programs/classifier.h"
-#include "tests/tracer/frozen_programs.h"
+#include "tests/tracer/kept_programs.h"
 #include "tests/tracer/scarce_memory.h"
 
 using namespace programs;
@@ -16,34 +14,10 @@ namespace {
 
 constexpr int kWarm = 7;  // calls after which something is kept, if tensors last
 
-td::Tensor rows(int seed, int64_t n = 5) {
-  td::Generator g(static_cast<uint64_t>(seed) + 1);
-  return td::randn({n, 20}, {}, &g);
-}
-
-/// A network in evaluation mode and the traced function of it.
-struct Inference {
-  Classifier net;
-  td::NoGrad no_grad;
-  decltype(td::trace(std::declval<std::function<td::Tensor(const td::Tensor&)>>())) traced;
-  int calls = 0;
-
-  explicit Inference(td::TraceOptions options = {})
-      : traced(td::trace(std::function<td::Tensor(const td::Tensor&)>(
-                             [this](const td::Tensor& x) { return net.forward(x); }),
-                         options)) {
-    net.eval();
-  }
-
+struct Kept : Inference {
+  using Inference::Inference;
   int64_t kept() const { return traced.report().kept_bytes; }
-  /// One call beside eager mode's.
-  bool same(int64_t n = 5) {
-    const td::Tensor x = rows(++calls, n);
-    Values got, want;
-    append(got, traced(x));
-    append(want, net.forward(x));
-    return equal_bits(got, want);
-  }
+  bool same(int64_t n = 5) { return Inference::same(traced, n); }
   /// So many calls that something is kept.
   bool warm(int64_t n = 5) {
     bool all = true;
@@ -56,7 +30,7 @@ struct Inference {
 
 TEST_CASE("checked replay keeps what is made of captured tensors that last", "[kept]") {
   td::manual_seed(1);
-  Inference f;
+  Kept f;
   for (int i = 0; i < 4; ++i) CHECK(f.same());
   CHECK(f.kept() == 0);
   CHECK(f.warm());
@@ -73,7 +47,7 @@ TEST_CASE("checked replay keeps what is made of captured tensors that last", "[k
 
 TEST_CASE("checked replay: what is kept follows every change of what it is made of", "[kept]") {
   td::manual_seed(2);
-  Inference f;
+  Kept f;
   REQUIRE(f.warm());
   const auto followed = [&](const char* how) {
     CAPTURE(how);
@@ -232,7 +206,7 @@ TEST_CASE("checked replay keeps nothing of what the call itself changes", "[kept
 
 TEST_CASE("one signature of a trace keeps at a time", "[kept]") {
   td::manual_seed(6);
-  Inference f;
+  Kept f;
   REQUIRE(f.warm(5));
   const int64_t of_five = f.kept();
   REQUIRE(f.warm(9));
@@ -248,7 +222,7 @@ TEST_CASE("one signature of a trace keeps at a time", "[kept]") {
 
 TEST_CASE("checked replay keeps on several threads", "[kept]") {
   td::manual_seed(7);
-  Inference f;
+  Kept f;
   std::vector<Values> want;
   for (int i = 0; i < 8; ++i) append(want.emplace_back(), f.net.forward(rows(i)));
   const auto wrong = [&] {
@@ -278,43 +252,34 @@ TEST_CASE("checked replay keeps on several threads", "[kept]") {
 
 TEST_CASE("an error in a run with kept values names its op and line", "[kept]") {
   td::manual_seed(8);
-  const td::NoGrad no_grad;
-  td::nn::Linear linear(20, 24);
-  const td::Tensor table = td::randn({6, 24});
-  int line = 0;
-  auto traced = td::trace([&](const td::Tensor& x, const td::Tensor& index) {
-    const td::Tensor h = linear.forward(x);
-    line = __LINE__ + 1;
-    return h + td::embedding(index, table);
-  });
-  const td::Tensor good = td::full({5}, 3, {.dtype = td::int64});
-  const td::Tensor bad = td::full({5}, 7, {.dtype = td::int64});
+  LookUp body;
+  auto traced = td::trace([&](const td::Tensor& x, const td::Tensor& index) { return body(x, index); });
+  const td::Tensor good = LookUp::index(3);
   for (int i = 0; i < kWarm; ++i) traced(rows(i), good);
   REQUIRE(traced.report().kept_bytes > 0);
-  const std::string error = error_of([&] { traced(rows(0), bad); });
+  const std::string error = error_of([&] { traced(rows(0), LookUp::index(7)); });
   CAPTURE(error);
   CHECK(has(error, "out of range"));
-  CHECK(has(error, here(line)));
+  CHECK(has(error, here(body.line, "kept_programs.h")));
   Values got, want;
   append(got, traced(rows(1), good));
-  append(want, linear.forward(rows(1)) + td::embedding(good, table));
+  append(want, body(rows(1), good));
   CHECK(equal_bits(got, want));
 }
 
 TEST_CASE("checked replay keeps in the evaluator, under verify and with gradients", "[kept]") {
   td::manual_seed(9);
   SECTION("evaluator") {
-    Inference f({.compile = false});
+    Kept f({.compile = false});
     CHECK(f.warm());
   }
   SECTION("verify") {
-    Inference f({.verify = -1});
+    Kept f({.verify = -1});
     CHECK(f.warm());
     CHECK(f.traced.report().verified == kWarm);
   }
   SECTION("no more than is allowed") {
-    Inference none({.max_kept_bytes = 0}), few({.max_kept_bytes = 4 * 20 * 80}),
-        all({.max_kept_bytes = 1 << 16});
+    Kept none({.max_kept_bytes = 0}), few({.max_kept_bytes = 4 * 20 * 80}), all({.max_kept_bytes = 1 << 16});
     CHECK_FALSE(none.warm());
     CHECK_FALSE(few.warm());
     CHECK(all.warm());
@@ -325,7 +290,7 @@ TEST_CASE("checked replay keeps in the evaluator, under verify and with gradient
     }
   }
   SECTION("debug keeps nothing: no plan runs") {
-    Inference f({.debug = true});
+    Kept f({.debug = true});
     CHECK_FALSE(f.warm());
     CHECK(f.kept() == 0);
   }
@@ -366,16 +331,13 @@ TEST_CASE("checked replay goes on where there is no memory to keep anything", "[
   auto traced = td::trace([&](const td::Tensor& x) { return wide.forward(x); });
   const td::Tensor x = td::randn({6, 2048});
   const Values want = wide.forward(x).to_vector<float>();
-  static std::string logged;
-  td::core::set_log_sink(
-      [](td::core::LogArea, td::core::LogLevel, const std::string& text) { logged += text; });
+  const tandem::test::LogCapture log;
   for (int i = 0; i < 2 * kWarm; ++i) {
     td::core::empty_cache();
     const tandem::test::ScarceMemory scarce(8 << 20);
     REQUIRE(traced(x).to_vector<float>() == want);
   }
-  td::core::set_log_sink(nullptr);
-  CHECK(has(logged, "nothing is kept of captured tensors"));
+  CHECK(log.warned("nothing is kept of captured tensors"));
   CHECK(traced.report().kept_bytes == 0);
 }
 
@@ -389,18 +351,15 @@ TEST_CASE("checked replay lets go of what it keeps where a call's results need t
   const Values want = (y + wide.forward(x).sum()).to_vector<float>();
   for (int i = 0; i < kWarm; ++i) traced(x, y);
   REQUIRE(traced.report().kept_bytes > 24 << 20);
-  static std::string logged;
-  td::core::set_log_sink(
-      [](td::core::LogArea, td::core::LogLevel, const std::string& text) { logged += text; });
+  const tandem::test::LogCapture log;
   td::core::empty_cache();
   td::Tensor got;
   {
     const tandem::test::ScarceMemory scarce(16 << 20);
     got = traced(x, y);
   }
-  td::core::set_log_sink(nullptr);
   CHECK(got.to_vector<float>() == want);
-  CHECK(has(logged, "nothing is kept of captured tensors"));
+  CHECK(log.warned("nothing is kept of captured tensors"));
   CHECK(traced.report().kept_bytes == 0);
 }
 #endif

@@ -1,53 +1,28 @@
 // What a frozen function keeps of captured tensors from call to call: it is used only while these are as they
 // were, whoever changes them in whatever way, and results are eager mode's bit for bit.
 #include "tandem/core/allocator.h"
-#include "tandem/core/log.h"
 #include "tandem/tandem.h"
 #include "tests/core/scratch_folder.h"
-#include "tests/programs/classifier.h"
-#include "tests/tracer/frozen_programs.h"
+#include "tests/tracer/kept_programs.h"
 #include "tests/tracer/scarce_memory.h"
 
 using namespace programs;
 
 namespace {
 
-td::Tensor rows(int seed, int64_t n = 5) {
-  td::Generator g(static_cast<uint64_t>(seed) + 1);
-  return td::randn({n, 20}, {}, &g);
-}
-
-/// A network in evaluation mode and the frozen function of it.
-struct Inference {
-  Classifier net;
-  td::NoGrad no_grad;
-  decltype(td::trace(std::declval<std::function<td::Tensor(const td::Tensor&)>>())) traced;
-  std::optional<decltype(traced.freeze())> frozen;
-  int calls = 0;
-
-  Inference()
-      : traced(td::trace(std::function<td::Tensor(const td::Tensor&)>(
-            [this](const td::Tensor& x) { return net.forward(x); }))) {
-    net.eval();
-    frozen.emplace(frozen_after_two(traced, rows(0)));
-  }
+/// An Inference, frozen.
+struct Frozen : Inference {
+  std::optional<decltype(traced.freeze())> frozen = frozen_after_two(traced, rows(0));
 
   int64_t kept() const { return frozen->report().kept_bytes; }
-  /// One call beside eager mode's.
-  bool same() {
-    const td::Tensor x = rows(++calls);
-    Values got, want;
-    append(got, (*frozen)(x));
-    append(want, net.forward(x));
-    return equal_bits(got, want);
-  }
+  bool same() { return Inference::same(*frozen); }
 };
 
 }  // namespace
 
 TEST_CASE("the second call in a row that finds weights unchanged keeps what is made of them", "[frozen]") {
   td::manual_seed(1);
-  Inference f;
+  Frozen f;
   CHECK(f.same());
   CHECK(f.kept() == 0);
   CHECK(f.same());
@@ -62,7 +37,7 @@ TEST_CASE("the second call in a row that finds weights unchanged keeps what is m
 
 TEST_CASE("what is kept follows every change of what it is made of", "[frozen]") {
   td::manual_seed(2);
-  Inference f;
+  Frozen f;
   const auto warm = [&] {
     for (int i = 0; i < 3; ++i) CHECK(f.same());
     CHECK(f.kept() > 0);
@@ -125,7 +100,7 @@ TEST_CASE("what is kept follows every change of what it is made of", "[frozen]")
 TEST_CASE("nothing is kept of memory whose address the program has", "[frozen]") {
   td::manual_seed(3);
   SECTION("a pointer that was asked for") {
-    Inference f;
+    Frozen f;
     for (int i = 0; i < 3; ++i) CHECK(f.same());
     CHECK(f.kept() > 0);
     float* const w = f.net.hidden.weight.data<float>();
@@ -174,7 +149,7 @@ TEST_CASE("casts of weights under autocast are made once", "[frozen]") {
 
 TEST_CASE("signatures keep for themselves", "[frozen]") {
   td::manual_seed(5);
-  Inference f;
+  Frozen f;
   f.traced(rows(1, 9));
   f.traced(rows(2, 9));
   f.frozen.emplace(f.traced.freeze());
@@ -197,7 +172,7 @@ TEST_CASE("signatures keep for themselves", "[frozen]") {
 
 TEST_CASE("a loaded function keeps, too, and follows its own state", "[frozen]") {
   td::manual_seed(6);
-  Inference f;
+  Frozen f;
   const ScratchFolder folder;
   const std::string path = folder / "f.tandem";
   f.frozen->save(path, {.names = f.net.state()});
@@ -219,23 +194,16 @@ TEST_CASE("a loaded function keeps, too, and follows its own state", "[frozen]")
 
 TEST_CASE("an error in a frozen run with kept values names its op and line", "[frozen]") {
   td::manual_seed(9);
-  const td::NoGrad no_grad;
-  td::nn::Linear linear(20, 24);
-  const td::Tensor table = td::randn({6, 24});
-  int line = 0;
-  auto traced = td::trace([&](const td::Tensor& x, const td::Tensor& index) {
-    const td::Tensor h = linear.forward(x);
-    line = __LINE__ + 1;
-    return h + td::embedding(index, table);
-  });
-  const td::Tensor good = td::full({5}, 3, {.dtype = td::int64});
+  LookUp body;
+  auto traced = td::trace([&](const td::Tensor& x, const td::Tensor& index) { return body(x, index); });
+  const td::Tensor good = LookUp::index(3);
   auto frozen = frozen_after_two(traced, rows(0), good);
   for (int i = 0; i < 3; ++i) frozen(rows(i), good);
   REQUIRE(frozen.report().kept_bytes > 0);
-  const std::string error = error_of([&] { frozen(rows(0), td::full({5}, 7, {.dtype = td::int64})); });
+  const std::string error = error_of([&] { frozen(rows(0), LookUp::index(7)); });
   CAPTURE(error);
   CHECK(has(error, "out of range"));
-  CHECK(has(error, here(line)));
+  CHECK(has(error, here(body.line, "kept_programs.h")));
 }
 
 #ifdef TANDEM_TEST_SCARCE_MEMORY
@@ -247,16 +215,13 @@ TEST_CASE("where there is no memory for what could be kept, nothing is, and the 
   const td::Tensor x = td::randn({6, 2048});
   auto frozen = frozen_after_two(traced, x);
   const Values want = frozen(x).to_vector<float>();
-  static std::string logged;
-  td::core::set_log_sink(
-      [](td::core::LogArea, td::core::LogLevel, const std::string& text) { logged += text; });
+  const tandem::test::LogCapture log;
   td::core::empty_cache();
   {
     const tandem::test::ScarceMemory scarce(8 << 20);
     CHECK(frozen(x).to_vector<float>() == want);
   }
-  td::core::set_log_sink(nullptr);
-  CHECK(has(logged, "nothing is kept of captured tensors"));
+  CHECK(log.warned("nothing is kept of captured tensors"));
   for (int i = 0; i < 3; ++i) CHECK(frozen(x).to_vector<float>() == want);
   CHECK(frozen.report().kept_bytes == 0);
 }
