@@ -16,7 +16,7 @@ namespace tandem::jit {
 namespace {
 
 constexpr size_t at(int64_t i) { return static_cast<size_t>(i); }
-constexpr int64_t kFewestRows = 512;  // fewer are no walk worth saving
+constexpr int64_t kFewestRows = 512;  // fewer are no walk worth saving on the host
 constexpr int64_t kLarge = 1 << 20;   // elements of a column kernel that is walked by rows for its own sake
 constexpr size_t kMostHosts = 8;
 constexpr size_t kMostSeen = 4096;  // units, when looking for what waits for what
@@ -59,7 +59,7 @@ class ColumnAttacher {
     const LoweredKernel& l = u.lowered;
     if (!g || !(g->kind == GroupKind::pointwise || g->kind == GroupKind::row)) return false;
     return l.kernel.reduced_rank <= 1 && !l.kernel.side_by_side && plain_loads(l.kernel) &&
-           l.range * l.work >= kFewestRows * 2;
+           l.range * l.work >= fewest_rows_ * 2;
   }
 
   bool may_join(const Unit& u) const {
@@ -67,7 +67,7 @@ class ColumnAttacher {
     const LoweredKernel& l = u.lowered;
     const Kernel& k = l.kernel;
     if (!g || g->kind != GroupKind::column || g->may_fail || k.kept_rank != 1 || l.range < 2) return false;
-    if (l.work < kFewestRows || !plain_loads(k)) return false;
+    if (l.work < fewest_rows_ || !plain_loads(k)) return false;
     for (const Reduction& r : k.reductions)
       if (r.op == ReduceOp::argmax || r.op == ReduceOp::argmin) return false;
     return true;
@@ -177,6 +177,7 @@ class ColumnAttacher {
   const Grouping& g_;
   std::vector<Unit>& units_;
   const bool on_host_;
+  const int64_t fewest_rows_ = on_host_ ? kFewestRows : kColumnBlock;
   EntriesOfUnits entries_;  // in which a kernel does the walks of others
   std::unordered_map<int32_t, std::vector<int32_t>> makers_, readers_;  // by root: hosts
 };

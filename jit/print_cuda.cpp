@@ -108,7 +108,7 @@ std::string CudaPrinter::print(const std::string& symbol, CudaForm form) {
   }
   int threads = k_.kind == KernelKind::pointwise ? kCudaThreads : 32 * cuda_team(k_);
   if (form == CudaForm::split) threads = 32;
-  if (!k_.across.empty()) threads = kCudaAcrossThreads;
+  if (!k_.across.empty()) threads = cuda_across_threads(k_);
   line("extern \"C\" __global__ void __launch_bounds__(" + num(threads) + ", 1) " + symbol +
        "(const __grid_constant__ " + type + " " + name + ") {");
   switch (form) {

@@ -1,7 +1,9 @@
-// Row kernels that also reduce across their rows: a thread block has a block of rows, one after the other,
-// and each of its threads the same few columns of each, whose results it keeps in registers. What is read of
-// the next row is under way while this one is computed. Where rows are reduced, their elements' values are
+// Row kernels that also reduce across their rows. Where rows are reduced, too, a thread block has a block of
+// rows, one after the other, and each of its threads the same few columns of each, whose results it keeps in
+// registers. What is read of the next row is under way while this one is computed. The elements' values are
 // put side by side in shared memory, and a warp goes over them in the tree of kernel.h.
+// Else it has a tile of a block of rows: a thread has a pack of one row, and puts its values into shared
+// memory, where other threads go down the columns.
 #include <algorithm>
 
 #include "tandem/core/error.h"
@@ -11,7 +13,7 @@ namespace tandem::jit {
 
 namespace {
 
-constexpr int kWarp = 32;
+constexpr int kWarp = 32, kTileThreads = 8;  // of a row of a tile: 128 bytes
 static_assert(kLanes == 2 * kWarp && int64_t{kCudaAcrossThreads} * 8 <= kRowBlock);
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
@@ -31,8 +33,20 @@ int64_t bytes_of_element(const Kernel& k, const CudaWalk& walk) {
   return bytes;
 }
 
+bool tiled(const Kernel& k) { return k.reductions.empty(); }
+int tile_columns(const Kernel& k) { return kTileThreads * cuda_lanes(k); }
+/// Rows begin in other banks.
+int tile_pitch(const Kernel& k) { return tile_columns(k) + kTileThreads; }
+int64_t tile_bytes(const Kernel& k, const Across& c) {
+  return kColumnBlock * tile_pitch(k) * itemsize(k.scalars[c.input].type);
+}
+
 int64_t across_shared_bytes(const Kernel& k, int64_t n) {
   int64_t bytes = 0;
+  if (tiled(k)) {
+    for (const Across& c : k.across) bytes += tile_bytes(k, c);
+    return bytes;
+  }
   for (const CudaWalk& walk : plan_cuda(k).walks) bytes = std::max(bytes, bytes_of_element(k, walk));
   return bytes * ((n + 15) / 16 * 16);
 }
@@ -41,16 +55,25 @@ int64_t across_shared_bytes(const Kernel& k, int64_t n) {
 
 bool cuda_takes_across(const Kernel& k, int64_t rows, int64_t columns) {
   constexpr int64_t kFewestBlocks = 64, kFewestThreads = 1 << 14;
-  const int64_t blocks = rows / kColumnBlock;
-  return cuda_words(k) <= kMaxCudaWords && columns <= int64_t{kCudaAcrossThreads} * cuda_lanes(k) &&
-         across_shared_bytes(k, columns) <= kCudaKeptBytes && blocks >= kFewestBlocks &&
-         blocks * (columns / cuda_lanes(k)) >= kFewestThreads;
+  const int64_t blocks = rows / kColumnBlock, packs = columns / cuda_lanes(k);
+  if (cuda_words(k) > kMaxCudaWords || across_shared_bytes(k, columns) > kCudaKeptBytes) return false;
+  if (tiled(k)) return blocks > 0 && rows * packs >= kFewestThreads;
+  return packs <= kCudaAcrossThreads && blocks >= kFewestBlocks && blocks * packs >= kFewestThreads;
+}
+
+int cuda_across_threads(const Kernel& k) {
+  return tiled(k) ? static_cast<int>(kColumnBlock) * kTileThreads : kCudaAcrossThreads;
 }
 
 LaunchShape across_shape(const Kernel& k, int64_t n, int64_t count) {
+  const int64_t blocks = (count + kColumnBlock - 1) / kColumnBlock;
+  if (tiled(k)) {
+    const int64_t tiles = (n + tile_columns(k) - 1) / tile_columns(k);
+    return {static_cast<unsigned>(std::min<int64_t>(blocks * tiles, 1 << 30)),
+            static_cast<unsigned>(cuda_across_threads(k)), static_cast<unsigned>(across_shared_bytes(k, n))};
+  }
   const int64_t threads = (n + cuda_lanes(k) - 1) / cuda_lanes(k);
   TANDEM_INTERNAL(threads <= kCudaAcrossThreads, "rows too long for a thread block");
-  const int64_t blocks = (count + kColumnBlock - 1) / kColumnBlock;
   return {static_cast<unsigned>(std::min<int64_t>(blocks, 1 << 30)),
           static_cast<unsigned>(std::max<int64_t>(1, (threads + kWarp - 1) / kWarp) * kWarp),
           static_cast<unsigned>(across_shared_bytes(k, n))};
@@ -70,6 +93,7 @@ void CudaPrinter::across() {
   const std::string lanes = num(cuda_lanes(k_)), block = num(kColumnBlock);
   line("const td_i64 n = " + reduced_size() + ";");
   across_packs();
+  if (tiled(k_)) return tiles();
   line("const int gap = packed ? 1 : blockDim.x;");
   line("const td_i64 start = packed ? threadIdx.x * " + lanes + " : threadIdx.x;");
   line("const bool whole = packed && start + " + num(cuda_lanes(k_) - 1) + " < n;");
@@ -81,12 +105,7 @@ void CudaPrinter::across() {
   line("for (td_i64 first = (td_i64)block * " + block + "; first < count; first += (td_i64)blocks * " +
        block + ") {");
   line("const td_i64 past = td_least(first + " + block + ", count);");
-  for (size_t c = 0; c < k_.across.size(); ++c) {
-    const Reduction as = across_reduction(k_.across[c]);
-    line(accumulator(as) + " y" + num(c) + "[" + lanes + "];");
-    line("TD_UNROLLED");
-    line("for (int j = 0; j < " + lanes + "; ++j) y" + num(c) + "[j] = " + identity(as) + ";");
-  }
+  start_across();
   line("fetch(first);");
   line("TD_ROLLED");
   line("for (td_i64 at = first; at < past; ++at) {");
@@ -96,6 +115,16 @@ void CudaPrinter::across() {
   place(&CudaPrinter::across_walk, "threadIdx.x == 0");
   for (size_t c = 0; c < k_.across.size(); ++c) leave_across(c);
   line("}");
+}
+
+void CudaPrinter::start_across() {
+  const std::string lanes = num(cuda_lanes(k_));
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    const Reduction as = across_reduction(k_.across[c]);
+    line(accumulator(as) + " y" + num(c) + "[" + lanes + "];");
+    line("TD_UNROLLED");
+    line("for (int j = 0; j < " + lanes + "; ++j) y" + num(c) + "[j] = " + identity(as) + ";");
+  }
 }
 
 // Whether the addresses of the call allow packs.
@@ -109,12 +138,17 @@ void CudaPrinter::across_packs() {
 }
 
 void CudaPrinter::fetch_row() {
-  const std::string lanes = num(cuda_lanes(k_));
   line("const auto fetch = [&](const td_i64 at) TD_INLINE {");
   coordinates();
   pointers();
+  read_row("u");
+  line("};");
+}
+
+void CudaPrinter::read_row(const std::string& packs_name) {
+  const std::string lanes = num(cuda_lanes(k_));
   for (const size_t s : row_operands()) {
-    const std::string u = "u" + num(s);
+    const std::string u = packs_name + num(s);
     const bool packs = load_of(s).inner == Inner::contiguous;
     if (packs) line("if (whole) {");
     if (packs) line(u + " = td_read<" + lanes + ">(" + slot_name(s) + " + start);");
@@ -124,7 +158,6 @@ void CudaPrinter::fetch_row() {
          step(s, rank() - 1, "td_least(start + j * gap, n - 1)") + "];");
     line("}");
   }
-  line("};");
 }
 
 Reduction CudaPrinter::across_reduction(const Across& c) const {
@@ -132,17 +165,10 @@ Reduction CudaPrinter::across_reduction(const Across& c) const {
 }
 
 void CudaPrinter::across_walk(const CudaWalk& walk, const std::string& name) {
-  const std::string lanes = num(cuda_lanes(k_));
   body(walk, name, true);
   for (const int32_t r : walk.reductions)
     line("__shared__ " + accumulator(k_.reductions[at(r)]) + " z" + num(r) + ";");
   line("{");
-  std::string arguments;
-  for (const size_t s : element_slots(walk)) {
-    if (!is_load(s)) line("td_pack<" + element_type(s) + ", " + lanes + "> w" + num(s) + ";");
-    const std::string offset = slot_row_level(s) ? "" : step(s, rank() - 1, "(start + j * gap)");
-    arguments += !by_offset(s) ? ", w" + num(s) + ".v[j]" : ", " + (offset.empty() ? "0" : offset);
-  }
   int64_t before = 0;
   for (const int32_t r : walk.reductions) {
     const Reduction& red = k_.reductions[at(r)];
@@ -150,6 +176,22 @@ void CudaPrinter::across_walk(const CudaWalk& walk, const std::string& name) {
     line(type + "* const k" + num(r) + " = (" + type + "*)((char*)td_kept + (n + 15) / 16 * 16 * " +
          num(before) + ");");
     before += accumulator_bytes(k_, red);
+  }
+  across_elements(walk, name);
+  if (!walk.reductions.empty()) across_lanes(walk);
+  line("}");
+  for (const int32_t r : walk.reductions)
+    line("const " + accumulator(k_.reductions[at(r)]) + " t" + num(r) + " = z" + num(r) + ";");
+}
+
+// A thread's elements of a row, from packs w, and what is stored of them.
+void CudaPrinter::across_elements(const CudaWalk& walk, const std::string& name) {
+  const std::string lanes = num(cuda_lanes(k_));
+  std::string arguments;
+  for (const size_t s : element_slots(walk)) {
+    if (!is_load(s)) line("td_pack<" + element_type(s) + ", " + lanes + "> w" + num(s) + ";");
+    const std::string offset = slot_row_level(s) ? "" : step(s, rank() - 1, "(start + j * gap)");
+    arguments += !by_offset(s) ? ", w" + num(s) + ".v[j]" : ", " + (offset.empty() ? "0" : offset);
   }
   line("TD_UNROLLED");
   line("for (int j = 0; j < " + lanes + "; ++j) {");
@@ -174,10 +216,6 @@ void CudaPrinter::across_walk(const CudaWalk& walk, const std::string& name) {
          step(s, rank() - 1, "(start + j * gap)") + "] = w" + num(s) + ".v[j];");
     line("}");
   }
-  if (!walk.reductions.empty()) across_lanes(walk);
-  line("}");
-  for (const int32_t r : walk.reductions)
-    line("const " + accumulator(k_.reductions[at(r)]) + " t" + num(r) + " = z" + num(r) + ";");
 }
 
 // A warp for each reduction in turn; a thread of it has lanes l and l + 32 of the tree.
@@ -224,6 +262,69 @@ void CudaPrinter::leave_across(size_t c) {
        "[j];");
   line("}");
   line("}");
+}
+
+void CudaPrinter::tiles() {
+  const std::string lanes = num(cuda_lanes(k_)), rows = num(kColumnBlock), columns = num(tile_columns(k_)),
+                    threads = num(kTileThreads);
+  line("const td_i64 tiles = (n + " + num(tile_columns(k_) - 1) + ") / " + columns + ";");
+  line("const td_i64 units = (count + " + num(kColumnBlock - 1) + ") / " + rows + " * tiles;");
+  line("const int part = threadIdx.x % " + threads + ", down = threadIdx.x / " + threads + ";");
+  line("const int gap = packed ? 1 : " + threads + ";");
+  line("extern __shared__ td_u128 td_kept[];");
+  int64_t before = 0;
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    const std::string type = accumulator(across_reduction(k_.across[c]));
+    line(type + "* const k" + num(c) + " = (" + type + "*)((char*)td_kept + " + num(before) + ");");
+    before += tile_bytes(k_, k_.across[c]);
+  }
+  line("TD_ROLLED");
+  line("for (td_i64 unit = block; unit < units; unit += blocks) {");
+  line("const td_i64 first = unit / tiles * " + rows + ", tile = unit % tiles;");
+  line("const int rows = (int)td_least(" + rows + ", count - first);");
+  line("const bool inside = down < rows;  // the others keep the block together");
+  line("const td_i64 at = inside ? first + down : count - 1;");
+  line("const td_i64 start = tile * " + columns + " + (packed ? part * " + lanes + " : part);");
+  line("const bool whole = packed && start + " + num(cuda_lanes(k_) - 1) + " < n;");
+  place(&CudaPrinter::tile_walk, "inside && part == 0 && tile == 0");
+}
+
+// Element j of a thread stands in column part + 8 j of the shared tile, whether its elements are neighbours
+// in memory or not.
+void CudaPrinter::tile_walk(const CudaWalk& walk, const std::string& name) {
+  const std::string lanes = num(cuda_lanes(k_)), columns = num(tile_columns(k_)), pitch = num(tile_pitch(k_)),
+                    threads = num(kTileThreads);
+  body(walk, name, true);
+  line("if (inside) {");
+  for (const size_t s : row_operands())
+    line("td_pack<" + element_type(s) + ", " + lanes + "> w" + num(s) + ";");
+  read_row("w");
+  start_across();
+  across_elements(walk, name);
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    line("TD_UNROLLED");
+    line("for (int j = 0; j < " + lanes + "; ++j) k" + num(c) + "[down * " + pitch + " + part + j * " +
+         threads + "] = y" + num(c) + "[j];");
+  }
+  line("}");
+  line("__syncthreads();");
+  const int64_t teams = cuda_across_threads(k_) / tile_columns(k_);
+  for (size_t c = 0; c < k_.across.size(); ++c) {
+    const Reduction as = across_reduction(k_.across[c]);
+    const std::string k = "k" + num(c), type = accumulator(as);
+    line("if (threadIdx.x / " + columns + " == " + num(at(static_cast<int64_t>(c) % teams)) + ") {");
+    line("const int i = threadIdx.x % " + columns + ";");
+    line("const td_i64 column = tile * " + columns + " + (packed ? i % " + threads + " * " + lanes +
+         " + i / " + threads + " : i);");
+    line(type + " all = " + k + "[i];");
+    line("_Pragma(\"unroll 8\")");
+    line("for (int r = 1; r < rows; ++r) all = " + combine_text(as, "all", k + "[r * " + pitch + " + i]") +
+         ";");
+    line("if (column < n) ((" + type + "*)a.buffers[" + num(k_.across[c].buffer) + "])[first / " +
+         num(kColumnBlock) + " * n + column] = all;");
+    line("}");
+  }
+  line("__syncthreads();");
 }
 
 }  // namespace tandem::jit

@@ -89,11 +89,16 @@ class CudaPrinter {
 
   // Rows that are also reduced across: print_cuda_across.cpp.
   void across();
+  void start_across();
   void across_packs();
   void fetch_row();
+  void read_row(const std::string& packs_name);
   void across_walk(const CudaWalk& walk, const std::string& name);
+  void across_elements(const CudaWalk& walk, const std::string& name);
   void across_lanes(const CudaWalk& walk);
   void leave_across(size_t c);
+  void tiles();
+  void tile_walk(const CudaWalk& walk, const std::string& name);
   Reduction across_reduction(const Across& c) const;
   std::vector<size_t> row_operands() const;
 
@@ -137,6 +142,7 @@ int cuda_team(const Kernel& k);
 int cuda_lanes(const Kernel& k);
 /// Threads at most of a block whose rows are reduced across, and its shape: rows of `n` elements.
 inline constexpr int kCudaAcrossThreads = 512;
+int cuda_across_threads(const Kernel& k);
 LaunchShape across_shape(const Kernel& k, int64_t n, int64_t count);
 /// Shared memory of a block at most for what walks over rows read again; with more, a block has one row.
 inline constexpr int64_t kCudaKeptBytes = 40 * 1024;

@@ -29,10 +29,11 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
     f.loads = read * pack, f.stores = written * pack;
     f.bytes = size * n * (read + written), f.how = how;
   };
-  // Sums over columns of what the walk over rows has: left for each 32 rows, and joined, 4 bytes a thread.
-  const auto across = [&](double sums) {
+  // Sums over columns of what the walk over rows has: left for each 32 rows, so many columns a thread, and
+  // joined, 4 bytes a thread.
+  const auto across = [&](double sums, double thread) {
     const double left = sums * columns * rows / 32;
-    f.loads += left, f.stores += left / 4 + sums * columns, f.bytes += 8 * left + 4 * sums * columns;
+    f.loads += left, f.stores += left / thread + sums * columns, f.bytes += 8 * left + 4 * sums * columns;
   };
   // A bias or weight is loaded for each row again: from a cache.
   if (name == "softmax") passes(1, 1, "x and y once");
@@ -42,7 +43,7 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
     passes(3, 1,
            "x, dy, weight and dx once for each element, two numbers a thread; two sums of each 32 rows");
     f.loads += 2 * n / 4, f.bytes += 8 * n / 4;  // the row's mean and rstd: of a warp they are one access
-    across(2);
+    across(2, 4);
   }
   if (name == "cross_entropy") {
     passes(1, 0, "x, a row's label and its logit once; 2 numbers a row");
@@ -59,8 +60,8 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
     f.how = "x, dy and dx once, an element a thread; a sum of each 32 rows, once";
   }
   if (name == "gelu_dropout_backward") {
-    passes(2, 1, "x + bias, dy and dx once for each element; a sum of each 32 rows, once");
-    across(1);
+    passes(2, 1, "x + bias, dy and dx once for each element; a sum of each 32 rows, a column a thread, once");
+    across(1, 1);
   }
   if (f.how.empty()) return std::nullopt;
   return f;

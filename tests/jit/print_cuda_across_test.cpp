@@ -15,6 +15,14 @@ using tandem::jit::samples::S;
 
 namespace {
 
+// (rows; n): sums of products across the rows, and the products.
+Kernel sums_of_products() {
+  samples::Builder b("sums of products", KernelKind::row, 1, 1);
+  const S x = b.load(DType::float32, Inner::contiguous), y = b.load(DType::float32, Inner::contiguous);
+  b.store(x * y, Inner::contiguous);
+  return leaving(std::move(b), {{ReduceOp::sum, x * y}});
+}
+
 // (rows; n): no sums along the rows, but across them, in two types, of an operand, a row's value and a
 // number.
 Kernel across_alone() {
@@ -41,6 +49,18 @@ Kernel mixed() {
   return leaving(std::move(b), {{ReduceOp::sum, z}, {ReduceOp::sum, place}, {ReduceOp::min, y}});
 }
 
+// (a, rows; n): the same without sums along the rows.
+Kernel mixed_alone() {
+  samples::Builder b("mixed alone", KernelKind::row, 2, 1);
+  const S x = b.load(DType::float32, Inner::contiguous), y = b.load(DType::float64, Inner::strided);
+  const S of_row = b.load(DType::float32, Inner::constant, true);
+  const S seed = b.number(DType::int64), offset = b.number(DType::int64);
+  const S z = x + s_uniform(b.index(), seed, offset) * of_row + cast(y, DType::float32);
+  b.store(of_row * of_row, Inner::constant, true);
+  b.store(z, Inner::strided);
+  return leaving(std::move(b), {{ReduceOp::sum, z}, {ReduceOp::min, y}});
+}
+
 Outcome expected_of(const Case& c) {
   const Evaluator evaluator(c.k);
   return samples::run_case(c, [&](const KernelArgs& a) { evaluator.run(a); });
@@ -62,7 +82,10 @@ std::vector<Case> across_cases() {
   }
   for (const int64_t n : {8, 12, 520, 3000})
     cases.push_back(by_hand(layer_norm_backward(DType::bfloat16), {67, n}, {0, 0, 1}));
-  for (const int64_t n : {3, 66, 1000}) cases.push_back(by_hand(mixed(), {3, 25, n}));
+  for (const int64_t n : {3, 66, 1000}) {
+    cases.push_back(by_hand(mixed(), {3, 25, n}));
+    cases.push_back(by_hand(mixed_alone(), {3, 25, n}));
+  }
   return cases;
 }
 
@@ -90,6 +113,7 @@ TEST_CASE("reductions across rows at addresses for one element give the evaluato
   std::vector<Case> floats;
   for (const auto& [rows, n] : {std::pair<int64_t, int64_t>{33, 64}, {40, 1000}})
     floats.push_back(by_hand(layer_norm_backward(), {rows, n}, {0, 0, 1}));
+  floats.push_back(by_hand(sums_of_products(), {70, 100}));
   compare(floats, sizeof(float));
 }
 
@@ -107,6 +131,20 @@ TEST_CASE("a card takes reductions across rows that fill it", "[jit]") {
   CHECK(shape.shared_bytes == 2 * 4 * 1024);
 }
 
+TEST_CASE("reductions across rows alone have tiles of 32 rows", "[jit]") {
+  const Kernel k = sums_of_products();
+  CHECK(cuda_takes_across(k, 4096, 1024));
+  CHECK(cuda_takes_across(k, 64, 3072));
+  CHECK(cuda_takes_across(k, 32, 1 << 20));
+  CHECK_FALSE(cuda_takes_across(k, 31, 1 << 20));  // not one block of rows
+  CHECK_FALSE(cuda_takes_across(k, 64, 256));      // few elements
+  const std::vector<int64_t> dims = {70, 100};
+  const LaunchShape shape = launch_shape(k, dims.data(), dims[0]);
+  CHECK(shape.grid == 3 * 4);
+  CHECK(shape.block == 256);
+  CHECK(shape.shared_bytes == 32 * (32 + 8) * 4);
+}
+
 // Bugs written into the printed text, each of which some case must show.
 TEST_CASE("bugs in how rows are reduced across are found", "[jit]") {
   struct Bug {
@@ -114,7 +152,8 @@ TEST_CASE("bugs in how rows are reduced across are found", "[jit]") {
     Case c;
   };
   const Case norm = by_hand(layer_norm_backward(), {70, 256}, {0, 0, 1}),
-             odd = by_hand(layer_norm_backward(), {70, 98}, {0, 0, 1});
+             odd = by_hand(layer_norm_backward(), {70, 98}, {0, 0, 1}),
+             tiles = by_hand(sums_of_products(), {70, 100}), unpacked = by_hand(across_alone(), {70, 99});
   const Bug bugs[] = {
       {"if (at + 1 < past) fetch(at + 1);", "fetch(at);", norm},
       {"first / 32 * n", "(first / 32 + 1) % 3 * n", norm},
@@ -122,6 +161,11 @@ TEST_CASE("bugs in how rows are reduced across are found", "[jit]") {
       {"if (i + 32 < n)", "if (i + 33 < n)", odd},
       {"first + 32, count", "first + 31, count", norm},
       {"] = g0;", "] = 2 * g0;", norm},
+      {"r < rows", "r + 1 < rows", tiles},
+      {"first / 32 * n", "(first / 32 + 1) % 3 * n", tiles},
+      {"= y0[j]", "= 2 * y0[j]", tiles},
+      {"if (column < n)", "if (column + 1 < n)", unpacked},
+      {"tile * 32 + (packed ? i", "tile * 32 + (!packed ? i", tiles},
   };
   int number = 0;
   for (const Bug& bug : bugs) {
