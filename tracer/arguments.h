@@ -43,13 +43,13 @@ class Arguments {
   ~Arguments() { std::destroy_n(few_, n_); }
   Arguments(const Arguments&) = delete;
   Arguments& operator=(const Arguments&) = delete;
-  void add(const Tensor& t) {
+  void add(Tensor t) {
     if (n_ < kFew && many_.empty()) {
-      new (&few_[n_++]) Tensor(t);
+      new (&few_[n_++]) Tensor(std::move(t));
       return;
     }
     if (many_.empty()) many_.assign(few_, few_ + n_);
-    many_.push_back(t);
+    many_.push_back(std::move(t));
   }
   std::span<Tensor> list() { return many_.empty() ? std::span(few_, n_) : std::span(many_); }
 

@@ -109,8 +109,11 @@ void FrozenSignature::list_uses() {
   for (uint32_t i = 0; i < inputs.size(); ++i)
     if (inputs[i].kind == Place::Kind::argument) argument_inputs.push_back(i);
   for (const Place p : results) use(p);
-  for (const MadeTensor& m : made)
+  for (MadeTensor& m : made) {
     if (m.output < 0) use(m.base);
+    m.numel = numel(m.sizes);
+    m.contiguous = is_contiguous(m.sizes, m.strides);
+  }
   for (const VersionMove& m : moves) use(m.memory);
   for (const GradWrite& w : grads) {
     use(w.leaf);
@@ -146,6 +149,7 @@ void FrozenCore::fill_numbers(const FrozenSignature& s, uint64_t first) {
     int64_t step = -1, bits = 0;
   } known[2];
   scratch_.numbers.resize(s.numbers.size());
+  if (s.numbers.empty()) return;
   int64_t* out = scratch_.numbers.data();
   const Generator& g = generator();
   for (const NumberRule& n : s.numbers) {
@@ -178,8 +182,8 @@ Ref<TensorImpl> FrozenCore::make(const MadeTensor& m, std::span<Tensor> argument
   t->dtype = m.dtype;
   t->sizes = m.sizes;
   t->strides = m.strides;
-  t->numel = numel(m.sizes);
-  t->set(core::kContiguous, is_contiguous(m.sizes, m.strides));
+  t->numel = m.numel;
+  t->set(core::kContiguous, m.contiguous);
   t->set(kRequiresGrad, m.requires_grad);
   TensorImpl* base = m.output < 0 ? at(m.base, arguments) : nullptr;
   t->offset = m.offset + (base ? base->offset : 0);

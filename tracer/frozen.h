@@ -133,7 +133,7 @@ std::remove_cvref_t<Result> call_frozen_as(FrozenCore& core, Args&&... args) {
       Plain out = *static_cast<const Plain*>(prototype->value.get());
       size_t i = 0, next = 0;
       const auto tensor = [&](Tensor& t) {
-        if (prototype->defined[i++]) t = results.list()[next++];
+        if (prototype->defined[i++]) t = std::move(results.list()[next++]);
       };
       const auto count = [](size_t) {};
       each_tensor(out, tensor, count);

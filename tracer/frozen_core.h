@@ -37,6 +37,8 @@ struct MadeTensor {
   Location where;
   bool follows = false;        // a view that follows its base's history
   std::vector<int64_t> words;  // of a view
+  int64_t numel = 0;
+  bool contiguous = false;
 };
 
 /// What becomes of a leaf's `.grad`.
@@ -97,7 +99,7 @@ struct FrozenSignature {
 
   /// Fills in `kept`, the rest of the signature being there. `g`: its graph.
   void keep_values(const FrozenCore& core, const jit::Graph& g);
-  /// Fills in `slots` and `counters`.
+  /// Fills in `slots`, `counters` and what follows from the sizes of what is made.
   void list_uses();
   std::string name_at(Location at, std::string inner) const;
 };
@@ -156,8 +158,7 @@ class FrozenCore {
   std::vector<std::unique_ptr<const FrozenSignature>> signatures;
   std::vector<FrozenSlot> slots;
   std::vector<TensorImpl*> bound;  // by slot, not owned; null: gone
-  // Of the running call: its thread, which says under registry_mutex that it starts; and, under that mutex,
-  // what other threads dropped meanwhile.
+  // Of the running call: its thread; and, under registry_mutex, what other threads dropped meanwhile.
   std::atomic<const void*> runner{nullptr};
   std::vector<Ref<TensorImpl>> foreign;
   core::Relaxed<bool> told = false;  // there are some

@@ -71,7 +71,9 @@ bool on_slot_event(TensorImpl* t, bool dying) noexcept {
     if (it->second.empty()) w.records.erase(it);
   }
   if (const auto it = w.frozen.find(t); it != w.frozen.end()) {
+    telling.store(true);
     std::erase_if(it->second, [&](FrozenCore* f) { return !f->slot_event(t, dying) && dying; });
+    telling.store(false);
     if (!it->second.empty() && dying) return true;
     if (it->second.empty()) w.frozen.erase(it);
   }
@@ -99,6 +101,7 @@ void unwatch_all(Watchers<Who>& all, Who* who) {
 }  // namespace
 
 constinit std::mutex registry_mutex;
+constinit std::atomic<bool> telling{false};
 
 Forgotten forget_foreign(Record& record) {
   Forgotten out;
@@ -129,10 +132,11 @@ void forget_foreign(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) {
 }  // namespace
 
 void start_running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) {
+  core.runner.store(this_thread());
+  if (!telling.load() && !core.told) [[likely]]
+    return;
   const std::lock_guard lock(registry_mutex);
-  core.runner.store(this_thread(), std::memory_order_relaxed);
-  if (core.told) [[unlikely]]
-    forget_foreign(core, dropped);
+  forget_foreign(core, dropped);
 }
 // What another thread drops just now, having seen the call run, waits for the next one.
 void stop_running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped) {

@@ -24,9 +24,12 @@ inline bool is_running(const Record& record) { return record.runner.load(std::me
 /// True if another thread runs a call of this record or frozen function.
 template <class Called>
 bool is_running_elsewhere(const Called& called) {
-  const void* runner = called.runner.load(std::memory_order_acquire);
+  const void* runner = called.runner.load();
   return runner && runner != this_thread();
 }
+/// True while frozen functions are told of a tensor, under the lock. Who starts a call says so first and looks
+/// here then; who tells looks for running calls when this is set: one of the two sees the other.
+extern constinit std::atomic<bool> telling;
 /// The same for a frozen function, without the lock; the tensors that other threads dropped during its calls
 /// go to `dropped`, to be dropped without any.
 void start_running(FrozenCore& core, std::vector<Ref<TensorImpl>>& dropped);
