@@ -27,8 +27,8 @@ bool is_running_elsewhere(const Called& called) {
   const void* runner = called.runner.load();
   return runner && runner != this_thread();
 }
-/// True while frozen functions are told of a tensor, under the lock. Who starts a call says so first and looks
-/// here then; who tells looks for running calls when this is set: one of the two sees the other.
+/// True while frozen functions are told of a tensor, under the lock. Who starts a call says so first and
+/// looks here then; who tells looks for running calls when this is set: one of the two sees the other.
 extern constinit std::atomic<bool> telling;
 /// The same for a frozen function, without the lock; the tensors that other threads dropped during its calls
 /// go to `dropped`, to be dropped without any.

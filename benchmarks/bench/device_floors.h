@@ -45,6 +45,11 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
     f.loads += 2 * n / 4, f.bytes += 8 * n / 4;  // the row's mean and rstd: of a warp they are one access
     across(2, 4);
   }
+  if (name == "rms_norm") passes(2, 1, "x, weight and y once for each element");
+  if (name == "rms_norm_backward") {
+    passes(3, 1, "x, dy, weight and dx once for each element; a sum of each 32 rows");
+    across(1, 4);
+  }
   if (name == "cross_entropy") {
     passes(1, 0, "x, a row's label and its logit once; 2 numbers a row");
     f.loads += 2 * rows, f.stores += 2 * rows, f.bytes += (8 + 4 + 8) * rows;
@@ -67,18 +72,35 @@ inline std::optional<DeviceFloor> row_floor(const std::string& name, double rows
   return f;
 }
 
-/// A training step of in-256-128-10 with ReLU and Adam.
-inline DeviceFloor mlp_floor(double batch, double in) {
-  constexpr double kHidden = 256 + 128, kClasses = 10;
+/// A network of in-first-second-10 with ReLU.
+struct MlpSizes {
+  double batch, in, first = 256, second = 128;
+  double hidden() const { return first + second; }
+  static constexpr double classes() { return 10; }
+};
+/// Its training step with Adam.
+inline DeviceFloor mlp_floor(const MlpSizes& m) {
   DeviceFloor f;
-  f.add(batch * in, 1, 1, 8);                                          // the batch, into the graph's block
-  f.add(batch * kHidden, 0.25, 0.5, 9);                                // ReLU, and its mask of a byte
-  f.add(batch * kHidden, 2, 1, 9);                                     // its gradient; columns are summed
-  f.add(kHidden, 3, 4, 28);                                            // and update the biases
-  f.add(batch * kClasses, 4, 2, 40);                                   // the loss and its gradient
-  f.add(in * 256 + 256 * 128 + 128 * kClasses, 1, 0.75, 4 * (4 + 3));  // Adam
+  f.add(m.batch * m.in, 1, 1, 8);             // the batch, into the graph's block
+  f.add(m.batch * m.hidden(), 0.25, 0.5, 9);  // ReLU, and its mask of a byte
+  f.add(m.batch * m.hidden(), 2, 1, 9);       // its gradient; columns are summed
+  f.add(m.hidden(), 3, 4, 28);                // and update the biases
+  f.add(m.batch * m.classes(), 4, 2, 40);     // the loss and its gradient
+  f.add(m.in * m.first + m.first * m.second + m.second * m.classes(), 1, 0.75, 4 * (4 + 3));  // Adam
   f.entries = 14;  // 8 products, ReLU and its gradients, all of the loss with the last bias, Adam
   f.how = "batch, ReLU with its mask, its gradient (4 bytes a thread) with the bias's, Adam: each value once";
+  return f;
+}
+
+/// Its loss alone.
+inline DeviceFloor mlp_inference_floor(const MlpSizes& m) {
+  DeviceFloor f;
+  f.add(m.batch * m.in, 1, 1, 8);              // the batch, into the graph's block
+  f.add(m.batch * m.hidden(), 0.25, 0.25, 8);  // ReLU
+  f.add(m.batch * m.classes(), 2, 0, 8);       // logits and biases
+  f.add(m.batch, 3, 2, 8 + 4 * 4);             // labels, their logits, each row's loss
+  f.entries = 6;                               // 3 products, 2 of ReLU, the loss
+  f.how = "batch, ReLU, the loss: each value once";
   return f;
 }
 
@@ -103,6 +125,23 @@ inline DeviceFloor gpt_floor(double layers, double width, double heads, double l
   f.add(12 * layers * width * width + length * width, 1, 0.75, 28);  // AdamW
   f.add(words * width, 5, 4, 36);  // of the table of words, whose gradient comes transposed
   f.how = "each kernel's operands and results once: 16 bytes, but 4 where columns are summed or gathered";
+  return f;
+}
+
+/// The decoder's loss alone.
+inline DeviceFloor gpt_inference_floor(double layers, double width, double heads, double length, double batch,
+                                       double words) {
+  const double rows = batch * length, n = rows * width, scores = batch * heads * length * length;
+  DeviceFloor f;
+  f.add(n + length * width, 1.25, 0.25, 16);  // rows of the tables, an index for each element
+  f.add((2 * layers + 1) * n, 1, 0.5, 24);    // sum, weight, bias; the sum is kept, and what is normal
+  f.add(n, 0, -0.25, -4);                     // but for the last one's
+  f.add(layers * scores, 0.5, 0.25, 9);       // attention's softmax with its mask of a byte
+  f.add(layers * 4 * n, 0.25, 0.25, 8);       // GELU
+  f.add(rows * words, 2, 0, 8);               // the loss
+  f.add(rows, 8, 2, 40);                      // its labels and rows
+  f.entries = 46;
+  f.how = "each kernel's operands and results once, 16 bytes at a time";
   return f;
 }
 
@@ -141,13 +180,19 @@ inline std::optional<DeviceFloor> named_row_floor(std::string name) {
 
 /// Of a workload of the benchmark by its name.
 inline std::optional<DeviceFloor> device_floor(const std::string& name) {
-  if (name == "mlp64") return mlp_floor(64, 64);
-  if (name == "mlp784") return mlp_floor(64, 784);
+  if (name == "mlp64") return mlp_floor({64, 64});
+  if (name == "mlp784") return mlp_floor({64, 784});
+  if (name == "mlp784_1024") return mlp_floor({64, 784, 1024, 1024});
+  if (name == "mlp784_infer") return mlp_inference_floor({64, 784});
+  if (name == "mlp784_infer1") return mlp_inference_floor({1, 784});
+  if (name == "mlp784_1024_infer") return mlp_inference_floor({64, 784, 1024, 1024});
+  if (name == "mlp784_1024_infer1") return mlp_inference_floor({1, 784, 1024, 1024});
   if (name == "gpt") {
     DeviceFloor f = gpt_floor(4, 128, 4, 64, 12, 65);
     f.entries = 130;
     return f;
   }
+  if (name == "gpt_infer") return gpt_inference_floor(4, 128, 4, 64, 12, 65);
   if (name == "cnn") return cnn_floor(64);
   return named_row_floor(name);
 }

@@ -176,7 +176,7 @@ TEST_CASE("cuda accesses: steps of an MLP, a convolutional network and a transfo
   if (!counts()) return;
   td::manual_seed(1);
   bench::Mlp mlp(64);
-  check_step(mlp, td::rand({64, 64}), td::randint(0, 10, {64}), bench::mlp_floor(64, 64));
+  check_step(mlp, td::rand({64, 64}), td::randint(0, 10, {64}), bench::mlp_floor({64, 64}));
   constexpr bench::TransformerSizes kSizes{2, 64, 2, 32, 33, true};
   bench::Transformer gpt(kSizes);
   check_step(gpt, td::randint(0, 33, {8, 32}), td::randint(0, 33, {8 * 32}),
