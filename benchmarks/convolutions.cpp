@@ -25,15 +25,23 @@ struct Shape {
   int64_t batch, channels, outputs, groups, size, kernel, stride, padding;
 };
 
-constexpr Shape kShapes[] = {
-    {"cnn 1", 64, 1, 32, 1, 28, 3, 1, 1},  {"cnn 2", 64, 32, 64, 1, 14, 3, 1, 1},
-    {"3x3", 8, 64, 64, 1, 56, 3, 1, 1},    {"3x3 stride 2", 8, 64, 128, 1, 56, 3, 2, 1},
-    {"1x1", 8, 256, 64, 1, 56, 1, 1, 0},   {"depthwise", 8, 64, 64, 64, 56, 3, 1, 1},
-    {"first", 8, 3, 64, 1, 112, 7, 2, 3},  {"groups", 8, 64, 64, 4, 28, 3, 1, 1},
-    {"few in", 16, 4, 32, 1, 32, 3, 1, 1}, {"few out", 16, 32, 4, 1, 32, 3, 1, 1},
-    {"small", 1, 8, 8, 1, 8, 3, 1, 1},     {"tiny", 1, 2, 4, 1, 6, 3, 1, 1}};
-constexpr ConvolutionProvider kProviders[] = {ConvolutionProvider::onednn, ConvolutionProvider::tiles,
-                                              ConvolutionProvider::loops};
+constexpr Shape kShapes[] = {{"cnn 1", 64, 1, 32, 1, 28, 3, 1, 1},
+                             {"cnn 2", 64, 32, 64, 1, 14, 3, 1, 1},
+                             {"3x3", 8, 64, 64, 1, 56, 3, 1, 1},
+                             {"3x3 128", 4, 128, 128, 1, 28, 3, 1, 1},
+                             {"3x3 256", 4, 256, 256, 1, 14, 3, 1, 1},
+                             {"3x3 512", 16, 512, 512, 1, 7, 3, 1, 1},
+                             {"3x3 stride 2", 8, 64, 128, 1, 56, 3, 2, 1},
+                             {"1x1", 8, 256, 64, 1, 56, 1, 1, 0},
+                             {"depthwise", 8, 64, 64, 64, 56, 3, 1, 1},
+                             {"first", 8, 3, 64, 1, 112, 7, 2, 3},
+                             {"groups", 8, 64, 64, 4, 28, 3, 1, 1},
+                             {"few in", 16, 4, 32, 1, 32, 3, 1, 1},
+                             {"few out", 16, 32, 4, 1, 32, 3, 1, 1},
+                             {"small", 1, 8, 8, 1, 8, 3, 1, 1},
+                             {"tiny", 1, 2, 4, 1, 6, 3, 1, 1}};
+constexpr ConvolutionProvider kProviders[] = {ConvolutionProvider::onednn, ConvolutionProvider::winograd,
+                                              ConvolutionProvider::tiles, ConvolutionProvider::loops};
 constexpr ConvolutionDirection kDirections[] = {ConvolutionDirection::forward, ConvolutionDirection::input,
                                                 ConvolutionDirection::weight};
 constexpr const char* kNames[] = {"y", "x", "w"};

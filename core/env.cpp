@@ -72,6 +72,7 @@ Environment read() {
   e.dump = dump_setting();
   e.num_threads = number("TANDEM_NUM_THREADS", 1, 256, 0);
   e.jit = flag("TANDEM_JIT", true);
+  e.winograd = flag("TANDEM_WINOGRAD", true);
 #ifdef TANDEM_DEBUG_MEMORY
   e.poison = flag("TANDEM_POISON", true);
 #else

@@ -13,6 +13,7 @@ struct Environment {
   std::string dump;                // TANDEM_DUMP=graph,passes,kernels,plan[:folder]
   int num_threads = 0;             // TANDEM_NUM_THREADS; 0: all processors of this process
   bool jit = true;                 // TANDEM_JIT=0: chunk evaluator only
+  bool winograd = true;            // TANDEM_WINOGRAD=0: convolutions of 3 x 3 as sums of products
   bool poison = false;             // TANDEM_POISON=1: fill fresh memory with NaN (on in debug builds)
   std::string cuda_path;           // TANDEM_CUDA_PATH: folders of the CUDA libraries, before all others
   std::string cuda_home;           // CUDA_HOME

@@ -39,7 +39,7 @@ std::string refused_blocks(const Graph& g, const Node& n, Device device) {
     if (shape.x_block == 0 && shape.y_block == 0) return {};
   }
   if (device.type != DeviceType::cpu) return "are for the CPU, not for " + to_string(device);
-  if (convolves && ops::choose_provider(shape) != ops::ConvolutionProvider::onednn)
+  if (convolves && !ops::takes_blocks(ops::choose_provider(shape)))
     return "are for shapes that oneDNN computes, and here it does not compute this one";
   return {};
 }

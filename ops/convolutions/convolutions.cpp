@@ -6,6 +6,7 @@
 #include <string>
 
 #include "tandem/core/bfloat.h"
+#include "tandem/core/env.h"
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
 #include "tandem/ops/convolutions/providers.h"
@@ -47,6 +48,18 @@ ConvolutionShape widened(ConvolutionShape shape) {
   return shape;
 }
 
+OnednnWay way_of(ConvolutionProvider provider) {
+  return provider == ConvolutionProvider::winograd ? OnednnWay::winograd : OnednnWay::direct;
+}
+
+bool is_winograd(const ConvolutionShape& s) {
+  constexpr ConvolutionShape::Axes kKernel = {1, 3, 3}, kOnes = {1, 1, 1};
+  const auto same = [](const ConvolutionShape::Axes& a, const ConvolutionShape::Axes& b) {
+    return std::equal(std::begin(a), std::end(a), std::begin(b));
+  };
+  return s.groups == 1 && same(s.kernel, kKernel) && same(s.stride, kOnes) && same(s.dilation, kOnes);
+}
+
 /// Whether the provider reads halves as they are. A bias behind a gradient of x would be a second rounding.
 bool takes_halves(ConvolutionProvider provider, const ConvolutionCall& call) {
   return provider == ConvolutionProvider::onednn && onednn_convolves(call.shape) &&
@@ -55,15 +68,15 @@ bool takes_halves(ConvolutionProvider provider, const ConvolutionCall& call) {
 
 void convolve_by(const ConvolutionCall& call, ConvolutionProvider provider) {
   const bool blocked = call.shape.x_block != 0 || call.shape.y_block != 0;
-  TANDEM_INTERNAL(!blocked || provider == ConvolutionProvider::onednn,
-                  "blocks of channels for another provider");
+  TANDEM_INTERNAL(!blocked || takes_blocks(provider), "blocks of channels for another provider");
   TANDEM_INTERNAL(!call.own_weight || own_weight_nbytes(call.shape) > 0,
                   "a weight in a layout that the provider does not compute in");
   if (call.shape.result_size() == 0) return;
   if (is_half(call.shape.dtype) && !takes_halves(provider, call)) return convolve_half(call, provider);
   switch (provider) {
     case ConvolutionProvider::onednn:
-      return convolution_onednn(call);
+    case ConvolutionProvider::winograd:
+      return convolution_onednn(call, way_of(provider));
     case ConvolutionProvider::tiles:
       return convolution_tiles(call);
     case ConvolutionProvider::loops:
@@ -170,6 +183,8 @@ const char* name(ConvolutionProvider provider) {
   switch (provider) {
     case ConvolutionProvider::onednn:
       return "onednn";
+    case ConvolutionProvider::winograd:
+      return "winograd";
     case ConvolutionProvider::tiles:
       return "tiles";
     case ConvolutionProvider::loops:
@@ -183,6 +198,9 @@ bool provider_takes(ConvolutionProvider provider, const ConvolutionShape& shape)
   switch (provider) {
     case ConvolutionProvider::onednn:
       return onednn_convolves(shape) || (is_half(shape.dtype) && onednn_convolves(widened(shape)));
+    case ConvolutionProvider::winograd:
+      return (shape.dtype == DType::float32 || is_half(shape.dtype)) && is_winograd(shape) &&
+             onednn_convolves(widened(shape), OnednnWay::winograd);
     case ConvolutionProvider::tiles:
       return !blocked && !shape.empty() && is_floating(shape.dtype);
     case ConvolutionProvider::loops:
@@ -198,28 +216,32 @@ ConvolutionProvider choose_provider(const ConvolutionShape& shape) {
   constexpr int64_t kFewChannels = 8;
   const bool thin = shape.direction == ConvolutionDirection::input && shape.group_channels() < kFewChannels &&
                     (shape.groups == 1 || shape.groups != shape.channels);
-  if (shape.flops() >= kManyFlops && !thin && provider_takes(ConvolutionProvider::onednn, shape))
-    return ConvolutionProvider::onednn;
+  if (shape.flops() < kManyFlops || thin) return ConvolutionProvider::tiles;
+  const bool multiplied_as_half = is_half(shape.dtype) && onednn_convolves(shape);
+  if (core::environment().winograd && !multiplied_as_half && is_winograd(shape) && winograd_pays(shape) &&
+      provider_takes(ConvolutionProvider::winograd, shape))
+    return ConvolutionProvider::winograd;
+  if (provider_takes(ConvolutionProvider::onednn, shape)) return ConvolutionProvider::onednn;
   return ConvolutionProvider::tiles;
 }
 
 ConvolutionBlocks own_blocks(const ConvolutionShape& shape) {
-  if (shape.dtype != DType::float32 || choose_provider(shape) != ConvolutionProvider::onednn) return {};
-  return onednn_blocks(shape);
+  const ConvolutionProvider provider = choose_provider(shape);
+  if (shape.dtype != DType::float32 || !takes_blocks(provider)) return {};
+  return onednn_blocks(shape, way_of(provider));
 }
 
 int64_t own_weight_nbytes(const ConvolutionShape& shape) {
   const bool as_it_is =
       shape.dtype == DType::float32 || (shape.dtype == DType::bfloat16 && onednn_convolves(shape));
-  if (!as_it_is || shape.direction != ConvolutionDirection::forward ||
-      choose_provider(shape) != ConvolutionProvider::onednn)
-    return 0;
-  return onednn_weight_nbytes(shape);
+  const ConvolutionProvider provider = choose_provider(shape);
+  if (!as_it_is || shape.direction != ConvolutionDirection::forward || !takes_blocks(provider)) return 0;
+  return onednn_weight_nbytes(shape, way_of(provider));
 }
 
 void lay_weight(const ConvolutionShape& shape, const void* w, void* to) {
   TANDEM_INTERNAL(own_weight_nbytes(shape) > 0, "a layout for a weight that has none of its own");
-  onednn_lay_weight(shape, w, to);
+  onednn_lay_weight(shape, way_of(choose_provider(shape)), w, to);
 }
 
 void convolve(const ConvolutionCall& call) { convolve_by(call, choose_provider(call.shape)); }

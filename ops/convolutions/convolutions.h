@@ -6,6 +6,11 @@
 // of threads. Sums over the batch are made in blocks fixed by the shape and joined in order. Half precision
 // is added up in float32 and rounded once; where oneDNN multiplies bfloat16 itself, denormal operands count
 // as 0.
+//
+// Windows of 3 x 3 are multiplied as Winograd's F(4 x 4, 3 x 3) where that is faster (Lavin and Gray, Fast
+// Algorithms for Convolutional Neural Networks, 2016): a quarter of the multiplications. Errors are then a
+// few times those of sums in order, and relative to the largest of 6 x 6 neighbours; what is not finite
+// spreads over 4 x 4 results. TANDEM_WINOGRAD=0 turns it off.
 #pragma once
 
 #include <cstdint>
@@ -67,12 +72,16 @@ struct ConvolutionCall {
   bool own_weight = false;  // w is as lay_weight() leaves it
 };
 
-enum class ConvolutionProvider : uint8_t { onednn, tiles, loops };
+enum class ConvolutionProvider : uint8_t { onednn, winograd, tiles, loops };
 
-/// "onednn", "tiles", "loops".
+/// "onednn", "winograd" (oneDNN's), "tiles", "loops".
 const char* name(ConvolutionProvider provider);
 /// Whether this build and this machine have it and it computes this shape and dtype well.
 bool provider_takes(ConvolutionProvider provider, const ConvolutionShape& shape);
+/// oneDNN's, and so for operands in blocks of channels.
+inline bool takes_blocks(ConvolutionProvider p) {
+  return p == ConvolutionProvider::onednn || p == ConvolutionProvider::winograd;
+}
 /// Depends on the shape alone; blocks change nothing.
 ConvolutionProvider choose_provider(const ConvolutionShape& shape);
 /// The blocks of channels in which the shape's provider computes; 0: row-major, or channels that do not fill

@@ -27,6 +27,15 @@ namespace tandem::ops {
 namespace {
 
 constexpr double kBlockFlops = 32e6, kBlockBytes = 0.5e6;  // of a block at most; bytes of x and y together
+constexpr int64_t kEnoughBlocks = 4;
+// Winograd's tiles of 4 x 4 results in a block: the weight is transformed for each, so that fewer are slower
+// than sums (with 256 channels, 1.0 times as fast with 16, 1.4 with 32, 1.6 with 64, 1.8 with 128).
+constexpr int64_t kFewTiles = 32, kTiles = 128;
+
+int64_t tiles_of_image(const ConvolutionShape& s) {
+  const auto& made = s.direction == ConvolutionDirection::input ? s.in : s.out;
+  return made[0] * ((made[1] + 3) / 4) * ((made[2] + 3) / 4);
+}
 
 /// Whether the processor does: elsewhere oneDNN's code for bfloat16 is slower than float32's. Its own limits
 /// on instruction sets (ONEDNN_MAX_CPU_ISA) count.
@@ -39,9 +48,10 @@ bool multiplies_bfloats() {
 /// weight: into `blocks` of about as many), and each into `parts` of the result's channels.
 struct Cut {
   const ConvolutionShape& s;
+  const OnednnWay way;
   const bool weight = s.direction == ConvolutionDirection::weight;
   const int64_t x_image = s.channels * s.in_positions(), y_image = s.outputs * s.out_positions();
-  const int64_t images = weight ? (s.batch + batch_parts(s) - 1) / batch_parts(s) : images_a_block();
+  const int64_t images = weight ? (s.batch + sums() - 1) / sums() : images_a_block();
   const int64_t blocks = (s.batch + images - 1) / images;
   const int64_t parts = channel_parts();
 
@@ -52,26 +62,38 @@ struct Cut {
     return (s.direction == ConvolutionDirection::input ? s.channels : s.outputs) / parts;
   }
   Block block(int64_t i) const {
-    Block b{s, x_image, y_image, s.group_channels() * s.taps()};
+    Block b{s, way, x_image, y_image, s.group_channels() * s.taps()};
     b.s.batch = first(i + 1) - first(i);
     (s.direction == ConvolutionDirection::input ? b.s.channels : b.s.outputs) = channels();
     return b;
   }
 
+  int64_t tiles() const { return images * tiles_of_image(s); }
+
  private:
+  /// Parts in which a gradient of the weight is made.
+  int64_t sums() const {
+    if (way == OnednnWay::direct) return batch_parts(s);
+    return std::clamp<int64_t>(s.batch * tiles_of_image(s) / kFewTiles, 1, batch_parts(s));
+  }
   int64_t images_a_block() const {
+    if (way == OnednnWay::winograd) {
+      const int64_t image = std::max<int64_t>(1, tiles_of_image(s));
+      const int64_t many = (kTiles + image - 1) / image, few = (kFewTiles + image - 1) / image;
+      return std::clamp<int64_t>(s.batch / many >= kEnoughBlocks ? many : few, 1, s.batch);
+    }
     const double flops = s.flops() / static_cast<double>(s.batch);
     const double bytes = static_cast<double>(itemsize(s.dtype) * (x_image + y_image));
     return std::clamp<int64_t>(static_cast<int64_t>(std::min(kBlockFlops / flops, kBlockBytes / bytes)), 1,
                                s.batch);
   }
   int64_t channel_parts() const {
-    constexpr int64_t kLanes = 16, kEnough = 4;  // blocks
-    constexpr double kWorth = 4e6;               // of a part: the operand's layout is made once for each
+    const int64_t lanes = way == OnednnWay::winograd ? 128 : 16;  // fewer transform operands too often
+    constexpr double kWorth = 4e6;  // of a part: the operand's layout is made once for each
     const int64_t all = s.direction == ConvolutionDirection::input ? s.channels : s.outputs;
-    if (s.groups != 1 || blocks >= kEnough) return 1;
+    if (s.groups != 1 || blocks >= kEnoughBlocks) return 1;
     for (const int64_t n : {4, 2})
-      if (all % (n * kLanes) == 0 && s.flops() / static_cast<double>(blocks * n) >= kWorth) return n;
+      if (all % (n * lanes) == 0 && s.flops() / static_cast<double>(blocks * n) >= kWorth) return n;
     return 1;
   }
 };
@@ -173,9 +195,9 @@ char* at(void* data, DType dtype, int64_t element) {
   return static_cast<char*>(data) + element * itemsize(dtype);
 }
 
-void over_images(const ConvolutionCall& call) {
+void over_images(const ConvolutionCall& call, OnednnWay way) {
   const ConvolutionShape& s = call.shape;
-  const Cut cut{s};
+  const Cut cut{s, way};
   const bool forward = s.direction == ConvolutionDirection::forward;
   const bool biased = forward && call.bias;
   const Made whole = primitive(cut.block(0), biased), last = primitive(cut.block(cut.blocks - 1), biased);
@@ -218,9 +240,9 @@ void over_images(const ConvolutionCall& call) {
   });
 }
 
-void over_parts(const ConvolutionCall& call) {
+void over_parts(const ConvolutionCall& call, OnednnWay way) {
   const ConvolutionShape& s = call.shape;
-  const Cut cut{s};
+  const Cut cut{s, way};
   const int64_t size = s.w_size(), channels = cut.channels();
   const Scratch sums(cut.blocks * size * static_cast<int64_t>(sizeof(float)));
   const int64_t count = cut.blocks * cut.parts;
@@ -239,10 +261,10 @@ void over_parts(const ConvolutionCall& call) {
 
 }  // namespace
 
-bool onednn_convolves(const ConvolutionShape& s) {
-  if (s.empty() || !(s.dtype == DType::float32 || (s.dtype == DType::bfloat16 && multiplies_bfloats())))
-    return false;
-  const Cut cut{s};
+bool onednn_convolves(const ConvolutionShape& s, OnednnWay way) {
+  const bool bfloats = s.dtype == DType::bfloat16 && way == OnednnWay::direct && multiplies_bfloats();
+  if (s.empty() || !(s.dtype == DType::float32 || bfloats)) return false;
+  const Cut cut{s, way};
   // Blocks of two sizes at most; of a gradient of the weight in any order.
   Block smaller = cut.block(cut.blocks - 1);
   if (cut.weight) smaller.s.batch = s.batch / cut.blocks;
@@ -256,10 +278,15 @@ bool onednn_convolves(const ConvolutionShape& s) {
   return true;
 }
 
-ConvolutionBlocks onednn_blocks(const ConvolutionShape& shape) {
+bool winograd_pays(const ConvolutionShape& s) {
+  constexpr int64_t kFewestProducts = 1024;  // of a result's channels and an operand's
+  return s.channels * s.outputs >= kFewestProducts && Cut{s, OnednnWay::winograd}.tiles() >= kFewTiles;
+}
+
+ConvolutionBlocks onednn_blocks(const ConvolutionShape& shape, OnednnWay way) {
   ConvolutionShape s = shape;
   s.x_block = s.y_block = 0;
-  const Block b = Cut{s}.block(0);
+  const Block b = Cut{s, way}.block(0);
   const Made p = primitive(b, false);
   const auto of = [&](Primitive::Role r, int64_t all) {
     const memory::dims sizes = p->its[r].dims();
@@ -271,8 +298,8 @@ ConvolutionBlocks onednn_blocks(const ConvolutionShape& shape) {
   return {of(Primitive::x, s.channels), of(Primitive::y, s.outputs)};
 }
 
-int64_t onednn_weight_nbytes(const ConvolutionShape& shape) {
-  const Cut cut{shape};
+int64_t onednn_weight_nbytes(const ConvolutionShape& shape, OnednnWay way) {
+  const Cut cut{shape, way};
   const Made whole = primitive(cut.block(0), false);
   for (const bool biased : {false, true})
     for (const int64_t i : {int64_t{0}, cut.blocks - 1})
@@ -280,17 +307,18 @@ int64_t onednn_weight_nbytes(const ConvolutionShape& shape) {
   return cut.parts * whole->bytes(Primitive::w);
 }
 
-void onednn_lay_weight(const ConvolutionShape& s, const void* w, void* to) {
-  const Cut cut{s};
+void onednn_lay_weight(const ConvolutionShape& s, OnednnWay way, const void* w, void* to) {
+  const Cut cut{s, way};
   const Made p = primitive(cut.block(0), false);
   const int64_t size = cut.channels() * s.group_channels() * s.taps();
   for (int64_t part = 0; part < cut.parts; ++part)
     bring_weight(*p, at(w, s.dtype, part * size), static_cast<char*>(to) + part * p->bytes(Primitive::w));
 }
 
-void convolution_onednn(const ConvolutionCall& call) {
+void convolution_onednn(const ConvolutionCall& call, OnednnWay way) {
   try {
-    return call.shape.direction == ConvolutionDirection::weight ? over_parts(call) : over_images(call);
+    return call.shape.direction == ConvolutionDirection::weight ? over_parts(call, way)
+                                                                : over_images(call, way);
   } catch (const dnnl::error& e) {
     internal_error(std::string("oneDNN refused a convolution: ") + e.what());
   }
@@ -302,13 +330,14 @@ void convolution_onednn(const ConvolutionCall& call) {
 
 namespace tandem::ops {
 
-bool onednn_convolves(const ConvolutionShape&) { return false; }
-ConvolutionBlocks onednn_blocks(const ConvolutionShape&) { return {}; }
-int64_t onednn_weight_nbytes(const ConvolutionShape&) { return 0; }
-void onednn_lay_weight(const ConvolutionShape&, const void*, void*) {
+bool onednn_convolves(const ConvolutionShape&, OnednnWay) { return false; }
+bool winograd_pays(const ConvolutionShape&) { return false; }
+ConvolutionBlocks onednn_blocks(const ConvolutionShape&, OnednnWay) { return {}; }
+int64_t onednn_weight_nbytes(const ConvolutionShape&, OnednnWay) { return 0; }
+void onednn_lay_weight(const ConvolutionShape&, OnednnWay, const void*, void*) {
   internal_error("this build has no oneDNN");
 }
-void convolution_onednn(const ConvolutionCall&) { internal_error("this build has no oneDNN"); }
+void convolution_onednn(const ConvolutionCall&, OnednnWay) { internal_error("this build has no oneDNN"); }
 
 }  // namespace tandem::ops
 

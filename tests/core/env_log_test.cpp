@@ -21,9 +21,9 @@ using namespace tandem::core;
 TEST_CASE("environment child", "[.environment_child]") {
   if (std::getenv("TANDEM_TEST_CHILD") == nullptr) return;
   const Environment& e = environment();
-  std::printf("<cache=%s|cxx=%s|dump=%s|threads=%d|jit=%d|poison=%d|graph=%d|plan=%d|num=%d>\n",
+  std::printf("<cache=%s|cxx=%s|dump=%s|threads=%d|jit=%d|poison=%d|graph=%d|plan=%d|num=%d|winograd=%d>\n",
               e.cache_dir.c_str(), e.compiler.c_str(), e.dump.c_str(), e.num_threads, e.jit, e.poison,
-              dumps("graph"), dumps("plan"), num_threads());
+              dumps("graph"), dumps("plan"), num_threads(), e.winograd);
   std::fflush(stdout);
   log(LogArea::jit, LogLevel::debug, "jit debug");
   log(LogArea::trace, LogLevel::info, "trace info");
@@ -39,7 +39,8 @@ std::string child(const std::string& variables) {
   REQUIRE(readlink("/proc/self/exe", self.data(), self.size() - 1) > 0);
   const std::string clear =
       "env -u TANDEM_LOG -u TANDEM_CACHE_DIR -u TANDEM_CXX -u TANDEM_DUMP -u TANDEM_NUM_THREADS "
-      "-u TANDEM_JIT -u TANDEM_POISON -u XDG_CACHE_HOME HOME=/home/user TANDEM_TEST_CHILD=1 ";
+      "-u TANDEM_JIT -u TANDEM_POISON -u TANDEM_WINOGRAD -u XDG_CACHE_HOME HOME=/home/user "
+      "TANDEM_TEST_CHILD=1 ";
   const std::string command = clear + variables + " '" + self.data() + "' '[.environment_child]' 2>&1";
   FILE* pipe = popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);
@@ -72,7 +73,7 @@ struct LogGuard {
 TEST_CASE("settings without variables", "[env]") {
   const std::string out = child("");
   CHECK_THAT(out, Contains("cache=/home/user/.cache/tandem|cxx=|dump=|threads=0|jit=1|"));
-  CHECK_THAT(out, Contains("graph=0|plan=0|"));
+  CHECK_THAT(out, Contains("graph=0|plan=0|") && Contains("winograd=1>"));
   CHECK(count(out, "ignored") == 0);
 }
 
@@ -80,10 +81,9 @@ TEST_CASE("settings follow the variables", "[env]") {
   const std::string out = child(
       "TANDEM_CACHE_DIR=/c XDG_CACHE_HOME=/x TANDEM_CXX=none TANDEM_DUMP=graph,kernels:/d "
       "TANDEM_NUM_THREADS=3 "
-      "TANDEM_JIT=0 TANDEM_POISON=1");
-  CHECK_THAT(
-      out,
-      Contains("<cache=/c|cxx=none|dump=graph,kernels:/d|threads=3|jit=0|poison=1|graph=1|plan=0|num=3>"));
+      "TANDEM_JIT=0 TANDEM_POISON=1 TANDEM_WINOGRAD=0");
+  CHECK_THAT(out, Contains("<cache=/c|cxx=none|dump=graph,kernels:/"
+                           "d|threads=3|jit=0|poison=1|graph=1|plan=0|num=3|winograd=0>"));
   CHECK_THAT(child("TANDEM_POISON=0"), Contains("poison=0"));
 }
 

@@ -2,6 +2,7 @@
 // directions; bits that depend neither on threads nor on where operands lie; the choice of a provider.
 #include "tandem/ops/convolutions/convolutions.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 
@@ -18,8 +19,8 @@ using namespace tandem::test;
 
 namespace {
 
-constexpr ConvolutionProvider kAll[] = {ConvolutionProvider::onednn, ConvolutionProvider::tiles,
-                                        ConvolutionProvider::loops};
+constexpr ConvolutionProvider kAll[] = {ConvolutionProvider::onednn, ConvolutionProvider::winograd,
+                                        ConvolutionProvider::tiles, ConvolutionProvider::loops};
 constexpr OpId kOps[] = {OpId::convolution, OpId::convolution_input, OpId::convolution_weight};
 
 struct Case {
@@ -46,6 +47,8 @@ const Case kCases[] = {
     {{2, 4, 7, 5, 6}, {4, 2, 3, 1, 2}, 2, {2, 1, 3}, {1, 0, 1}, {1, 1, 1}},
     {{1, 3, 20, 1}, {2, 3, 4, 1}, 1, {2, 1}, {1, 0}, {3, 1}},
     {{2, 2, 6}, {3, 2, 2}, 1, {2}, {0}, {1}, {3}},
+    {{3, 32, 14, 14}, {48, 32, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}},
+    {{2, 16, 9, 11}, {32, 16, 3, 3}, 1, {1, 1}, {0, 1}, {1, 1}},
     {{2, 160, 700}, {3, 160, 9}, 1, {2}, {5}, {3}},  // a line in several blocks
     {{0, 2, 6, 6}, {3, 2, 2, 2}, 1, {1, 1}, {0, 0}, {1, 1}},
     {{2, 0, 6}, {3, 0, 2}, 1, {1}, {0}, {1}},
@@ -120,14 +123,18 @@ struct ConvolutionProblem {
   }
 
   /// Empty, or what is wrong.
-  std::string mismatch(const std::vector<char>& found) const {
+  std::string mismatch(const std::vector<char>& found, ConvolutionProvider provider) const {
+    // Winograd's errors are relative to neighbours; here to the largest of all.
+    const bool winograd = provider == ConvolutionProvider::winograd && !magnitudes.empty();
+    const double largest = winograd ? *std::max_element(magnitudes.begin(), magnitudes.end()) : 0;
     // Sums are built in float32 at least and rounded once.
     const bool half = test::is_half(dtype);
     const double wide = epsilon(half ? DType::float32 : dtype), rounding = (half ? 0.51 : 1) * epsilon(dtype);
     for (size_t i = 0; i < wanted.size(); ++i) {
       const double v = read_element(found.data(), dtype, static_cast<int64_t>(i));
       const double off = std::fabs(v - wanted[i]);
-      if (!(off <= 16 * wide * magnitudes[i] + rounding * std::fabs(wanted[i]) + smallest(dtype)))
+      if (!(off <=
+            16 * wide * std::max(magnitudes[i], largest) + rounding * std::fabs(wanted[i]) + smallest(dtype)))
         return "element " + std::to_string(i) + " is " + std::to_string(v) + ", not " +
                std::to_string(wanted[i]);
     }
@@ -191,14 +198,19 @@ TEST_CASE("every provider of convolutions agrees with float64", "[ops]") {
               continue;
             }
             ++taken[static_cast<size_t>(provider)];
-            CHECK(p.mismatch(p.run(provider)) == "");
+            CHECK(p.mismatch(p.run(provider), provider) == "");
           }
         }
-  std::printf("convolutions: %d by oneDNN, %d by tiles, %d by loops\n", taken[0], taken[1], taken[2]);
-  CHECK(taken[1] > 100);
-  CHECK((taken[0] > 100) ==
-        provider_takes(ConvolutionProvider::onednn,
-                       ConvolutionProblem(kCases[2], OpId::convolution, DType::float32, false).shape()));
+  for (const ConvolutionProvider provider : kAll) {
+    const int n = taken[static_cast<size_t>(provider)];
+    CAPTURE(name(provider), n);
+    std::printf("convolutions: %d by %s\n", n, name(provider));
+    const bool of_library = takes_blocks(provider);
+    const ConvolutionShape s =
+        ConvolutionProblem(kCases[2], OpId::convolution, DType::float32, false).shape();
+    CHECK((n > (provider == ConvolutionProvider::winograd ? 20 : 100)) ==
+          (!of_library || provider_takes(provider, s)));
+  }
 }
 
 TEST_CASE("convolutions do not depend on threads or on where operands lie", "[ops]") {
@@ -206,6 +218,7 @@ TEST_CASE("convolutions do not depend on threads or on where operands lie", "[op
       {{5, 16, 50, 50}, {16, 16, 1, 1}, 1, {1, 1}, {0, 0}, {1, 1}},  // blocks of images, the last smaller
       {{19, 16, 8, 9}, {16, 16, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}},
       {{3, 32, 14, 14}, {32, 32, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}},  // blocks of channels, too
+      {{5, 16, 14, 14}, {256, 16, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}},
       {{3, 6, 40, 33}, {12, 2, 3, 5}, 3, {2, 1}, {1, 0}, {1, 2}},
       {{1, 3, 700}, {8, 3, 9}, 1, {1}, {4}, {1}},
   };
@@ -221,7 +234,7 @@ TEST_CASE("convolutions do not depend on threads or on where operands lie", "[op
             const Threads threads(1);
             one = p.run(provider);
           }
-          CHECK(p.mismatch(one) == "");
+          CHECK(p.mismatch(one, provider) == "");
           for (const int n : {2, 5}) {
             const Threads threads(n);
             CHECK(p.run(provider, n == 2 ? 4 : 0) == one);
@@ -241,8 +254,9 @@ TEST_CASE("long sums of bfloat16 are rounded once", "[ops]") {
   for (const Case& c : cases)
     for (const OpId op : kOps) {
       const ConvolutionProblem p(c, op, DType::bfloat16, true);
-      CAPTURE(def(op).name, c.x, c.w, name(choose_provider(p.shape())));
-      CHECK(p.mismatch(p.run(choose_provider(p.shape()))) == "");
+      const ConvolutionProvider provider = choose_provider(p.shape());
+      CAPTURE(def(op).name, c.x, c.w, name(provider));
+      CHECK(p.mismatch(p.run(provider), provider) == "");
     }
 }
 
@@ -268,8 +282,12 @@ TEST_CASE("the provider of a convolution follows shape and dtype", "[ops]") {
        {ConvolutionDirection::forward, ConvolutionDirection::input, ConvolutionDirection::weight}) {
     s.direction = d;
     s.dtype = DType::float32;
-    const bool fast = provider_takes(ConvolutionProvider::onednn, s);
-    CHECK(choose_provider(s) == (fast ? ConvolutionProvider::onednn : ConvolutionProvider::tiles));
+    const auto best = [&] {
+      for (const ConvolutionProvider p : {ConvolutionProvider::winograd, ConvolutionProvider::onednn})
+        if (provider_takes(p, s)) return p;
+      return ConvolutionProvider::tiles;
+    }();
+    CHECK(choose_provider(s) == best);
     s.dtype = DType::float64;
     CHECK(choose_provider(s) == ConvolutionProvider::tiles);
     CHECK_FALSE(provider_takes(ConvolutionProvider::onednn, s));
@@ -282,4 +300,58 @@ TEST_CASE("the provider of a convolution follows shape and dtype", "[ops]") {
   CHECK(choose_provider(s) == ConvolutionProvider::loops);
   CHECK_THAT(message([&] { convolve({s}, ConvolutionProvider::tiles); }),
              Contains("tiles does not take this shape of float32"));
+}
+
+namespace {
+
+/// A shape that Winograd's way is faster for.
+Case windows_of_three() { return {{16, 32, 14, 14}, {64, 32, 3, 3}, 1, {1, 1}, {1, 1}, {1, 1}}; }
+
+}  // namespace
+
+TEST_CASE("Winograd's way is taken where blocks have many tiles", "[ops]") {
+  const auto chosen = [](Case c) {
+    return choose_provider(ConvolutionProblem(c, OpId::convolution, DType::float32, false).shape());
+  };
+  const Case c = windows_of_three();
+  const ConvolutionShape s = ConvolutionProblem(c, OpId::convolution, DType::float32, false).shape();
+  if (!provider_takes(ConvolutionProvider::winograd, s)) {  // this processor, or this oneDNN, has none
+    CHECK(chosen(c) != ConvolutionProvider::winograd);
+    return;
+  }
+  CHECK(chosen(c) == ConvolutionProvider::winograd);
+  CHECK(winograd_pays(s));
+  Case one_image = c, strided = c, thin = c, grouped = c;
+  one_image.x[0] = 1;  // 16 tiles
+  strided.stride = {2, 1};
+  thin.w = {16, 16, 3, 3}, thin.x[1] = 16;
+  grouped.w[1] = 16, grouped.groups = 2;
+  for (const Case& other : {one_image, strided, thin, grouped})
+    CHECK(chosen(other) == ConvolutionProvider::onednn);
+  CHECK_THAT(message([&] {
+               convolve({ConvolutionProblem(strided, OpId::convolution, DType::float32, false).shape()},
+                        ConvolutionProvider::winograd);
+             }),
+             Contains("winograd does not take this shape of float32"));
+}
+
+TEST_CASE("Winograd's errors are a few times those of sums in order", "[ops]") {
+  for (const OpId op : kOps) {
+    const ConvolutionProblem p(windows_of_three(), op, DType::float32, false);
+    if (!provider_takes(ConvolutionProvider::winograd, p.shape())) return;
+    const auto error = [&](ConvolutionProvider provider) {
+      const std::vector<char> found = p.run(provider);
+      double sum = 0, all = 0;
+      for (size_t i = 0; i < p.wanted.size(); ++i) {
+        const double off = read_element(found.data(), DType::float32, static_cast<int64_t>(i)) - p.wanted[i];
+        sum += off * off, all += p.wanted[i] * p.wanted[i];
+      }
+      return std::sqrt(sum / all);
+    };
+    const double direct = error(ConvolutionProvider::onednn), winograd = error(ConvolutionProvider::winograd);
+    CAPTURE(def(op).name, direct, winograd);
+    std::printf("%s: relative error %.2g by sums, %.2g by Winograd's way\n", def(op).name, direct, winograd);
+    CHECK(winograd < 2e-6);
+    CHECK(winograd < 16 * direct);
+  }
 }
