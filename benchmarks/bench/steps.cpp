@@ -82,8 +82,8 @@ Workload cnn() {
   w.flop = 2 * conv1 + 3 * conv2 + 3 * linear;
   w.bytes = 8 * parameters + 4 * (64.0 * 784 + 3 * kept);
   w.counted =
-      "two FLOP a multiplication and addition, no gradient of the images; 8 bytes a parameter, the images "
-      "once, results of convolutions and pools three times";
+      "two FLOP a multiplication and addition of sums in order (Winograd's algorithm has fewer), no gradient "
+      "of the images; 8 bytes a parameter, the images once, results of convolutions and pools three times";
   w.open =
       "next: weights in oneDNN's layout once for both directions, and batch norm in its blocks of channels";
   w.bars = {{Of::times_faster, 2.5, "LibTorch", 1},
