@@ -93,6 +93,7 @@ TEST_CASE("a stride that changes between calls is followed", "[convolution]") {
 TEST_CASE("a wide net gives the same bits eagerly, traced, verified, frozen, saved and loaded",
           "[convolution]") {
   const ScratchFolder folder;
+  const int64_t batch = GENERATE(4, 16);  // 16: enough tiles for Winograd's algorithm
   const auto train = [&](bool traced) {
     td::manual_seed(6);
     Wide net;
@@ -103,7 +104,7 @@ TEST_CASE("a wide net gives the same bits eagerly, traced, verified, frozen, sav
     std::optional<td::FrozenFunction> loaded;
     std::vector<float> losses;
     for (int i = 0; i < 9; ++i) {
-      const td::Tensor x = td::randn({4, 3, 16, 16}), y = td::randint(0, 5, {4});
+      const td::Tensor x = td::randn({batch, 3, 16, 16}), y = td::randint(0, 5, {batch});
       if (traced && i == 4) frozen.emplace(step.freeze());
       if (traced && i == 6) {
         frozen->save(folder / "step.tandem");
@@ -119,4 +120,25 @@ TEST_CASE("a wide net gives the same bits eagerly, traced, verified, frozen, sav
     return losses;
   };
   CHECK(train(true) == train(false));
+}
+
+TEST_CASE("convolutions infer the same bits with their weights kept in the library's layout",
+          "[convolution]") {
+  td::manual_seed(8);
+  td::nn::Conv2d first(64, 128, 3, 1, 1), second(128, 64, 3, 1, 1);
+  const auto body = [&](const td::Tensor& x) { return second(td::relu(first(x))); };
+  const td::NoGrad no_grad;
+  const int64_t batch = GENERATE(1, 8);  // 8: enough tiles for Winograd's algorithm
+  auto traced = td::trace(body);
+  std::optional<decltype(traced.freeze())> frozen;
+  for (int i = 0; i < 12; ++i) {
+    const td::Tensor x = td::randn({batch, 64, 8, 8});
+    if (i == 8) frozen.emplace(traced.freeze());
+    const td::Tensor y = frozen ? (*frozen)(x) : traced(x);
+    REQUIRE(y.to_vector<float>() == body(x).to_vector<float>());
+  }
+#if defined(TANDEM_HAVE_DNNL) && TANDEM_HAVE_DNNL
+  CHECK(traced.report().kept_bytes > 0);
+  CHECK(frozen->report().kept_bytes > 0);
+#endif
 }
