@@ -55,10 +55,10 @@ int64_t across_shared_bytes(const Kernel& k, int64_t n) {
 
 bool cuda_takes_across(const Kernel& k, int64_t rows, int64_t columns) {
   constexpr int64_t kFewestBlocks = 64, kFewestThreads = 1 << 14;
-  const int64_t blocks = rows / kColumnBlock, packs = columns / cuda_lanes(k);
+  const int64_t lanes = cuda_lanes(k), blocks = rows / kColumnBlock, packs = columns / lanes;
   if (cuda_words(k) > kMaxCudaWords || across_shared_bytes(k, columns) > kCudaKeptBytes) return false;
   if (tiled(k)) return blocks > 0 && rows * packs >= kFewestThreads;
-  return packs <= kCudaAcrossThreads && blocks >= kFewestBlocks && blocks * packs >= kFewestThreads;
+  return columns <= kCudaAcrossThreads * lanes && blocks >= kFewestBlocks && blocks * packs >= kFewestThreads;
 }
 
 int cuda_across_threads(const Kernel& k) {
@@ -264,6 +264,7 @@ void CudaPrinter::leave_across(size_t c) {
   line("}");
 }
 
+// Values that rows store as such are stored by the first tile's threads: no other tile may read them.
 void CudaPrinter::tiles() {
   const std::string lanes = num(cuda_lanes(k_)), rows = num(kColumnBlock), columns = num(tile_columns(k_)),
                     threads = num(kTileThreads);

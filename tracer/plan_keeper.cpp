@@ -110,9 +110,9 @@ uint64_t PlanKeeper::binding(const Record& r) {
 }
 
 void PlanKeeper::let_go(std::vector<Ref<core::Storage>>& out, uint32_t slot) {
-  if (!kept_ || !kept_->holds()) return;
+  if (!kept_) return;
   const std::span<const uint32_t> slots = kept_->slots();
-  if (slot != 0 && std::find(slots.begin(), slots.end(), slot) == slots.end()) return;
+  if (slot != 0 && (!kept_->holds() || std::find(slots.begin(), slots.end(), slot) == slots.end())) return;
   for (Ref<core::Storage>& k : kept_->let_go()) out.push_back(std::move(k));
 }
 

@@ -69,8 +69,9 @@ bool takes_halves(ConvolutionProvider provider, const ConvolutionCall& call) {
 void convolve_by(const ConvolutionCall& call, ConvolutionProvider provider) {
   const bool blocked = call.shape.x_block != 0 || call.shape.y_block != 0;
   TANDEM_INTERNAL(!blocked || takes_blocks(provider), "blocks of channels for another provider");
-  TANDEM_INTERNAL(!call.own_weight || own_weight_nbytes(call.shape) > 0,
-                  "a weight in a layout that the provider does not compute in");
+  TANDEM_INTERNAL(
+      !call.own_weight || (own_weight_nbytes(call.shape) > 0 && provider == choose_provider(call.shape)),
+      "a weight in a layout that the provider does not compute in");
   if (call.shape.result_size() == 0) return;
   if (is_half(call.shape.dtype) && !takes_halves(provider, call)) return convolve_half(call, provider);
   switch (provider) {

@@ -123,7 +123,8 @@ TEST_CASE("a card takes reductions across rows that fill it", "[jit]") {
   CHECK(cuda_takes_across(k, 65536, 128));
   CHECK_FALSE(cuda_takes_across(k, 1024, 1024));  // few blocks of rows
   CHECK_FALSE(cuda_takes_across(k, 4096, 128));   // of few threads
-  CHECK_FALSE(cuda_takes_across(k, 4096, 2052));  // rows beyond a thread block
+  CHECK(cuda_takes_across(k, 4096, 2048));
+  CHECK_FALSE(cuda_takes_across(k, 4096, 2049));  // rows beyond a thread block
   const std::vector<int64_t> dims = {4096, 1024};
   const LaunchShape shape = launch_shape(k, dims.data(), dims[0]);
   CHECK(shape.grid == 128);
