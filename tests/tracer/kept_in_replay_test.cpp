@@ -14,13 +14,6 @@ namespace {
 
 constexpr int kWarm = 7;  // calls after which something is kept, if tensors last
 
-// Of 20 tensors in one another's place: memory comes back at once, but from the sanitizers' allocator.
-#ifdef TANDEM_TEST_SCARCE_MEMORY
-constexpr int kMovedAtMost = 19;
-#else
-constexpr int kMovedAtMost = 20;
-#endif
-
 struct Kept : Inference {
   using Inference::Inference;
   int64_t kept() const { return traced.report().kept_bytes; }
@@ -100,7 +93,7 @@ TEST_CASE("checked replay keeps for the tensor that is bound, wherever its memor
   for (int i = 0; i < kWarm; ++i) REQUIRE(same(i));
   REQUIRE(traced.report().kept_bytes > 0);
   SECTION("another tensor at the same address, as often changed") {
-    int moved = 0;
+    [[maybe_unused]] int moved = 0;
     for (int i = 0; i < 20; ++i) {
       const void* const before = w.impl()->data;
       w = td::Tensor();
@@ -110,7 +103,9 @@ TEST_CASE("checked replay keeps for the tensor that is bound, wherever its memor
       REQUIRE(same(i));
       REQUIRE(traced.report().kept_bytes == 0);
     }
-    CHECK(moved <= kMovedAtMost);
+#ifdef TANDEM_TEST_SCARCE_MEMORY  // else memory is a sanitizer's, which does not give it again
+    CHECK(moved < 20);
+#endif
     CHECK(traced.report().recorded == 1);
   }
   SECTION("two tensors in turn") {
