@@ -40,8 +40,6 @@ constexpr Shape kShapes[] = {{"cnn 1", 64, 1, 32, 1, 28, 3, 1, 1},
                              {"few out", 16, 32, 4, 1, 32, 3, 1, 1},
                              {"small", 1, 8, 8, 1, 8, 3, 1, 1},
                              {"tiny", 1, 2, 4, 1, 6, 3, 1, 1}};
-constexpr ConvolutionProvider kProviders[] = {ConvolutionProvider::onednn, ConvolutionProvider::winograd,
-                                              ConvolutionProvider::tiles, ConvolutionProvider::loops};
 constexpr ConvolutionDirection kDirections[] = {ConvolutionDirection::forward, ConvolutionDirection::input,
                                                 ConvolutionDirection::weight};
 constexpr const char* kNames[] = {"y", "x", "w"};
@@ -91,16 +89,16 @@ void measure(const Shape& shape, DType dtype, const std::vector<char>& values, s
     call.result = result.data();
     std::printf("%-13s %s %8.1f MFLOP  %-6s", shape.name, kNames[d], s.flops() * 1e-6,
                 ops::name(ops::choose_provider(s)));
-    constexpr size_t kCount = std::size(kProviders);
+    constexpr size_t kCount = std::size(ops::kConvolutionProviders);
     double least[kCount];
     std::fill_n(least, kCount, 1e300);
     for (size_t round = 0; round < 9; ++round)
       for (size_t i = 0; i < kCount; ++i) {
         const size_t which = (i + round) % kCount;
-        const bool slow = kProviders[which] == ConvolutionProvider::loops && s.flops() > 1e7;
-        if (slow || !ops::provider_takes(kProviders[which], s)) continue;
+        const bool slow = ops::kConvolutionProviders[which] == ConvolutionProvider::loops && s.flops() > 1e7;
+        if (slow || !ops::provider_takes(ops::kConvolutionProviders[which], s)) continue;
         const int times = std::clamp(static_cast<int>(2e7 / s.flops()), 1, 5000);
-        least[which] = std::min(least[which], time_us(call, kProviders[which], times));
+        least[which] = std::min(least[which], time_us(call, ops::kConvolutionProviders[which], times));
       }
     for (const double us : least)
       if (us < 1e300)
@@ -120,7 +118,7 @@ int main(int argc, char** argv) try {
   std::vector<char> result(values.size());
   set_num_threads(1);
   std::printf("%-13s   %14s  %-6s", "convolution", "", "chosen");
-  for (const ConvolutionProvider p : kProviders) std::printf(" %20s", ops::name(p));
+  for (const ConvolutionProvider p : ops::kConvolutionProviders) std::printf(" %20s", ops::name(p));
   std::printf("\n");
   for (const Shape& s : kShapes) measure(s, dtype, values, result);
   return 0;

@@ -104,9 +104,13 @@ inline DeviceFloor mlp_inference_floor(const MlpSizes& m) {
   return f;
 }
 
-/// A training step of the benchmark's decoder with AdamW, whose last layer is its table of words.
-inline DeviceFloor gpt_floor(double layers, double width, double heads, double length, double batch,
-                             double words) {
+/// The benchmark's decoder, whose last layer is its table of words.
+struct GptSizes {
+  double layers, width, heads, length, batch, words;
+};
+/// Its training step with AdamW.
+inline DeviceFloor gpt_floor(const GptSizes& sizes) {
+  const auto [layers, width, heads, length, batch, words] = sizes;
   const double rows = batch * length, n = rows * width, scores = batch * heads * length * length;
   const double norms = 2 * layers + 1;
   DeviceFloor f;
@@ -128,9 +132,9 @@ inline DeviceFloor gpt_floor(double layers, double width, double heads, double l
   return f;
 }
 
-/// The decoder's loss alone.
-inline DeviceFloor gpt_inference_floor(double layers, double width, double heads, double length, double batch,
-                                       double words) {
+/// Its loss alone.
+inline DeviceFloor gpt_inference_floor(const GptSizes& sizes) {
+  const auto [layers, width, heads, length, batch, words] = sizes;
   const double rows = batch * length, n = rows * width, scores = batch * heads * length * length;
   DeviceFloor f;
   f.add(n + length * width, 1.25, 0.25, 16);  // rows of the tables, an index for each element
@@ -180,6 +184,7 @@ inline std::optional<DeviceFloor> named_row_floor(std::string name) {
 
 /// Of a workload of the benchmark by its name.
 inline std::optional<DeviceFloor> device_floor(const std::string& name) {
+  constexpr GptSizes kGptSizes{4, 128, 4, 64, 12, 65};
   if (name == "mlp64") return mlp_floor({64, 64});
   if (name == "mlp784") return mlp_floor({64, 784});
   if (name == "mlp784_1024") return mlp_floor({64, 784, 1024, 1024});
@@ -188,11 +193,11 @@ inline std::optional<DeviceFloor> device_floor(const std::string& name) {
   if (name == "mlp784_1024_infer") return mlp_inference_floor({64, 784, 1024, 1024});
   if (name == "mlp784_1024_infer1") return mlp_inference_floor({1, 784, 1024, 1024});
   if (name == "gpt") {
-    DeviceFloor f = gpt_floor(4, 128, 4, 64, 12, 65);
+    DeviceFloor f = gpt_floor(kGptSizes);
     f.entries = 130;
     return f;
   }
-  if (name == "gpt_infer") return gpt_inference_floor(4, 128, 4, 64, 12, 65);
+  if (name == "gpt_infer") return gpt_inference_floor(kGptSizes);
   if (name == "cnn") return cnn_floor(64);
   return named_row_floor(name);
 }

@@ -79,8 +79,7 @@ std::function<void()> alone(const std::vector<Product>& products,
     if (s.direction == ConvolutionDirection::weight) call.y = memory->b.data();
     call.result = memory->c.data();
     std::vector<ConvolutionProvider> ways;
-    for (const auto way : {ConvolutionProvider::onednn, ConvolutionProvider::winograd,
-                           ConvolutionProvider::tiles, ConvolutionProvider::loops})
+    for (const ConvolutionProvider way : kConvolutionProviders)
       if (provider_takes(way, s) && (way != ConvolutionProvider::loops || ways.empty())) ways.push_back(way);
     const ConvolutionProvider best = fastest(ways, [&](ConvolutionProvider way) { convolve(call, way); });
     runs.push_back([call, best] { convolve(call, best); });

@@ -69,9 +69,8 @@ bool takes_halves(ConvolutionProvider provider, const ConvolutionCall& call) {
 void convolve_by(const ConvolutionCall& call, ConvolutionProvider provider) {
   const bool blocked = call.shape.x_block != 0 || call.shape.y_block != 0;
   TANDEM_INTERNAL(!blocked || takes_blocks(provider), "blocks of channels for another provider");
-  TANDEM_INTERNAL(
-      !call.own_weight || (own_weight_nbytes(call.shape) > 0 && provider == choose_provider(call.shape)),
-      "a weight in a layout that the provider does not compute in");
+  TANDEM_INTERNAL(!call.own_weight || own_weight_nbytes(call.shape) > 0,
+                  "a weight in a layout that the provider does not compute in");
   if (call.shape.result_size() == 0) return;
   if (is_half(call.shape.dtype) && !takes_halves(provider, call)) return convolve_half(call, provider);
   switch (provider) {
@@ -218,8 +217,8 @@ ConvolutionProvider choose_provider(const ConvolutionShape& shape) {
   const bool thin = shape.direction == ConvolutionDirection::input && shape.group_channels() < kFewChannels &&
                     (shape.groups == 1 || shape.groups != shape.channels);
   if (shape.flops() < kManyFlops || thin) return ConvolutionProvider::tiles;
-  const bool multiplied_as_half = is_half(shape.dtype) && onednn_convolves(shape);
-  if (core::environment().winograd && !multiplied_as_half && is_winograd(shape) && winograd_pays(shape) &&
+  const auto multiplied_as_half = [&] { return is_half(shape.dtype) && onednn_convolves(shape); };
+  if (core::environment().winograd && is_winograd(shape) && winograd_pays(shape) && !multiplied_as_half() &&
       provider_takes(ConvolutionProvider::winograd, shape))
     return ConvolutionProvider::winograd;
   if (provider_takes(ConvolutionProvider::onednn, shape)) return ConvolutionProvider::onednn;
@@ -251,6 +250,7 @@ void convolve(const ConvolutionCall& call, ConvolutionProvider provider) {
   const ConvolutionShape& s = call.shape;
   if (!provider_takes(provider, s))
     fail(std::string("convolution: ") + name(provider) + " does not take this shape of " + name(s.dtype));
+  TANDEM_INTERNAL(!call.own_weight || provider == choose_provider(s), "a weight laid for another provider");
   convolve_by(call, provider);
 }
 

@@ -73,6 +73,9 @@ struct ConvolutionCall {
 };
 
 enum class ConvolutionProvider : uint8_t { onednn, winograd, tiles, loops };
+inline constexpr ConvolutionProvider kConvolutionProviders[] = {
+    ConvolutionProvider::onednn, ConvolutionProvider::winograd, ConvolutionProvider::tiles,
+    ConvolutionProvider::loops};
 
 /// "onednn", "winograd" (oneDNN's), "tiles", "loops".
 const char* name(ConvolutionProvider provider);

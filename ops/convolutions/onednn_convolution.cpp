@@ -78,7 +78,7 @@ struct Cut {
   }
   int64_t images_a_block() const {
     if (way == OnednnWay::winograd) {
-      const int64_t image = std::max<int64_t>(1, tiles_of_image(s));
+      const int64_t image = tiles_of_image(s);
       const int64_t many = (kTiles + image - 1) / image, few = (kFewTiles + image - 1) / image;
       return std::clamp<int64_t>(s.batch / many >= kEnoughBlocks ? many : few, 1, s.batch);
     }

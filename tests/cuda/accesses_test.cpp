@@ -180,7 +180,7 @@ TEST_CASE("cuda accesses: steps of an MLP, a convolutional network and a transfo
   constexpr bench::TransformerSizes kSizes{2, 64, 2, 32, 33, true};
   bench::Transformer gpt(kSizes);
   check_step(gpt, td::randint(0, 33, {8, 32}), td::randint(0, 33, {8 * 32}),
-             bench::gpt_floor(2, 64, 2, 32, 8, 33));
+             bench::gpt_floor({2, 64, 2, 32, 8, 33}));
   bench::Cnn cnn;
   check_step<td::optim::SGD>(cnn, td::rand({2, 1, 28, 28}), td::randint(0, 10, {2}), bench::cnn_floor(2));
 }

@@ -20,8 +20,6 @@ using namespace tandem::test;
 
 namespace {
 
-constexpr ConvolutionProvider kAll[] = {ConvolutionProvider::onednn, ConvolutionProvider::winograd,
-                                        ConvolutionProvider::tiles, ConvolutionProvider::loops};
 constexpr OpId kOps[] = {OpId::convolution, OpId::convolution_input, OpId::convolution_weight};
 
 struct Case {
@@ -189,7 +187,7 @@ struct ConvolutionProblem {
 }  // namespace
 
 TEST_CASE("every provider of convolutions agrees with float64", "[ops]") {
-  std::array<int, std::size(kAll)> taken{};
+  std::array<int, std::size(kConvolutionProviders)> taken{};
   uint64_t seed = 1;
   for (const Case& c : kCases)
     for (const OpId op : kOps)
@@ -197,7 +195,7 @@ TEST_CASE("every provider of convolutions agrees with float64", "[ops]") {
         for (const bool biased : {false, true}) {
           if (biased && op == OpId::convolution_weight) continue;
           const ConvolutionProblem p(c, op, dtype, biased, ++seed);
-          for (const ConvolutionProvider provider : kAll) {
+          for (const ConvolutionProvider provider : kConvolutionProviders) {
             CAPTURE(def(op).name, c.x, c.w, name(provider), tandem::name(dtype), biased);
             if (!provider_takes(provider, p.shape())) {
               CHECK(provider != ConvolutionProvider::loops);
@@ -207,7 +205,7 @@ TEST_CASE("every provider of convolutions agrees with float64", "[ops]") {
             CHECK(p.mismatch(p.run(provider), provider) == "");
           }
         }
-  for (const ConvolutionProvider provider : kAll) {
+  for (const ConvolutionProvider provider : kConvolutionProviders) {
     const int n = taken[static_cast<size_t>(provider)];
     CAPTURE(name(provider), n);
     std::printf("convolutions: %d by %s\n", n, name(provider));
@@ -232,7 +230,7 @@ TEST_CASE("convolutions do not depend on threads or on where operands lie", "[op
     for (const OpId op : kOps)
       for (const DType dtype : {DType::float32, DType::bfloat16}) {
         const ConvolutionProblem p(c, op, dtype, true);
-        for (const ConvolutionProvider provider : kAll) {
+        for (const ConvolutionProvider provider : kConvolutionProviders) {
           if (!provider_takes(provider, p.shape())) continue;
           CAPTURE(def(op).name, c.x, name(provider), tandem::name(dtype));
           std::vector<char> one;
