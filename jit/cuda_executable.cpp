@@ -67,8 +67,9 @@ void CudaExecutable::launch(const CudaStep& step, const int64_t* sources) const 
                 "cuLaunchKernel");
 }
 
-// One launch after another; waits for each entry where that is asked for.
-void CudaExecutable::run_steps(int64_t* sources, Location where) const {
+// One launch after another; waits for each entry where that is asked for. Where one cannot be queued behind
+// others, `*reached` is 1 + its entry.
+void CudaExecutable::run_steps(int64_t* sources, Location where, int* reached) const {
   static constexpr const char* kKinds[] = {"kernel", "product", "native"};
   const bool wait = core::environment().sync || core::profiling();
   const std::vector<CudaStep>& steps = steps_.steps;
@@ -84,16 +85,15 @@ void CudaExecutable::run_steps(int64_t* sources, Location where) const {
       for (; i < steps.size() && static_cast<size_t>(steps[i].entry) == entry; ++i) launch(steps[i], sources);
       if (wait) [[unlikely]]
         device_.synchronize_current();
-    } catch (const OutOfMemory&) {
-      throw;
     } catch (const Error& error) {
+      if (reached && i > 0) *reached = static_cast<int>(entry) + 1;
       fail_again(error, e.op, line);
     }
   }
 }
 
 void CudaExecutable::run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where,
-                         bool nothing) const {
+                         bool nothing, int* reached) const {
   constexpr int32_t kMany = 256;
   int64_t few[kMany];
   std::vector<int64_t> many;
@@ -120,7 +120,7 @@ void CudaExecutable::run(void* const* inputs, const int64_t* numbers, void* cons
   const cuda::Block arena(device_, steps_.arena_bytes);
   sources[CudaSteps::kArena] = static_cast<int64_t>(arena.memory());
   const cuda::Ordered order(device_, [&](auto&& touch) { touches(sources, touch); });
-  run_steps(sources, where);
+  run_steps(sources, where, reached);
 }
 
 }  // namespace tandem::jit

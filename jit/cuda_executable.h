@@ -24,8 +24,8 @@ class CudaExecutable {
   /// Arguments as Executable::run's, addresses on the device. Queues the work and returns; an index out of
   /// range is told at the next synchronisation, at `where` if known, else at its op's line. `nothing`: all
   /// but the work.
-  void run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where,
-           bool nothing) const;
+  void run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where, bool nothing,
+           int* reached) const;
 
   /// Queues what a library does for a product or a convolution.
   void run_product(const CudaProductStep& p, const int64_t* sources, cuda::StreamHandle stream) const;
@@ -50,7 +50,7 @@ class CudaExecutable {
 
  private:
   void launch(const CudaStep& step, const int64_t* sources) const;
-  void run_steps(int64_t* sources, Location where) const;
+  void run_steps(int64_t* sources, Location where, int* reached) const;
 
   const Plan& plan_;
   cuda::Runtime& device_;

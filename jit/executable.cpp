@@ -405,7 +405,7 @@ int Executable::run(void* const* inputs, const int64_t* numbers, void* const* ou
                     int* reached) const {
   if (impl_->cuda) {
     impl_->cuda->run(inputs, numbers, outputs, where,
-                     impl_->entries_to_run == 0 && !impl_->plan.entries.empty());
+                     impl_->entries_to_run == 0 && !impl_->plan.entries.empty(), reached);
     return 0;
   }
   if (core::host_copies.load(std::memory_order_relaxed) != 0) [[unlikely]]
@@ -418,8 +418,8 @@ int Executable::run(void* const* inputs, const int64_t* numbers, void* const* ou
 }
 
 bool Executable::wrote_nothing(int reached) const {
-  if (impl_->cuda) return false;
   if (reached == 0) return true;
+  if (impl_->cuda) return false;
   const Entry& e = impl_->plan.entries.at(static_cast<size_t>(reached) - 1);
   return e.kind == EntryKind::native &&
          impl_->plan.natives[static_cast<size_t>(e.index)].op->kind == ops::OpKind::kernel;

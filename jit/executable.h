@@ -63,7 +63,8 @@ class Executable {
   /// range (later entries did not run). What a program's own kernel throws on the host goes on as it is: then
   /// no input was written, and `*reached`, if given, is 1 + its entry (0 if no entry was begun). On CUDA all
   /// addresses are the device's, the work is queued, and such an index is told at the next synchronisation,
-  /// at `where` if known, else at the op's line in the graph.
+  /// at `where` if known, else at the op's line in the graph; what cannot be queued throws, with `*reached`
+  /// 1 + its entry where something was queued before it.
   int run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where = {},
           int* reached = nullptr) const;
   /// Of a run that threw at `reached`: whether no input was written.

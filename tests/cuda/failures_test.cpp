@@ -99,3 +99,47 @@ TEST_CASE("cuda failures: every call of a process's first traced step may fail",
   }
   CHECK(reached > 30);
 }
+
+TEST_CASE("cuda failures: a frozen call that fails between two launches has changed what it changed",
+          "[cuda]") {
+  const Simulator& sim = simulator();
+  if (!sim.there) return;
+  int half_done = 0, reached = 0;
+  for (long failing = 1; failing <= 100; ++failing, ++reached) {
+    CAPTURE(failing);
+    const Tensor first = td::ones({8, 16}, {.device = kCuda}), second = td::ones({16, 8}, {.device = kCuda});
+    const Tensor x = td::ones({8, 16}, {.device = kCuda});
+    auto traced = td::trace([&](const Tensor& in) {
+      first.add_(in);
+      const Tensor product = td::mm(in, second);  // of a library, so that nothing joins the two
+      second.add_(product.sum());
+      return product;
+    });
+    for (int i = 0; i < 3; ++i) traced(x);
+    auto frozen = traced.freeze();
+    const Tensor p = td::ones({8, 16}, {.device = kCuda, .requires_grad = true});
+    const Tensor kept = (p * first).sum();  // its gradient needs the elements of now
+    const std::vector<float> before = first.to_vector<float>();
+    bool threw = false;
+    {
+      const auto profile = td::profile("");  // one launch after another
+      sim.sim_gpu_fail_call(failing);
+      try {
+        frozen(x);
+      } catch (const td::Error&) {
+        threw = true;
+      }
+    }
+    const bool failed = std::string(sim.sim_gpu_failed_call()) != "";
+    sim.sim_gpu_fail_call(0);
+    if (!failed) break;
+    const bool changed = first.to_vector<float>() != before;
+    if (changed)
+      CHECK_THROWS_AS(kept.backward(), td::Error);
+    else
+      CHECK_NOTHROW(kept.backward());
+    half_done += threw && changed;
+  }
+  CHECK(reached > 3);
+  CHECK(half_done > 0);
+}
