@@ -272,6 +272,7 @@ class Planner {
 
   void find_uses() {
     p_.as_vector.assign(at(k_.scalars.size()), false);
+    p_.as_divisor.assign(at(k_.scalars.size()), false);
     const auto use = [&](int32_t in) {
       if (!p_.is_vector(in)) p_.as_vector[at(in)] = true;
     };
@@ -279,8 +280,9 @@ class Planner {
       if (!p_.live[at(i)]) continue;
       const ScalarNode& n = k_.scalars[i];
       // Seeds and offsets of random functions are given as one scalar each.
-      const int vectors = is_random(n.op) ? 1 : ops::arity(n.op);
+      const int vectors = is_random(n.op) || p_.divides_by_whole(k_, i) ? 1 : ops::arity(n.op);
       for (int j = 0; j < vectors && p_.is_vector(i); ++j) use(n.in[j]);
+      if (p_.divides_by_whole(k_, i)) p_.as_divisor[at(n.in[1])] = true;
       if (n.op == ScalarOp::reduced) use(k_.reductions[at(static_cast<int32_t>(n.bits))].input);
     }
     for (const Store& s : k_.stores)
@@ -297,6 +299,11 @@ class Planner {
 };
 
 }  // namespace
+
+bool CPlan::divides_by_whole(const Kernel& k, int32_t node) const {
+  const ScalarNode& n = k.scalars[node];
+  return n.op == ScalarOp::div && n.type == DType::float32 && is_vector(node) && loops[at(n.in[1])] == 0;
+}
 
 bool is_random(ScalarOp op) {
   return op == ScalarOp::uniform || op == ScalarOp::uniform16 || op == ScalarOp::normal;

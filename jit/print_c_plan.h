@@ -48,9 +48,12 @@ struct CPlan {
   std::vector<int32_t> row_values;  // column kernels: vectors that the row stores need
   std::vector<bool> live;           // of each node: some store needs it
   std::vector<bool> load_used;
-  std::vector<bool> as_vector;  // scalar nodes that some vector value reads
+  std::vector<bool> as_vector;   // scalar nodes that some vector value reads
+  std::vector<bool> as_divisor;  // float32 values of the whole call that some vector value is divided by
 
   bool is_vector(int32_t node) const { return (loops[static_cast<size_t>(node)] & kLane) != 0; }
+  /// A division of vectors by one number for the whole call.
+  bool divides_by_whole(const Kernel& k, int32_t node) const;
 };
 
 bool is_random(ops::ScalarOp op);

@@ -1,10 +1,10 @@
 // The printer of one kernel: the frame of the function and the loops of each kind. One printer, one thread.
 //
 // Names in the printed text: p, o: where loads and stores stand; s: strides; d: sizes; c: counters of the
-// kept dimensions; q: offsets of the reduced position; v: values; w: the vector of a scalar; x: checked
-// offsets of indexed loads, n and m their extents and strides; e: counters of the reduced dimensions; h:
-// offsets of lanes; a: accumulators; t: totals; k: row buffers; g: random draws; f: whether a store goes past
-// the caches; y, z: results across rows: all, and of this block.
+// kept dimensions; q: offsets of the reduced position; v: values; w: the vector of a scalar; r: a scalar to
+// divide by; x: checked offsets of indexed loads, n and m their extents and strides; e: counters of the
+// reduced dimensions; h: offsets of lanes; a: accumulators; t: totals; k: row buffers; g: random draws; f:
+// whether a store goes past the caches; y, z: results across rows: all, and of this block.
 #pragma once
 
 #include <string>

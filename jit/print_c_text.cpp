@@ -93,6 +93,7 @@ std::string CText::value(int32_t id, const CPlace& place) const {
     if (draws_in_order(n)) return draw + "_run(g" + num(id) + ", " + place.index + ", " + counter;
     return draw + "(" + in(0) + ", " + counter;
   }
+  if (plan_.divides_by_whole(k_, id)) return in(0) + " / r" + num(n.in[1]);
   return scalar_text(k_, n, in);
 }
 
@@ -108,6 +109,7 @@ void CText::node(int32_t id, const CPlace& place) {
   if (plan_.as_vector[at(id)])
     line(std::string("const ") + c_vector(n.type) + " w" + label + " = td_splat_" + c_suffix(n.type) + "(v" +
          label + ");");
+  if (plan_.as_divisor[at(id)]) line("const td_divisor r" + label + " = td_divide_by(v" + label + ");");
   for (size_t l = 0; l < k_.loads.size(); ++l) {
     if (k_.loads[l].index != id || !plan_.load_used[l]) continue;
     const std::string load_label = num(static_cast<int64_t>(l));
