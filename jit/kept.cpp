@@ -46,6 +46,7 @@ class Parter {
         fixed_(g.values.size(), 0),
         read_bytes_(g.values.size(), 0),
         in_rest_(g.nodes.size(), 0),
+        second_(g.nodes.size(), -1),
         made_(g.values.size(), -1),
         rest_(g.values.size(), -1) {}
 
@@ -54,7 +55,7 @@ class Parter {
     for (const int32_t v : g_.outputs) use(v);
     for (const Write& w : g_.writes) use(w.value);
     for (size_t i = g_.nodes.size(); i-- > 0;)
-      if (in_rest_[i]) use_operands(g_.nodes[i]);
+      if (in_rest_[i]) use_operands(i);
     if (wanted_.empty()) return {};
     make();
     finish_rest();
@@ -100,52 +101,55 @@ class Parter {
   void use(int32_t v) {
     if (!is_made_once(g_.node_of(v)))
       in_rest_[at(g_.values[at(v)].node)] = 1;
-    else if (!kept_for(v, nullptr))
+    else if (std::none_of(wanted_.begin(), wanted_.end(),
+                          [&](const Wanted& w) { return w.value == v && !w.reader; }))
       wanted_.push_back({v, nullptr, {bytes_in_costs(g_.type(v)), Form::strides, {}, {}}});
   }
-  void use_operands(const Node& n) {
+  void use_operands(size_t node) {
+    const Node& n = g_.nodes[node];
+    second_[node] = keep_panels(n);
+    if (second_[node] < 0) second_[node] = keep_weight(n);
     for (size_t i = 0; i < n.in.size(); ++i)
-      if (n.in[i] >= 0 && !(i == 1 && (keep_panels(n) || keep_weight(n)))) use(n.in[i]);
-  }
-  /// Panels are the same for all products of one kind, a weight's layout is one convolution's.
-  Wanted* kept_for(int32_t v, const Node* reader) {
-    const auto it = std::find_if(wanted_.begin(), wanted_.end(), [&](const Wanted& w) {
-      if (w.value != v || !w.reader || !reader) return w.value == v && w.reader == reader;
-      return w.reader == reader || (w.kept.form == Form::panels && w.reader->op == reader->op);
-    });
-    return it == wanted_.end() ? nullptr : &*it;
+      if (n.in[i] >= 0 && !(i == 1 && second_[node] >= 0)) use(n.in[i]);
   }
   bool is_host_op(const Node& n, OpKind kind) const {
     return device_.type == DeviceType::cpu && n.leaf == Leaf::op && ops::def(n.op).kind == kind;
   }
 
-  /// The weight of a convolution, if it is fixed and the library has a layout of its own for it.
-  bool keep_weight(const Node& n) {
-    if (!is_host_op(n, OpKind::convolution) || n.op != OpId::convolution || !fixed_[at(n.in[1])])
-      return false;
+  int32_t want(Wanted wanted) {
+    wanted_.push_back(std::move(wanted));
+    return static_cast<int32_t>(wanted_.size()) - 1;
+  }
+
+  /// The weight of a convolution, if it is fixed and the library has a layout of its own for it; -1 if not.
+  int32_t keep_weight(const Node& n) {
+    if (!is_host_op(n, OpKind::convolution) || n.op != OpId::convolution || !fixed_[at(n.in[1])]) return -1;
     const TensorType in[] = {g_.type(n.in[0]), g_.type(n.in[1])};
-    if (in[1].sizes.rank() != in[0].sizes.rank()) return false;  // in blocks already
+    if (in[1].sizes.rank() != in[0].sizes.rank()) return -1;  // in blocks already
     const ops::ConvolutionShape shape =
         ops::convolution_shape(ops::def(n.op), in, g_.type(n.out[0]), n.words);
     const int64_t nbytes = shape.x_block == 0 && shape.y_block == 0 ? ops::own_weight_nbytes(shape) : 0;
-    if (nbytes > 0) wanted_.push_back({n.in[1], &n, {nbytes, Form::weight, {}, shape}});
-    return nbytes > 0;
+    return nbytes > 0 ? want({n.in[1], &n, {nbytes, Form::weight, {}, shape}}) : -1;
   }
 
-  /// The second operand of a product, if it is a fixed matrix and own tiles multiply few rows by it.
-  bool keep_panels(const Node& n) {
-    if (!is_host_op(n, OpKind::contraction)) return false;
+  /// The second operand of a product, if it is a fixed matrix and own tiles multiply few rows by it; -1 if
+  /// not. Panels are the same for all such products of one kind.
+  int32_t keep_panels(const Node& n) {
+    if (!is_host_op(n, OpKind::contraction)) return -1;
     const int32_t v = n.in[1];
     const TensorType &x = g_.type(n.in[0]), &matrix = g_.type(v);
-    if (!fixed_[at(v)] || matrix.number || matrix.sizes.rank() != 2 || matrix.dtype != x.dtype) return false;
+    if (!fixed_[at(v)] || matrix.number || matrix.sizes.rank() != 2 || matrix.dtype != x.dtype) return -1;
     const auto lies = [](const TensorType& t) { return ops::Layout{t.sizes, contiguous_strides(t.sizes)}; };
     Contraction product;
     if (plan_contraction(n.op, n.words, lies(x), lies(matrix), nullptr, matrix.dtype, product) >= 0)
-      return false;
+      return -1;
     const ops::ProductCall& call = product.call;
-    if (!ops::takes_panels(call) || call.m >= kManyRows) return false;
-    if (!kept_for(v, &n)) wanted_.push_back({v, &n, {ops::panels_nbytes(call), Form::panels, call, {}}});
-    return true;
+    if (!ops::takes_panels(call) || call.m >= kManyRows) return -1;
+    const auto it = std::find_if(wanted_.begin(), wanted_.end(), [&](const Wanted& w) {
+      return w.value == v && w.kept.form == Form::panels && w.reader->op == n.op;
+    });
+    return it != wanted_.end() ? static_cast<int32_t>(it - wanted_.begin())
+                               : want({v, &n, {ops::panels_nbytes(call), Form::panels, call, {}}});
   }
 
   void make() {
@@ -208,12 +212,8 @@ class Parter {
     for (size_t i = 0; i < g_.nodes.size(); ++i) {
       const Node& n = g_.nodes[i];
       if (n.leaf == Leaf::input || (!in_rest_[i] && n.leaf != Leaf::number)) continue;
-      const Wanted* matrix =
-          n.leaf == Leaf::op && n.in.size() > 1 && n.in[1] >= 0 ? kept_for(n.in[1], &n) : nullptr;
-      const int32_t before = matrix ? rest_[at(n.in[1])] : -1;
-      if (matrix) rest_[at(n.in[1])] = matrix->input;
       copy(to, n, rest_);
-      if (matrix) rest_[at(n.in[1])] = before;
+      if (second_[i] >= 0) to.nodes.back().in[1] = wanted_[at(second_[i])].input;
     }
     for (const int32_t v : g_.outputs) to.outputs.push_back(rest_[at(v)]);
     for (const Write& w : g_.writes) to.writes.push_back({w.input, rest_[at(w.value)]});
@@ -229,9 +229,10 @@ class Parter {
   const std::vector<char>& lasting_;
   const std::vector<std::optional<int64_t>>& known_;
   const Device device_;
-  std::vector<char> fixed_;           // per value
-  std::vector<int64_t> read_bytes_;   // per fixed value: of the largest input that it is made of
-  std::vector<char> in_rest_;         // per node
+  std::vector<char> fixed_;          // per value
+  std::vector<int64_t> read_bytes_;  // per fixed value: of the largest input that it is made of
+  std::vector<char> in_rest_;        // per node
+  std::vector<int32_t> second_;  // per node: which of `wanted_` its second operand is, in a form of its own
   std::vector<int32_t> made_, rest_;  // per value: in the parts
   std::vector<Wanted> wanted_;
   KeptPart part_;

@@ -7,8 +7,8 @@
 #include <random>
 
 #include "tandem/jit/compiler.h"
-#include "tandem/jit/kernel_cache.h"
 #include "tandem/jit/kernel.h"
+#include "tandem/jit/kernel_cache.h"
 #include "tests/catch.h"
 
 using namespace tandem;

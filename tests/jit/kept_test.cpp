@@ -196,6 +196,37 @@ TEST_CASE("a matrix that is read otherwise, too, is kept beside, and a table of 
   check_bits(p, *parts);
 }
 
+TEST_CASE("of one matrix's products only those that read panels get them", "[jit]") {
+  for (const int64_t few : {1, 4, 512}) {  // by dot products, or by a copy of their own
+    const Program p{{{DType::float32, {16, 64}}, {DType::float32, {64, 64}}, {DType::float32, {512, 64}}},
+                    {},
+                    [&](Emitter& e, const Values& in, const Values&) {
+                      const Value x = e.matmul(in[0], in[1]);
+                      const Value y = few == 512 ? in[2] : e.slice(x, 0, 0, few);
+                      return Values{x, e.matmul(y, in[1])};
+                    },
+                    {}};
+    const auto parts = part(p, {0, 1, 0});
+    CAPTURE(few);
+    REQUIRE(parts);
+    CHECK(parts->values.size() == 1);
+    check_bits(p, *parts);
+  }
+}
+
+TEST_CASE("a matrix that is multiplied by itself is read as it lies and as panels", "[jit]") {
+  const Program p{{{DType::float32, {64, 64}}, {DType::float32, {64}}, {DType::float32, {64, 64}}},
+                  {},
+                  [](Emitter& e, const Values& in, const Values&) {
+                    return Values{linear(e, in[0], in[0], in[1]), e.matmul(in[2], in[0])};
+                  },
+                  {}};
+  const auto parts = part(p, {1, 0, 0});
+  REQUIRE(parts);
+  CHECK(parts->values.size() == 2);
+  check_bits(p, *parts);
+}
+
 TEST_CASE("what grows is not kept, nor the inputs themselves", "[jit]") {
   const Program p{{{DType::float32, {40, 64, 64}}, {DType::float32, {64}}},
                   {},
