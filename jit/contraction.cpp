@@ -44,13 +44,14 @@ MatrixPlace matrix_place(const Contraction& c, int64_t outer_index) {
 RowBlocks::RowBlocks(const Contraction& contraction, int threads) : c(&contraction) {
   constexpr int64_t kBlockBytes = 256 << 10, kTile = 12, kLeast = 2 * kTile;
   const ops::ProductCall& s = c->call;
-  const int64_t matrices = numel(c->outer) * s.batch;
-  rows = std::max(kLeast, kBlockBytes / (s.n * itemsize(s.dtype)) / kTile * kTile);
-  if (threads > 1) {
+  const int64_t matrices = numel(c->outer) * s.batch,
+                row_bytes = std::max<int64_t>(1, s.n) * itemsize(s.dtype);
+  rows = std::max(kLeast, kBlockBytes / row_bytes / kTile * kTile);
+  if (threads > 1 && matrices > 0) {
     const int64_t wanted = (4 * threads + matrices - 1) / matrices;  // of a matrix
     rows = std::min(rows, std::max(kLeast, (s.m / wanted + kTile - 1) / kTile * kTile));
   }
-  rows = std::min(rows, s.m);
+  rows = std::clamp<int64_t>(s.m, 1, rows);
   per_matrix = (s.m + rows - 1) / rows;
   count = matrices * per_matrix;
 }

@@ -242,3 +242,20 @@ TEST_CASE("sums over columns behind kernels that go on to products join", "[jit]
   CHECK(r.stats.tails == 2);
   CHECK(r.stats.entries == 4);  // both sums are one
 }
+
+TEST_CASE("kernels follow products without rows, columns, terms or matrices", "[jit]") {
+  for (const int64_t batch : {0, 1, 2})
+    for (const int64_t rows : {0, 1, 5})
+      for (const int64_t columns : {0, 3})
+        for (const int64_t k : {0, 4}) {
+          CAPTURE(batch, rows, columns, k);
+          const Program p{{{DType::float32, {batch, rows, k}}, {DType::float32, {batch, k, columns}}},
+                          {},
+                          [](Emitter& e, const Values& in, const Values&) {
+                            const Value y = e.mul(e.matmul(in[0], in[1]), 0.3);
+                            return Values{e.call(OpId::softmax, {y}, {-1}), e.sum(e.exp(y), {-1}, false)};
+                          },
+                          {}};
+          check_threads(p);
+        }
+}
