@@ -35,14 +35,17 @@ inline void copy_dims(Dims& to, const Dims& from) {
   copy_dims(fresh->strides, info.strides);
   fresh->numel = info.numel;
   fresh->offset = info.offset;
-  const int view = !info.view ? 0 : info.follows ? core::kView : core::kBlindView;
+  const int view = !info.view                ? 0
+                   : info.follows            ? core::kView
+                   : is_floating(info.dtype) ? core::kBlindView
+                                             : 0;  // nothing of integers has a history
   fresh->flags =
       static_cast<uint16_t>(kPending | core::kTraceOwned | (info.contiguous ? core::kContiguous : 0) |
                             (info.requires_grad ? kRequiresGrad : 0) | view);
   if (!on(Mechanism::result_layout)) core::set_contiguous_layout(*fresh, info.sizes);
   fresh->frame = this;
   fresh->handle = static_cast<int32_t>(handle);
-  fresh->home = view || info.requires_grad ? 0 : home_;
+  fresh->home = info.view || info.requires_grad ? 0 : home_;
   fresh->refs.set(1);
   r_.handles[handle] = fresh;
   return fresh;

@@ -234,3 +234,24 @@ TEST_CASE("traced: requires_grad_ on arguments and on values that a read made re
     return seen;
   }));
 }
+
+TEST_CASE("traced: views of integers take what has a history, inside of the call and after it", "[tracer]") {
+  for (const td::DType dtype : {td::int64, td::int32, td::bool_})
+    CHECK(same([&](bool traced) {
+      const Tensor w = range(4, 0).requires_grad_();
+      const auto inside = wrapped(traced, [&](const Tensor& x) {
+        const Tensor a = td::zeros({2, 4}, {.dtype = dtype});
+        a.select(0, 0).copy_(w * x);
+        return a;
+      });
+      const auto after = wrapped(traced, [&](const Tensor& x) { return x.to(dtype).slice(0, 0, 4); });
+      Values seen;
+      for (int i = 0; i < 5; ++i) {
+        append(seen, inside(range(4, static_cast<float>(i))).to(td::float32));
+        const Tensor r = after(range(6, static_cast<float>(i)));
+        r.copy_(w);
+        append(seen, r.to(td::float32));
+      }
+      return seen;
+    }));
+}
