@@ -14,6 +14,7 @@
 namespace tandem::eager {
 
 struct Node;
+enum class GradientMemory : uint8_t;  // tape.h
 
 /// Runs the call if it is such a one.
 bool direct(const Call& call, Ref<TensorImpl>* results);
@@ -23,6 +24,6 @@ bool direct_timed(const Call& call, Ref<TensorImpl>* results);
 /// Runs the gradient rule of `n` (tape.h, run_gradient) if it is such a one: for each operand one function of
 /// the gradient that flows and a saved value, or that gradient itself.
 bool direct_gradient(const Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out,
-                     std::vector<char>& fresh);
+                     std::vector<GradientMemory>& memory);
 
 }  // namespace tandem::eager

@@ -125,7 +125,7 @@ bool same_type(const ops::TensorType& type, const TensorImpl* g) {
 }  // namespace
 
 bool direct_gradient(const Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out,
-                     std::vector<char>& fresh) {
+                     std::vector<GradientMemory>& memory) {
   if (n.numbers != 0 || n.in.size() > 2 || n.op >= ops::OpId::count_) return false;
   const GradientRow& row = gradient_row(n.op);
   if (row.known == 0 || core::host_copies.load(std::memory_order_relaxed) != 0) return false;
@@ -151,7 +151,7 @@ bool direct_gradient(const Node& n, std::span<const Ref<TensorImpl>> grads, std:
       continue;
     }
     out[i] = core::make_tensor(g->sizes, DType::float32);
-    fresh[i] = 1;
+    memory[i] = GradientMemory::own;
     const void* const a = sources[step.a]->data;
     if (step.row->way == Way::unary)
       step.row->unary(out[i]->data, a, g->numel);

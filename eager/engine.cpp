@@ -47,9 +47,9 @@ Edge edge_into(Node& n, int j) { return {Ref<core::TapeNode>(&n), {}, j}; }
 }  // namespace
 
 void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch,
-                  std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh) {
+                  std::vector<Ref<TensorImpl>>& out, std::vector<GradientMemory>& memory) {
   out.assign(n.in.size(), {});
-  fresh.assign(n.in.size(), 0);
+  memory.assign(n.in.size(), GradientMemory::others);
   if (through_dispatch) {
     const auto first = std::find_if(grads.begin(), grads.end(), [](const auto& g) { return bool(g); });
     const OnDevice guard(first == grads.end() ? default_device() : (*first)->device);
@@ -81,12 +81,15 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
       const ops::Value r = values.results[i];
       if (!r) continue;
       out[i] = e.tensor(r);
-      // Memory of its own: computed here, and no other result shows it.
-      fresh[i] = r.id >= given && !views && std::count(values.results.begin(), values.results.end(), r) == 1;
+      if (r.id < given) continue;
+      if (views)  // of one another, too
+        memory[i] = GradientMemory::view;
+      else if (std::count(values.results.begin(), values.results.end(), r) == 1)
+        memory[i] = GradientMemory::own;
     }
     return;
   }
-  if (!core::profiling() && direct_gradient(n, grads, out, fresh)) return;
+  if (!core::profiling() && direct_gradient(n, grads, out, memory)) return;
   const core::ProfileSpan span("backward", ops::def(n.op).name, n.where, 0, true);
   const Compiled& c = compiled_gradient(n, grads);
   constexpr size_t kMany = 16;
@@ -110,7 +113,7 @@ void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_
     const int r = c.results[i];
     if (r == Compiled::kNone) continue;
     out[i] = r >= 0 ? results[r] : grads[static_cast<size_t>(-2 - r)];
-    fresh[i] = r >= 0 && std::count(c.results.begin(), c.results.end(), r) == 1;
+    if (r >= 0 && std::count(c.results.begin(), c.results.end(), r) == 1) memory[i] = GradientMemory::own;
   }
 }
 
@@ -118,7 +121,9 @@ namespace {
 
 struct Pending {
   explicit Pending(Node* n) : node(n) {
-    if (n->out.size() != 1) many.resize(n->out.size()), grads = many;
+    if (n->out.size() == 1) return;
+    many.resize(n->out.size()), grads = many;
+    many_memories.resize(n->out.size()), memories = many_memories;
   }
   Pending(const Pending&) = delete;
   Pending& operator=(const Pending&) = delete;
@@ -126,7 +131,10 @@ struct Pending {
   Node* node;  // the walk holds its roots, and these what is behind them
   Ref<TensorImpl> one;
   std::vector<Ref<TensorImpl>> many;
+  GradientMemory one_memory = GradientMemory::others;
+  std::vector<GradientMemory> many_memories;
   std::span<Ref<TensorImpl>> grads{&one, 1};  // per result
+  std::span<GradientMemory> memories{&one_memory, 1};
 };
 struct LaterFirst {
   bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
@@ -180,9 +188,10 @@ class Walk {
 
   std::vector<Ref<TensorImpl>> run() {
     for (size_t i = 0; i < request_.roots.size(); ++i)
-      deliver(edge_of(request_.roots[i].get()), request_.gradients[i], false, request_.roots[i].get());
+      deliver(edge_of(request_.roots[i].get()), request_.gradients[i], GradientMemory::others,
+              request_.roots[i].get());
     std::vector<Ref<TensorImpl>> out;
-    std::vector<char> fresh;
+    std::vector<GradientMemory> memory;
     while (!queue_.empty()) {
       Node& n = *queue_.top();
       queue_.pop();
@@ -193,9 +202,9 @@ class Walk {
         for (Ref<TensorImpl>& g : p.grads) g.reset();
         continue;
       }
-      gradient(n, p.grads, out, fresh);
+      gradient(n, p, out, memory);
       for (size_t i = 0; i < n.in.size(); ++i)
-        if (out[i]) deliver(n.in[i].edge, std::move(out[i]), fresh[i], nullptr);
+        if (out[i]) deliver(n.in[i].edge, std::move(out[i]), memory[i], nullptr);
       // What a second call of a checkpoint notes is for the nodes of the first, which release their own.
       if (!request_.retain_graph && !autograd::recomputing()) release(n);
       for (Ref<TensorImpl>& g : p.grads) g.reset();
@@ -204,9 +213,9 @@ class Walk {
   }
 
  private:
-  void deliver(const Edge& edge, Ref<TensorImpl> grad, bool fresh, TensorImpl* root) {
+  void deliver(const Edge& edge, Ref<TensorImpl> grad, GradientMemory memory, TensorImpl* root) {
     if (between_ && edge && !between_->wants(edge)) return;
-    if (edge.leaf) return accumulate(edge.leaf.get(), std::move(grad), fresh);
+    if (edge.leaf) return accumulate(edge.leaf.get(), std::move(grad), memory);
     if (!edge.node) {
       if (root) fail("backward: a root does not require grad and has no history", request_.where);
       return;
@@ -218,7 +227,9 @@ class Walk {
       p = pending_.add(n);
       queue_.push(n);
     }
-    Ref<TensorImpl>& sum = p->grads[static_cast<size_t>(edge.index)];
+    const auto index = static_cast<size_t>(edge.index);
+    Ref<TensorImpl>& sum = p->grads[index];
+    p->memories[index] = sum ? GradientMemory::own : memory;
     sum = sum ? plus(sum, grad) : std::move(grad);
   }
 
@@ -231,19 +242,20 @@ class Walk {
 
   // The first gradient of a leaf has memory of its own (R4); later ones are added in place, or, when they
   // shall be differentiable, out of place.
-  void accumulate(TensorImpl* leaf, Ref<TensorImpl> grad, bool fresh) {
+  void accumulate(TensorImpl* leaf, Ref<TensorImpl> grad, GradientMemory memory) {
     std::unique_lock lock(gradient_mutex(leaf));
     if (const AutogradState* s = autograd_state(leaf); s && !s->hooks.empty()) {
       const std::vector<std::pair<int, Hook>> hooks = s->hooks;
       lock.unlock();
-      grad = call_hooks(hooks, std::move(grad), &fresh);
+      grad = call_hooks(hooks, shown(std::move(grad), memory));
+      memory = GradientMemory::others;  // a hook may keep what it saw
       lock.lock();
     }
     if (!request_.inputs.empty()) {
       lock.unlock();
       for (size_t i = 0; i < request_.inputs.size(); ++i) {
         if (request_.inputs[i].leaf.get() != leaf) continue;
-        collected_[i] = collected_[i] ? plus(collected_[i], grad) : owned(grad, fresh);
+        collected_[i] = collected_[i] ? plus(collected_[i], grad) : owned(grad, memory);
       }
       return;
     }
@@ -251,7 +263,7 @@ class Walk {
     AutogradState& s = make_autograd_state(leaf);
     Ref<TensorImpl> before = s.grad;
     if (!before) {
-      s.grad = fresh && !request_.create_graph ? std::move(grad) : copy(grad);
+      s.grad = memory == GradientMemory::own && !request_.create_graph ? std::move(grad) : copy(grad);
     } else if (request_.create_graph) {
       s.grad = plus(before, grad);
     } else {
@@ -264,8 +276,13 @@ class Walk {
 
   // What autograd::grad hands out has memory of its own, whether rules ran compiled or op by op; a gradient
   // that shall be differentiable keeps its history, so its memory.
-  Ref<TensorImpl> owned(const Ref<TensorImpl>& grad, bool fresh) {
-    return fresh || request_.create_graph ? grad : copy(grad);
+  Ref<TensorImpl> owned(const Ref<TensorImpl>& grad, GradientMemory memory) {
+    return memory == GradientMemory::own || request_.create_graph ? grad : copy(grad);
+  }
+
+  // What host code is shown, and may change: as a compiled rule would have made it.
+  Ref<TensorImpl> shown(Ref<TensorImpl> grad, GradientMemory memory) {
+    return memory == GradientMemory::view ? copy(grad) : std::move(grad);
   }
 
   Ref<TensorImpl> copy(const Ref<TensorImpl>& t) {
@@ -276,23 +293,23 @@ class Walk {
   }
 
   /// `hooks` is the caller's copy: one of them may remove itself.
-  Ref<TensorImpl> call_hooks(const std::vector<std::pair<int, Hook>>& hooks, Ref<TensorImpl> grad,
-                             bool* fresh) {
+  Ref<TensorImpl> call_hooks(const std::vector<std::pair<int, Hook>>& hooks, Ref<TensorImpl> grad) {
     for (const auto& [number, hook] : hooks) {
       if (interceptor_) interceptor_->host_code();
       const Tensor replaced = hook(Tensor(grad));
       if (replaced.defined())
         grad = as_gradient(replaced, {grad->dtype, grad->device, false, grad->sizes}, "hook", request_.where);
-      if (fresh) *fresh = false;  // the hook may keep what it saw
     }
     return grad;
   }
 
   void run_hooks(Node& n, Pending& p) {
     if (!n.extras) return;
-    for (size_t j = 0; j < n.extras->hooks.size(); ++j)
-      if (p.grads[j] && !n.extras->hooks[j].empty())
-        p.grads[j] = call_hooks(std::vector(n.extras->hooks[j]), p.grads[j], nullptr);
+    for (size_t j = 0; j < n.extras->hooks.size(); ++j) {
+      if (!p.grads[j] || n.extras->hooks[j].empty()) continue;
+      p.grads[j] = call_hooks(std::vector(n.extras->hooks[j]), shown(p.grads[j], p.memories[j]));
+      p.memories[j] = GradientMemory::others;
+    }
   }
 
   // autograd::grad with respect to an intermediate result.
@@ -301,12 +318,12 @@ class Walk {
       const Edge& input = request_.inputs[i];
       if (!input.node || node_of(input) != &n) continue;
       const Ref<TensorImpl>& g = p.grads[static_cast<size_t>(input.index)];
-      if (g) collected_[i] = owned(g, false);
+      if (g) collected_[i] = owned(g, GradientMemory::others);
     }
   }
 
-  void gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out,
-                std::vector<char>& fresh) {
+  void gradient(Node& n, const Pending& p, std::vector<Ref<TensorImpl>>& out,
+                std::vector<GradientMemory>& memory) {
     const char* name = n.op == ops::OpId::count_ ? "custom function" : ops::def(n.op).name;
     if (n.consumed)
       fail(std::string("backward: the tape of this ") + name +
@@ -322,13 +339,17 @@ class Walk {
       }
     for (const Node::In& in : n.in) check_version(n, in.saved, name);
     for (const Node::Out& o : n.out) check_version(n, o.saved, name);
-    if (n.extras && n.extras->custom) return custom_gradient(n, grads, out, fresh);
+    if (n.extras && n.extras->custom) return custom_gradient(n, p, out, memory);
     if (n.written_view) {
       out.assign(2, {});
-      fresh.assign(2, 0);
-      return spread_gradient(n, grads[0], out);
+      memory.assign(2, GradientMemory::others);
+      return spread_gradient(n, p.grads[0], out);
     }
-    run_gradient(n, grads, interceptor_ != nullptr || request_.create_graph, out, fresh);
+    run_gradient(n, p.grads, interceptor_ != nullptr || request_.create_graph, out, memory);
+    for (size_t i = 0; i < out.size(); ++i)  // what is handed on is still what it was
+      for (size_t j = 0; j < p.grads.size() && memory[i] == GradientMemory::others; ++j)
+        if (out[i] && out[i] == p.grads[j] && p.memories[j] == GradientMemory::view)
+          memory[i] = GradientMemory::view;
   }
 
   void check_version(const Node& n, const Saved& saved, const char* name) {
@@ -353,17 +374,18 @@ class Walk {
     return shown;
   }
 
-  void custom_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, std::vector<Ref<TensorImpl>>& out,
-                       std::vector<char>& fresh) {
+  void custom_gradient(Node& n, const Pending& p, std::vector<Ref<TensorImpl>>& out,
+                       std::vector<GradientMemory>& memory) {
     out.assign(n.in.size(), {});
-    fresh.assign(n.in.size(), 0);
+    memory.assign(n.in.size(), GradientMemory::others);
     CustomFunction& f = *n.extras->custom;
     for (size_t i = 0; i < f.versions.size(); ++i)
       if (TensorImpl* t = f.context.saved()[i].impl())
         check_version(n, {Ref<TensorImpl>(t), f.versions[i]}, "a custom function");
     if (interceptor_) interceptor_->host_code();
     TensorList incoming, saved = f.context.saved();
-    for (const Ref<TensorImpl>& g : grads) incoming.emplace_back(g);
+    for (size_t j = 0; j < p.grads.size(); ++j)
+      incoming.emplace_back(p.grads[j] ? shown(p.grads[j], p.memories[j]) : p.grads[j]);
     for (size_t i = 0; i < saved.size(); ++i)
       if (f.result[i] >= 0) saved[i] = saved_result(saved[i], edge_into(n, f.result[i]), n.where);
     autograd::Context context = f.context;

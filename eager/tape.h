@@ -136,11 +136,18 @@ Ref<core::TapeNode> freed_node(ops::OpId op, Location where);
 /// Makes `n` the latest node.
 void refresh_sequence(Node& n);
 
-/// Runs the gradient rule of a node. `grads`: per result, null for none; `out`: per operand.
+/// Whose memory a gradient has.
+enum class GradientMemory : uint8_t {
+  others,  // of an incoming gradient or a saved value, or the same tensor goes to several operands
+  view,    // of another gradient, shown in another layout: where rules run op by op
+  own,     // nobody else holds it
+};
+
+/// Runs the gradient rule of a node. `grads`: per result, null for none; `out`, `memory`: per operand.
 /// `through_dispatch`: op by op through the dispatcher (under an interceptor, or for create_graph) instead of
-/// as one compiled gradient. `fresh[i]`: out[i] is memory that nobody else holds.
+/// as one compiled gradient.
 void run_gradient(Node& n, std::span<const Ref<TensorImpl>> grads, bool through_dispatch,
-                  std::vector<Ref<TensorImpl>>& out, std::vector<char>& fresh);
+                  std::vector<Ref<TensorImpl>>& out, std::vector<GradientMemory>& memory);
 
 /// The values of a gradient rule, made by the caller's functions: `operand(i)`, `result(j)` for saved ones,
 /// `gradient(k)` for those that flowed, `number(w)` for word w of the node.

@@ -369,8 +369,8 @@ TEST_CASE("which gradients and views go the short way", "[eager]") {
     td::eager::Node& n = *td::eager::as_node(y.impl()->grad_fn.get());
     const Ref<TensorImpl> grad(flows.impl());
     std::vector<Ref<TensorImpl>> out(n.in.size());
-    std::vector<char> fresh(n.in.size());
-    return td::eager::direct_gradient(n, {&grad, 1}, out, fresh);
+    std::vector<td::eager::GradientMemory> memory(n.in.size());
+    return td::eager::direct_gradient(n, {&grad, 1}, out, memory);
   };
   const Tensor a = td::full({4}, 2.f).requires_grad_(), b = td::full({4}, 3.f).requires_grad_();
   const Tensor g = td::ones({4}), c = td::full({4}, 5.f);
