@@ -284,6 +284,7 @@ Tensor from_blob(void* data, const Dims& sizes, DType dtype, void (*release)(voi
   t->dtype = dtype;
   core::set_contiguous_layout(*t, sizes);
   core::set_storage(*t, core::borrow_storage(data, nbytes, release, context));
+  if (eager::Interceptor* i = eager::interceptor()) i->borrowed();
   return Tensor(std::move(t));
 }
 

@@ -284,6 +284,13 @@ namespace {
   node_noted(node, {call.in, call.n_in});
 }
 
+[[gnu::always_inline]] inline void take_over(Interceptor& i, const Call& call, Ref<TensorImpl>* results) {
+  if (i.op(call, results)) [[unlikely]]
+    note_taken_over(call, results);
+  if (i.borrows) [[unlikely]]
+    i.op_over(call);
+}
+
 [[gnu::noinline]] void run_checked(const Call& call, Ref<TensorImpl>* results) {
   check_operands(call);
   if (call.in_place) check_in_place(call);
@@ -310,8 +317,7 @@ void dispatch(const Call& call, Ref<TensorImpl>* results) {
   if (Interceptor* i = interceptor_) [[unlikely]] {
     // Without gradients the check is about layouts alone, and the interceptor knows those that it has seen.
     if (call.in_place && modes().grad) check_in_place(call);
-    if (i->op(call, results)) [[unlikely]]
-      note_taken_over(call, results);
+    take_over(*i, call, results);
     return;
   }
   call_now(call, results);
@@ -335,8 +341,7 @@ Tensor call1(const Call& call) {
   if (modes().autocast) [[unlikely]] {
     dispatch_cast(call, &result);
   } else if (Interceptor* i = interceptor_) [[unlikely]] {
-    if (i->op(call, &result)) [[unlikely]]
-      note_taken_over(call, &result);
+    take_over(*i, call, &result);
   } else {
     call_now(call, &result);
   }

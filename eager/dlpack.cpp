@@ -111,6 +111,7 @@ class Imported {
         data, nbytes, [](void* m) { release(static_cast<Managed*>(m)); }, managed_);
     managed_ = nullptr;
     s->device = device;
+    if (eager::Interceptor* i = eager::interceptor()) i->borrowed();
     return s;
   }
 

@@ -120,6 +120,13 @@ class Interceptor {
   /// While `observes`: values of a tensor that is real and not owed are read, or its address is handed out.
   virtual void real_read(Location) {}
   bool observes = false;
+  /// A tensor of borrowed memory was made (from_blob, DLPack).
+  virtual void borrowed() {}
+  /// While `borrows`: an op, or a backward, is over. What it reads and writes of borrowed memory happens now:
+  /// the program may use that for something else, or free it, as soon as eager mode would be done with it.
+  virtual void op_over(const Call&) {}
+  virtual void backward_over(Location) {}
+  bool borrows = false;
 };
 
 extern constinit thread_local Interceptor* interceptor_;

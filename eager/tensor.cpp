@@ -201,14 +201,18 @@ void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, 
                                {impls + roots.size(), gradients.size()},
                                retain_graph,
                                create_graph,
-                               where}))
+                               where})) {
+      if (interceptor->borrows) interceptor->backward_over(where);
       return;
+    }
   }
   eager::WalkRequest w = request(roots, gradients, "backward", where);
   w.retain_graph = retain_graph || create_graph;
   w.create_graph = create_graph;
   eager::walk(w);
-  if (interceptor) interceptor->end_backward();
+  if (!interceptor) return;
+  interceptor->end_backward();
+  if (interceptor->borrows) interceptor->backward_over(where);
 }
 
 TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,

@@ -31,6 +31,7 @@ void Frame::begin(std::span<Tensor> arguments, ArgumentNames names) {
   if (r_.branches.empty()) r_.branches.push_back(std::make_unique<Branch>());
   recording_ = tape_live_ = failed_ = throws_again_ = passthrough_ = external_history_ = ran_op_by_op_ =
       false;
+  borrows = false;
   backward_ = -1;
   segment_start_ = 0;
   ended_.clear();
@@ -188,7 +189,7 @@ bool Frame::op(const Call& call, Ref<TensorImpl>* results) {
 // What `op` does for each, but loop by loop: the headers are compared with the first one's, which is compared
 // in full; the words of all calls are the same, and mostly those of their entries were.
 size_t Frame::op_run(const Call& call, size_t n) {
-  if (position_ >= comparable_ || tape_live_ || modes().grad || !all_on()) return 0;
+  if (position_ >= comparable_ || tape_live_ || modes().grad || borrows || !all_on()) return 0;
   const Entry* const first = entries_ + position_;
   if (!call.in_place || first->n_out != 0 || first->outside || first->tape || first->more_to_fit ||
       !first->only_run_time || !same_header(*first, call))

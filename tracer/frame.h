@@ -82,6 +82,9 @@ class Frame final : public eager::Interceptor {
   void stepped(const std::shared_ptr<eager::StepCounts>& counts) override;
   void grad_used(TensorImpl* t, bool set) override;
   void real_read(Location where) override;
+  void borrowed() override { borrows = on(Mechanism::borrowed_memory); }
+  void op_over(const eager::Call& call) override;
+  void backward_over(Location where) override;
 
   // observe.cpp: what the first calls do outside of the record, for freezing
   void observe_begin(const struct CallTypes& types);
@@ -108,6 +111,9 @@ class Frame final : public eager::Interceptor {
 
  private:
   static constexpr size_t kAhead = 8;  // events by which what will be looked at is fetched early
+
+  // told.cpp
+  void run_pending(Location where);
 
   // frame.cpp: comparing
   bool matches(const Entry& e, const eager::Call& call);

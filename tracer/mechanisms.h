@@ -42,6 +42,8 @@ enum class Mechanism : uint32_t {
   reads_run,           // R6: a read runs what is pending
   owed_reads,          // R6: also if the tensor read is real, but pending ops change its memory
   owed_pointers,       // R6: or, if its address is handed out, use it
+  borrowed_memory,     // R16: what is done with borrowed memory that the body has made a tensor of is done at
+                       // once
   abandon,             // R7: what came before a throw happens
   drop_recording,      // R7: a path broken off by a throw is forgotten
   live_outputs,        // R10: whoever is held at the end is an output

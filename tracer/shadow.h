@@ -50,6 +50,12 @@ class Shadow final : public eager::Interceptor {
   bool has_tape() const override { return frame_.has_tape(); }
   void noted(const eager::Call& call, core::TapeNode* n) override { frame_.noted(call, n); }
   void stepped(const std::shared_ptr<eager::StepCounts>& counts) override { frame_.stepped(counts); }
+  void borrowed() override {
+    frame_.borrowed();
+    borrows = frame_.borrows;
+  }
+  void op_over(const eager::Call& call) override { frame_.op_over(call); }
+  void backward_over(Location where) override { frame_.backward_over(where); }
 
  private:
   /// Memory that the segment found, and its copy.

@@ -34,6 +34,12 @@ void Frame::read(TensorImpl* t, Location where) {
   if (pending && !on(Mechanism::reads_run))
     return give_storage(made_of(static_cast<uint32_t>(t->handle)),
                         core::make_storage(t->nbytes(), t->device));
+  run_pending(where);
+  TANDEM_INTERNAL(passthrough_ || !t->has(kPending), "a read left its tensor pending");
+}
+
+// What is read is real afterwards.
+void Frame::run_pending(Location where) {
   if (!recording_) {
     if (!find_event([](const Entry& e) { return e.kind == EventKind::read; }))
       start_recording({.kind = EventKind::read, .where = where});
@@ -51,7 +57,19 @@ void Frame::read(TensorImpl* t, Location where) {
   ++position_;
   if (on(Mechanism::once)) segment_start_ = linear();
   release_arguments();
-  TANDEM_INTERNAL(!t->has(kPending), "a read left its tensor pending");
+}
+
+void Frame::op_over(const eager::Call& call) {
+  if (passthrough_ || backward_ >= 0 || ops::def(call.op).kind == ops::OpKind::view) return;
+  for (uint32_t i = 0; i < call.n_in; ++i) {
+    if (!call.in[i]) continue;
+    const core::Storage* s = call.in[i]->storage ? call.in[i]->storage.get() : memory(call.in[i]);
+    if (s && s->release) return run_pending(call.where);
+  }
+}
+
+void Frame::backward_over(Location where) {
+  if (!passthrough_) run_pending(where);
 }
 
 bool Frame::owes(const TensorImpl* t, bool pointer) {

@@ -1,4 +1,5 @@
 // Traps of reads, host data, pointers and random numbers in the body.
+#include <algorithm>
 #include <cstring>
 #include <sstream>
 
@@ -76,6 +77,30 @@ TRAP("a host routine in the middle of the body",
     return td::tensor(v) + x;
   });
   for (int i = 0; i < 5; ++i) run.see(f(td::sin(range(5, float(i)))));
+}
+
+TRAP("memory of the program's is borrowed in the body, used again for something else, and freed",
+     "CUDA graphs, tinygrad: the address of the first call is read", borrowed_memory) {
+  Tensor w = range(3).requires_grad_();
+  float calls = 0;
+  auto f = run.wrap([&](Tensor x) {
+    std::vector<float> buffer(3), out(3);
+    Tensor sum = x * 0.f;
+    for (int k = 0; k < 3; ++k) {
+      std::fill(buffer.begin(), buffer.end(), float(k) + calls);
+      sum = sum + td::from_blob(buffer.data(), {3}).slice(0, 0, 3).to(x.device());
+    }
+    td::from_blob(out.data(), {3}).copy_((sum * 2.f).to(td::cpu));
+    run.see(out[1]);
+    w.zero_grad();
+    (w * td::from_blob(out.data(), {3}).to(x.device())).sum().backward();
+    std::fill(out.begin(), out.end(), -1.f);
+    return sum;
+  });
+  for (; calls < 5; ++calls) {
+    run.see(f(range(3)));
+    run.see(w.grad());
+  }
 }
 
 TRAP("host data made in the body is another in every call", "tf.function: a numpy array is a constant",
