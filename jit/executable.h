@@ -60,11 +60,11 @@ class Executable {
   /// `inputs`: addresses in the order of Graph::inputs; `numbers`: 8-byte words (bits of float64, int64) in
   /// the order of the run-time numbers; `outputs`: addresses of fresh contiguous memory in the order of
   /// Graph::outputs. Writes happen in place. Returns 0, or 1 + the plan entry at which an index was out of
-  /// range (later entries did not run). What a program's own kernel throws on the host goes on as it is: then
-  /// no input was written, and `*reached`, if given, is 1 + its entry (0 if no entry was begun). On CUDA all
-  /// addresses are the device's, the work is queued, and such an index is told at the next synchronisation,
-  /// at `where` if known, else at the op's line in the graph; what cannot be queued throws, with `*reached`
-  /// 1 + its entry where something was queued before it.
+  /// range: later entries did not run, and no input was written. What a program's own kernel throws on the
+  /// host goes on as it is: then no input was written, and `*reached`, if given, is 1 + its entry (0 if no
+  /// entry was begun). On CUDA all addresses are the device's, the work is queued, and such an index is told
+  /// at the next synchronisation, at `where` if known, else at the op's line in the graph; what cannot be
+  /// queued throws, with `*reached` 1 + its entry where something was queued before it.
   int run(void* const* inputs, const int64_t* numbers, void* const* outputs, Location where = {},
           int* reached = nullptr) const;
   /// Of a run that threw at `reached`: whether no input was written.

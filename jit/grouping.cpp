@@ -69,7 +69,7 @@ class Grouper {
     if (ops::is_native(kind) || by_library(n)) home = fresh(GroupKind::native);
     if (home >= 0) {
       group(home).may_fail = kind == OpKind::scatter;
-      group(home).may_throw = host_ && kind == OpKind::kernel && !lays_out_channels(n.op);
+      group(home).may_stop = host_ && kind == OpKind::kernel && !lays_out_channels(n.op);
       enter(home, i);
       if (kind == OpKind::scatter) find_check(home, n);
       return;
@@ -453,6 +453,7 @@ class Grouper {
     for (int g = 0; g < static_cast<int>(r_.groups.size()); ++g) {
       if (!alive(g)) continue;
       std::sort(group(g).nodes.begin(), group(g).nodes.end());
+      group(g).may_stop |= host_ && group(g).may_fail && group(g).checked_by < 0;
       order.push_back(g);
     }
     std::sort(order.begin(), order.end(),

@@ -16,12 +16,12 @@ using Axes = std::array<int8_t, kMaxRank>;
 
 struct Group {
   GroupKind kind = GroupKind::pointwise;
-  Dims space;                  // the sizes other than 1 of its first node, in logical order
-  uint32_t reduced = 0;        // axes of `space`, as bits; kernels walk the kept axes, then the reduced ones
-  bool ordered = false;        // a node asks for the linear index: the kernel's order is the logical one
-  bool may_fail = false;       // an index may be out of range
-  int32_t checked_by = -1;     // node of another group, a gather that finds the same indices good before
-  bool may_throw = false;      // a program's own kernel, whose twin runs on the host
+  Dims space;               // the sizes other than 1 of its first node, in logical order
+  uint32_t reduced = 0;     // axes of `space`, as bits; kernels walk the kept axes, then the reduced ones
+  bool ordered = false;     // a node asks for the linear index: the kernel's order is the logical one
+  bool may_fail = false;    // an index may be out of range
+  int32_t checked_by = -1;  // node of another group, a gather that finds the same indices good before
+  bool may_stop = false;    // on the host: a run may end here, by such an index or an own kernel's exception
   std::vector<int32_t> nodes;  // ascending
 
   bool is_kernel() const { return kind != GroupKind::product && kind != GroupKind::native; }

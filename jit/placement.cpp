@@ -28,7 +28,6 @@ class Placer {
  private:
   const Group& group(int32_t i) const { return g_.groups[at(i)]; }
   int32_t group_of_value(int32_t root) const { return g_.group_of[at(p_.values_node(root))]; }
-  int32_t node_of(int32_t v) const { return p_.values_node(v); }
 
   void make_units() {
     r_.units.resize(g_.groups.size());
@@ -40,11 +39,8 @@ class Placer {
         for (const int32_t v : p_.g.nodes[at(n)].in)
           if (v >= 0 && p_.value_class(v) == ValueClass::memory)
             add_before(r_.units, u, group_of_value(p_.root(v)));
-      if (const int32_t c = g_.groups[i].checked_by; c >= 0)
-        add_before(r_.units, u, g_.group_of[at(c)]);
-      else if (g_.groups[i].may_fail)
-        r_.failing.push_back(static_cast<int32_t>(i));
-      if (g_.groups[i].may_throw) throwing_.push_back(static_cast<int32_t>(i));
+      if (const int32_t c = g_.groups[i].checked_by; c >= 0) add_before(r_.units, u, g_.group_of[at(c)]);
+      if (g_.groups[i].may_stop) stopping_.push_back(static_cast<int32_t>(i));
     }
   }
 
@@ -99,7 +95,7 @@ class Placer {
   bool may_write(DirectWrite& w, int32_t input) const {
     const int32_t old = p_.g.inputs[at(input)].value;
     const Group& g = group(w.unit);
-    if (g.may_fail || g.may_throw) return false;
+    if (g.may_fail || g.may_stop) return false;
     const Layout& target = p_.layout(old);
     if (!g.is_kernel() &&
         !(target.sizes == p_.g.type(w.value).sizes && is_contiguous(target.sizes, target.strides)))
@@ -120,13 +116,7 @@ class Placer {
         if (p_.layout(v).offset != 0 || read_strides(p_, g_, n, static_cast<int>(k)) != store) return false;
       }
     }
-    for (const int32_t f : throwing_) w.edges.emplace_back(f, w.unit);
-    for (const int32_t f : r_.failing) {
-      if (notable_node(p_, group(f)) < node_of(w.value))
-        w.edges.emplace_back(f, w.unit);
-      else
-        w.edges.emplace_back(w.unit, f);
-    }
+    for (const int32_t s : stopping_) w.edges.emplace_back(s, w.unit);
     return true;
   }
 
@@ -157,19 +147,8 @@ class Placer {
     for (size_t gi = 0; gi < g_.groups.size(); ++gi)
       for (const int32_t n : g_.groups[gi].nodes)
         for (const int32_t v : p_.g.nodes[at(n)].out) place_value(v, static_cast<int32_t>(gi));
-    for (size_t i = g_.groups.size(); i < r_.units.size(); ++i) order_copy(static_cast<int32_t>(i));
-  }
-
-  /// A copy to an input waits for all that may throw and for ops before it that may fail; later ones of these
-  /// wait for it, if it does not need them.
-  void order_copy(int32_t copy) {
-    Unit& u = r_.units[at(copy)];
-    const auto earlier = [&](int32_t f) { return notable_node(p_, group(f)) < node_of(u.copy.value); };
-    for (const int32_t f : throwing_) add_before(r_.units, u, f);
-    for (const int32_t f : r_.failing)
-      if (earlier(f)) add_before(r_.units, u, f);
-    for (const int32_t f : r_.failing)
-      if (!earlier(f) && !runs_after(r_.units, copy, f)) add_before(r_.units, r_.units[at(f)], copy);
+    for (size_t i = g_.groups.size(); i < r_.units.size(); ++i)
+      for (const int32_t s : stopping_) add_before(r_.units, r_.units[i], s);
   }
 
   void place_value(int32_t v, int32_t gi) {
@@ -211,7 +190,7 @@ class Placer {
 
   const Prepared& p_;
   const Grouping& g_;
-  std::vector<int32_t> throwing_;  // groups that may throw: no input is written before they are done
+  std::vector<int32_t> stopping_;  // groups that may end the run: no input is written before they are done
   std::vector<int32_t>
       direct_;  // per value: the destination among its inputs that it is stored to at once, or -1
   Placement r_;

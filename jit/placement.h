@@ -34,15 +34,14 @@ struct Home {
 };
 
 struct Placement {
-  std::vector<Unit> units;       // of the groups, in their order, then copies, then what planning adds
-  std::vector<int32_t> failing;  // groups with indices that may be out of range
-  std::vector<Home> homes;       // per value
+  std::vector<Unit> units;  // of the groups, in their order, then copies, then what planning adds
+  std::vector<Home> homes;  // per value
   std::vector<std::vector<StoreTarget>> stores;  // per group: what its kernel puts into memory
 };
 
 /// Values that are written to an input's memory go there at once where no later reader of the old value is
-/// harmed and no op that may fail is overtaken; else a copy unit does it. Other values get a home where
-/// something outside reads them.
+/// harmed and nothing that may end the run comes after; else a copy unit does it. Other values get a home
+/// where something outside reads them.
 Placement place(const Prepared& p, const Grouping& grouping);
 
 /// The node of a group that may fail; the first one if none does.

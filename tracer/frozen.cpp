@@ -266,13 +266,15 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
       storage.changed_at = m.where;
     }
   };
+  const auto take_draws_back = [&] {
+    if (drawn && generator().offset() == first + drawn) generator().set_offset(first);
+  };
   int failed = 0, reached = 0;
   try {
     failed =
         plan->run(scratch_.inputs.data(), scratch_.numbers.data(), scratch_.outputs.data(), {}, &reached);
   } catch (...) {  // no memory, or an own kernel's twin threw: then nothing was written
-    if (plan->wrote_nothing(reached) && drawn && generator().offset() == first + drawn)
-      generator().set_offset(first);
+    if (plan->wrote_nothing(reached)) take_draws_back();
     if (reached == 0) throw;
     if (!plan->wrote_nothing(reached)) move_versions();
     const Location where = plan->entry_where(reached - 1);
@@ -282,11 +284,12 @@ void FrozenCore::call(std::span<Tensor> arguments, const CallTypes* types, Argum
       fail_again(e, s.name_at(where, plan->entry_name(reached - 1)), where);
     }
   }
-  move_versions();
   if (failed) {
+    take_draws_back();
     const Location where = plan->entry_where(failed - 1);
     fail(s.name_at(where, plan->entry_name(failed - 1)) + ": index out of range", where);
   }
+  move_versions();
 
   for (const auto& [counter, moves] : s.steps)
     scratch_.counts[counter]->count[counters[counter].index] += moves;
@@ -312,6 +315,8 @@ std::string FrozenSignature::name_at(Location at, std::string inner) const {
   for (const auto& [where, id] : calls) call.see(where, id);
   return call.name();
 }
+
+void fail_moved_from() { fail("a traced or frozen function was used after it was moved from"); }
 
 void call_frozen(FrozenCore& core, std::span<Tensor> arguments, const CallTypes* types, Arguments& results,
                  const Prototype** prototype) {

@@ -55,6 +55,26 @@ namespace tracer {
 class FrozenCore;
 }
 
+namespace tracer {
+[[noreturn]] void fail_moved_from();
+
+/// What a function shares with its copies; an Error in one that was moved from.
+template <class T>
+class Shared {
+ public:
+  Shared(std::shared_ptr<T> p) : p_(std::move(p)) {}
+  T& operator*() const {
+    if (!p_) [[unlikely]]
+      fail_moved_from();
+    return *p_;
+  }
+  T* operator->() const { return &**this; }
+
+ private:
+  std::shared_ptr<T> p_;
+};
+}  // namespace tracer
+
 /// A frozen or loaded function of tensors.
 class FrozenFunction {
  public:
@@ -89,7 +109,7 @@ class FrozenFunction {
   tracer::FrozenCore& core() const { return *core_; }
 
  protected:
-  std::shared_ptr<tracer::FrozenCore> core_;
+  tracer::Shared<tracer::FrozenCore> core_;
 };
 
 /// Reads what FrozenFunction::save wrote. Error for what is damaged, foreign, of another version, or uses ops

@@ -345,8 +345,8 @@ void Frame::run_plan(const Plan& plan, const jit::Executable& executable) {
     failed =
         executable.run(plan.addresses.data(), scratch_.numbers.data(), scratch_.outputs.data(), {}, &reached);
   } catch (...) {
-    // No memory, or an own kernel's twin threw. What was written must not be written twice; else abandon()
-    // runs op by op what came before, until the twin throws once more.
+    // No memory, or an own kernel's twin threw. What was written must not be written twice; else, as where an
+    // index is out of range, abandon() runs op by op what came before, until that op throws once more.
     failed_ = !executable.wrote_nothing(reached);
     throws_again_ = !failed_ && reached > 0;
     scratch_.storages.clear();
@@ -359,7 +359,7 @@ void Frame::run_plan(const Plan& plan, const jit::Executable& executable) {
     }
   }
   if (failed) {
-    failed_ = true;
+    throws_again_ = true;
     scratch_.storages.clear();
     const Location at = executable.entry_where(failed - 1);
     fail(name_at(at, executable.entry_name(failed - 1)) + ": index out of range", at);

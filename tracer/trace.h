@@ -221,7 +221,7 @@ class TracedFunction {
 
   F function_;
   bool frozen_;
-  std::shared_ptr<tracer::Trace> trace_;
+  tracer::Shared<tracer::Trace> trace_;
 };
 
 /// Wraps `f`. Calls with the same dtypes, shapes and layouts of tensor arguments share what was recorded;
