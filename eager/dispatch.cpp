@@ -287,7 +287,7 @@ namespace {
 [[gnu::always_inline]] inline void take_over(Interceptor& i, const Call& call, Ref<TensorImpl>* results) {
   if (i.op(call, results)) [[unlikely]]
     note_taken_over(call, results);
-  if (i.borrows) [[unlikely]]
+  if (i.borrows && !i.walks) [[unlikely]]
     i.op_over(call);
 }
 

@@ -127,6 +127,7 @@ class Interceptor {
   virtual void op_over(const Call&) {}
   virtual void backward_over(Location) {}
   bool borrows = false;
+  bool walks = false;  // a backward is under way: `backward_over` is for all of its ops
 };
 
 extern constinit thread_local Interceptor* interceptor_;

@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include <cstring>
+#include <utility>
 
 #include "tandem/eager/emitter.h"
 #include "tandem/eager/functions.h"
@@ -202,17 +203,28 @@ void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, 
                                retain_graph,
                                create_graph,
                                where})) {
-      if (interceptor->borrows) interceptor->backward_over(where);
+      if (interceptor->borrows && !interceptor->walks) interceptor->backward_over(where);
       return;
     }
   }
   eager::WalkRequest w = request(roots, gradients, "backward", where);
   w.retain_graph = retain_graph || create_graph;
   w.create_graph = create_graph;
-  eager::walk(w);
-  if (!interceptor) return;
+  if (!interceptor) {
+    eager::walk(w);
+    return;
+  }
+  const bool within = std::exchange(interceptor->walks, true);  // a hook's, of another one
+  try {
+    eager::walk(w);
+  } catch (...) {
+    interceptor->walks = within;
+    if (interceptor->borrows && !within) interceptor->backward_over(where);
+    throw;
+  }
+  interceptor->walks = within;
   interceptor->end_backward();
-  if (interceptor->borrows) interceptor->backward_over(where);
+  if (interceptor->borrows && !within) interceptor->backward_over(where);
 }
 
 TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,

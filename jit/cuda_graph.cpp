@@ -93,6 +93,9 @@ cuda::Graph CudaGraph::capture(const CudaProductStep& p) {
     drop();
     refused_ = e.what();
     throw;
+  } catch (...) {
+    drop();
+    throw;
   }
   if (const cuda::Result result = device.api().capture_end(capturing_, &graph);
       result != cuda::Result::success) {

@@ -196,6 +196,14 @@ void tell_none(const ProductCall& call, bool bias, bool aligned, int status) {
                 (aligned ? "it" : "that"));
 }
 
+/// What a bias will be aligned to: the library looks at the address, which it does not read, when it looks
+/// for an algorithm, and takes none for the best aligned one.
+void announce_bias(CublasLt::Description product, uint32_t alignment) {
+  const Pointer like = alignment;
+  check(cuda::cublaslt()->product_set(product, CublasLt::kBiasPointer, &like, sizeof like),
+        "cublasLtMatmulDescSetAttribute");
+}
+
 /// C' = B' A': our row-major result is its column-major one, with the operands exchanged. Nothing if the
 /// library has no algorithm for it.
 std::optional<LibraryProduct> plan(Runtime& device, CublasLt::Handle handle, const ProductCall& call,
@@ -215,6 +223,7 @@ std::optional<LibraryProduct> plan(Runtime& device, CublasLt::Handle handle, con
     const int32_t epilogue = CublasLt::kEpilogueBias;
     check(api.product_set(p.product, CublasLt::kEpilogue, &epilogue, sizeof epilogue),
           "cublasLtMatmulDescSetAttribute");
+    announce_bias(p.product, alignment);
   }
   p.a = layout(api, types, b, call.batch);
   p.b = layout(api, types, a, call.batch);
@@ -258,12 +267,13 @@ std::optional<LibraryProduct> plan(Runtime& device, CublasLt::Handle handle, con
 /// The same product with its result at other strides, by the same algorithm: so its bits are those that the
 /// op gives by itself. Nothing if the library does not do that.
 std::optional<LibraryProduct> moved(const LibraryProduct& from, const Types& types, const Matrix& c,
-                                    int64_t batch) {
+                                    int64_t batch, bool bias, uint32_t alignment) {
   const CublasLt& api = *cuda::cublaslt();
   LibraryProduct p;
   p.handle = from.handle, p.product = from.product, p.a = from.a, p.b = from.b;
   p.algorithm = from.algorithm;
   p.c = layout(api, types, c, batch);
+  if (bias) announce_bias(p.product, alignment);
   CublasLt::HeuristicResult result{};
   const int status = api.algorithm_check(p.handle, p.product, p.a, p.b, p.c, p.c, &p.algorithm, &result);
   if (status != 0 || result.workspace_bytes > kWorkspace) {
@@ -306,7 +316,7 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
   device.use();
   if (!handle) check(cuda::cublaslt()->create(&handle), "cublasLtCreate");
   const auto plan_for = [&](uint32_t alignment, const LibraryProduct* from) {
-    return moves ? moved(*from, *types, *c, call.batch)
+    return moves ? moved(*from, *types, *c, call.batch, bias, alignment)
                  : plan(device, handle, call, *types, *a, *b, *c, bias, alignment);
   };
   std::optional<LibraryProduct> found = plan_for(static_cast<uint32_t>(kProductAlignment), usual);

@@ -1,6 +1,7 @@
 // The CUDA printer: one `__global__` function per kernel of the IR, every kernel covered, in the reduction
 // trees of kernel.h, so that results are the chunk evaluator's bit for bit (but for float64 functions such as
-// exp, which are CUDA's). Pure functions, any thread.
+// exp, which are CUDA's, and for which NaN a NaN is: a card computes positive ones without a payload). Pure
+// functions, any thread.
 //
 // The printed function has one parameter, a structure of 8-byte words by value, in this order:
 //   buffers[k.buffers]          device addresses

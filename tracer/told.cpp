@@ -60,7 +60,7 @@ void Frame::run_pending(Location where) {
 }
 
 void Frame::op_over(const eager::Call& call) {
-  if (passthrough_ || backward_ >= 0 || ops::def(call.op).kind == ops::OpKind::view) return;
+  if (passthrough_ || ops::def(call.op).kind == ops::OpKind::view) return;
   for (uint32_t i = 0; i < call.n_in; ++i) {
     if (!call.in[i]) continue;
     const core::Storage* s = call.in[i]->storage ? call.in[i]->storage.get() : memory(call.in[i]);

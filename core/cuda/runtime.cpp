@@ -215,8 +215,12 @@ void Runtime::give_back(Pointer block, int64_t nbytes) noexcept {
       stats_.live_bytes -= nbytes;
     }
     // Work that was queued may still use it.
-    if (api_.context_set(context_) == Result::success)
-      several() ? api_.context_synchronize() : api_.stream_synchronize(stream_);
+    if (api_.context_set(context_) == Result::success) {
+      if (several())  // not the context: another thread may be capturing
+        for (const StreamState* const stream : order_.streams()) api_.stream_synchronize(stream->handle);
+      else
+        api_.stream_synchronize(stream_);
+    }
     order_.drop(block);
     api_.release(block);
     return;

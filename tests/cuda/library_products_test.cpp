@@ -37,12 +37,15 @@ struct Offered {
   ~Offered() { simulator().sim_gpu_set_products(2); }
 };
 
-/// A product with a bias of a size that nothing else here has, `skew` elements behind aligned memory: eagerly
-/// and as a traced call's second run; against float64's. How many the library made.
-int products_of(int64_t m, int64_t skew) {
+/// A product with a bias of a size that nothing else here has, its operand and its bias so many elements
+/// behind aligned memory: eagerly and as a traced call's second run; against float64's. How many the library
+/// made.
+int products_of(int64_t m, int64_t skew, int64_t bias_skew = 0) {
   constexpr int64_t k = 24, n = 40;
-  const Tensor x = td::randn({m * k + skew}), w = td::randn({n, k}), b = td::randn({n});
-  const Tensor whole = x.to(kCuda), weight = w.to(kCuda), bias = b.to(kCuda);
+  const Tensor x = td::randn({m * k + skew}), w = td::randn({n, k}), more = td::randn({n + bias_skew});
+  const Tensor b = more.slice(0, bias_skew, bias_skew + n);
+  const Tensor whole = x.to(kCuda), weight = w.to(kCuda),
+               bias = more.to(kCuda).slice(0, bias_skew, bias_skew + n);
   const auto part = [&](const Tensor& t) { return t.slice(0, skew, skew + m * k).view({m, k}); };
   const long before = simulator().sim_gpu_count("products");
   const Tensor eager = td::linear(part(whole), weight, bias).to(td::cpu);
@@ -70,6 +73,12 @@ TEST_CASE("cuda products: aligned memory keeps the library where other memory ha
   CHECK(all > 0);
   CHECK(products_of(101, 1) < all);  // only where the program's copies are aligned
   CHECK(log.warnings().empty());
+}
+
+TEST_CASE("cuda products: a bias that is not aligned has an algorithm of its own", "[cuda]") {
+  need_device();
+  for (const int64_t skew : {0, 1, 2}) products_of(105, skew, 1);
+  products_of(105, 0, 2);
 }
 
 TEST_CASE("cuda products: shapes that the library does not take are told once, and multiplied", "[cuda]") {

@@ -107,8 +107,9 @@ inline Outcome run_on_device(const Case& c, cuda::Function function, size_t skew
   return out;
 }
 
-/// Whether results on a card may be others than the CPU's in the last place: float64 functions are CUDA's.
-inline bool calls_double_functions(const Kernel& k) {
+/// Whether results on a card may be others than the CPU's: float64 functions are CUDA's, and so is the sign
+/// of a computed NaN, which copysign shows.
+inline bool may_differ_on_cards(const Kernel& k) {
   return std::any_of(k.scalars.nodes().begin(), k.scalars.nodes().end(), [&](const ops::ScalarNode& n) {
     switch (n.op) {
       case ScalarOp::exp:
@@ -124,6 +125,8 @@ inline bool calls_double_functions(const Kernel& k) {
       case ScalarOp::atan2:
       case ScalarOp::pow:
         return n.type == DType::float64;
+      case ScalarOp::copysign:
+        return true;
       default:
         return false;
     }

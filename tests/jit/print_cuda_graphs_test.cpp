@@ -37,6 +37,9 @@ void compare(uint64_t first, uint64_t last, uint64_t step, int at_least) {
                                  Device{DeviceType::cuda}, true);
       const Plan plan = build_plan(p, group(p, fused, false), fused);
       if (!plan.products.empty() || has_convolution(plan)) continue;
+      if (samples::is_card() &&
+          std::any_of(plan.kernels.begin(), plan.kernels.end(), samples::may_differ_on_cards))
+        continue;
       for (const Kernel& k : plan.kernels) kernels.push_back({k, {}, {}, {}, {}, {}});
       all.push_back(std::move(one));
     }

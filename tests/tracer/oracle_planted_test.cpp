@@ -55,12 +55,13 @@ constexpr Planted kPlanted[] = {
 #define X(name) {#name, Mechanism::name, 300},
     X(compare_operands) X(compare_attributes) X(compare_modes) X(compare_in_place) X(store_scalars)
         X(follow_numbers) X(slot_types) X(slot_watch) X(argument_types) X(argument_sizes) X(captured_aliasing)
-            X(cell_values) X(versions) X(leaf_gradients) X(host_code) X(consumed_tape) X(leaving_history)
-                X(record_order) X(reads_run) X(abandon) X(result_layout) X(result_aliasing) X(fresh_handles)
-                    X(end_event) X(inline_traces) X(once)
+            X(cell_values) X(versions) X(leaf_gradients) X(host_code) X(consumed_tape) X(record_order)
+                X(reads_run) X(abandon) X(result_layout) X(result_aliasing) X(fresh_handles) X(end_event)
+                    X(inline_traces) X(once)
 #undef X
 #define X(name) {#name, Mechanism::name, 2000},
                         X(slot_once) X(argument_aliasing) X(outside_history) X(live_outputs)
+                            X(leaving_history) X(borrowed_memory)
 #undef X
 };
 

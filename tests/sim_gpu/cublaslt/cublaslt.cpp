@@ -115,6 +115,14 @@ uint64_t problem(Description p, Layout a, Layout b, Layout c, Layout d) {
   return h;
 }
 
+/// Of an address that is never read here: that of no address is the best there is.
+uint64_t alignment_of(const void* p) {
+  const auto at = reinterpret_cast<uintptr_t>(p);
+  return at == 0 ? 256 : std::min<uint64_t>(256, at & -at);
+}
+
+constexpr uint64_t kRoundsParts = 1;  // and from bit 8 on the alignment of the bias
+
 bool is_algorithm(const Algorithm& a) {
   return a.data[0] >= kAlgorithmMark && a.data[0] < kAlgorithmMark + kAlgorithms;
 }
@@ -268,8 +276,9 @@ int cublasLtMatmulAlgoGetHeuristic(Handle handle, Description product, Layout a,
     result.algorithm.data[2] = result.workspace_bytes;
     for (int i = 0; i < 4; ++i) result.algorithm.data[3 + i] = preference->alignments[i];
     // As little as is allowed: parts of halves' sums that are halves.
-    if (d->matrix.element_bytes() == 2)
-      result.algorithm.data[7] = preference->reductions & (Lt::kReduceInPlace | Lt::kReduceOutput);
+    result.algorithm.data[7] = alignment_of(product->bias) << 8;
+    if (d->matrix.element_bytes() == 2 && (preference->reductions & (Lt::kReduceInPlace | Lt::kReduceOutput)))
+      result.algorithm.data[7] |= kRoundsParts;
     result.waves = 1.0f;
   }
   return kSuccess;
@@ -336,7 +345,7 @@ int cublasLtMatmul(Handle handle, Description product, const void* alpha, const 
   }
   if (algorithm != nullptr) {
     p.algorithm = static_cast<int>(algorithm->data[0] - kAlgorithmMark);
-    p.rounds_parts = algorithm->data[7] != 0;
+    p.rounds_parts = (algorithm->data[7] & kRoundsParts) != 0;
     if (!is_algorithm(*algorithm) ||
         algorithm->data[1] != problem(product, a_layout, b_layout, c_layout, d_layout))
       return refuse("an algorithm that was found for another product");
@@ -344,6 +353,8 @@ int cublasLtMatmul(Handle handle, Description product, const void* alpha, const 
     for (int i = 0; i < 4; ++i)
       if (reinterpret_cast<uintptr_t>(memory[i]) % algorithm->data[3 + i] != 0)
         return refuse("an algorithm that was found for better aligned memory");
+    if (p.bias != nullptr && reinterpret_cast<uintptr_t>(p.bias) % (algorithm->data[7] >> 8) != 0)
+      return refuse("an algorithm that was found for a better aligned bias");
     if (algorithm->data[2] > workspace_bytes)
       return refuse("a smaller workspace than the algorithm asks for");
     if (algorithm->data[2] > 0) {

@@ -231,14 +231,6 @@ Result cuCtxGetCurrent(Context* context) {
   return Result::success;
 }
 
-Result cuCtxSynchronize() {
-  const Lock lock(mutex());
-  if (ready() != Result::success) return ready();
-  if (take_failure("cuCtxSynchronize")) return Result::launch_failed;
-  run_all(current_device());
-  return take_late_error();
-}
-
 // --- memory ---
 
 Result cuMemAlloc_v2(Pointer* memory, size_t bytes) {
