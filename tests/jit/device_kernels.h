@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "tandem/core/cuda/cuda.h"
 #include "tandem/core/cuda/runtime.h"
 #include "tandem/jit/cuda_program.h"
 #include "tandem/jit/kernel_table.h"
@@ -137,7 +138,8 @@ inline void* simulator_function(const char* name) {
   void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
   return driver ? dlsym(driver, name) : nullptr;
 }
-inline bool is_card() { return simulator_function("sim_gpu_count") == nullptr; }
+/// Whether there is a card; asks for the device, for before that no driver is loaded that could be looked at.
+inline bool is_card() { return tandem::cuda::is_available() && !simulator_function("sim_gpu_count"); }
 /// What the simulated driver counts (tests/sim_gpu/control.h); -1 on a card.
 inline long simulator_count(const char* what) {
   using Count = long (*)(const char*);
