@@ -44,13 +44,13 @@ def main():
         out.write(f"{whole['machine']}, {whole['device']}, {whole['date']}; {', '.join(whole['peers']) or 'no peers'}\n\n")
         if whole["quick"]:
             out.write("**A quick run: its times mean nothing.**\n\n")
-        out.write("| workload | ours | rate | strongest peer | its time / ours | of copy | of products | bars met |\n")
-        out.write("|---|---|---|---|---|---|---|---|\n")
+        out.write("| workload | threads | ours | rate | strongest peer | its time / ours | of copy | of products | bars met |\n")
+        out.write("|---|---|---|---|---|---|---|---|---|\n")
         for row in whole["rows"]:
             us = row["contestants"][0].get("median_us", 0)
             rate = f"{row['units'] * 1e6 / us:.4g} {row['unit']}/s" if us and "unit" in row else "-"
             bars = [b for b in row["bars"] if b["measured"]]
-            out.write(f"| {row['workload']} | {time_text(us) if us else 'no time'} | {rate} | {row.get('strongest_peer', '-')} | "
+            out.write(f"| {row['workload']} | {row['threads']} | {time_text(us) if us else 'no time'} | {rate} | {row.get('strongest_peer', '-')} | "
                       f"{row.get('ratio', 0):.2f} | {row['share_of_copy']:.2f} | {row['share_of_gemm']:.2f} | "
                       f"{sum(b['met'] for b in bars)} of {len(bars)} |\n")
 

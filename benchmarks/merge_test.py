@@ -12,8 +12,8 @@ MERGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "merge.py")
 
 
 def run_of(workload, us, **more):
-    row = {"workload": workload, "contestants": [{"median_us": us}], "units": 64, "unit": "images", "strongest_peer": "PyTorch",
-           "ratio": 1.5, "share_of_copy": 0.25, "share_of_gemm": 0.5,
+    row = {"workload": workload, "threads": 1, "contestants": [{"median_us": us}], "units": 64, "unit": "images",
+           "strongest_peer": "PyTorch", "ratio": 1.5, "share_of_copy": 0.25, "share_of_gemm": 0.5,
            "bars": [{"measured": True, "met": True}, {"measured": True, "met": False}, {"measured": False, "met": False}]}
     run = {"machine": "a machine", "device": "cpu", "date": "2026-11-22", "quick": False, "load": 0.5, "peers": ["PyTorch"],
            "failures": {}, "host": [{"what": workload}], "rows": [row], "ceilings": [{"threads": 1, "copy": 10.0, "gemm": 50.0}]}
@@ -58,8 +58,8 @@ class Merge(unittest.TestCase):
         self.assertEqual(whole["ceilings"], [{"threads": 1, "copy": 12.0, "gemm": 50.0}])
         lines = table.splitlines()
         self.assertEqual(lines[0], "a machine, cpu, 2026-11-22; PyTorch, LibTorch")
-        self.assertEqual(lines[-2], "| mlp64 | 500 us | 1.28e+05 images/s | PyTorch | 1.50 | 0.25 | 0.50 | 1 of 2 |")
-        self.assertEqual(lines[-1], "| cnn | 2.5 ms | 2.56e+04 images/s | PyTorch | 1.50 | 0.25 | 0.50 | 1 of 2 |")
+        self.assertEqual(lines[-2], "| mlp64 | 1 | 500 us | 1.28e+05 images/s | PyTorch | 1.50 | 0.25 | 0.50 | 1 of 2 |")
+        self.assertEqual(lines[-1], "| cnn | 1 | 2.5 ms | 2.56e+04 images/s | PyTorch | 1.50 | 0.25 | 0.50 | 1 of 2 |")
 
     def test_runs_with_other_threads(self):
         both = [{"threads": 1, "copy": 10.0, "gemm": 50.0}, {"threads": 2, "copy": 18.0, "gemm": 99.0}]
@@ -68,7 +68,7 @@ class Merge(unittest.TestCase):
 
     def test_a_row_without_a_time(self):
         self.merge(run_of("mlp64", 0))
-        self.assertIn("| mlp64 | no time | - |", self.results()[1])
+        self.assertIn("| mlp64 | 1 | no time | - |", self.results()[1])
 
     def test_quick_runs_say_so(self):
         self.merge(run_of("mlp64", 500, quick=True))
