@@ -29,11 +29,13 @@ struct LibraryProduct {
   // For operands that are only aligned to their elements: the library's way or, if it has none, our kernel.
   std::unique_ptr<const LibraryProduct> loose;
   cuda::Function own = nullptr;
+  const LibraryProduct* rest = nullptr;  // what parts of kMostMatrices leave of a larger batch
 };
 
 namespace {
 
 constexpr size_t kWorkspace = size_t{32} << 20;
+constexpr int64_t kMostMatrices = 1 << 15;  // of one call: some kernels' grids end at 65,535 matrices
 constexpr int kInvalidValue = 7, kNotSupported = 15;  // CUBLAS_STATUS_INVALID_VALUE, ..._NOT_SUPPORTED
 
 /// How cuBLASLt sees a matrix of ours, transposed (its matrices are column-major).
@@ -298,6 +300,11 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
       (call.m > 1 && call.c_row != packed.c_row) || (call.batch > 1 && call.c_batch != packed.c_batch);
   const LibraryProduct* const usual = moves ? planned(device, packed, bias) : nullptr;
   if (moves && !usual) return nullptr;
+  ProductCall part = call, left = call;
+  part.batch = std::min(call.batch, kMostMatrices);
+  left.batch = call.batch > kMostMatrices ? call.batch % kMostMatrices : 0;
+  const LibraryProduct* const rest = left.batch > 0 ? planned(device, left, bias) : nullptr;
+  if (left.batch > 0 && !rest) return nullptr;
   Library& l = library();
   const std::lock_guard lock(l.mutex);
   const Key key{
@@ -316,8 +323,8 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
   device.use();
   if (!handle) check(cuda::cublaslt()->create(&handle), "cublasLtCreate");
   const auto plan_for = [&](uint32_t alignment, const LibraryProduct* from) {
-    return moves ? moved(*from, *types, *c, call.batch, bias, alignment)
-                 : plan(device, handle, call, *types, *a, *b, *c, bias, alignment);
+    return moves ? moved(*from, *types, *c, part.batch, bias, alignment)
+                 : plan(device, handle, part, *types, *a, *b, *c, bias, alignment);
   };
   std::optional<LibraryProduct> found = plan_for(static_cast<uint32_t>(kProductAlignment), usual);
   if (found && (!moves || usual->loose)) {
@@ -332,6 +339,7 @@ const LibraryProduct* planned(Runtime& device, const ProductCall& call, bool bia
     const auto [symbol, text] = product_kernel(call.dtype);
     found->own = cuda_function(device, symbol, text);
   }
+  if (found) found->rest = rest;
   const LibraryProduct& entry =
       l.planned.emplace(key, found ? std::move(*found) : LibraryProduct()).first->second;
   return entry.handle ? &entry : nullptr;  // null for good: the kernel of our own takes it
@@ -360,7 +368,12 @@ bool library_writes(Runtime& device, const Contraction& packed, const Contractio
 }
 
 int64_t workspace_bytes(const LibraryProduct& product) {
-  return static_cast<int64_t>(std::max(product.workspace, product.loose ? product.loose->workspace : 0));
+  const size_t bytes = std::max(product.workspace, product.loose ? product.loose->workspace : 0);
+  return std::max(static_cast<int64_t>(bytes), product.rest ? workspace_bytes(*product.rest) : 0);
+}
+
+int64_t library_calls(const ProductCallPlan& call) {
+  return numel(call.shape.outer) * ((call.shape.call.batch + kMostMatrices - 1) / kMostMatrices);
 }
 
 // In order over k: for integers, and strides that are no matrix.
@@ -404,34 +417,42 @@ void run_product(Runtime& device, const ProductCallPlan& call, const LibraryProd
   // The description carries the address of the bias: one call at a time then.
   std::unique_lock lock(library().mutex, std::defer_lock);
   if (bias) lock.lock();
-  for_products(call, [&](int64_t at_a, int64_t at_b, int64_t at_c) {
-    const auto place = [](Pointer base, int64_t offset) { return base + static_cast<Pointer>(offset); };
-    const auto pointer = [&](Pointer base, int64_t offset) {
-      return reinterpret_cast<void*>(place(base, offset));
-    };
-    const Pointer all = place(a, at_a) | place(b, at_b) | place(c, at_c) | bias;
-    const bool aligned = all % kProductAlignment == 0;
-    if (!aligned && product.own) {
-      std::vector<int64_t> words = {static_cast<int64_t>(place(a, at_a)),
-                                    static_cast<int64_t>(place(b, at_b)), static_cast<int64_t>(bias),
-                                    static_cast<int64_t>(place(c, at_c))};
-      const std::vector<int64_t> more = product_words(call.shape.call);
+  const auto multiply = [&](const LibraryProduct& part, int64_t matrices, Pointer at_a, Pointer at_b,
+                            Pointer at_c) {
+    const bool aligned = (at_a | at_b | at_c | bias) % kProductAlignment == 0;
+    if (!aligned && part.own) {
+      ProductCall own = call.shape.call;
+      own.batch = matrices;
+      std::vector<int64_t> words = {static_cast<int64_t>(at_a), static_cast<int64_t>(at_b),
+                                    static_cast<int64_t>(bias), static_cast<int64_t>(at_c)};
+      const std::vector<int64_t> more = product_words(own);
       words.insert(words.end(), more.begin(), more.end());
-      const LaunchShape shape = NativeLaunch{product.own, {}, more.back(), {}}.shape();
+      const LaunchShape shape = NativeLaunch{part.own, {}, more.back(), {}}.shape();
       void* parameters[] = {words.data()};
-      device.check(device.api().launch(product.own, shape.grid, 1, 1, shape.block, 1, 1, shape.shared_bytes,
+      device.check(device.api().launch(part.own, shape.grid, 1, 1, shape.block, 1, 1, shape.shared_bytes,
                                        stream, parameters, nullptr),
                    "cuLaunchKernel");
       return;
     }
-    const LibraryProduct& p = aligned ? product : *product.loose;
+    const LibraryProduct& p = aligned ? part : *part.loose;
     if (bias)
       check(api.product_set(p.product, CublasLt::kBiasPointer, &bias, sizeof bias),
             "cublasLtMatmulDescSetAttribute");
-    check(api.product(p.handle, p.product, alpha, pointer(b, at_b), p.a, pointer(a, at_a), p.b, beta,
-                      pointer(c, at_c), p.c, pointer(c, at_c), p.c, &p.algorithm,
-                      reinterpret_cast<void*>(workspace), p.workspace, stream),
+    const auto pointer = [](Pointer at) { return reinterpret_cast<void*>(at); };
+    check(api.product(p.handle, p.product, alpha, pointer(at_b), p.a, pointer(at_a), p.b, beta, pointer(at_c),
+                      p.c, pointer(at_c), p.c, &p.algorithm, pointer(workspace), p.workspace, stream),
           "cublasLtMatmul");
+  };
+  const ProductCall& shape = call.shape.call;
+  for_products(call, [&](int64_t at_a, int64_t at_b, int64_t at_c) {
+    for (int64_t first = 0; first < shape.batch; first += kMostMatrices) {
+      const int64_t matrices = std::min(shape.batch - first, kMostMatrices);
+      const auto place = [&](Pointer base, int64_t offset, int64_t stride) {
+        return base + static_cast<Pointer>(offset + first * stride * itemsize(shape.dtype));
+      };
+      multiply(product.rest && matrices < kMostMatrices ? *product.rest : product, matrices,
+               place(a, at_a, shape.a_batch), place(b, at_b, shape.b_batch), place(c, at_c, shape.c_batch));
+    }
   });
 }
 

@@ -27,6 +27,8 @@ bool library_writes(cuda::Runtime& device, const Contraction& packed, const Cont
                     int64_t offset, bool bias);
 /// Bytes of workspace that it needs.
 int64_t workspace_bytes(const LibraryProduct& product);
+/// How many calls of the library a product takes.
+int64_t library_calls(const ProductCallPlan& call);
 /// Queues it. `bias` may be 0.
 void run_product(cuda::Runtime& device, const ProductCallPlan& call, const LibraryProduct& product,
                  cuda::Pointer a, cuda::Pointer b, cuda::Pointer bias, cuda::Pointer c,

@@ -310,7 +310,7 @@ class Builder {
   void product(const ProductCallPlan& c) {
     if (const LibraryProduct* const library = library_product(device_, c))
       return library_step({&c, library, {}, {}, at(c.a), at(c.b), at(c.bias), at(c.c), {}, {}},
-                          workspace_bytes(*library), numel(c.shape.outer));
+                          workspace_bytes(*library), library_calls(c));
     const std::vector<int64_t> more = product_words(c.shape.call);
     if (more.back() == 0) return;
     const auto [symbol, text] = product_kernel(c.shape.call.dtype);

@@ -94,3 +94,23 @@ TEST_CASE("cuda products: shapes that the library does not take are told once, a
     CHECK_THAT(log.warnings()[0], Contains(offered < 0 ? "status 7" : "status 15"));
   }
 }
+
+// Some of the library's kernels have a grid of so many matrices at most, and say so when they run.
+TEST_CASE("cuda products: batches of more than 65,535 matrices are several calls", "[cuda]") {
+  need_device();
+  for (const int64_t batch : {65535, 65536, 70001})
+    for (const int64_t skew : {0, 1}) {
+      const Tensor a = td::randn({batch * 6 + skew}), b = td::randn({batch, 3, 2});
+      const Tensor on_card = a.to(kCuda), other = b.to(kCuda);
+      const auto part = [&](const Tensor& t) {
+        return t.slice(0, skew, skew + batch * 6).view({batch, 2, 3});
+      };
+      const Tensor expected = td::matmul(part(a), b);
+      auto traced = td::trace([&](const Tensor& t) { return td::matmul(part(t), other); });
+      const Tensor eager = td::matmul(part(on_card), other);
+      for (int i = 0; i < 3; ++i) CHECK(bits_of(traced(on_card)) == bits_of(eager));
+      CHECK(td::allclose(eager.to(td::cpu), expected, 1e-5, 1e-6));
+      CHECK(td::allclose(td::matmul(other.transpose(1, 2), part(on_card).transpose(1, 2)).to(td::cpu),
+                         expected.transpose(1, 2), 1e-5, 1e-6));
+    }
+}

@@ -305,6 +305,7 @@ int cublasLtMatmul(Handle handle, Description product, const void* alpha, const 
   if (handle == nullptr || alpha == nullptr || beta == nullptr) return kInvalidValue;
   const int checked = check(product, a_layout, b_layout, c_layout, d_layout);
   if (checked != kSuccess) return checked;
+  if (d_layout->matrix.batch > 65535) return refuse("more matrices than a grid has blocks", kNotSupported);
   auto* const holds = SIM_GPU_CONTROL(sim_gpu_holds);
   auto* const enqueue = SIM_GPU_CONTROL(sim_gpu_enqueue);
   auto* const add = SIM_GPU_CONTROL(sim_gpu_add);
