@@ -185,6 +185,24 @@ Tensor cartesian_prod(std::span<const Tensor> vectors, Location where) {
 }
 
 // Order.
+namespace {
+/// The elements that `index`, which kept the axis, names along it.
+ValuesIndices chosen(const Tensor& t, const Tensor& index, int64_t axis, bool keepdim, Location where) {
+  if (t.dim(where) == 0) return {t.clone(where), index};
+  const Tensor values = t.gather(axis, index, where);
+  if (keepdim) return {values, index};
+  return {values.squeeze(axis, where), index.squeeze(axis, where)};
+}
+}  // namespace
+
+Tensor Tensor::max(Location where) const { return amax({}, false, where); }
+Tensor Tensor::min(Location where) const { return amin({}, false, where); }
+ValuesIndices Tensor::max(int64_t axis, bool keepdim, Location where) const {
+  return chosen(*this, argmax(axis, true, where), axis, keepdim, where);
+}
+ValuesIndices Tensor::min(int64_t axis, bool keepdim, Location where) const {
+  return chosen(*this, argmin(axis, true, where), axis, keepdim, where);
+}
 ValuesIndices Tensor::cummax(int64_t axis, Location where) const {
   return CallBuilder(OpId::cummax, where).in(*this).word(axis).run2();
 }
@@ -213,11 +231,7 @@ ValuesIndices Tensor::kthvalue(int64_t k, int64_t axis, bool keepdim, Location w
   if (k < 1 || k > n)
     fail("kthvalue: k must lie in [1, " + std::to_string(n) + "], found " + std::to_string(k), where);
   const Tensor order = argsort(axis, false, where);
-  if (dim(where) == 0) return {clone(where), order};
-  const Tensor place = order.narrow(axis, k - 1, 1, where);
-  const Tensor value = gather(axis, place, where);
-  if (keepdim) return {value, place};
-  return {value.squeeze(axis, where), place.squeeze(axis, where)};
+  return chosen(*this, dim() == 0 ? order : order.narrow(axis, k - 1, 1, where), axis, keepdim, where);
 }
 // NaN sorts last; the median of numbers with a NaN is NaN.
 ValuesIndices Tensor::median(int64_t axis, bool keepdim, Location where) const {

@@ -22,6 +22,13 @@ Device checked_device(const TensorOptions& options, const char* who, Location wh
   return d;
 }
 
+/// What integers alone make is of integers.
+DType type_of(std::initializer_list<AnyNumber> numbers) {
+  const bool real =
+      std::ranges::any_of(numbers, [](const AnyNumber& n) { return n.kind == NumberKind::floating; });
+  return real ? float32 : int64;
+}
+
 Tensor finished(Tensor t, const TensorOptions& options, Location where) {
   if (options.pin_memory) t = t.pin_memory(where);
   if (options.requires_grad) t.requires_grad_(true, where);
@@ -36,11 +43,12 @@ Ref<TensorImpl> fresh(const char* who, const Dims& sizes, DType dtype, Device de
   }
 }
 
-/// A real tensor made on the host, cast and finished as the options say.
+/// A real tensor made on the host, cast and finished as the options say; they may leave its type.
 Tensor from_fresh(Ref<TensorImpl> t, const TensorOptions& options, Device device, Location where) {
-  if (options.dtype != t->dtype) {
+  const DType type = options.dtype.value_or(t->dtype);
+  if (type != t->dtype) {
     TensorImpl* in[] = {t.get()};
-    const int64_t word = static_cast<int64_t>(options.dtype);
+    const int64_t word = static_cast<int64_t>(type);
     Ref<TensorImpl> out;
     eager::run_op({.op = OpId::cast, .n_in = 1, .n_words = 1, .in = in, .words = &word, .where = where},
                   &out);
@@ -64,18 +72,17 @@ Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Gen
                    Location where) {
   const char* who = ops::def(op).name;
   const OnDevice guard(checked_device(options, who, where));
-  const DType type = drawn_type(options.dtype, who, where);
+  const DType wanted = options.dtype.value_or(float32), type = drawn_type(wanted, who, where);
   const int64_t n = checked_numel(sizes, where);
   Generator& g = generator_or_default(generator);
   const auto seed = static_cast<int64_t>(g.seed());
   const auto offset = static_cast<int64_t>(g.advance(static_cast<uint64_t>(n + 3) / 4));
   Tensor t = CallBuilder(op, where).word(type).word(seed).word(offset).list(sizes).run();
-  if (type != options.dtype) {
+  if (type != wanted) {
     // [0, 1) stays so: what would round to 1 becomes the largest number below it.
     if (op == OpId::rand)
-      t = tandem::minimum(Operand(t, where),
-                          Operand(1 - (options.dtype == float16 ? 0x1p-11 : 0x1p-8), where));
-    t = t.to(options.dtype, where);
+      t = tandem::minimum(Operand(t, where), Operand(1 - (wanted == float16 ? 0x1p-11 : 0x1p-8), where));
+    t = t.to(wanted, where);
   }
   return finished(std::move(t), options, where);
 }
@@ -84,28 +91,27 @@ Tensor random_fill(OpId op, const Dims& sizes, const TensorOptions& options, Gen
 
 Tensor empty(const Dims& sizes, TensorOptions options, Location where) {
   const Device d = checked_device(options, "empty", where);
-  checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "empty", where);
-  return finished(Tensor(fresh("empty", sizes, options.dtype, d, where)), options, where);
+  const DType type = options.dtype.value_or(float32);
+  checked_mul(checked_numel(sizes, where), itemsize(type), "empty", where);
+  return finished(Tensor(fresh("empty", sizes, type, d, where)), options, where);
 }
 
 Tensor full(const Dims& sizes, AnyNumber value, TensorOptions options, Location where) {
   const OnDevice guard(checked_device(options, "full", where));
-  checked_mul(checked_numel(sizes, where), itemsize(options.dtype), "full", where);
-  const bool exactly = options.dtype == int64 && value.beyond_double();
-  Tensor t = CallBuilder(OpId::full, where)
-                 .word(options.dtype)
-                 .floating(exactly ? 0 : value.to_double())
-                 .list(sizes)
-                 .run();
+  const DType type = options.dtype.value_or(value.kind == NumberKind::bool_ ? bool_ : type_of({value}));
+  checked_mul(checked_numel(sizes, where), itemsize(type), "full", where);
+  const bool exactly = type == int64 && value.beyond_double();
+  Tensor t =
+      CallBuilder(OpId::full, where).word(type).floating(exactly ? 0 : value.to_double()).list(sizes).run();
   if (exactly) t = CallBuilder(OpId::copy, where).in(t).in(Operand(value, where)).run();
   return finished(std::move(t), options, where);
 }
 
 Tensor zeros(const Dims& sizes, TensorOptions options, Location where) {
-  return full(sizes, 0, options, where);
+  return full(sizes, 0.0, options, where);
 }
 Tensor ones(const Dims& sizes, TensorOptions options, Location where) {
-  return full(sizes, 1, options, where);
+  return full(sizes, 1.0, options, where);
 }
 Tensor full_like(const Tensor& t, AnyNumber value, Location where) {
   return full(t.sizes(where), value, {.dtype = t.dtype(where), .device = t.device(where)}, where);
@@ -130,12 +136,13 @@ Tensor exact_range(int64_t start, int64_t end, int64_t step, const TensorOptions
 
 Tensor arange(AnyNumber first, AnyNumber last, AnyNumber by, TensorOptions options, Location where) {
   const OnDevice guard(checked_device(options, "arange", where));
+  const DType type = options.dtype.value_or(type_of({first, last, by}));
   const AnyNumber all[] = {first, last, by};
   const auto beyond = [&] {
     return std::ranges::any_of(all, &AnyNumber::beyond_double) ||
            AnyNumber(last.bits - first.bits).beyond_double();
   };
-  if (options.dtype == int64 && by.bits != 0 &&
+  if (type == int64 && by.bits != 0 &&
       std::ranges::all_of(all, [](const AnyNumber& n) { return n.kind == NumberKind::integer; }) && beyond())
     return exact_range(first.bits, last.bits, by.bits, options, where);
   const double start = first.to_double(), end = last.to_double(), step = by.to_double();
@@ -146,7 +153,7 @@ Tensor arange(AnyNumber first, AnyNumber last, AnyNumber by, TensorOptions optio
   const double n = std::max(0.0, std::ceil((end - start) / step));
   if (n > 9e15) fail("arange: too many elements", where);
   return finished(CallBuilder(OpId::arange, where)
-                      .word(options.dtype)
+                      .word(type)
                       .word(static_cast<int64_t>(n))
                       .floating(start)
                       .floating(step)
@@ -162,7 +169,7 @@ Tensor linspace(double start, double end, int64_t steps, TensorOptions options, 
          where);
   const auto last = static_cast<double>(steps - 1);
   return finished(CallBuilder(OpId::linspace, where)
-                      .word(options.dtype)
+                      .word(options.dtype.value_or(float32))
                       .word(steps)
                       .floating(start)
                       .floating(end)
@@ -174,7 +181,9 @@ Tensor linspace(double start, double end, int64_t steps, TensorOptions options, 
 
 Tensor logspace(double start, double end, int64_t steps, double base, TensorOptions options, Location where) {
   const Tensor powers = linspace(start, end, steps, {.dtype = float64, .device = options.device}, where);
-  return finished(pow(Operand(base, where), Operand(powers, where)).to(options.dtype, where), options, where);
+  return finished(
+      pow(Operand(base, where), Operand(powers, where)).to(options.dtype.value_or(float32), where), options,
+      where);
 }
 
 Tensor eye(int64_t n, std::optional<int64_t> m, TensorOptions options, Location where) {
@@ -185,7 +194,9 @@ Tensor eye(int64_t n, std::optional<int64_t> m, TensorOptions options, Location 
   const TensorOptions integers{.dtype = int64, .device = options.device};
   const Tensor rows = arange(0, static_cast<double>(n), 1, integers, where).unsqueeze(1, where);
   const Tensor columns = arange(0, static_cast<double>(m.value_or(n)), 1, integers, where);
-  return finished(eq(Operand(rows, where), Operand(columns, where)).to(options.dtype, where), options, where);
+  return finished(
+      eq(Operand(rows, where), Operand(columns, where)).to(options.dtype.value_or(float32), where), options,
+      where);
 }
 
 Tensor bernoulli(const Tensor& p, Generator* generator, Location where) {

@@ -33,9 +33,10 @@ Tensor pointwise2(OpId op, const Operand& a, const Operand& b) {
   return CallBuilder(op, a.where.known() ? a.where : b.where).in(a).in(b).run();
 }
 Tensor as_tensor(const Operand& o) { return Tensor(core::Ref<core::TensorImpl>(o.impl)); }
-/// Whether a to the power b is a * a, of the same type: a floating number makes integers floating.
+/// Whether a to the power b is a * a, of the same type: a number makes bools integers, a floating one
+/// integers floating.
 bool squares(const Operand& a, const Operand& b) {
-  return a.impl && !b.impl && b.number().to_double() == 2 &&
+  return a.impl && !b.impl && b.number().to_double() == 2 && a.impl->dtype != bool_ &&
          (b.kind != NumberKind::floating || is_floating(a.impl->dtype));
 }
 }  // namespace

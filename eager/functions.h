@@ -17,49 +17,64 @@
 
 namespace tandem {
 
+#define TANDEM_LIST(...) __VA_ARGS__
+#define TANDEM_METHOD(result, name, arguments, ...)                                                   \
+  inline result name(const Tensor& a __VA_OPT__(, ) __VA_ARGS__, Location where = Location::here()) { \
+    return a.name(TANDEM_LIST arguments where);                                                       \
+  }
+#include "tandem/eager/both.inc"
+#undef TANDEM_METHOD
+#undef TANDEM_LIST
+/// The larger and the smaller of two elements, as maximum() and minimum().
+inline Tensor max(const Tensor& a, const Tensor& b) { return a.maximum(b); }
+inline Tensor min(const Tensor& a, const Tensor& b) { return a.minimum(b); }
+
 // Creation.
 Tensor empty(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
 Tensor zeros(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
 Tensor ones(const Dims& sizes, TensorOptions options = {}, Location where = Location::here());
-/// Integers are exact in int64, as everywhere that AnyNumber is taken.
+/// Of integers int64, of a bool bool, else float32, unless said. Integers are exact, as everywhere that
+/// AnyNumber is taken.
 Tensor full(const Dims& sizes, AnyNumber value, TensorOptions options = {},
             Location where = Location::here());
 Tensor zeros_like(const Tensor& t, Location where = Location::here());
 Tensor ones_like(const Tensor& t, Location where = Location::here());
 Tensor full_like(const Tensor& t, AnyNumber value, Location where = Location::here());
 Tensor empty_like(const Tensor& t, Location where = Location::here());
-/// start, start + step, ... below `end`; dtype float32 unless said (PyTorch: pass int64 for indices).
+/// start, start + step, ... below `end`; of integers alone int64, else float32, unless said.
 Tensor arange(AnyNumber start, AnyNumber end, AnyNumber step = 1, TensorOptions options = {},
               Location where = Location::here());
+/// 0, 1, ... below `end`.
+inline Tensor arange(AnyNumber end, TensorOptions options = {}, Location where = Location::here()) {
+  return arange(0, end, 1, options, where);
+}
 Tensor rand(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr,
             Location where = Location::here());
 Tensor randn(const Dims& sizes, TensorOptions options = {}, Generator* generator = nullptr,
              Location where = Location::here());
 /// Integers in [low, high), int64 unless said.
-Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options = {.dtype = int64},
+Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions options = {},
                Generator* generator = nullptr, Location where = Location::here());
 /// A random permutation of 0 .. n-1, int64.
 Tensor randperm(int64_t n, Generator* generator = nullptr, Location where = Location::here());
 
-/// Copies host values: `tensor({1.f, 2.f})`, `tensor(span, {2, 3})`.
+/// Copies host values, of their type unless said: `tensor({1.f, 2.f})`, `tensor(span, {2, 3})`.
 template <Number T>
-Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions options = {.dtype = dtype_of<T>},
+Tensor tensor(std::span<const T> values, const Dims& sizes, TensorOptions options = {},
               Location where = Location::here());
 template <Number T>
-Tensor tensor(std::initializer_list<T> values, TensorOptions options = {.dtype = dtype_of<T>},
+Tensor tensor(std::initializer_list<T> values, TensorOptions options = {},
               Location where = Location::here()) {
   return tensor(std::span<const T>(values.begin(), values.size()), {static_cast<int64_t>(values.size())},
                 options, where);
 }
 template <Number T>
 Tensor tensor(const std::vector<T>& values, Location where = Location::here()) {
-  return tensor(std::span<const T>(values), {static_cast<int64_t>(values.size())}, {.dtype = dtype_of<T>},
-                where);
+  return tensor(std::span<const T>(values), {static_cast<int64_t>(values.size())}, {}, where);
 }
 /// A scalar tensor.
 template <Number T>
-Tensor scalar_tensor(T value, TensorOptions options = {.dtype = dtype_of<T>},
-                     Location where = Location::here()) {
+Tensor scalar_tensor(T value, TensorOptions options = {}, Location where = Location::here()) {
   return tensor(std::span<const T>(&value, 1), {}, options, where);
 }
 /// A tensor over memory that the caller owns and keeps alive; row-major. `release(context)` runs at the end

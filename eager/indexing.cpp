@@ -179,7 +179,7 @@ class Selecting {
   std::vector<Indexed> tensors_;
 };
 
-Selection select(const Tensor& t, Indices indices, const char* op, bool keep_mask, Location where) {
+Selection selection(const Tensor& t, Indices indices, const char* op, bool keep_mask, Location where) {
   return Selecting(t, indices, op, keep_mask, where).selection();
 }
 
@@ -232,7 +232,7 @@ Operand one_value(const Operand& values, Tensor& holder, Location where) {
 }  // namespace
 
 Tensor Tensor::index(Indices indices, Location where) const {
-  const Selection s = tandem::select(*this, indices, "index", false, where);
+  const Selection s = tandem::selection(*this, indices, "index", false, where);
   if (!s.at.defined()) return s.view;
   return CallBuilder(OpId::index, where).in(s.view).in(s.at).word(s.axis).run();
 }
@@ -249,7 +249,7 @@ Tensor Tensor::operator[](const Position& i) const {
 const Tensor& Tensor::index_put_(Indices indices, const Operand& values, bool accumulate,
                                  Location where) const {
   need_indices(*this, indices.size(), where);
-  const Selection s = tandem::select(*this, indices, "index_put", fills(values, accumulate), where);
+  const Selection s = tandem::selection(*this, indices, "index_put", fills(values, accumulate), where);
   if (s.mask.defined()) {
     Tensor holder;
     s.view.masked_fill_(s.mask, one_value(values, holder, where));
@@ -280,7 +280,7 @@ Tensor Tensor::index_put(Indices indices, const Operand& values, bool accumulate
     copy.index_put_(indices, values, accumulate, where);
     return copy;
   }
-  const Selection s = tandem::select(*this, indices, "index_put", false, where);
+  const Selection s = tandem::selection(*this, indices, "index_put", false, where);
   const Tensor out = put_call(s, put_values(s, values, where), accumulate, where).run();
   Dims back = s.axes;
   for (int i = 0; i < s.axes.rank(); ++i) back[static_cast<int>(s.axes[i])] = i;

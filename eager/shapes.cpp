@@ -56,7 +56,8 @@ Tensor Tensor::transpose(int64_t axis0, int64_t axis1, Location where) const {
 }
 
 Tensor Tensor::t(Location where) const {
-  if (dim(where) != 2) fail("t: a matrix is needed, found shape " + to_string(sizes()), where);
+  if (dim(where) < 2) return *this;
+  if (dim() > 2) fail("t: a matrix is needed, or a vector, found shape " + to_string(sizes()), where);
   return permute({1, 0}, where);
 }
 

@@ -101,7 +101,7 @@ struct Position {
 
 /// How creation functions make a tensor.
 struct TensorOptions {
-  DType dtype = float32;
+  std::optional<DType> dtype = {};    // default: that of the values if a function is given any, else float32
   std::optional<Device> device = {};  // default: default_device()
   bool requires_grad = false;
   bool pin_memory = false;  // on the host: as Tensor::pin_memory
@@ -212,6 +212,10 @@ class Tensor {
                            Location where = Location::here()) const;
   Tensor operator[](const Position& i) const;
 
+#define TANDEM_METHOD(result, name, arguments, ...) \
+  result name(__VA_ARGS__ __VA_OPT__(, ) Location where = Location::here()) const;
+#include "tandem/eager/both.inc"
+#undef TANDEM_METHOD
 #include "tandem/eager/methods.inc"
 
  private:

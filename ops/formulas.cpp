@@ -36,7 +36,9 @@ S formula::sign(S a) {
 
 S formula::pow(S a, S b) {
   if (is_floating(a.type())) return s_pow(a, b);
-  return cast(s_pow(cast(a, DType::float64), cast(b, DType::float64)), a.type());
+  const S zero = constant(a, 0),
+          power = cast(s_pow(cast(a, DType::float64), cast(b, DType::float64)), a.type());
+  return select(s_logical_and(s_eq(a, zero), s_lt(b, zero)), zero, power);
 }
 
 // max(a, 0) + log1p(exp(-|a|))
@@ -48,6 +50,15 @@ S formula::fmod(S a, S b) {
   const S m = s_mod(a, b), zero = constant(a, 0);
   const S other_sign = s_logical_xor(s_lt(a, zero), s_lt(m, zero));
   return select(s_logical_and(s_ne(m, zero), other_sign), m - b, m);
+}
+
+// floor(a / b) would round a quotient just below a whole number up to it (1 / 0.1): what a leaves is taken
+// away first, and the quotient then is whole but for its rounding.
+S formula::floor_divide(S a, S b) {
+  if (!is_floating(a.type())) return s_idiv(a, b);
+  const S zero = constant(a, 0), left = fmod(a, b), whole = s_round((a - left) / b);
+  const S other_sign = s_logical_and(s_ne(left, zero), s_logical_xor(s_lt(left, zero), s_lt(b, zero)));
+  return select(s_eq(b, zero), a / b, select(other_sign, whole - constant(a, 1), whole));
 }
 
 // The larger times sqrt(1 + r^2) with r the smaller over the larger; infinite if one is, whatever the other.

@@ -59,6 +59,7 @@ S sign(S a);
 S pow(S a, S b);
 S softplus(S a);
 S fmod(S a, S b);
+S floor_divide(S a, S b);
 S hypot(S a, S b);
 S lerp(S a, S b, S weight);
 S logaddexp(S a, S b);

@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
   const td::Device device = td::parse_device(options.text("device", "cpu", "where to run: cpu or cuda"));
   options.done();
 
-  const td::Tensor x = td::arange(-6, 6, 1, {.device = device}).reshape({4, 3});
+  const td::Tensor x = td::arange(-6.f, 6, 1, {.device = device}).reshape({4, 3});
   td::Tensor w = td::tensor({1.f, -2.f, 0.5f, 3.f}).to(device).requires_grad_();
 
   double beta = 1;

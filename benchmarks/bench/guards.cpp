@@ -36,7 +36,8 @@ Workload guards(int count) {
   if (count == 150) w.bars.push_back({Bar::Of::at_most_us, 0.5, ""});
   w.prepare = [count](const Setting& setting) {
     const Sum sum{std::make_shared<std::vector<td::Tensor>>()};
-    for (int i = 0; i < count; ++i) sum.parts->push_back(td::full({4}, i).to(setting.device));
+    for (int i = 0; i < count; ++i)
+      sum.parts->push_back(td::full({4}, static_cast<float>(i)).to(setting.device));
     const td::Tensor x = td::ones({4}).to(setting.device);
     const auto checked = std::make_shared<td::TracedFunction<Sum>>(sum, td::TraceOptions{.name = "guards"});
     const td::jit::WithoutEntries scope;  // of plans that are made while it lives

@@ -91,8 +91,8 @@ struct Transformer : td::nn::Module {
         places(child<td::nn::Embedding>("places", s.length, s.width)),
         blocks(child<td::nn::ModuleList<Block>>("blocks")),
         norm(child<td::nn::LayerNorm>("norm", s.width)),
-        positions(buffer("positions", td::arange(0, s.length).to(td::int64))) {
-    const td::Tensor at = td::arange(0, s.length);
+        positions(buffer("positions", td::arange(s.length))) {
+    const td::Tensor at = td::arange(s.length);
     if (!s.fused) mask = buffer("mask", td::where(at.reshape({s.length, 1}) >= at, 0.f, -1e9f));
     for (int i = 0; i < s.layers; ++i) blocks.emplace(s);
   }

@@ -101,7 +101,7 @@ TEST_CASE("cuda attention: our own ops do the rest, and all of it without the li
   const Shape usual{{2, 2, 64, 8}, {2, 2, 64, 8}, {2, 2, 64, 8}};
   compare(usual, DType::float32, plain);
   compare(usual, DType::bfloat16, [](const Operands& o) {
-    const Tensor i = td::arange(0, 64, 1);
+    const Tensor i = td::arange(0.f, 64, 1);
     const Tensor mask = (i.reshape({64, 1}) >= i).to(o.q.device());
     return td::scaled_dot_product_attention(o.q, o.k, o.v, mask);
   });

@@ -19,7 +19,7 @@ TEST_CASE("what is added of the device's tensors is what the CPU's give", "[cuda
       td::log_scalar(device == td::cpu ? "logs_test/cpu" : "logs_test/cuda", y.select(0, 0));
       return y;
     });
-    for (int i = 0; i < 3; ++i) f((td::arange(0, 8, 1) * 0.5f * i).to(device));
+    for (int i = 0; i < 3; ++i) f((td::arange(0.f, 8, 1) * 0.5f * i).to(device));
     w.add_logged();
     w.flush();
     std::vector<std::vector<double>> all;
@@ -40,7 +40,7 @@ TEST_CASE("what is added of the device's tensors is what the CPU's give", "[cuda
 TEST_CASE("a logged value that cannot be read is told once, and the others are taken after it", "[cuda]") {
   need_device();
   td::take_scalars();
-  const td::Tensor table = td::arange(0, 4).to(kCuda);
+  const td::Tensor table = td::arange(0.f, 4).to(kCuda);
   td::log_scalar("logs_test/first", table.sum());
   td::cuda::synchronize();
   td::log_scalar("logs_test/bad", table.index_select(0, td::tensor({7}, {.dtype = td::int64}).to(kCuda)));

@@ -27,7 +27,7 @@ std::vector<float> range(int64_t n, float begin = 0) {
 
 TEST_CASE("cuda pinned: a tensor in pinned memory is one of the host", "[cuda]") {
   need_device();
-  const Tensor x = td::arange(0, 6).reshape({2, 3});
+  const Tensor x = td::arange(0.f, 6).reshape({2, 3});
   CHECK_FALSE(x.is_pinned());
   const Tensor p = x.transpose(0, 1).pin_memory();
   CHECK(p.is_pinned());
@@ -65,7 +65,7 @@ bool changed_by_pointer() {
 
 bool sources_that_die() {
   std::vector<Tensor> on;
-  for (int i = 0; i < 4; ++i) on.push_back((td::arange(0, 200) + float(i)).pin_memory().to(kCuda, true));
+  for (int i = 0; i < 4; ++i) on.push_back((td::arange(0.f, 200) + float(i)).pin_memory().to(kCuda, true));
   for (size_t i = 0; i < on.size(); ++i)
     if (on[i].to_vector<float>() != range(200, float(i))) return false;
   return true;
@@ -79,12 +79,12 @@ float fresh_values() {
 
 bool read_back() {
   const float first = fresh_values();
-  return (td::arange(0, 400).to(kCuda) + first).to(td::cpu, true).to_vector<float>() == range(400, first);
+  return (td::arange(0.f, 400).to(kCuda) + first).to(td::cpu, true).to_vector<float>() == range(400, first);
 }
 
 bool computed_with() {
   const float first = fresh_values();
-  const Tensor y = td::arange(0, 400).to(kCuda) + first;
+  const Tensor y = td::arange(0.f, 400).to(kCuda) + first;
   return (y.to(td::cpu, true) + 1.f).to_vector<float>() == range(400, first + 1);
 }
 
@@ -93,7 +93,8 @@ bool traced_with() {
   bool right = true;
   for (int i = 0; i < 3; ++i) {
     const float first = fresh_values();
-    right &= f((td::arange(0, 9).to(kCuda) + first).to(td::cpu, true)).to_vector<float>()[4] == 2 * first + 9;
+    right &=
+        f((td::arange(0.f, 9).to(kCuda) + first).to(td::cpu, true)).to_vector<float>()[4] == 2 * first + 9;
   }
   return right;
 }
@@ -128,7 +129,7 @@ TEST_CASE("cuda pinned: a copy that is waited for is over when it returns", "[cu
 TEST_CASE("cuda pinned: a copy to the host is pinned, and who reads it waits", "[cuda]") {
   need_device();
   const Lazy late;
-  const Tensor on = td::arange(0, 250).to(kCuda) * 2.f;
+  const Tensor on = td::arange(0.f, 250).to(kCuda) * 2.f;
   const auto copy = [&] { return on.to(td::cpu, true); };
   CHECK(copy().is_pinned());
   CHECK(copy().to_vector<float>()[200] == 400);
@@ -157,7 +158,7 @@ TEST_CASE("cuda pinned: a copy to the host is pinned, and who reads it waits", "
 TEST_CASE("cuda pinned: an index out of range is told by who reads the copy", "[cuda]") {
   need_device();
   const Lazy late;
-  const Tensor table = td::arange(0, 4).to(kCuda);
+  const Tensor table = td::arange(0.f, 4).to(kCuda);
   const Tensor bad = td::tensor({1, 7}, {.dtype = td::int64}).to(kCuda);
   const Tensor copy = table.index_select(0, bad).to(td::cpu, true);
   CHECK_THROWS_WITH(copy.to_vector<float>(), Contains("index_select") && Contains("pinned_test.cpp"));
@@ -168,7 +169,7 @@ TEST_CASE("cuda pinned: who reads a copy waits for nothing behind it, though an 
           "[cuda]") {
   need_device();
   if (!simulator().there) return;  // a card may have done all by then
-  const Tensor table = td::arange(0, 4).to(kCuda);
+  const Tensor table = td::arange(0.f, 4).to(kCuda);
   const auto at = [](int64_t i) { return td::tensor({int64_t{1}, i}, {.dtype = td::int64}).to(kCuda); };
   const Tensor good = at(3), bad = at(9);
   const auto run = [&] {
@@ -194,7 +195,7 @@ TEST_CASE("cuda pinned: an index out of range is told, though the step runs agai
   need_device();
   const Lazy late;
   const Stream side;
-  const Tensor table = td::arange(0, 4).to(kCuda);
+  const Tensor table = td::arange(0.f, 4).to(kCuda);
   const auto at = [](int64_t i) { return td::tensor({int64_t{1}, i}, {.dtype = td::int64}).to(kCuda); };
   auto f = td::trace([&](const Tensor& index) { return table.index_select(0, index) * 2; });
   f(at(2));
@@ -275,7 +276,7 @@ TEST_CASE("cuda pinned: every call of copies there and back may fail", "[cuda]")
   if (!sim.there) return;
   const Tensor p = pinned_range(64);
   const auto run = [&] {
-    const Tensor on = td::arange(0, 64).pin_memory().to(kCuda, true);
+    const Tensor on = td::arange(0.f, 64).pin_memory().to(kCuda, true);
     const Tensor back = (on + p.to(kCuda, true)).to(td::cpu, true);
     return back.to_vector<float>()[63];
   };
@@ -315,7 +316,7 @@ TEST_CASE("cuda pinned: inside a traced step", "[cuda]") {
 
 TEST_CASE("cuda pinned: a loader's batches", "[cuda]") {
   need_device();
-  const Tensor x = td::arange(0, 12).reshape({6, 2}), y = td::arange(0, 6);
+  const Tensor x = td::arange(0.f, 12).reshape({6, 2}), y = td::arange(0.f, 6);
   td::data::DataLoader loader(td::data::TensorDataset(x, y), {.batch_size = 4, .pin_memory = true});
   int64_t rows = 0;
   for (const auto& [a, b] : loader) {

@@ -20,7 +20,8 @@ TEST_CASE("cuda user ops: a formula is one launch, with the CPU's bits", "[cuda]
     return td::where(x > y, td::tanh(x * a) - td::exp(y) / (1.0 + x * x), td::exp(-td::abs(x)) * (1.0 - a));
   });
   for (const td::DType dtype : {td::float32, td::bfloat16}) {
-    const Tensor x = td::arange(-6, 6, 0.5).reshape({4, 6}).to(dtype), y = td::arange(0, 3, 0.5).to(dtype);
+    const Tensor x = td::arange(-6.f, 6, 0.5).reshape({4, 6}).to(dtype),
+                 y = td::arange(0.f, 3, 0.5).to(dtype);
     const Tensor a = to_device(x), b = to_device(y);
     f(a, b, 0.5);
     const long before = simulator().there ? launches() : 0;
@@ -101,7 +102,7 @@ TEST_CASE("cuda user ops: a kernel's text sees what it was promised", "[cuda]") 
                              [](std::span<const TensorType> in, std::span<const TensorType>) {
                                return td::KernelLaunch{.blocks = in[0].sizes[0], .threads = 64};
                              }});
-  const Tensor x = td::arange(0, 300).reshape({100, 3}).transpose(0, 1), w = td::arange(1, 101),
+  const Tensor x = td::arange(0.f, 300).reshape({100, 3}).transpose(0, 1), w = td::arange(1.f, 101),
                bias = td::scalar_tensor(0.5);
   const td::TensorList host = rows.call({x, w, bias}),
                        device = rows.call({to_device(x), to_device(w), to_device(bias)});
@@ -170,7 +171,7 @@ TEST_CASE("cuda user ops: a kernel that cannot run says why, with its name and t
 
 TEST_CASE("cuda user ops: DLPack of a device's memory", "[cuda]") {
   need_device();
-  const Tensor t = to_device(td::arange(0, 12).reshape({3, 4}).transpose(0, 1));
+  const Tensor t = to_device(td::arange(0.f, 12).reshape({3, 4}).transpose(0, 1));
   td::dlpack::ManagedTensorVersioned* m = td::to_dlpack(t);
   CHECK(m->dl_tensor.device.device_type == td::dlpack::kCuda);
   CHECK(m->dl_tensor.device.device_id == 0);

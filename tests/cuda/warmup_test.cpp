@@ -10,7 +10,7 @@ TEST_CASE("cuda warmup: what comes after it compiles nothing", "[cuda][simulator
   need_device();
   CHECK(td::cuda::warmup() > 60);
   const auto before = td::jit::cuda_compile_stats();
-  const Tensor x = td::arange(0, 12).reshape({3, 4}).to(kCuda);
+  const Tensor x = td::arange(0.f, 12).reshape({3, 4}).to(kCuda);
   const auto quiet = [&](const char* what, const Tensor& t) {
     CAPTURE(what);
     CHECK(t.to_vector<float>().size() >= 3);

@@ -318,3 +318,29 @@ TEST_CASE("arrange: multinomial without replacement draws no class of probabilit
   CHECK(share(2) == Approx(0.375).margin(0.02));
   CHECK(share(3) == Approx(0.5).margin(0.02));
 }
+
+TEST_CASE("arrange: max and min, of all and along an axis", "[eager]") {
+  const Tensor x = td::tensor({1.0, 5.0, 5.0, -2.0, 3.0, -2.0}).view({2, 3}).requires_grad_();
+  CHECK(x.max().item<double>() == 5);
+  CHECK(td::min(x).item<double>() == -2);
+  const td::ValuesIndices top = x.max(1), low = td::min(x, -1, true);
+  CHECK(values(top.values) == F{5, 3});
+  CHECK(places(top.indices) == I{1, 1});
+  CHECK(low.values.sizes() == Dims{2, 1});
+  CHECK(places(low.indices) == I{0, 0});
+  CHECK(values(td::max(x, td::full_like(x, 2))) == F{2, 5, 5, 2, 3, 2});
+  top.values.sum().backward();  // the first of equals
+  CHECK(values(x.grad()) == F{0, 1, 0, 0, 1, 0});
+  CHECK(td::full({}, 3).max(0).indices.item<int64_t>() == 0);
+  CHECK(std::isnan(td::tensor({1.0, std::nan(""), 7.0}).max(0).values.item<double>()));
+  CHECK_THROWS_AS(td::zeros({0, 3}).max(0), td::Error);
+}
+
+TEST_CASE("arrange: what is a method is a function, too", "[eager]") {
+  const Tensor x = range({2, 3});
+  CHECK(values(td::sum(x, 1)) == values(x.sum(1)));
+  CHECK(values(td::gather(x, 1, td::tensor<int64_t>({2, 0}).view({2, 1}))) == F{2, 3});
+  CHECK(td::transpose(x, 0, 1).sizes() == Dims{3, 2});
+  CHECK(values(td::topk(x, 1).values) == F{2, 5});
+  CHECK(td::norm(x).item<double>() == x.norm().item<double>());
+}

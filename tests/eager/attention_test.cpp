@@ -237,7 +237,7 @@ TEST_CASE("attention that is refused draws nothing", "[attention]") {
 }
 
 TEST_CASE("parts: one gradient pass for all, views where none is noted", "[attention]") {
-  const Tensor x = arange(0, 22).reshape({11, 2}).requires_grad_();
+  const Tensor x = arange(0.f, 22).reshape({11, 2}).requires_grad_();
   const std::vector<int64_t> sizes = {1, 2, 0, 1, 1, 1, 3, 1, 1};
   const std::vector<Tensor> found = eager::parts(x, sizes, 0, {});
   REQUIRE(found.size() == 9);

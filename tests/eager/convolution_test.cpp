@@ -40,7 +40,7 @@ TEST_CASE("conv1d and conv2d give numbers that can be checked by hand", "[convol
   CHECK(values(conv_transpose1d(tensor({1.f, 2.f}).view({1, 1, 2}), w, {}, 2, 1, 1)) ==
         std::vector<float>{0, 1, 0, -2});
 
-  const Tensor image = arange(0, 16).view({1, 1, 4, 4});
+  const Tensor image = arange(0.f, 16).view({1, 1, 4, 4});
   const Tensor box = ones({1, 1, 2, 2});
   CHECK(values(conv2d(image, box, {}, 2)) == std::vector<float>{10, 18, 42, 50});
   CHECK(values(conv2d(image, box, {}, {2, 1})) == std::vector<float>{10, 14, 18, 42, 46, 50});
@@ -227,7 +227,7 @@ TEST_CASE("a small convolutional net learns", "[nn][convolution]") {
   } net;
   // Bars across against bars down.
   const Tensor noise = randn({64, 1, 8, 8}) * 0.2;
-  const Tensor bar = (arange(0, 8).view({1, 1, 8, 1}) == 3).to(float32).expand({32, 1, 8, 8});
+  const Tensor bar = (arange(0.f, 8).view({1, 1, 8, 1}) == 3).to(float32).expand({32, 1, 8, 8});
   const Tensor x = noise + cat({bar, bar.transpose(2, 3)}, 0);
   const Tensor y = cat({zeros({32}), ones({32})}, 0).to(int64);
   optim::AdamW opt(net.parameters(), {.lr = 5e-3});

@@ -202,7 +202,7 @@ TEST_CASE("sums and the like of small tensors give the bits of the general way",
 }
 
 TEST_CASE("views of contiguous tensors: sizes, strides, offsets, refusals", "[eager]") {
-  const Tensor a = td::arange(0, 24);
+  const Tensor a = td::arange(0.f, 24);
   for (const Tensor& t : {a, a.to(td::float32), a.to(td::float16)}) {
     const Tensor part = t.slice(0, 12, 24);
     const Tensor v = part.reshape({2, -1, 1, 3});
@@ -262,7 +262,7 @@ void check_view(const Tensor& t, const Tensor& v, td::ops::OpId op, const std::v
 
 TEST_CASE("views along axes lie where the general way lays them", "[eager]") {
   using td::ops::OpId;
-  const Tensor whole = td::arange(0, 120).to(td::float16).reshape({2, 3, 4, 5});
+  const Tensor whole = td::arange(0.f, 120).to(td::float16).reshape({2, 3, 4, 5});
   for (const Tensor& t : {whole, whole.permute({3, 1, 0, 2}), whole.slice(3, 1, 5, 2), whole.select(0, 1),
                           whole.slice(1, 1, 2), td::zeros({3, 0, 2}), td::ones({1, 1})}) {
     const int rank = t.dim();
@@ -291,7 +291,7 @@ TEST_CASE("views along axes lie where the general way lays them", "[eager]") {
 }
 
 TEST_CASE("views along axes have the histories of the general way", "[eager]") {
-  const Tensor a = td::arange(0, 6).to(td::float32).reshape({2, 3}).detach().requires_grad_();
+  const Tensor a = td::arange(0.f, 6).reshape({2, 3}).detach().requires_grad_();
   const Tensor y = td::zeros({3, 2});
   y.add_(0.f);
   y.select(0, 1).copy_(a.transpose(0, 1).select(0, 2));  // a change through a view gives the base a history

@@ -53,7 +53,7 @@ std::string refused(F change) {
 }  // namespace
 
 TEST_CASE("dlpack: a tensor goes out as it is", "[eager]") {
-  const Tensor base = td::arange(0, 24).reshape({4, 6}),
+  const Tensor base = td::arange(0.f, 24).reshape({4, 6}),
                t = base.index({td::Slice{1, 4, 2}, td::Slice{2, 5}});
   ManagedTensorVersioned* m = td::to_dlpack(t);
   CHECK(m->version.major == 1);
@@ -102,10 +102,10 @@ TEST_CASE("dlpack: no elements have null data, and strides all the same", "[eage
 TEST_CASE("dlpack: memory outlives the tensor, and the deleter may run on any thread", "[eager]") {
   ManagedTensorVersioned* m = nullptr;
   {
-    const Tensor t = td::arange(0, 1000);
+    const Tensor t = td::arange(0.f, 1000);
     m = td::to_dlpack(t);
   }
-  const Tensor other = td::full({1000}, -1);  // would be the same memory, had it been free
+  const Tensor other = td::full({1000}, -1.f);  // would be the same memory, had it been free
   const auto* data = static_cast<const float*>(m->dl_tensor.data);
   CHECK(data[0] == 0);
   CHECK(data[999] == 999);
@@ -126,7 +126,7 @@ TEST_CASE("dlpack: both sides see changes; a copy sees none", "[eager]") {
 }
 
 TEST_CASE("dlpack: what comes home is the storage that went out, with its versions", "[eager]") {
-  const Tensor base = td::arange(0, 24).reshape({4, 6}),
+  const Tensor base = td::arange(0.f, 24).reshape({4, 6}),
                part = base.index({td::Slice{1, 3}, td::Slice{2, 5}});
   Tensor home = td::from_dlpack(td::to_dlpack(part));
   CHECK(home.impl()->storage == base.impl()->storage);

@@ -71,7 +71,7 @@ TEST_CASE("npy: every type and shape that is written is read back", "[data]") {
       CHECK(y.sizes() == sizes);
       CHECK(y.to(float64).to_vector<double>() == x.to(float64).to_vector<double>());
     }
-  const Tensor view = arange(0, 6).view({2, 3}).transpose(0, 1);
+  const Tensor view = arange(0.f, 6).view({2, 3}).transpose(0, 1);
   data::write_npy(folder / "x.npy", view);
   const std::string file = core::read_file(folder / "x.npy");
   CHECK(file.substr(0, 10) == std::string("\x93NUMPY\x01\x00\x76\x00", 10));

@@ -390,7 +390,7 @@ TEST_CASE("GradScaler: a scale that fell to 0 is loaded again", "[scaler]") {
   other.load_state(state);
   CHECK(other.get_scale() == 0);
   for (NamedTensor& t : state)
-    if (t.name == "scale") t.tensor = full({}, -1);
+    if (t.name == "scale") t.tensor = full({}, -1.0);
   CHECK_THAT(message([&] { other.load_state(state); }), Contains("GradScaler: the state's scale is -1"));
 }
 

@@ -15,7 +15,7 @@ Tensor at(std::initializer_list<int64_t> i) { return td::tensor<int64_t>(i); }
 }  // namespace
 
 TEST_CASE("indexing: tensors pick, negative positions count from the end", "[eager]") {
-  const Tensor x = td::arange(0, 12).view({3, 4});
+  const Tensor x = td::arange(0.f, 12).view({3, 4});
   CHECK(values(x[at({2, -3})]) == F{8, 9, 10, 11, 0, 1, 2, 3});
   CHECK(values(x.index({at({0, -1}), at({3, -4})})) == F{3, 8});
   CHECK(values(x.index({td::Slice(), at({-1})})) == F{3, 7, 11});
@@ -37,8 +37,8 @@ TEST_CASE("indexing: numbers and slices alone give views", "[eager]") {
 }
 
 TEST_CASE("indexing: gradients add up where a position is named twice", "[eager]") {
-  const Tensor x = td::arange(0, 6).view({3, 2}).requires_grad_();
-  const Tensor weight = td::arange(1, 9).view({4, 2});
+  const Tensor x = td::arange(0.f, 6).view({3, 2}).requires_grad_();
+  const Tensor weight = td::arange(1.f, 9).view({4, 2});
   (x[at({0, 2, 0, -1})] * weight).sum().backward();
   CHECK(values(x.grad()) == F{1 + 5, 2 + 6, 0, 0, 3 + 7, 4 + 8});
 }
@@ -51,7 +51,7 @@ TEST_CASE("indexing: putting, adding, in place and through views", "[eager]") {
   CHECK(x.index({0, 1}).item<float>() == 7);
   x.index_put_({td::Slice(), at({3})}, 2.0);
   CHECK(values(x.index({td::Slice(), -1})) == F{2, 2, 2});
-  x.index_put_({td::Slice(1, 3), at({0, 2})}, td::arange(1, 5).view({2, 2}));
+  x.index_put_({td::Slice(1, 3), at({0, 2})}, td::arange(1.f, 5).view({2, 2}));
   CHECK(values(x) == F{0, 7, 0, 2, 1, 0, 2, 2, 3, 6, 4, 2});
   x.t().index_put_({at({1})}, -1.0);
   CHECK(values(x.index({td::Slice(), 1})) == F{-1, -1, -1});
@@ -69,7 +69,7 @@ TEST_CASE("indexing: index_put_ on a leaf's copy has gradients of both sides", "
   const Tensor x = td::ones({4}).requires_grad_(), v = td::full({2}, 3.0).requires_grad_();
   const Tensor y = x * 2.0;
   y.index_put_({at({1, -1})}, v);
-  (y * td::arange(1, 5)).sum().backward();
+  (y * td::arange(1.f, 5)).sum().backward();
   CHECK(values(x.grad()) == F{2, 0, 6, 0});
   CHECK(values(v.grad()) == F{2, 4});
 }

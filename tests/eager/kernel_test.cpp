@@ -38,8 +38,8 @@ td::KernelDef scale_rows_def() {
 
 TEST_CASE("kernel: the twin gets contiguous operands and sizes", "[eager]") {
   const td::Kernel k(scale_rows_def());
-  const Tensor x = td::arange(0, 6).reshape({3, 2}).transpose(0, 1),
-               w = td::arange(1, 5).index({td::Slice{0, 4, 2}});
+  const Tensor x = td::arange(0.f, 6).reshape({3, 2}).transpose(0, 1),
+               w = td::arange(1.f, 5).index({td::Slice{0, 4, 2}});
   const Tensor y = k(x, w);
   CHECK(y.sizes() == td::Dims{2, 3});
   CHECK(values(y) == values(x * w.unsqueeze(1)));
@@ -172,9 +172,9 @@ TEST_CASE("kernel: a gradient by an autograd function around it", "[eager]") {
       return {kernel(g[0], c.saved()[1]), (g[0] * c.saved()[0]).sum({1})};
     }
   };
-  Tensor x = td::arange(0, 6).reshape({2, 3}).requires_grad_(), w = td::tensor({2.f, 3.f}).requires_grad_();
+  Tensor x = td::arange(0.f, 6).reshape({2, 3}).requires_grad_(), w = td::tensor({2.f, 3.f}).requires_grad_();
   ScaleRows::apply(x, w).square().sum().backward();
-  Tensor a = td::arange(0, 6).reshape({2, 3}).requires_grad_(), b = td::tensor({2.f, 3.f}).requires_grad_();
+  Tensor a = td::arange(0.f, 6).reshape({2, 3}).requires_grad_(), b = td::tensor({2.f, 3.f}).requires_grad_();
   (a * b.unsqueeze(1)).square().sum().backward();
   CHECK(values(x.grad()) == values(a.grad()));
   CHECK(values(w.grad()) == values(b.grad()));

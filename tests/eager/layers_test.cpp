@@ -169,9 +169,9 @@ TEST_CASE("layers: a loss keeps weights of its own", "[nn]") {
   nll.to(float64);
   CHECK(nll.weight.dtype() == float64);
   CHECK(w.dtype() == float32);
-  entropy.load_state({{"weight", full({3}, 7)}});
+  entropy.load_state({{"weight", full({3}, 7.f)}});
   CHECK(entropy.options.weight.to_vector<float>() == std::vector<float>{7, 7, 7});
-  logits.load_state({{"weight", full({3}, 7)}, {"pos_weight", full({3}, 5)}});
+  logits.load_state({{"weight", full({3}, 7.f)}, {"pos_weight", full({3}, 5.f)}});
   CHECK(w.to_vector<float>() == std::vector<float>{1, 1, 1});
   const auto copy = nn::clone(nll, w);
   nll.weight.detach().mul_(3.0);

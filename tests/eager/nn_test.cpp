@@ -243,7 +243,7 @@ TEST_CASE("state moves between modules by name; a wrong state lists its mistakes
              Contains("hidden.weight is float32(3, 4), given float64(3, 4)"));
   halves[0] = halves[1];
   CHECK_THAT(message([&] { c.load_state(halves); }), Contains("given twice: hidden.bias"));
-  c.load_state({{"hidden.bias", full({3}, 9)}, {"other", ones({1})}}, false);
+  c.load_state({{"hidden.bias", full({3}, 9.f)}, {"other", ones({1})}}, false);
   CHECK(values(c.hidden.bias) == std::vector<float>{9, 9, 9});
   CHECK(values(c.hidden.weight) == before);
 }

@@ -394,7 +394,7 @@ TEST_CASE("pooling over three axes: the first of equal ones, and what is refused
 }
 
 TEST_CASE("unpooling: sizes, and what is refused", "[eager]") {
-  const ValuesIndices top = max_pool1d_with_indices(arange(0, 7).view({1, 7}), 2);
+  const ValuesIndices top = max_pool1d_with_indices(arange(0.f, 7).view({1, 7}), 2);
   CHECK(max_unpool1d(top.values, top.indices, 2).to_vector<float>() == std::vector<float>{0, 1, 0, 3, 0, 5});
   CHECK(max_unpool1d(top.values, top.indices, 2, {}, 0, 7).sizes() == Dims{1, 7});
   CHECK_THAT(message([&] { max_unpool2d(top.values, top.indices, 2); }), Contains("2 axes behind (N, C)"));

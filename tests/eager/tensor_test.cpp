@@ -40,7 +40,7 @@ TEST_CASE("tensor: operators broadcast and promote as in PyTorch", "[eager]") {
 }
 
 TEST_CASE("tensor: views share memory, and in-place changes show through them", "[eager]") {
-  const Tensor a = td::arange(0, 6).view({2, 3});
+  const Tensor a = td::arange(0.f, 6).view({2, 3});
   const Tensor t = a.t();
   t.add_(1.f);
   CHECK(values(a) == std::vector<float>{1, 2, 3, 4, 5, 6});
@@ -55,7 +55,7 @@ TEST_CASE("tensor: views share memory, and in-place changes show through them", 
 
 TEST_CASE("tensor: an in-place op that reads what it writes in another order reads the old values",
           "[eager]") {
-  const Tensor a = td::arange(0, 9).view({3, 3});
+  const Tensor a = td::arange(0.f, 9).view({3, 3});
   a.add_(a.t());
   CHECK(values(a) == std::vector<float>{0, 4, 8, 4, 8, 12, 8, 12, 16});
 }
@@ -73,7 +73,7 @@ TEST_CASE("tensor: reading", "[eager]") {
 }
 
 TEST_CASE("tensor: reshape copies only where it must", "[eager]") {
-  const Tensor a = td::arange(0, 6).view({2, 3});
+  const Tensor a = td::arange(0.f, 6).view({2, 3});
   CHECK(a.reshape({3, -1}).impl()->storage == a.impl()->storage);
   CHECK(a.t().reshape({6}).impl()->storage != a.impl()->storage);
   CHECK(values(a.t().reshape({6})) == std::vector<float>{0, 3, 1, 4, 2, 5});
@@ -82,7 +82,7 @@ TEST_CASE("tensor: reshape copies only where it must", "[eager]") {
 
 TEST_CASE("tensor: printing", "[eager]") {
   std::ostringstream out;
-  out << td::arange(0, 4).view({2, 2}) << " " << td::tensor<int64_t>({1, 2}) << " " << Tensor();
+  out << td::arange(0.f, 4).view({2, 2}) << " " << td::tensor<int64_t>({1, 2}) << " " << Tensor();
   CHECK(out.str() == "[[0., 1.],\n [2., 3.]] float32(2, 2) [1, 2] int64(2,) undefined tensor");
 }
 

@@ -32,7 +32,7 @@ void on_threads(F&& f) {
 }  // namespace
 
 TEST_CASE("threads: one tensor is read in every way at once", "[eager][threads]") {
-  const Tensor shared = td::arange(0, 12).to(td::float32).view({3, 4});
+  const Tensor shared = td::arange(0.f, 12).view({3, 4});
   const Tensor number = td::full({}, 3.f);
   std::atomic<int> wrong = 0;
   on_threads([&](int) {
@@ -126,7 +126,7 @@ TEST_CASE("threads: tensors are handed from thread to thread", "[eager][threads]
 }
 
 TEST_CASE("threads: several loaders of one data set", "[eager][threads]") {
-  const Tensor x = td::arange(0, 64).to(td::float32).view({32, 2}), y = td::arange(0, 32);
+  const Tensor x = td::arange(0.f, 64).view({32, 2}), y = td::arange(0.f, 32);
   const auto set = std::make_shared<td::data::TensorDataset>(x, y);
   std::atomic<int> wrong = 0;
   on_threads([&](int t) {

@@ -188,8 +188,8 @@ TEST_CASE("user pointwise: the result has the sizes of all operands, also of unu
 
 TEST_CASE("user pointwise: strided operands and views of them", "[eager]") {
   const auto f = td::pointwise([](auto x, auto y) { return x * 3.0 - y; });
-  const Tensor x = td::arange(0, 12).reshape({3, 4}).transpose(0, 1),
-               y = td::arange(0, 8).index({td::Slice{0, 8, 2}});
+  const Tensor x = td::arange(0.f, 12).reshape({3, 4}).transpose(0, 1),
+               y = td::arange(0.f, 8).index({td::Slice{0, 8, 2}});
   CHECK(values(f(x, y.unsqueeze(1))) == values(x * 3.0 - y.unsqueeze(1)));
 }
 

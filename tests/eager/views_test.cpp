@@ -68,7 +68,7 @@ TEST_CASE("views of views, written in turn", "[eager]") {
   part.mul_(4.f);
   row.add_(b);
   part.mul_(5.f);
-  (t * td::arange(1, 7).view({2, 3})).sum().backward();
+  (t * td::arange(1.f, 7).view({2, 3})).sum().backward();
   CHECK(gradient(a) == Values{1, 2, 3, 80, 100, 6});
   CHECK(gradient(b) == Values{20, 25, 6});
 }

@@ -21,7 +21,7 @@ TEST_CASE("TensorBoard finds every tag, also of a run that was resumed", "[tenso
     td::tensorboard::Writer w(folder.path());
     for (int i = 1; i <= 4; ++i) w.add_scalar("loss", 1.0 / i, i);
     w.add_scalar("nan", std::nan(""), 1);
-    w.add_histogram("weights", td::arange(-3, 5, 1), 1);
+    w.add_histogram("weights", td::arange(-3.f, 5, 1), 1);
     w.add_text("note", "first", 1);
   }
   {

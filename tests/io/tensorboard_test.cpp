@@ -244,7 +244,7 @@ TEST_CASE("histograms of every dtype, and of strided tensors", "[tensorboard]") 
   }
   const td::Tensor big = td::tensor({16777217.0}).to(td::int32);
   CHECK(one([&](Writer& w) { w.add_histogram("h", big); }).min == 16777217.0);
-  const td::Tensor column = td::arange(0, 12, 1).reshape({3, 4}).select(1, 1);
+  const td::Tensor column = td::arange(0.f, 12, 1).reshape({3, 4}).select(1, 1);
   CHECK(one([&](Writer& w) { w.add_histogram("h", column); }).sum == 15);
 }
 

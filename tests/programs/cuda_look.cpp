@@ -23,7 +23,7 @@ bool between_devices() {
     const td::Device here{td::DeviceType::cuda, static_cast<uint8_t>(i)},
         there{td::DeviceType::cuda, static_cast<uint8_t>(i + 1)};
     const td::cuda::Stream a(here), b(there);
-    const td::Tensor x = td::arange(0, 500).to(here);
+    const td::Tensor x = td::arange(0.f, 500).to(here);
     td::Tensor y;
     {
       const td::cuda::StreamGuard on_a(a), on_b(b);
@@ -91,7 +91,7 @@ int main(int argc, char** argv) try {
   int major = 0, minor = 0;
   td::cuda::nvrtc()->version(&major, &minor);
   std::printf("NVRTC %d.%d, cuBLASLt %zu\n", major, minor, td::cuda::cublaslt()->version());
-  const td::Tensor x = td::arange(0, 4).to(cuda);
+  const td::Tensor x = td::arange(0.f, 4).to(cuda);
   std::printf("%s\n", td::relu(x - 2.f).sum().item<float>() == 1 && between_devices() ? "right" : "wrong");
   return 0;
 } catch (const td::Error& e) {

@@ -42,7 +42,7 @@ TEST_CASE("compositions: in a traced call as in eager mode", "[tracer]") {
       {"masked_select", [](Tensor x) { return td::masked_select(x, x > 0.0) * 2.0; }},
       {"nonzero", [](Tensor x) { return x.sum() * td::nonzero(x > 0.5).to(td::float32).sum(); }},
       {"unique", [](Tensor x) { return x * static_cast<double>(td::unique(td::round(x)).numel()); }},
-      {"sort", [](Tensor x) { return x.sort(1).values * td::arange(0, 3); }},
+      {"sort", [](Tensor x) { return x.sort(1).values * td::arange(0.f, 3); }},
       {"topk", [](Tensor x) { return x.topk(2, 0).values.square(); }},
       {"median", [](Tensor x) { return x.median(1).values * 3.0; }},
       {"quantile", [](Tensor x) { return x.quantile(0.4, 0); }},

@@ -313,7 +313,7 @@ TEST_CASE("copies, constants, views and empty results have their place") {
   // Views are listed with the op that reads them.
   CHECK(views.all_text().find("= permute(") != std::string::npos);
   CHECK(views.all_text().find("= slice(") != std::string::npos);
-  CHECK(boxes_with(page([](const List&) { return td::arange(0, 5) * 2; }, {}), "mul") == 1);
+  CHECK(boxes_with(page([](const List&) { return td::arange(0.f, 5) * 2; }, {}), "mul") == 1);
   CHECK(boxes_with(page([](const List& l) { return l[0] + l[0].sum({0}); }, {td::ones({0, 3})}), "arg0") ==
         1);
   CHECK(boxes_with(page(

@@ -37,12 +37,12 @@ class World {
  public:
   explicit World(const Program& p) : p_(p) {
     for (int i = 0; i < 4; ++i) {
-      params.push_back(td::arange(i, i + 4) * 0.125f);
+      params.push_back(td::arange(double(i), i + 4) * 0.125f);
       if (i < 3) params.back().requires_grad_();
     }
   }
   std::vector<Tensor> params;
-  Tensor state = td::arange(0, 4) * 0.25f, kept;
+  Tensor state = td::arange(0.f, 4) * 0.25f, kept;
 
   std::vector<Tensor> operator()(const Tensor& x, const Tensor& y) {
     if (!p_.no_grad) return run(x, y);
@@ -223,13 +223,13 @@ TEST_CASE("oracle: random programs, frozen against eager", "[frozen]") {
         const Tensor& p0 = world.params[outside % 4];
         const td::NoGrad no_grad;
         if (call >= 3) {
-          if (outside / 4 % 4 == 0) p0.copy_(td::arange(call, call + 4) * 0.0625f);
+          if (outside / 4 % 4 == 0) p0.copy_(td::arange(double(call), call + 4) * 0.0625f);
           if (outside / 4 % 4 == 1) td::manual_seed(outside % 7);
           if (outside / 4 % 8 == 2) p0.zero_grad();
           if (outside / 4 % 16 == 3 && p0.requires_grad()) p0.set_grad(td::ones({4}));
         }
         const td::EnableGrad grad;
-        const Tensor x = td::arange(call % 3, call % 3 + 4) * 0.25f, y = td::arange(2, 6) * -0.125f;
+        const Tensor x = td::arange(double(call % 3), call % 3 + 4) * 0.25f, y = td::arange(2.f, 6) * -0.125f;
         std::vector<Tensor> r;
         const Values before = w ? world.seen() : Values();
         try {

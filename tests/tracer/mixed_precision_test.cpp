@@ -52,7 +52,7 @@ struct Scaled {
 };
 std::pair<Tensor, Tensor> batch_or_overflow(int i, bool overflow) {
   auto [x, y] = batch(i);
-  if (overflow) x = td::where(td::arange(0, 6) < 1, HUGE_VAL, x);
+  if (overflow) x = td::where(td::arange(0.f, 6) < 1, HUGE_VAL, x);
   return {x, y};
 }
 
@@ -131,7 +131,7 @@ TEST_CASE("modes: many in one recording are told apart", "[modes]") {
       return sum;
     };
     auto f = td::trace(body);
-    const Tensor x = td::arange(0, 9).reshape({3, 3}) / 9;
+    const Tensor x = td::arange(0.f, 9).reshape({3, 3}) / 9;
     Values out;
     for (int i = 0; i < 3; ++i) append(out, traced ? f(x) : body(x));
     if (traced) CHECK(f.report().recorded == 1);

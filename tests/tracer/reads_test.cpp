@@ -82,7 +82,7 @@ TEST_CASE("write_npy in a traced call writes what is still to come", "[tracer]")
     return y + 1.f;
   });
   for (int i = 0; i < 3; ++i) {
-    CHECK(f(td::arange(i, i + 4)).to_vector<float>()[0] == 2.f * float(i) + 1);
+    CHECK(f(td::arange(float(i), i + 4)).to_vector<float>()[0] == 2.f * float(i) + 1);
     const Tensor written = td::data::read_npy(folder / "y.npy");
     CHECK(written.sizes() == td::Dims{2, 2});
     CHECK(written.flatten().to_vector<float>()[1] == 2.f * float(i + 2));

@@ -348,9 +348,9 @@ TEST_CASE("foreign and damaged files are refused", "[saved]") {
 
 TEST_CASE("captured tensors that do not lie row by row are loaded as they lay", "[saved]") {
   const ScratchFolder folder;
-  const td::Tensor base = range(24).reshape({2, 3, 4}), row = range(3), one = td::full({}, 7);
+  const td::Tensor base = range(24).reshape({2, 3, 4}), row = range(3), one = td::full({}, 7.f);
   const td::Tensor wide = td::zeros({300, 100});
-  wide.select(1, 5).copy_(td::arange(0, 300));
+  wide.select(1, 5).copy_(td::arange(0.f, 300));
   const std::pair<const char*, td::Tensor> samples[] = {
       {"transposed", base.transpose(0, 2)},
       {"permuted", base.permute({1, 2, 0})},

@@ -64,7 +64,7 @@ TEST_CASE("a transformer block is equal traced and eager, with dropout and masks
           td::nn::TransformerEncoderLayerOptions{
               .dim_feedforward = 16, .dropout = 0.1, .batch_first = true, .norm_first = true});
     };
-    const Tensor padding = td::arange(0, 6) >= td::tensor({6.f, 3.f, 4.f}).unsqueeze(1);
+    const Tensor padding = td::arange(0.f, 6) >= td::tensor({6.f, 3.f, 4.f}).unsqueeze(1);
     const auto loss = [&](const td::nn::TransformerEncoderLayer& net, const Tensor& x) {
       const Tensor y = causal ? net(x, {}, {}, true) : net(x, {}, padding);
       return (y - x.flip({1})).square().mean();

@@ -44,7 +44,7 @@ struct Training {
 
 TEST_CASE("threads: two calls of one traced function run at the same time", "[tracer][threads]") {
   std::barrier both(2);  // a body that waits for the other thread's body: one call at a time would never end
-  const Tensor w = td::arange(0, 4).to(td::float32);
+  const Tensor w = td::arange(0.f, 4);
   auto f = td::trace([&](Tensor x) {
     const Tensor y = x * w;
     both.arrive_and_wait();

@@ -39,7 +39,7 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 
 TEST_CASE("verify names the op that a wrong plan computes otherwise", "[tracer]") {
   // attributes_ignored: nodes that differ in attributes alone become one.
-  const Tensor x = td::arange(1, 5).reshape({2, 2});
+  const Tensor x = td::arange(1.f, 5).reshape({2, 2});
   int line = 0;
   const auto body = [&](const Tensor& a) {
     const Tensor t = a + 1.f;
@@ -64,7 +64,7 @@ TEST_CASE("verify names the op that a wrong plan computes otherwise", "[tracer]"
 }
 
 TEST_CASE("an op whose value is no output is named by probing", "[tracer]") {
-  const Tensor x = td::arange(1, 5).reshape({2, 2});
+  const Tensor x = td::arange(1.f, 5).reshape({2, 2});
   int line = 0;
   const auto body = [&](const Tensor& a) {
     const Tensor t = td::tanh(a);
@@ -83,7 +83,7 @@ TEST_CASE("an op whose value is no output is named by probing", "[tracer]") {
 }
 
 TEST_CASE("check verifies one call, in recording and in replay", "[tracer]") {
-  const Tensor x = td::arange(1, 5).reshape({2, 2});
+  const Tensor x = td::arange(1.f, 5).reshape({2, 2});
   const auto body = [](const Tensor& a) { return a.sum({0}) - a.sum({1}) * 2.f; };
   const Values right = body(x).to_vector<float>();
   {
@@ -137,8 +137,8 @@ TEST_CASE("a wrong write to a captured tensor is found, and the eager value stan
 }
 
 TEST_CASE("a difference in a gradient names the line of its op", "[tracer]") {
-  const Tensor w = td::arange(1, 5).reshape({2, 2}).requires_grad_();
-  const Tensor x = td::arange(5, 9).reshape({2, 2});
+  const Tensor w = td::arange(1.f, 5).reshape({2, 2}).requires_grad_();
+  const Tensor x = td::arange(5.f, 9).reshape({2, 2});
   int line = 0;
   const auto body = [&] {
     w.zero_grad();
@@ -198,7 +198,7 @@ TEST_CASE("tracer bugs are found as well as those of plans", "[tracer]") {
   // A number that is not stored on replay.
   float scale = 2.f;
   auto f = td::trace([&](const Tensor& x) { return td::tanh(x * scale) + x; }, {.compile = false});
-  const Tensor x = td::arange(1, 4);
+  const Tensor x = td::arange(1.f, 4);
   f(x);
   scale = 0.25f;
   const Off off(td::tracer::Mechanism::store_scalars);
@@ -259,7 +259,7 @@ TEST_CASE("verify = n counts per branch, and a branch counts when its plan has r
   bool other = false;
   auto f = td::trace([&](const Tensor& x) { return other ? td::tanh(x) * 2.f : x + 1.f; },
                      {.compile = false, .verify = 2});
-  const Tensor x = td::arange(1, 4), longer = td::arange(1, 6);
+  const Tensor x = td::arange(1.f, 4), longer = td::arange(1.f, 6);
   for (int i = 0; i < 4; ++i) f(x);
   CHECK(f.report().verified == 2);
   f(longer);
@@ -295,7 +295,7 @@ TEST_CASE("shadows are freed when the call ends", "[tracer]") {
 }
 
 TEST_CASE("an index out of range under verify and debug", "[tracer]") {
-  const Tensor table = td::arange(0, 8).reshape({4, 2});
+  const Tensor table = td::arange(0.f, 8).reshape({4, 2});
   for (const bool debug : {false, true}) {
     Tensor state = td::zeros({3});
     auto f = td::trace(
@@ -326,7 +326,7 @@ TEST_CASE("debug stops at the line of the first value that is not finite", "[tra
     return z + 1.f;
   };
   auto f = td::trace(body, {.name = "step", .compile = false, .debug = true});
-  const Tensor good = td::arange(1, 4), bad = td::arange(1, 4) * -1.f;
+  const Tensor good = td::arange(1.f, 4), bad = td::arange(1.f, 4) * -1.f;
   for (const int calls : {1, 2}) {  // in recording and in replay
     INFO(calls);
     auto g = td::trace(body, {.name = "step", .compile = false, .debug = true});
@@ -385,7 +385,7 @@ TEST_CASE("a checked call leaves the trace as a plain call would", "[tracer]") {
         return h.detach();
       },
       {.compile = false});
-  const Tensor x = td::arange(1, 4);
+  const Tensor x = td::arange(1.f, 4);
   f(x);
   f(x);
   const td::TraceReport before = f.report();
