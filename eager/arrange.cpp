@@ -162,7 +162,7 @@ std::vector<Tensor> unbind(const Tensor& t, int64_t axis, Location where) {
   return parts;
 }
 
-std::vector<Tensor> meshgrid(std::span<const Tensor> axes, Location where) {
+std::vector<Tensor> meshgrid(TensorSpan axes, Location where) {
   Dims sizes;
   for (const Tensor& t : axes) {
     if (t.dim(where) > 1) fail("meshgrid: vectors are needed, found shape " + to_string(t.sizes()), where);
@@ -177,7 +177,7 @@ std::vector<Tensor> meshgrid(std::span<const Tensor> axes, Location where) {
   return grids;
 }
 
-Tensor cartesian_prod(std::span<const Tensor> vectors, Location where) {
+Tensor cartesian_prod(TensorSpan vectors, Location where) {
   if (vectors.empty()) fail("cartesian_prod: at least one vector is needed", where);
   std::vector<Tensor> columns;
   for (const Tensor& grid : meshgrid(vectors, where)) columns.push_back(grid.reshape({grid.numel()}, where));

@@ -54,9 +54,9 @@ std::vector<Tensor> chunk(const Tensor& t, int64_t chunks, int64_t axis = 0,
 /// The positions of an axis one by one.
 std::vector<Tensor> unbind(const Tensor& t, int64_t axis = 0, Location where = Location::here());
 /// Grids of coordinates (indexing "ij").
-std::vector<Tensor> meshgrid(std::span<const Tensor> axes, Location where = Location::here());
+std::vector<Tensor> meshgrid(TensorSpan axes, Location where = Location::here());
 /// All combinations of elements of vectors: (n1 * n2 * ..., vectors).
-Tensor cartesian_prod(std::span<const Tensor> vectors, Location where = Location::here());
+Tensor cartesian_prod(TensorSpan vectors, Location where = Location::here());
 /// The diagonal of a matrix, or a matrix with the vector as its diagonal.
 Tensor diag(const Tensor& t, int64_t offset = 0, Location where = Location::here());
 Tensor diag_embed(const Tensor& t, int64_t offset = 0, int64_t axis1 = -2, int64_t axis2 = -1,
@@ -96,11 +96,6 @@ Tensor baddbmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta = 
 /// diagonal. "..." stands for all further axes of an operand, which are matched from their last on; in front
 /// of the result without "->", summed where "->" leaves them out. Axes of size 1 broadcast. Several operands
 /// are multiplied from left to right.
-Tensor einsum(const std::string& equation, std::span<const Tensor> operands,
-              Location where = Location::here());
-inline Tensor einsum(const std::string& equation, std::initializer_list<Tensor> operands,
-                     Location where = Location::here()) {
-  return einsum(equation, std::span<const Tensor>(operands.begin(), operands.size()), where);
-}
+Tensor einsum(const std::string& equation, TensorSpan operands, Location where = Location::here());
 
 }  // namespace tandem

@@ -20,13 +20,13 @@ namespace autograd {
 /// input is walked, and freed unless `retain_graph`. An input that was not reached gives an undefined tensor
 /// if `allow_unused`, else an Error. `grad_outputs` have the outputs' sizes and devices, and are cast to
 /// their dtypes.
-TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
-                std::span<const Tensor> grad_outputs = {}, bool retain_graph = false,
-                bool create_graph = false, bool allow_unused = false, Location where = Location::here());
+TensorList grad(TensorSpan outputs, TensorSpan inputs, TensorSpan grad_outputs = {},
+                bool retain_graph = false, bool create_graph = false, bool allow_unused = false,
+                Location where = Location::here());
 
 /// backward() of several roots in one walk.
-void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients = {},
-              bool retain_graph = false, bool create_graph = false, Location where = Location::here());
+void backward(TensorSpan roots, TensorSpan gradients = {}, bool retain_graph = false,
+              bool create_graph = false, Location where = Location::here());
 
 /// What a custom function keeps between forward and backward.
 class Context {

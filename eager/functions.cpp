@@ -237,7 +237,7 @@ Tensor dropout(const Tensor& x, double p, bool training, Location where) {
 }
 
 // Joining: any number of operands.
-Tensor cat(std::span<const Tensor> tensors, int64_t axis, Location where) {
+Tensor cat(TensorSpan tensors, int64_t axis, Location where) {
   if (tensors.empty()) fail("cat: at least one tensor is needed", where);
   std::vector<core::TensorImpl*> in;
   for (const Tensor& t : tensors) in.push_back(&t.checked(where));
@@ -249,7 +249,7 @@ Tensor cat(std::span<const Tensor> tensors, int64_t axis, Location where) {
                        .where = where});
 }
 
-Tensor stack(std::span<const Tensor> tensors, int64_t axis, Location where) {
+Tensor stack(TensorSpan tensors, int64_t axis, Location where) {
   if (tensors.empty()) fail("stack: at least one tensor is needed", where);
   std::vector<Tensor> rows;
   for (const Tensor& t : tensors) {

@@ -137,14 +137,8 @@ Tensor nan_to_num(const Tensor& a, double nan = 0, std::optional<double> posinf 
 Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value);
 
 // Joining and indexing.
-Tensor cat(std::span<const Tensor> tensors, int64_t axis = 0, Location where = Location::here());
-Tensor stack(std::span<const Tensor> tensors, int64_t axis = 0, Location where = Location::here());
-inline Tensor cat(std::initializer_list<Tensor> t, int64_t axis = 0, Location where = Location::here()) {
-  return cat(std::span<const Tensor>(t.begin(), t.size()), axis, where);
-}
-inline Tensor stack(std::initializer_list<Tensor> t, int64_t axis = 0, Location where = Location::here()) {
-  return stack(std::span<const Tensor>(t.begin(), t.size()), axis, where);
-}
+Tensor cat(TensorSpan tensors, int64_t axis = 0, Location where = Location::here());
+Tensor stack(TensorSpan tensors, int64_t axis = 0, Location where = Location::here());
 /// Rows of `weight` (V, D) at `index` (any shape, int64 or int32) -> (..., D). The row `padding_idx`
 /// (negative: from the end) gets no gradient.
 Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_t> padding_idx = {},
@@ -173,6 +167,7 @@ inline Tensor operator+(const Tensor& a, const Operand& b) { return add(Operand(
 inline Tensor operator-(const Tensor& a, const Operand& b) { return sub(Operand(a, b.where), b); }
 inline Tensor operator*(const Tensor& a, const Operand& b) { return mul(Operand(a, b.where), b); }
 inline Tensor operator/(const Tensor& a, const Operand& b) { return div(Operand(a, b.where), b); }
+inline Tensor operator%(const Tensor& a, const Operand& b) { return remainder(Operand(a, b.where), b); }
 // C++20 also tries == with its operands exchanged: both convert, so that this is never the better choice.
 inline Tensor operator==(const Operand& a, const Operand& b) { return eq(a, b); }
 inline Tensor operator!=(const Operand& a, const Operand& b) { return ne(a, b); }
@@ -201,6 +196,10 @@ Tensor operator*(T a, const Operand& b) {
 template <Number T>
 Tensor operator/(T a, const Operand& b) {
   return div(Operand(a, b.where), b);
+}
+template <Number T>
+Tensor operator%(T a, const Operand& b) {
+  return remainder(Operand(a, b.where), b);
 }
 inline Tensor operator-(const Operand& a) {
   return neg(Tensor(core::Ref<core::TensorImpl>(a.impl)), a.where);

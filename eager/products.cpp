@@ -250,7 +250,7 @@ class Einsum {
 
 }  // namespace
 
-Tensor einsum(const std::string& equation, std::span<const Tensor> operands, Location where) {
+Tensor einsum(const std::string& equation, TensorSpan operands, Location where) {
   if (operands.empty()) fail("einsum: at least one operand is needed", where);
   return Einsum(equation, operands, where).run();
 }

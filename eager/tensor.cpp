@@ -185,8 +185,7 @@ eager::WalkRequest request(std::span<const Tensor> roots, std::span<const Tensor
 }
 }  // namespace
 
-void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, bool retain_graph,
-              bool create_graph, Location where) {
+void backward(TensorSpan roots, TensorSpan gradients, bool retain_graph, bool create_graph, Location where) {
   eager::Interceptor* interceptor = eager::interceptor();
   if (interceptor) {
     TensorImpl* few[8];
@@ -227,9 +226,8 @@ void backward(std::span<const Tensor> roots, std::span<const Tensor> gradients, 
   if (interceptor->borrows && !within) interceptor->backward_over(where);
 }
 
-TensorList grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
-                std::span<const Tensor> grad_outputs, bool retain_graph, bool create_graph, bool allow_unused,
-                Location where) {
+TensorList grad(TensorSpan outputs, TensorSpan inputs, TensorSpan grad_outputs, bool retain_graph,
+                bool create_graph, bool allow_unused, Location where) {
   if (eager::Interceptor* interceptor = eager::interceptor()) interceptor->need_tape();
   eager::WalkRequest w = request(outputs, grad_outputs, "grad", where);
   w.retain_graph = retain_graph || create_graph;

@@ -8,6 +8,7 @@
 #include <bit>
 #include <concepts>
 #include <functional>
+#include <initializer_list>
 #include <iosfwd>
 #include <optional>
 #include <span>
@@ -226,6 +227,14 @@ class Tensor {
   int64_t item_int(Location where) const;
   void copy_out(void* out, DType type, Location where) const;
   core::Ref<core::TensorImpl> impl_;
+};
+
+/// Tensors as an argument: `{a, b}`, a vector, an array, a span. Refers to them for the call alone.
+class TensorSpan : public std::span<const Tensor> {
+ public:
+  using std::span<const Tensor>::span;
+  TensorSpan(std::span<const Tensor> all) : span(all) {}  // NOLINT: implicit by design
+  TensorSpan(std::initializer_list<Tensor> all) : span(all.begin(), all.size()) {}  // NOLINT
 };
 
 inline Operand::Operand(const Tensor& t, Location where) : impl(&t.checked(where)), where(where) {}

@@ -333,7 +333,7 @@ void fail_frozen_arguments(const FrozenCore& core, size_t which) {
 
 // --- The general form ---
 
-std::vector<Tensor> FrozenFunction::operator()(std::span<const Tensor> arguments) const {
+std::vector<Tensor> FrozenFunction::operator()(TensorSpan arguments) const {
   std::vector<Tensor> in(arguments.begin(), arguments.end());
   // Inside a traced call this one is host code: what it reads and writes is made real, and it runs for
   // itself.

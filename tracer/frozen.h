@@ -82,10 +82,7 @@ class FrozenFunction {
 
   /// Arguments in the order in which the traced function's are taken apart (arguments.h), results likewise.
   /// Error if their dtypes, sizes, layouts or aliasing, or a captured tensor, are not as they were frozen.
-  std::vector<Tensor> operator()(std::span<const Tensor> arguments) const;
-  std::vector<Tensor> operator()(std::initializer_list<Tensor> arguments) const {
-    return (*this)(std::span<const Tensor>(arguments.begin(), arguments.size()));
-  }
+  std::vector<Tensor> operator()(TensorSpan arguments) const;
 
   FrozenReport report() const;
   std::string graph() const;

@@ -248,3 +248,13 @@ TEST_CASE("autograd: a chain of 100,000 ops neither overflows the stack forward,
   Tensor dropped = w;
   for (int i = 0; i < 100000; ++i) dropped = td::neg(dropped);
 }
+
+TEST_CASE("autograd: lists of tensors in braces", "[eager]") {
+  const Tensor x = td::tensor({2.f, 3.f}).requires_grad_();
+  const Tensor slope = td::autograd::grad({(x * x).sum()}, {x}, {}, false, true)[0];
+  CHECK(slope.to_vector<float>() == std::vector<float>{4, 6});
+  CHECK(td::autograd::grad({slope}, {x}, {td::ones({2})})[0].to_vector<float>() == std::vector<float>{2, 2});
+  td::autograd::backward({x.sum(), x.prod()});
+  CHECK(x.grad().to_vector<float>() == std::vector<float>{4, 3});
+  CHECK(td::meshgrid({td::arange(2), td::arange(3)})[1].sizes() == td::Dims{2, 3});
+}

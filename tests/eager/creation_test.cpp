@@ -40,6 +40,8 @@ TEST_CASE("floor_divide: the quotient of what the remainder leaves", "[eager]") 
        {std::pair(0, 9.f), {1, -10.f}, {2, -4.f}, {3, -4.f}, {4, 3.f}, {6, 0.f}, {7, -1.f}})
     CHECK(q[static_cast<size_t>(i)] == expected);
   CHECK(td::floor_divide(td::tensor({1.f}), 0.f).item<float>() == INFINITY);
+  CHECK((td::arange(-2, 3) % 3).to_vector<int64_t>() == std::vector<int64_t>{1, 2, 0, 1, 2});
+  CHECK((7 % td::arange(2, 4)).to_vector<int64_t>() == std::vector<int64_t>{1, 1});
 }
 
 TEST_CASE("pow: of integers below 0, and of bools", "[eager]") {
