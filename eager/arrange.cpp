@@ -193,6 +193,11 @@ ValuesIndices chosen(const Tensor& t, const Tensor& index, int64_t axis, bool ke
   if (keepdim) return {values, index};
   return {values.squeeze(axis, where), index.squeeze(axis, where)};
 }
+
+/// The first `count` positions in sorted order, -1: all.
+Tensor first_sorted(const Tensor& x, int64_t axis, bool descending, int64_t count, Location where) {
+  return CallBuilder(OpId::argsort, where).in(x).word(axis).word(descending).word(count).run();
+}
 }  // namespace
 
 Tensor Tensor::max(Location where) const { return amax({}, false, where); }
@@ -210,7 +215,7 @@ ValuesIndices Tensor::cummin(int64_t axis, Location where) const {
   return CallBuilder(OpId::cummin, where).in(*this).word(axis).run2();
 }
 Tensor Tensor::argsort(int64_t axis, bool descending, Location where) const {
-  return CallBuilder(OpId::argsort, where).in(*this).word(axis).word(descending).run();
+  return first_sorted(*this, axis, descending, -1, where);
 }
 ValuesIndices Tensor::sort(int64_t axis, bool descending, Location where) const {
   const Tensor order = argsort(axis, descending, where);
@@ -221,16 +226,15 @@ ValuesIndices Tensor::topk(int64_t k, int64_t axis, bool largest, Location where
   const int64_t n = dim(where) == 0 ? 1 : size(axis, where);
   if (k < 0 || k > n)
     fail("topk: k must lie in [0, " + std::to_string(n) + "], found " + std::to_string(k), where);
-  const Tensor order = argsort(axis, largest, where);
-  if (dim(where) == 0) return {clone(where), order};
-  const Tensor best = order.narrow(axis, 0, k, where);
+  if (dim(where) == 0) return {clone(where), argsort(axis, largest, where)};
+  const Tensor best = first_sorted(*this, axis, largest, k, where);
   return {gather(axis, best, where), best};
 }
 ValuesIndices Tensor::kthvalue(int64_t k, int64_t axis, bool keepdim, Location where) const {
   const int64_t n = dim(where) == 0 ? 1 : size(axis, where);
   if (k < 1 || k > n)
     fail("kthvalue: k must lie in [1, " + std::to_string(n) + "], found " + std::to_string(k), where);
-  const Tensor order = argsort(axis, false, where);
+  const Tensor order = first_sorted(*this, axis, false, k, where);
   return chosen(*this, dim() == 0 ? order : order.narrow(axis, k - 1, 1, where), axis, keepdim, where);
 }
 // NaN sorts last; the median of numbers with a NaN is NaN.
@@ -240,7 +244,7 @@ ValuesIndices Tensor::median(int64_t axis, bool keepdim, Location where) const {
     fail("median: no elements along axis " + std::to_string(axis) + " of " + to_string(sizes()), where);
   ValuesIndices low = kthvalue((n + 1) / 2, axis, keepdim, where);
   if (!is_floating(dtype()) || dim() == 0) return low;
-  const ValuesIndices last = kthvalue(n, axis, keepdim, where);
+  const ValuesIndices last = max(axis, keepdim, where);  // the first NaN, if there is one
   const Tensor spoiled = tandem::isnan(last.values, where);
   const auto choose = [&](const Tensor& a, const Tensor& b) {
     return tandem::where(Operand(spoiled, where), Operand(a, where), Operand(b, where));

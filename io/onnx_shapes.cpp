@@ -209,15 +209,17 @@ void onnx_row::cumsum(OnnxCall& c) {
                  {{"reverse", int64_t{c.integer(1) != 0}}}));
 }
 
-// All of the axis; of equal elements TopK takes the one with the lower index first, as stable sorting does.
+// Of equal elements TopK takes the one with the lower index first, as stable sorting does.
 void onnx_row::argsort(OnnxCall& c) {
   if (c.sizes(0).empty()) return c.set(c.m.scalar(DType::int64, int64_t{0}));
   const DType own = c.type(0).dtype, t = own == DType::float16 ? DType::float32 : onnx_carrier(own);
   const int64_t axis = c.axis(0);
   OnnxValue out[2];
-  c.m.nodes("TopK", {c.in(0, t), c.m.integers({c.sizes(0)[static_cast<int>(axis)]})},
-            {c.out_as(t), c.out_as(DType::int64)}, out,
-            {{"axis", axis}, {"largest", int64_t{c.integer(1) != 0}}, {"sorted", int64_t{1}}});
+  c.m.nodes(
+      "TopK",
+      {c.in(0, t), c.m.integers({c.integer(2) < 0 ? c.sizes(0)[static_cast<int>(axis)] : c.integer(2)})},
+      {c.out_as(t), c.out_as(DType::int64)}, out,
+      {{"axis", axis}, {"largest", int64_t{c.integer(1) != 0}}, {"sorted", int64_t{1}}});
   c.set(out[1]);
 }
 

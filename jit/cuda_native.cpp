@@ -75,31 +75,6 @@ Launch begin_scatter(const NativeCallPlan& c, Word base, Word out) {
   return c.in[0].base == Base::none ? fill(out, result) : copy(base, out, result.dtype, numel(result.sizes));
 }
 
-/// One thread an element, which counts those before it in the order: all that are below it, and equal ones in
-/// front of it.
-Launch argsort(const NativeCallPlan& c, Word in, Word out) {
-  const DType type = c.in_types[0].dtype, wide = native_sum_type(type);
-  const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
-  const bool descending = c.words[1] != 0;
-  Launch l;
-  l.symbol = std::string("tandem_argsort_") + c_suffix(type) + (descending ? "_down" : "_up");
-  const std::string less = descending ? "(y > x || (y != y && x == x))" : "(y < x || (y == y && x != x))";
-  l.source =
-      native_head(l.symbol,
-                  std::string("const ") + c_scalar(type) + "* from; td_i64* to; td_i64 size, inner;") +
-      "  const td_i64 line = t / a.size, k = t % a.size, first = line / a.inner * a.size * a.inner + line % "
-      "a.inner;\n"
-      "  const " +
-      c_scalar(wide) + " x = " + native_convert(type, wide, "a.from[first + k * a.inner]") +
-      ";\n  td_i64 place = 0;\n  for (td_i64 j = 0; j < a.size; ++j) {\n    const " + c_scalar(wide) +
-      " y = " + native_convert(type, wide, "a.from[first + j * a.inner]") +
-      ";\n    const bool same = x == y || (x != x && y != y);\n    place += " + less +
-      " || (same && j < k);\n  }\n  a.to[first + place * a.inner] = k;\n}\n";
-  l.count = s.outer * s.size * s.inner;
-  l.words = {in, out, s.size, s.inner};
-  return l;
-}
-
 /// One thread a line, or, where there are few and long ones, a block: sums of floats in double, in blocks of
 /// kScanBlock elements as on the CPU.
 Launch cumsum(const NativeCallPlan& c, Word in, Word out) {
@@ -193,8 +168,7 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
       for (Launch& l : scatter_texts(c)) all.push_back(std::move(l));
       return all;
     case OpId::argsort:
-      all.push_back(argsort(c, in(0), out));
-      return all;
+      return argsort_texts(c);
     case OpId::cumsum:
       all.push_back(cumsum(c, in(0), out));
       return all;

@@ -19,8 +19,8 @@ struct NativeWord {
   static constexpr int32_t kWorkspace = std::numeric_limits<int32_t>::max();
   int32_t operand = kNone;
   int64_t value = 0;
-  NativeWord(int64_t word) : value(word) {}
-  NativeWord(int32_t of, int64_t offset) : operand(of), value(offset) {}
+  constexpr NativeWord(int64_t word) : value(word) {}
+  constexpr NativeWord(int32_t of, int64_t offset) : operand(of), value(offset) {}
 };
 
 /// A launch of `count` threads, compiled and loaded.

@@ -1,6 +1,6 @@
 // The text of hand-written kernels of native ops (cuda_native.cpp, cuda_scatter.cpp,
-// cuda_sort.cpp, cuda_convolution.cpp, cuda_pool.cpp), in the dialect of the printed ones. Values only, any
-// thread.
+// cuda_sorted_scatter.cpp, cuda_sort.cpp, cuda_argsort.cpp, cuda_convolution.cpp, cuda_pool.cpp), in the
+// dialect of the printed ones. Values only, any thread.
 #pragma once
 
 #include <string>
@@ -29,6 +29,8 @@ std::string native_change(bool adds, DType t, const std::string& v);
 
 /// index_add, index_copy, scatter_add and scatter behind what their results begin with (cuda_scatter.cpp).
 std::vector<NativeText> scatter_texts(const NativeCallPlan& c);
+/// argsort (cuda_argsort.cpp).
+std::vector<NativeText> argsort_texts(const NativeCallPlan& c);
 /// A convolution in any direction (cuda_convolution.cpp): a thread an element of the result, in the order of
 /// the CPU's plain loops. Where a library takes the call, it does so before.
 NativeText convolution_text(const NativeCallPlan& c);

@@ -1,7 +1,7 @@
 // Scatters on a CUDA device: every element of the result is made by one thread, from what falls on it in the
 // order of the index, so that results are the CPU's bit for bit. Few indices are read by many warps, each of
 // which has a share of the axis. Where that reads more than sorting costs, the indices are sorted first
-// (cuda_sort.cpp).
+// (cuda_sorted_scatter.cpp).
 #include <string>
 #include <vector>
 

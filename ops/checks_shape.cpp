@@ -38,7 +38,16 @@ void check::logcumsumexp(const InferCall& call, std::vector<TensorType>& out) {
   need_floating(call, 0);
   scan(call, operand(call, 0).dtype, out);
 }
-void check::argsort(const InferCall& call, std::vector<TensorType>& out) { scan(call, DType::int64, out); }
+void check::argsort(const InferCall& call, std::vector<TensorType>& out) {
+  scan(call, DType::int64, out);
+  Dims& sizes = out.back().sizes;
+  const int64_t count = call.integer(2), n = sizes.empty() ? 1 : sizes[axis_of(call, 0, sizes.rank())];
+  if (count == -1) return;
+  if (count < 0 || count > n || (count == 0 && sizes.empty()))
+    fail_call(call, "count must be -1 or lie in [" + std::to_string(sizes.empty()) + ", " +
+                        std::to_string(n) + "], found " + std::to_string(count));
+  if (!sizes.empty()) sizes[axis_of(call, 0, sizes.rank())] = count;
+}
 
 void check::one_hot(const InferCall& call, std::vector<TensorType>& out) {
   need_index(call, 0);

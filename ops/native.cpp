@@ -1,11 +1,10 @@
 // Native kernels: plain C++ over contiguous operands for ops that are no formula: joining, scatters, running
-// sums, sorting. Work is split over positions of the result that no two threads share, so the order of
+// sums. Work is split over positions of the result that no two threads share, so the order of
 // additions never depends on threads. Halves are added in float32 and rounded at each store; running sums of
 // floats are kept in double: a block of kScanBlock elements from 0, added to the sum of the blocks before it.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <numeric>
 
 #include "tandem/core/error.h"
 #include "tandem/core/thread_pool.h"
@@ -213,32 +212,6 @@ void native::index_add(const NativeCall& c) { along_index(c, kAdd); }
 void native::index_copy(const NativeCall& c) { along_index(c, kReplace); }
 void native::scatter_add(const NativeCall& c) { at_index(c, kAdd); }
 void native::scatter(const NativeCall& c) { at_index(c, kReplace); }
-
-void native::argsort(const NativeCall& c) {
-  const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);
-  const bool descending = c.words[1] != 0;
-  if (s.outer * s.size * s.inner == 0) return;
-  with_type(c.in_types[0].dtype, [&](auto tag) {
-    using T = decltype(tag);
-    core::parallel(
-        s.outer * s.inner, std::max<int64_t>(1, kGrain / (16 * s.size)), [&](int64_t begin, int64_t end) {
-          std::vector<int64_t> order(static_cast<size_t>(s.size));
-          for (int64_t line = begin; line < end; ++line) {
-            const int64_t first = line / s.inner * s.size * s.inner + line % s.inner;
-            const auto at = [&](int64_t k) { return load(input<T>(c, 0)[first + k * s.inner]); };
-            const auto below = [&](int64_t i, int64_t j) {
-              const auto a = at(i), b = at(j);
-              return a < b || (a == a && b != b);  // NaN is above all numbers
-            };
-            std::iota(order.begin(), order.end(), int64_t{0});
-            std::stable_sort(order.begin(), order.end(),
-                             [&](int64_t i, int64_t j) { return descending ? below(j, i) : below(i, j); });
-            for (int64_t k = 0; k < s.size; ++k)
-              output<int64_t>(c)[first + k * s.inner] = order[static_cast<size_t>(k)];
-          }
-        });
-  });
-}
 
 void native::cumsum(const NativeCall& c) {
   const AxisSplit s = split_axis(c.in_types[0].sizes, c.words[0]);

@@ -1,4 +1,4 @@
-// Eager calls (protocol 5.g): what one op costs the host, on 4 and on 1024 floats.
+// Eager calls (protocol 5.g): what one op costs the host, on 4 and on 1024 floats; and sorting.
 #include <memory>
 
 #include "benchmarks/bench/harness.h"
@@ -32,6 +32,18 @@ struct Operands {
     mleaf = ma.clone().requires_grad_();
   }
   Tensor a, b, one, changed, leaf, ma, mb, mleaf;
+};
+
+/// What is sorted: lines of 1024, and as many numbers as a vocabulary has words.
+struct Unsorted {
+  explicit Unsorted(td::Device device) {
+    const auto make = [&](const td::Dims& sizes) {
+      const std::vector<float> v = values(td::numel(sizes), kInputs, 1);
+      return td::tensor(std::span<const float>(v), sizes).to(device);
+    };
+    lines = make({1024, 1024}), words = make({50257});
+  }
+  Tensor lines, words;
 };
 
 struct Op {
@@ -101,6 +113,30 @@ std::vector<Op> ops() {
   };
 }
 
+Workload sorting(const std::string& name, const std::string& what, int64_t numbers,
+                 Tensor (*call)(const Unsorted&)) {
+  Workload w;
+  w.name = "eager_" + name;
+  w.section = "5.g";
+  w.what = what + ", eagerly";
+  w.threads = {1};
+  w.units = static_cast<double>(numbers);
+  w.unit = "numbers";
+  w.counted = "nothing: comparisons depend on the algorithm";
+  w.bars = {{Bar::Of::times_faster, 1, "LibTorch"}, {Bar::Of::times_faster, 1, "PyTorch"}};
+  const auto answer = [call](const Unsorted& u) { return Answer{call(u).to_vector<double>()}; };
+  w.reference = [=] { return answer(Unsorted(td::cpu)); };
+  w.prepare = [=](const Setting& setting) {
+    const auto u = std::make_shared<Unsorted>(setting.device);
+    Prepared p;
+    p.contestants = {{"eager", Side::ours, setting.threads,
+                      [=](int calls) { return time_us_on(setting.device, calls, [&] { call(*u); }); },
+                      [=] { return answer(*u); }}};
+    return p;
+  };
+  return w;
+}
+
 Workload workload(const Op& op, int64_t n) {
   Workload w;
   w.name = "eager_" + op.name + (n > 4 ? "_1024" : "");
@@ -139,6 +175,10 @@ std::vector<Workload> dispatch_workloads() {
   for (const Op& op : ops())
     for (const int64_t n : {4, 1024})
       if (n == 4 || op.large) all.push_back(workload(op, n));
+  all.push_back(sorting("sort", "1,024 lines of 1,024 floats sorted", 1 << 20,
+                        [](const Unsorted& u) { return u.lines.sort(-1).values; }));
+  all.push_back(sorting("topk", "the 50 largest of 50,257 floats", 50257,
+                        [](const Unsorted& u) { return u.words.topk(50).values; }));
   return all;
 }
 

@@ -294,6 +294,14 @@ Made make_eager(std::string name) {
     return make_op(o, [](const Op& p) { return p.leaf.view({2, p.leaf.numel() / 2}); });
   if (name == "eager_slice_grad") return make_op(o, [](const Op& p) { return p.leaf.slice(0, 1, 3); });
   if (name == "eager_mm_grad") return make_op(o, [](const Op& p) { return torch::mm(p.mleaf, p.mb); });
+  if (name == "eager_sort") {
+    o.a = pattern({1024, 1024}, bench::kInputs, 1);
+    return make_op(o, [](const Op& p) { return std::get<0>(p.a.sort(-1)); });
+  }
+  if (name == "eager_topk") {
+    o.a = pattern({50257}, bench::kInputs, 1);
+    return make_op(o, [](const Op& p) { return std::get<0>(p.a.topk(50)); });
+  }
   if (name == "eager_mm") return make_op(o, [](const Op& p) { return torch::mm(p.ma, p.mb); });
   if (name == "eager_chain")
     return make_op(o, [](const Op& p) {

@@ -87,6 +87,10 @@ class Op:
         changed, leaf = a.clone(), a.clone().requires_grad_()
         ma, mb = pattern((8, 8), INPUTS, 1), pattern((8, 8), INPUTS + 1, 1)
         mleaf = ma.clone().requires_grad_()
+        if name == "eager_sort":
+            a = pattern((1024, 1024), INPUTS, 1)
+        if name == "eager_topk":
+            a = pattern((50257,), INPUTS, 1)
 
         def chain():
             y = leaf
@@ -111,6 +115,8 @@ class Op:
             "eager_mm_grad": lambda: torch.mm(mleaf, mb),
             "eager_mm": lambda: torch.mm(ma, mb),
             "eager_chain": chain,
+            "eager_sort": lambda: a.sort(-1).values,
+            "eager_topk": lambda: a.topk(50).values,
         }[name]
 
     def answer(self):

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "tandem/core/allocator.h"
 #include "tandem/ops/products/products.h"
+#include "tandem/ops/scratch.h"
 
 namespace tandem::ops {
 
@@ -20,25 +20,6 @@ void product_onednn(const ProductCall& call);           // float32
 void product_eigen(const ProductCall& call);            // float32, float64
 bool onednn_available();
 bool eigen_available();
-
-/// Bytes from the caching allocator for the length of a scope; none for 0.
-class Scratch {
- public:
-  explicit Scratch(int64_t nbytes) : nbytes_(nbytes), data_(nbytes == 0 ? nullptr : core::allocate(nbytes)) {}
-  ~Scratch() {
-    if (data_ != nullptr) core::deallocate(data_, nbytes_);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  template <class T>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-
- private:
-  int64_t nbytes_;
-  void* data_;
-};
 
 /// Floating-point operations below which a second thread does not pay.
 inline constexpr double kSerialFlops = 1e6;

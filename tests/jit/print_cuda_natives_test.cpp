@@ -1,5 +1,8 @@
 // Native ops of large sizes on a device give the CPU's bits: scatters whose indices meet, over segments of
 // the axis, and running sums by blocks.
+#include <array>
+#include <cmath>
+
 #include "tests/catch.h"
 #include "tests/elements.h"
 #include "tests/jit/device_graphs.h"
@@ -18,9 +21,20 @@ Value input(Graph& g, DType type, const Dims& sizes) {
   return {g.add_input(t, contiguous_strides(sizes))};
 }
 
-/// The only node's result on the device and on the CPU; indices (input 1) fall into [0, rows), but for one
-/// that is `wrong`.
-void check(Graph g, int64_t rows = 1, int64_t wrong = -1) {
+/// The only node's result on the device and on the CPU.
+void check_run(const Graph& g, const test::GraphArguments& arguments, bool fails = false) {
+  ExecutableOptions options;
+  options.compile = false;
+  const test::GraphRun expected = test::run_graph(*Executable::make(g, options), g, arguments);
+  options.device = samples::kCuda;
+  const test::GraphRun found = samples::run_on_device(*Executable::make(g, options), g, arguments);
+  CHECK((expected.failed != 0) == fails);
+  CHECK((found.failed != 0) == fails);
+  if (!fails) CHECK(test::difference(g, expected, found) == "");
+}
+
+/// Indices (input 1) fall into [0, rows), but for one that is `wrong`.
+void check(const Graph& g, int64_t rows = 1, int64_t wrong = -1) {
   test::GraphArguments arguments = test::some_arguments(g, 11);
   if (arguments.inputs.size() > 1) {
     const DType type = g.type(g.inputs[1].value).dtype;
@@ -29,14 +43,7 @@ void check(Graph g, int64_t rows = 1, int64_t wrong = -1) {
       test::write_element(arguments.inputs[1].data(), type, i, static_cast<double>((i * i + i / 7) % rows));
     if (wrong >= 0) test::write_element(arguments.inputs[1].data(), type, wrong, static_cast<double>(rows));
   }
-  ExecutableOptions options;
-  options.compile = false;
-  const test::GraphRun expected = test::run_graph(*Executable::make(g, options), g, arguments);
-  options.device = samples::kCuda;
-  const test::GraphRun found = samples::run_on_device(*Executable::make(g, options), g, arguments);
-  CHECK((expected.failed != 0) == (wrong >= 0));
-  CHECK((found.failed != 0) == (wrong >= 0));
-  if (wrong < 0) CHECK(test::difference(g, expected, found) == "");
+  check_run(g, arguments, wrong >= 0);
 }
 
 void check_index_add(DType type, DType index, const Dims& sizes, int64_t axis, int64_t n,
@@ -153,6 +160,40 @@ TEST_CASE("scatters of many indices, which are sorted, give the CPU's bits", "[j
   check_sorted(OpId::scatter_add, kFloat, kLong, {30000, 3}, {60000, 2}, 0, 30000);
   check_sorted(OpId::scatter, kFloat, kLong, {3, 30000}, {2, 60000}, 1, 300);
   check_sorted(OpId::scatter_add, kFloat, kLong, {100000}, {60000}, 0, 100000, 7);
+}
+
+/// Few different values, NaN, infinities and zeros of both signs among them where the type has these.
+void check_argsort(DType type, const Dims& sizes, int64_t axis, bool descending, int64_t count = -1) {
+  CAPTURE(type, sizes, axis, descending, count);
+  Graph g;
+  GraphEmitter e(g, false);
+  const Value x = input(g, type, sizes);
+  g.outputs.push_back(e.call(OpId::argsort, {x}, {axis, descending, count}).id);
+  test::GraphArguments arguments = test::some_arguments(g, 11);
+  const double large = type == DType::int64 ? 1e18 : 2e9;
+  const std::array<double, 6> rare = is_floating(type)
+                                         ? std::array<double, 6>{NAN, -INFINITY, INFINITY, -0.0, 0, -NAN}
+                                         : std::array<double, 6>{0, large, -large, 1, -1, 2};
+  const bool is_small = type == DType::bool_ || type == DType::uint8;
+  for (int64_t i = 0; !is_small && i < numel(sizes); i += 3) {
+    const double v =
+        i % 5 == 0 ? rare[static_cast<size_t>(i / 5 % 6)] : static_cast<double>(i * i % 1000 - 500);
+    test::write_element(arguments.inputs[0].data(), type, i, v);
+  }
+  check_run(g, arguments);
+}
+
+TEST_CASE("sorting gives the CPU's positions, counted and by digits", "[jit]") {
+  for (const DType type : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int32,
+                           DType::int64, DType::uint8, DType::bool_})
+    for (const bool descending : {false, true}) {
+      check_argsort(type, {3, 300}, 1, descending);
+      check_argsort(type, {40, 3}, 0, descending, 5);
+      check_argsort(type, {30001}, 0, descending);
+    }
+  check_argsort(DType::float32, {2, 15000, 3}, 1, true, 40);
+  check_argsort(DType::float64, {260, 1100}, 1, false);  // two passes over the lines
+  check_argsort(DType::float32, {15000}, 0, true, 0);
 }
 
 TEST_CASE("running sums by blocks give the CPU's bits", "[jit]") {

@@ -1,5 +1,9 @@
 // Native kernels against the reference, for every type that an op takes, and their index errors.
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "tests/catch.h"
 #include "tests/ops/sample_call.h"
@@ -244,4 +248,42 @@ TEST_CASE("long running sums go on from block to block", "[ops]") {
     const NativeRun run(def(OpId::cumsum), {x}, {values}, words, x);
     CHECK(decode(run.out, expected.size(), DType::float32) == expected);
   }
+}
+
+TEST_CASE("sorting long lines is stable, NaN above all and zeros of both signs alike", "[ops]") {
+  const OpDef& op = def(OpId::argsort);
+  for (int t = 0; t < kDTypeCount; ++t)
+    for (const int64_t n : {100, 191, 192, 5000})
+      for (const int64_t count : {int64_t{-1}, int64_t{1}, int64_t{7}, n / 2, n})
+        for (const bool descending : {false, true}) {
+          const auto dtype = static_cast<DType>(t);
+          CAPTURE(name(dtype), n, count, descending);
+          const bool floating = is_floating(dtype), is_signed = floating || dtype > DType::uint8;
+          std::vector<double> values(static_cast<size_t>(2 * n));
+          for (size_t i = 0; i < values.size(); ++i) {
+            const auto spread = static_cast<double>(i * i * 7919 % 1601 % 200);
+            values[i] = dtype == DType::bool_ ? i % 3 == 0 : is_signed ? spread - 100 : spread;
+            if (floating && i % 11 == 0)
+              values[i] = std::array<double, 5>{NAN, -0.0, 0.0, INFINITY, -INFINITY}[i / 11 % 5];
+          }
+          const TensorType x{dtype, Device{}, false, {n, 2}};
+          TensorType order{DType::int64, Device{}, false, {count < 0 ? n : count, 2}};
+          const NativeRun run(op, {x}, {values}, std::array<int64_t, 3>{0, descending, count}, order);
+          const std::vector<double> found =
+              decode(run.out, static_cast<size_t>(numel(order.sizes)), DType::int64);
+          std::vector<double> expected(found.size());
+          for (size_t column = 0; column < 2; ++column) {
+            std::vector<size_t> places(static_cast<size_t>(n));
+            std::iota(places.begin(), places.end(), size_t{0});
+            const auto below = [&](size_t i, size_t j) {
+              const double a = values[2 * i + column], b = values[2 * j + column];
+              return a < b || (a == a && b != b);
+            };
+            std::stable_sort(places.begin(), places.end(),
+                             [&](size_t i, size_t j) { return descending ? below(j, i) : below(i, j); });
+            for (size_t k = 0; 2 * k < expected.size(); ++k)
+              expected[2 * k + column] = static_cast<double>(places[k]);
+          }
+          CHECK(found == expected);
+        }
 }

@@ -221,20 +221,20 @@ Values run_scatter(const Call& c) {
 Values run_argsort(const Call& c) {
   Values result(at(numel(c.out.sizes)));
   const int axis = c.out.sizes.empty() ? -1 : c.axis();
-  for_each_index(c.out.sizes, [&](Dims index, int64_t i) {
+  for_each_index(c.sizes(0), [&](Dims index, int64_t i) {
     if (axis < 0) return;
     const int64_t here = index[axis];
     const double x = c.in[0]->values[at(i)];
     int64_t place = 0;
-    for (int64_t k = 0; k < c.out.sizes[axis]; ++k) {
+    for (int64_t k = 0; k < c.sizes(0)[axis]; ++k) {
       index[axis] = k;
-      const double y = c.in[0]->values[at(linear(index, c.out.sizes))];
+      const double y = c.in[0]->values[at(linear(index, c.sizes(0)))];
       const auto below = [](double u, double v) { return u < v || (u == u && v != v); };  // NaN is above all
       const bool same = y == x || (y != y && x != x);
       place += (c.words[1] ? below(x, y) : below(y, x)) || (same && k < here);
     }
     index[axis] = place;
-    result[at(linear(index, c.out.sizes))] = static_cast<double>(here);
+    if (place < c.out.sizes[axis]) result[at(linear(index, c.out.sizes))] = static_cast<double>(here);
   });
   return result;
 }

@@ -111,6 +111,11 @@ def cumsum(a, axis, reverse):
     return a.flip(axis).cumsum(axis).flip(axis) if reverse else a.cumsum(axis)
 
 
+def argsort(a, axis, descending, count):
+    order = torch.sort(a, dim=axis, descending=bool(descending), stable=True)[1]
+    return order if count < 0 or a.dim() == 0 else order.narrow(axis, 0, count)
+
+
 def linspace(dtype, size, start, end, gap, last):
     return torch.linspace(start, end, size, dtype=DTYPES[dtype])
 
@@ -362,7 +367,7 @@ TABLE = {
     "cumsum": cumsum, "cumprod": lambda a, axis: a.cumprod(axis),
     "cummax": lambda a, axis: tuple(a.cummax(axis)), "cummin": lambda a, axis: tuple(a.cummin(axis)),
     "logcumsumexp": lambda a, axis: a.logcumsumexp(axis),
-    "argsort": lambda a, axis, descending: torch.sort(a, dim=axis, descending=bool(descending), stable=True)[1],
+    "argsort": argsort,
     "embedding": lambda weight, index: F.embedding(index, weight),
     "masked_fill": masked_fill, "one_hot": lambda a, classes: F.one_hot(a, classes), "flip": flip,
     "roll": lambda a, shift, axis: a.roll(shift, axis), "repeat": lambda a, repeats: a.repeat(repeats),
