@@ -21,11 +21,11 @@ namespace {
        call.where);
 }
 
-// In-place ops read operands while they write: an operand that overlaps the written memory otherwise than
-// exactly is copied.
-bool overlaps(const TensorImpl* written, const TensorImpl* read) {
-  if (!read || read == written || read->storage != written->storage) return false;
-  return !(read->offset == written->offset && read->sizes == written->sizes &&
+// In-place ops read operands while they write: an operand that overlaps the written memory is copied, but for
+// one that is walked with it and overlaps it exactly.
+bool overlaps(const TensorImpl* written, const TensorImpl* read, bool walked) {
+  if (!read || read->storage != written->storage) return false;
+  return !(walked && read->offset == written->offset && read->sizes == written->sizes &&
            read->strides == written->strides);
 }
 
@@ -43,8 +43,10 @@ void run_in_place(const Call& call) {
   for (int j = 0; j < op.n_out; ++j) {
     if (op.writes[j] < 0) continue;
     TensorImpl* written = in[static_cast<size_t>(op.writes[j])];
-    for (TensorImpl*& t : in)
-      if (overlaps(written, t)) t = copies.emplace_back(contiguous_copy(t, call.where)).get();
+    for (TensorImpl*& t : in) {
+      const bool walked = op.kind == ops::OpKind::pointwise || &t == &in[static_cast<size_t>(op.writes[j])];
+      if (overlaps(written, t, walked)) t = copies.emplace_back(contiguous_copy(t, call.where)).get();
+    }
   }
   Call real = call;
   real.in = in.data();

@@ -1,28 +1,28 @@
-// Indices that are checked twice: a lookup's, and again where its gradient is put back. One owner, one
-// thread.
+// Indices that are checked twice: a lookup's, and again where its gradient is put back, or those of several
+// changes of the same rows. One owner, one thread.
 #pragma once
 
 #include "tandem/jit/grouping.h"
 
 namespace tandem::jit {
 
-/// The gathers of a prepared graph so far, by the indices that they find good.
+/// The gathers and scatters of a prepared graph so far, by the indices that they find good.
 class CheckedIndices {
  public:
   explicit CheckedIndices(const Prepared& p) : p_(p) {}
 
-  void note(int32_t gather) {
-    const Node& n = p_.g.nodes[static_cast<size_t>(gather)];
-    if (numel(p_.g.type(n.out[0]).sizes) > 0) checks_.push_back({gather, whole(n.in[1]), extent(n)});
+  void note(int32_t node) {
+    const Node& n = p_.g.nodes[static_cast<size_t>(node)];
+    if (numel(p_.g.type(n.out[0]).sizes) > 0) checks_.push_back({node, whole(n.in[1]), extent(n)});
   }
 
-  /// The first gather that `may` allows, over the same indices and as long an axis as the scatter's; -1 for
+  /// The first of these that `may` allows, over the same indices and as long an axis as those of `n`; -1 for
   /// none.
   template <class F>
-  int32_t find(const Node& scatter, F may) const {
-    const int32_t indices = whole(scatter.in[1]);
+  int32_t find(const Node& n, F may) const {
+    const int32_t indices = whole(n.in[1]);
     for (const Check& c : checks_)
-      if (indices >= 0 && c.indices == indices && c.extent == extent(scatter) && may(c.node)) return c.node;
+      if (indices >= 0 && c.indices == indices && c.extent == extent(n) && may(c.node)) return c.node;
     return -1;
   }
 

@@ -69,8 +69,9 @@ Launch copy(Word from, Word to, DType type, int64_t count) {
   return copy_runs(from, type, count, to, type, count, 1, count);
 }
 
-/// The result of a scatter before it: the first operand, or zeros where it has no memory.
+/// The result of a scatter before it: the first operand, or zeros where it has no memory; nothing in its own.
 Launch begin_scatter(const NativeCallPlan& c, Word base, Word out) {
+  if (c.in[0] == c.out[0]) return {};
   const TensorType& result = c.out_types[0];
   return c.in[0].base == Base::none ? fill(out, result) : copy(base, out, result.dtype, numel(result.sizes));
 }
@@ -145,8 +146,12 @@ std::vector<Launch> launches_of(const NativeCallPlan& c) {
       for (size_t i = 0; i < c.in.size(); ++i) {
         const AxisSplit from = split_axis(c.in_types[i].sizes, c.words[0]);
         const int64_t run = from.size * from.inner;
-        all.push_back(copy_runs(in(i), c.in_types[i].dtype, run, element(out, start * to.inner, result.dtype),
-                                result.dtype, to.size * to.inner, to.outer, run));
+        Address place = c.out[0];
+        place.offset += start * to.inner * itemsize(result.dtype);
+        if (!(c.in[i] == place))  // else it is there
+          all.push_back(copy_runs(in(i), c.in_types[i].dtype, c.steps.empty() ? run : c.steps[i],
+                                  element(out, start * to.inner, result.dtype), result.dtype,
+                                  to.size * to.inner, to.outer, run));
         start += from.size;
       }
       return all;

@@ -251,8 +251,14 @@ struct Executable::Impl {
     for (size_t i = 0; i < c.in.size(); ++i) in[i] = memory.at(c.in[i]);
     for (size_t i = 0; i < c.out.size(); ++i) out[i] = memory.at(c.out[i]);
     int64_t error = 0;
-    c.op->native(
-        {{in, c.in.size()}, {out, c.out.size()}, c.in_types, c.out_types, c.words, &error, c.own_layout});
+    c.op->native({{in, c.in.size()},
+                  {out, c.out.size()},
+                  c.in_types,
+                  c.out_types,
+                  c.words,
+                  &error,
+                  c.own_layout,
+                  c.steps});
     return error == 0;
   }
 

@@ -68,10 +68,10 @@ class Grouper {
     if (kind == OpKind::contraction) home = fresh(GroupKind::product);
     if (ops::is_native(kind) || by_library(n)) home = fresh(GroupKind::native);
     if (home >= 0) {
-      group(home).may_fail = kind == OpKind::scatter;
+      group(home).may_fail = group(home).unchecked = kind == OpKind::scatter;
       group(home).may_stop = host_ && kind == OpKind::kernel && !lays_out_channels(n.op);
       enter(home, i);
-      if (kind == OpKind::scatter) find_check(home, n);
+      if (kind == OpKind::scatter) find_check(home, n), checks_.note(i);
       return;
     }
     std::vector<int> candidates;
@@ -99,6 +99,7 @@ class Grouper {
     g.reduced = shape.reduced;
     g.ordered = g.ordered || shape.ordered;
     g.may_fail = g.may_fail || kind == OpKind::gather;
+    g.unchecked = g.unchecked || (kind == OpKind::gather && !looks_up_what_changed(n));
     r_.axes[at(i)] = shape.axes;
     enter(home, i);
     for (const int other : candidates)
@@ -106,9 +107,16 @@ class Grouper {
     if (kind == OpKind::gather) checks_.note(i);
   }
 
+  /// Whether a scatter made what the gather reads, by the same indices.
+  bool looks_up_what_changed(const Node& gather) const {
+    if (p_.value_class(gather.in[0]) != ValueClass::memory) return false;
+    const int32_t maker = p_.values_node(p_.root(gather.in[0]));
+    return checks_.find(gather, [&](int32_t earlier) { return earlier == maker; }) >= 0;
+  }
+
   void find_check(int scatter, const Node& n) {
-    const int32_t by = checks_.find(n, [&](int32_t gather) {
-      const int g = r_.group_of[at(gather)];
+    const int32_t by = checks_.find(n, [&](int32_t earlier) {
+      const int g = r_.group_of[at(earlier)];
       return g != scatter && !order_.after(g, scatter);
     });
     if (by < 0) return;
@@ -408,6 +416,7 @@ class Grouper {
     ga.nodes.insert(ga.nodes.end(), gb.nodes.begin(), gb.nodes.end());
     ga.ordered = ga.ordered || gb.ordered;
     ga.may_fail = ga.may_fail || gb.may_fail;
+    ga.unchecked = ga.unchecked || gb.unchecked;
     gb.nodes.clear();
     auto& reads = reads_[at(a)];
     for (const int32_t v : reads_[at(b)])
@@ -453,7 +462,7 @@ class Grouper {
     for (int g = 0; g < static_cast<int>(r_.groups.size()); ++g) {
       if (!alive(g)) continue;
       std::sort(group(g).nodes.begin(), group(g).nodes.end());
-      group(g).may_stop |= host_ && group(g).may_fail && group(g).checked_by < 0;
+      group(g).may_stop |= host_ && group(g).unchecked && group(g).checked_by < 0;
       order.push_back(g);
     }
     std::sort(order.begin(), order.end(),

@@ -20,7 +20,8 @@ struct Group {
   uint32_t reduced = 0;     // axes of `space`, as bits; kernels walk the kept axes, then the reduced ones
   bool ordered = false;     // a node asks for the linear index: the kernel's order is the logical one
   bool may_fail = false;    // an index may be out of range
-  int32_t checked_by = -1;  // node of another group, a gather that finds the same indices good before
+  bool unchecked = false;   // one that nothing before has found good
+  int32_t checked_by = -1;  // of a scatter: node of another group that finds the same indices good before
   bool may_stop = false;    // on the host: a run may end here, by such an index or an own kernel's exception
   std::vector<int32_t> nodes;  // ascending
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tandem/jit/in_place.h"
 #include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
@@ -48,17 +49,19 @@ class Placer {
 
   struct DirectWrite {
     int32_t value, destination, unit;
-    std::vector<std::pair<int32_t, int32_t>> edges;  // (earlier, later)
+    std::vector<std::pair<int32_t, int32_t>> edges = {};  // (earlier, later)
+    std::vector<int32_t> way = {};                        // values before it that lie in the input, too
   };
 
   void place_writes() {
     direct_.assign(p_.g.values.size(), -1);
+    on_the_way_.assign(p_.g.values.size(), -1);
     std::vector<DirectWrite> wishes;
     for (const Write& w : p_.g.writes) {
       const auto& list = p_.destinations[at(w.value)];
       for (size_t k = 0; k < list.size(); ++k) {
         if (list[k].output || list[k].index != w.input) continue;
-        DirectWrite wish{w.value, static_cast<int32_t>(k), group_of_value(w.value), {}};
+        DirectWrite wish{w.value, static_cast<int32_t>(k), group_of_value(w.value)};
         if (direct_[at(w.value)] < 0 && may_write(wish, w.input)) {
           direct_[at(w.value)] = wish.destination;
           wishes.push_back(std::move(wish));
@@ -66,6 +69,15 @@ class Placer {
       }
     }
     if (wishes.empty()) return;
+    take(wishes);
+    for (const DirectWrite& w : wishes)
+      if (direct_[at(w.value)] == w.destination)
+        for (const int32_t v : w.way)
+          on_the_way_[at(v)] = p_.destinations[at(w.value)][at(w.destination)].index;
+  }
+
+  /// All of them, or those that do not wait for one another.
+  void take(const std::vector<DirectWrite>& wishes) {
     const std::vector<Unit> units = r_.units;
     for (const DirectWrite& w : wishes)
       for (const auto& [earlier, later] : w.edges) add_before(r_.units, r_.units[at(later)], earlier);
@@ -90,16 +102,42 @@ class Placer {
     }
   }
 
-  /// Whether the unit that computes the value may store it into the input at once, and what must then be in
-  /// order.
+  /// Whether the value may come to lie in the input at once, and what must then be in order.
   bool may_write(DirectWrite& w, int32_t input) const {
+    const Layout& target = p_.layout(p_.g.inputs[at(input)].value);
+    const bool whole = is_contiguous(target.sizes, target.strides);
+    if (whole && changes_parts(w, p_.g.inputs[at(input)].value)) return true;
+    const Group& g = group(w.unit);
+    return !g.may_fail && !g.may_stop && (g.is_kernel() || whole) && may_store(w, input);
+  }
+
+  /// By natives that one after another change parts of the input (which look at their indices before they
+  /// write).
+  bool changes_parts(DirectWrite& w, int32_t old) const {
+    std::vector<int32_t> way;
+    std::vector<std::pair<int32_t, int32_t>> edges;
+    for (int32_t v = w.value; v != old;) {
+      const int32_t unit = group_of_value(v);
+      const std::vector<int32_t> bases = changed_roots(p_, p_.values_node(v));
+      if (bases.empty() || p_.destinations[at(v)].size() != (v == w.value)) return false;
+      const int32_t base = std::find(bases.begin(), bases.end(), old) != bases.end() ? old : bases[0];
+      for (const int32_t n : p_.users[at(base)])
+        if (const int32_t reader = g_.group_of[at(n)]; reader >= 0 && reader != unit)
+          edges.emplace_back(reader, unit);
+      for (const int32_t s : stopping_)
+        if (s != unit) edges.emplace_back(s, unit);
+      if (v != w.value) way.push_back(v);
+      v = base;
+    }
+    w.way = std::move(way);
+    w.edges = std::move(edges);
+    return true;
+  }
+
+  /// Whether the unit that computes the value may store it into the input at once.
+  bool may_store(DirectWrite& w, int32_t input) const {
     const int32_t old = p_.g.inputs[at(input)].value;
     const Group& g = group(w.unit);
-    if (g.may_fail || g.may_stop) return false;
-    const Layout& target = p_.layout(old);
-    if (!g.is_kernel() &&
-        !(target.sizes == p_.g.type(w.value).sizes && is_contiguous(target.sizes, target.strides)))
-      return false;
     for (const int32_t n : p_.users[at(old)]) {
       const int32_t reader = g_.group_of[at(n)];
       if (reader < 0) continue;
@@ -173,6 +211,7 @@ class Placer {
         needed = true;
       }
     }
+    if (on_the_way_[at(v)] >= 0) home = {Base::input, on_the_way_[at(v)], -1};
     if (needed && home.base == Base::none) {
       if (p_.parts[at(v)].whole < 0) home = {Base::arena, 0, -1};
       if (kernel) r_.stores[at(gi)].push_back({v, -1});
@@ -193,6 +232,7 @@ class Placer {
   std::vector<int32_t> stopping_;  // groups that may end the run: no input is written before they are done
   std::vector<int32_t>
       direct_;  // per value: the destination among its inputs that it is stored to at once, or -1
+  std::vector<int32_t> on_the_way_;  // per value: the input that it lies in until it is changed, or -1
   Placement r_;
 };
 

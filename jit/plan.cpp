@@ -14,6 +14,7 @@
 #include "tandem/jit/schedule.h"
 #include "tandem/jit/side_by_side.h"
 #include "tandem/jit/tails.h"
+#include "tandem/ops/axis_split.h"
 
 namespace tandem::jit {
 
@@ -406,7 +407,27 @@ class Planner {
       c.out_types.push_back(p_.g.type(v));
     }
     c.own_layout = n.in.size() > 1 && n.in[1] >= 0 && p_.form(n.in[1]) == Form::weight;
+    if (n.op == OpId::cat) note_runs(n, c);
+    if (!c.in.empty() && c.in[0] == c.out[0] && c.op->kind == ops::OpKind::scatter)
+      note_.bytes_read -= bytes(n.in[0]), note_.bytes_written = bytes(n.in[2]);
     plan_.natives.push_back(std::move(c));
+  }
+
+  /// How the operands of a join lie; those that lie where it has them are not moved.
+  void note_runs(const Node& n, NativeCallPlan& c) {
+    const ops::AxisSplit to = ops::split_axis(c.out_types[0].sizes, n.words[0]);
+    Address place = c.out[0];
+    note_.bytes_read = note_.bytes_written = 0;
+    for (size_t i = 0; i < c.in.size(); ++i) {
+      const ops::AxisSplit from = ops::split_axis(c.in_types[i].sizes, n.words[0]);
+      const Layout& l = p_.layout(n.in[i]);
+      c.steps.push_back((is_contiguous(l.sizes, l.strides) ? from.size : to.size) * to.inner);
+      if (!(c.in[i] == place)) {
+        note_.bytes_read += bytes(n.in[i]);
+        note_.bytes_written += numel(c.in_types[i].sizes) * itemsize(c.out_types[0].dtype);
+      }
+      place.offset += from.size * to.inner * itemsize(c.out_types[0].dtype);
+    }
   }
 
   /// What the entries move; and what one kernel per op would.

@@ -18,6 +18,7 @@ struct Address {
   Base base = Base::none;
   int32_t index = 0;   // of the input or output
   int64_t offset = 0;  // bytes
+  friend bool operator==(const Address&, const Address&) = default;
 };
 
 /// A word of a kernel's numbers: the run-time number `index`, or (index < 0) `bits`.
@@ -56,7 +57,8 @@ struct NativeCallPlan {
   std::vector<Address> in, out;
   std::vector<TensorType> in_types, out_types;
   std::vector<int64_t> words;
-  bool own_layout = false;  // NativeCall::own_layout
+  bool own_layout = false;     // NativeCall::own_layout
+  std::vector<int64_t> steps;  // NativeCall::steps
   // Of what a library may do: how operands lie in memory, and its run-time numbers.
   std::vector<Dims> in_strides;
   std::vector<NumberWord> numbers;

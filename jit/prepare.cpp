@@ -9,6 +9,7 @@
 #include "tandem/jit/convolution_call.h"
 #include "tandem/jit/expand.h"
 #include "tandem/jit/grouping.h"
+#include "tandem/jit/in_place.h"
 #include "tandem/jit/planted_bugs.h"
 
 namespace tandem::jit {
@@ -180,7 +181,7 @@ class Preparer {
         case OpKind::convolution:
           if (d.kind == OpKind::convolution && reads_as_they_lie(node, from_.type(source.out[0]))) break;
           for (int32_t& v : node.in) {
-            if (v < 0 || p_.g.type(v).number || contiguous(v)) continue;
+            if (v < 0 || p_.g.type(v).number || contiguous(v) || joined_in_place(node, source, v)) continue;
             // A scatter begins with zeros by itself.
             if (d.kind == OpKind::scatter && &v == &node.in[0] && zeros(v)) continue;
             v = copy(v, node.where);
@@ -220,6 +221,16 @@ class Preparer {
       root = static_cast<int32_t>(p_.g.values.size());
     }
     place(std::move(node), source, c, root, layout);
+  }
+
+  /// Whether a join finds this operand where it puts it.
+  bool joined_in_place(const Node& node, const Node& source, const int32_t& operand) const {
+    if (node.op != OpId::cat || p_.value_class(operand) != ValueClass::memory) return false;
+    const TensorType& result = from_.type(source.out[0]);
+    const int axis = normalize_axis(node.words[0], result.sizes.rank(), "cat", node.where);
+    int64_t start = 0;
+    for (const int32_t* v = node.in.data(); v != &operand; ++v) start += p_.g.type(*v).sizes[axis];
+    return same_place(p_.layout(operand), p_.g.type(p_.root(operand)), result, axis, start);
   }
 
   /// What kernels have just made for a join, but others read, too, is copied: the copies are stored by the

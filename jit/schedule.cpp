@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tandem/core/error.h"
+#include "tandem/jit/in_place.h"
 
 namespace tandem::jit {
 
@@ -202,7 +203,7 @@ class Scheduler {
   /// in their last pass, after all they read of an element. Where the result is an output the operand lives
   /// there from the start.
   void take_over(const Unit& u, int32_t e, const std::vector<int32_t>& beside, bool joined = false) {
-    if (!is_kernel(u)) return;
+    if (!is_kernel(u)) return take_over_changed(u, e);
     const auto& slots = u.lowered.slots;
     const size_t loads = u.lowered.kernel.loads.size();
     const size_t rank = u.lowered.dims.size();
@@ -243,6 +244,28 @@ class Scheduler {
         blocks_[at(h.block)].takes_over = taken;
       else
         (joined ? moved_by_joined_ : moved_).emplace_back(taken, output);
+    }
+  }
+
+  /// A native that changes a part of a value which dies in it does so there.
+  void take_over_changed(const Unit& u, int32_t e) {
+    if (u.group < 0 || group(u.group).kind != GroupKind::native) return;
+    const int32_t node = group(u.group).nodes[0], result = p_.g.nodes[at(node)].out[0];
+    const Home& h = homes_[at(result)];
+    const bool in_arena = h.base == Base::arena && h.block >= 0;
+    if (in_arena ? blocks_[at(h.block)].takes_over >= 0 : !lend_ || h.base != Base::output) return;
+    for (const int32_t root : changed_roots(p_, node)) {
+      const Home& dying = homes_[at(root)];
+      if (dying.base != Base::arena || dying.block < 0 || dying.block == h.block ||
+          blocks_[at(dying.block)].last != e || taken_[at(dying.block)] ||
+          blocks_[at(dying.block)].bytes != bytes(result))
+        continue;
+      taken_[at(dying.block)] = 1;
+      if (in_arena)
+        blocks_[at(h.block)].takes_over = dying.block;
+      else
+        moved_.emplace_back(dying.block, h.index);
+      return;
     }
   }
 

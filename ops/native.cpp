@@ -52,8 +52,9 @@ bool indices_fit(const NativeCall& c, int64_t count, int64_t size) {
   return fit;
 }
 
-/// The first operand, or zeros where it has no memory.
+/// The first operand, or zeros where it has no memory; nothing to do in its own memory.
 void copy_first(const NativeCall& c) {
+  if (c.in[0] == c.out[0]) return;
   const int64_t nbytes = numel(c.out_types[0].sizes) * itemsize(c.out_types[0].dtype);
   core::parallel(nbytes, 8 * kGrain, [&](int64_t begin, int64_t end) {
     char* const to = static_cast<char*>(c.out[0]) + begin;
@@ -113,8 +114,10 @@ void native::cat(const NativeCall& c) {
   for (size_t i = 0; i < c.in.size(); ++i) {
     const AxisSplit from = split_axis(c.in_types[i].sizes, c.words[0]);
     const int64_t run = from.size * from.inner;
-    copy_runs(c.in[i], c.in_types[i].dtype, run, at_element(c.out[0], start * to.inner, result.dtype),
-              result.dtype, to.size * to.inner, to.outer, run);
+    void* const place = at_element(c.out[0], start * to.inner, result.dtype);
+    if (c.in[i] != place)  // else it is there
+      copy_runs(c.in[i], c.in_types[i].dtype, c.steps.empty() ? run : c.steps[i], place, result.dtype,
+                to.size * to.inner, to.outer, run);
     start += from.size;
   }
 }

@@ -212,6 +212,7 @@ struct NativeCall {
   Words words;     // structural
   int64_t* error;  // set to 1 + operand index when an index is out of range; nothing else is promised then
   bool own_layout = false;  // of a convolution: operand 1 is a weight as lay_weight() leaves it
+  Words steps = {};         // of cat: elements between the runs of each operand; empty: they lie together
 
   /// Elements of operand i, and of result j; an Error naming both types if T is not the element type (halves
   /// are uint16_t).

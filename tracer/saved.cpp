@@ -38,7 +38,7 @@ namespace {
 
 constexpr const char *kVersionKey = "tandem.version", *kKindKey = "tandem.kind",
                      *kFunctionKey = "tandem.function", *kDigestKey = "tandem.digest";
-constexpr const char *kVersion = "1", *kKind = "function", *kFunctionVersion = "3";
+constexpr const char *kVersion = "1", *kKind = "function", *kFunctionVersion = "4";
 constexpr const char *kText = "function", *kKernels = "kernels", *kSteps = "steps", *kGenerator = "generator";
 const std::string kState = "state.";
 constexpr int64_t kMostSteps = int64_t{1} << 53;

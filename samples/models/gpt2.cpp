@@ -74,14 +74,30 @@ Gpt2Attention::Gpt2Attention(const Gpt2Config& config)
       c_proj(child<nn::Linear>("c_proj", config.n_embd, config.n_embd)),
       resid_dropout(child<nn::Dropout>("resid_dropout", config.resid_pdrop)) {}
 
-Tensor Gpt2Attention::forward(const Tensor& x) const {
-  const int64_t b = x.size(0), t = x.size(1), e = config.n_embd, thirds[] = {e, e, e};
+std::vector<Tensor> Gpt2Attention::heads(const Tensor& x) const {
+  const int64_t e = config.n_embd, thirds[] = {e, e, e};
   // One op whose gradient is one joining; those of three slices would each be widened and added.
   std::vector<Tensor> qkv = td::eager::parts(c_attn(x), thirds, 2, Location::here());
-  for (Tensor& part : qkv) part = part.reshape({b, t, config.n_head, -1}).transpose(1, 2);
+  for (Tensor& part : qkv) part = part.reshape({x.size(0), x.size(1), config.n_head, -1}).transpose(1, 2);
+  return qkv;
+}
+
+Tensor Gpt2Attention::joined(const Tensor& y) const {
+  return resid_dropout(c_proj(y.transpose(1, 2).flatten(2)));
+}
+
+Tensor Gpt2Attention::forward(const Tensor& x) const {
+  const std::vector<Tensor> qkv = heads(x);
   const double p = is_training() ? config.attn_pdrop : 0;
-  const Tensor y = td::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], {}, p, true);
-  return resid_dropout(c_proj(y.transpose(1, 2).reshape({b, t, e})));
+  return joined(td::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], {}, p, true));
+}
+
+Tensor Gpt2Attention::forward(const Tensor& x, const Gpt2Next& next, const Gpt2Kept& kept) const {
+  const std::vector<Tensor> qkv = heads(x);
+  kept.keys.index_copy_(2, next.positions, qkv[1]);
+  kept.values.index_copy_(2, next.positions, qkv[2]);
+  const double p = is_training() ? config.attn_pdrop : 0;
+  return joined(td::scaled_dot_product_attention(qkv[0], kept.keys, kept.values, next.seen, p));
 }
 
 Gpt2Mlp::Gpt2Mlp(const Gpt2Config& config)
@@ -102,6 +118,11 @@ Tensor Gpt2Block::forward(const Tensor& x) const {
   return y + mlp.forward(ln_2(y));
 }
 
+Tensor Gpt2Block::forward(const Tensor& x, const Gpt2Next& next, const Gpt2Kept& kept) const {
+  const Tensor y = x + attn.forward(ln_1(x), next, kept);
+  return y + mlp.forward(ln_2(y));
+}
+
 Gpt2Transformer::Gpt2Transformer(const Gpt2Config& config)
     : wte(child<nn::Embedding>("wte", config.vocab_size, config.n_embd)),
       wpe(child<nn::Embedding>("wpe", config.n_positions, config.n_embd)),
@@ -118,6 +139,15 @@ Tensor Gpt2Transformer::forward(const Tensor& ids) const {
   const Tensor tokens = wte(ids);
   Tensor x = drop(tokens + wpe.weight.narrow(0, 0, ids.size(1)));
   for (const auto& block : h) x = block->forward(x);
+  return ln_f(x);
+}
+
+Tensor Gpt2Transformer::forward(const Tensor& ids, const Tensor& positions,
+                                const std::vector<Gpt2Kept>& kept) const {
+  const Tensor room = td::arange(kept[0].keys.size(2), {.device = ids.device()});
+  const Gpt2Next next{positions, room <= positions.unsqueeze(1)};
+  Tensor x = drop(wte(ids) + wpe(positions));
+  for (size_t i = 0; i < kept.size(); ++i) x = h[i].forward(x, next, kept[i]);
   return ln_f(x);
 }
 
@@ -185,11 +215,30 @@ Tensor generate(Gpt2& net, const Tensor& ids, int64_t n, double temperature, int
              where);
   const td::NoGrad no_grad;
   const Evaluating evaluating(net);
+  const Gpt2Config& c = net.config;
+  const int64_t given = ids.size(1), room = std::min(given + n, c.n_positions);
+  std::vector<Gpt2Kept> kept;
+  for (int64_t i = 0; i < c.n_layer; ++i) {
+    const auto none = [&] {
+      return td::zeros({ids.size(0), c.n_head, room, c.n_embd / c.n_head},
+                       {.dtype = net.transformer.wte.weight.dtype(), .device = ids.device()});
+    };
+    kept.push_back({none(), none()});
+  }
+  auto read = td::trace(
+      [&](const Tensor& tokens, const Tensor& positions) {
+        return net.transformer.forward(tokens, positions, kept).select(1, -1);
+      },
+      {.name = "generate"});
   const int64_t k = top_k == 0 ? net.config.vocab_size : std::min(top_k, net.config.vocab_size);
   Tensor all = ids;
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t seen = std::min(all.size(1), net.config.n_positions);
-    const Tensor state = net.transformer.forward(all.narrow(1, all.size(1) - seen, seen)).select(1, -1);
+    const int64_t length = all.size(1), unread = i == 0 ? length : 1;
+    const Tensor state =
+        length <= room
+            ? read(all.narrow(1, length - unread, unread),
+                   td::arange(length - unread, length, 1, {.dtype = td::int64, .device = ids.device()}))
+            : net.transformer.forward(all.narrow(1, length - c.n_positions, c.n_positions)).select(1, -1);
     const Tensor logits = td::linear(state, net.transformer.wte.weight).to(td::float32);
     Tensor next;
     if (temperature == 0) {

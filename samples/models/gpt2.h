@@ -23,13 +23,30 @@ struct Gpt2Config {
   static Gpt2Config preset(const std::string& name, tandem::Location where = tandem::Location::here());
 };
 
+/// What one attention keeps of the tokens that it has read: (B, n_head, room, n_embd / n_head).
+struct Gpt2Kept {
+  tandem::Tensor keys, values;
+};
+
+/// Where tokens that follow others are put, and what they see.
+struct Gpt2Next {
+  tandem::Tensor positions;  // (T) int64
+  tandem::Tensor seen;       // (T, room) bool
+};
+
 struct Gpt2Attention : tandem::nn::Module {
   explicit Gpt2Attention(const Gpt2Config& config);
   tandem::Tensor forward(const tandem::Tensor& x) const;  // (B, T, n_embd), position i sees 0 to i
+  /// The same of what is at the positions of `next`, whose keys and values `kept` takes.
+  tandem::Tensor forward(const tandem::Tensor& x, const Gpt2Next& next, const Gpt2Kept& kept) const;
 
   const Gpt2Config config;
   tandem::nn::Linear c_attn, c_proj;  // c_attn: queries, keys, values side by side
   tandem::nn::Dropout resid_dropout;
+
+ private:
+  std::vector<tandem::Tensor> heads(const tandem::Tensor& x) const;  // queries, keys, values by heads
+  tandem::Tensor joined(const tandem::Tensor& y) const;
 };
 
 struct Gpt2Mlp : tandem::nn::Module {
@@ -44,6 +61,7 @@ struct Gpt2Mlp : tandem::nn::Module {
 struct Gpt2Block : tandem::nn::Module {
   explicit Gpt2Block(const Gpt2Config& config);
   tandem::Tensor forward(const tandem::Tensor& x) const;
+  tandem::Tensor forward(const tandem::Tensor& x, const Gpt2Next& next, const Gpt2Kept& kept) const;
 
   tandem::nn::LayerNorm ln_1;
   Gpt2Attention attn;
@@ -55,6 +73,10 @@ struct Gpt2Block : tandem::nn::Module {
 struct Gpt2Transformer : tandem::nn::Module {
   explicit Gpt2Transformer(const Gpt2Config& config);
   tandem::Tensor forward(const tandem::Tensor& ids) const;  // (B, T) -> (B, T, n_embd)
+  /// Of tokens at `positions`, (T) int64, which see what `kept` (one a layer) holds of those before them, and
+  /// are kept, too.
+  tandem::Tensor forward(const tandem::Tensor& ids, const tandem::Tensor& positions,
+                         const std::vector<Gpt2Kept>& kept) const;
 
   tandem::nn::Embedding wte, wpe;
   tandem::nn::Dropout drop;
@@ -88,8 +110,10 @@ struct Gpt2 : tandem::nn::Module {
 
 /// ids (B, T) with `n` more tokens each, (B, T + n): each drawn from softmax(logits / temperature) over the
 /// top_k most likely ones (0: all), or the likeliest at temperature 0, where top_k means nothing. What lies
-/// further back than n_positions is not seen. Without dropout, whatever the mode, which stays. Draws from
-/// `generator`, else from the default one. Errors: a negative n, temperature or top_k; ids without a token.
+/// further back than n_positions is not seen. Keys and values are kept, so that a token is read once, in a
+/// traced call, until there are more than n_positions; then all are read for each. Without dropout, whatever
+/// the mode, which stays. Draws from `generator`, else from the default one. Errors: a negative n,
+/// temperature or top_k; ids without a token.
 tandem::Tensor generate(Gpt2& net, const tandem::Tensor& ids, int64_t n, double temperature = 1,
                         int64_t top_k = 0, tandem::Generator* generator = nullptr,
                         tandem::Location where = tandem::Location::here());

@@ -36,6 +36,21 @@ TEST_CASE("indexing: numbers and slices alone give views", "[eager]") {
   CHECK(x[0][0].item<float>() == 0);
 }
 
+TEST_CASE("indexing: rows changed in place by rows of the same memory, or not at all", "[eager]") {
+  const Tensor x = td::arange(0.f, 6).view({3, 2});
+  x.index_copy_(0, at({2, 1, 0}), x);
+  CHECK(values(x) == F{4, 5, 2, 3, 0, 1});
+  x.index_add_(0, at({0, 0}), x.narrow(0, 1, 2));
+  CHECK(values(x) == F{6, 9, 2, 3, 0, 1});
+  x.t().index_copy_(0, at({1}), td::ones({1, 3}));
+  CHECK(values(x) == F{6, 1, 2, 1, 0, 1});
+  CHECK_THAT(message([&] { x.index_add_(0, at({0, 3}), td::ones({2, 2})); }), Contains("out of range"));
+  CHECK(values(x) == F{6, 1, 2, 1, 0, 1});
+  const Tensor places = at({2, 0, 1});
+  places.scatter_(0, places, places);
+  CHECK(places.to_vector<int64_t>() == std::vector<int64_t>{0, 1, 2});
+}
+
 TEST_CASE("indexing: gradients add up where a position is named twice", "[eager]") {
   const Tensor x = td::arange(0.f, 6).view({3, 2}).requires_grad_();
   const Tensor weight = td::arange(1.f, 9).view({4, 2});

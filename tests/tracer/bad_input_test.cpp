@@ -274,6 +274,24 @@ TEST_CASE("bad input: after an index out of range memory is as eager mode leaves
                                                     s.square.copy_(td::matmul(s.square, s.square) * 0.01f);
                                                     return td::embedding(i, s.table).sum() + s.square.sum();
                                                   }},
+                                                 {"rows changed",
+                                                  [](State& s, const Tensor& i) {
+                                                    s.table.index_add_(0, i, td::ones({3, 4}));
+                                                    return s.table.sum();
+                                                  }},
+                                                 {"rows of two tensors changed, one of them wrongly",
+                                                  [](State& s, const Tensor& i) {
+                                                    s.square.index_add_(0, i, td::ones({3, 16}));
+                                                    s.table.index_add_(0, i, td::ones({3, 4}));
+                                                    return s.table.sum() + s.square.sum();
+                                                  }},
+                                                 {"rows of two tensors changed, the first wrongly",
+                                                  [](State& s, const Tensor& i) {
+                                                    s.table.index_add_(0, i, td::ones({3, 4}));
+                                                    s.square.index_add_(0, i, td::ones({3, 16}));
+                                                    s.t.mul_(0.5f);
+                                                    return s.table.sum() + s.square.sum();
+                                                  }},
                                                  {"random numbers", [](State& s, const Tensor& i) {
                                                     s.square.add_(td::rand({16, 16}));
                                                     return td::embedding(i, s.table).sum();
