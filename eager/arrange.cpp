@@ -101,6 +101,17 @@ Tensor Tensor::tril(int64_t diagonal, Location where) const {
 Tensor Tensor::triu(int64_t diagonal, Location where) const {
   return CallBuilder(OpId::triu, where).in(*this).word(diagonal).run();
 }
+Tensor Tensor::diff(int64_t n, int64_t axis, Location where) const {
+  if (n < 0) fail("diff: a negative number of times: " + std::to_string(n), where);
+  if (dim(where) == 0) fail("diff: a tensor of rank 0 has no axis", where);
+  Tensor out = *this;
+  for (; n > 0 && out.size(axis, where) > 0; --n) {
+    const int64_t left = out.size(axis) - 1;
+    const Tensor after = out.narrow(axis, 1, left, where), before = out.narrow(axis, 0, left, where);
+    out = dtype() == bool_ ? after.ne(Operand(before, where)) : after.sub(Operand(before, where));
+  }
+  return out;
+}
 Tensor rot90(const Tensor& t, int64_t k, int64_t axis0, int64_t axis1, Location where) {
   if (t.dim(where) < 2) fail("rot90: two axes are needed, found shape " + to_string(t.sizes()), where);
   const int a = normalize_axis(axis0, t.dim(), "rot90", where),

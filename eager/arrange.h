@@ -26,6 +26,12 @@ Tensor linspace(double start, double end, int64_t steps, TensorOptions options =
 /// base to the powers of linspace(start, end, steps).
 Tensor logspace(double start, double end, int64_t steps, double base = 10, TensorOptions options = {},
                 Location where = Location::here());
+/// Rows and columns (2, n), int64, of the elements of a (rows, columns) matrix on the diagonal `offset` and
+/// below it, or above it.
+Tensor tril_indices(int64_t rows, int64_t columns, int64_t offset = 0, TensorOptions options = {},
+                    Location where = Location::here());
+Tensor triu_indices(int64_t rows, int64_t columns, int64_t offset = 0, TensorOptions options = {},
+                    Location where = Location::here());
 /// 0 and 1 with the probabilities p, in p's sizes and type.
 Tensor bernoulli(const Tensor& p, Generator* generator = nullptr, Location where = Location::here());
 /// Normal numbers of the mean and deviation given per element (which broadcast).
@@ -79,6 +85,20 @@ Tensor searchsorted(const Tensor& sorted, const Tensor& values, bool right = fal
 Tensor bucketize(const Tensor& values, const Tensor& boundaries, bool right = false,
                  Location where = Location::here());
 
+/// gather() of an index that has one size an axis of t, or 1; without an axis both are vectors.
+Tensor take_along_dim(const Tensor& t, const Tensor& index, std::optional<int64_t> axis = {},
+                      Location where = Location::here());
+/// Whether each element is one of those of `test`; bool.
+Tensor isin(const Tensor& elements, const Tensor& test, Location where = Location::here());
+/// How often each of 0, 1, ... occurs in the integers t (n), int64, or the sums of their weights (n); as many
+/// as the largest asks for, which reads it, and at least `minlength`.
+Tensor bincount(const Tensor& t, const Tensor& weights = {}, int64_t minlength = 0,
+                Location where = Location::here());
+/// How many elements fall into each of `bins` parts of [min, max], in t's type; if both are equal, of the
+/// elements' own range. Others, and NaN, are not counted.
+Tensor histc(const Tensor& t, int64_t bins = 100, double min = 0, double max = 0,
+             Location where = Location::here());
+
 // Products.
 /// Of matrices, (B, N, K) x (B, K, M), matrix by vector, vectors, and column by row.
 Tensor mm(const Tensor& a, const Tensor& b, Location where = Location::here());
@@ -86,6 +106,16 @@ Tensor bmm(const Tensor& a, const Tensor& b, Location where = Location::here());
 Tensor mv(const Tensor& a, const Tensor& b, Location where = Location::here());
 Tensor dot(const Tensor& a, const Tensor& b, Location where = Location::here());
 Tensor outer(const Tensor& a, const Tensor& b, Location where = Location::here());
+/// Summed over the last `axes` axes of a and the first ones of b, or over those listed, pair by pair.
+Tensor tensordot(const Tensor& a, const Tensor& b, int64_t axes = 2, Location where = Location::here());
+Tensor tensordot(const Tensor& a, const Tensor& b, const Dims& axes_a, const Dims& axes_b,
+                 Location where = Location::here());
+/// Each element of a times the whole of b, as blocks in the places of those elements.
+Tensor kron(const Tensor& a, const Tensor& b, Location where = Location::here());
+/// The cross product along an axis of size 3.
+Tensor cross(const Tensor& a, const Tensor& b, int64_t axis = -1, Location where = Location::here());
+/// The p-norms of a's rows (..., P, D) minus b's (..., R, D): (..., P, R).
+Tensor cdist(const Tensor& a, const Tensor& b, double p = 2, Location where = Location::here());
 /// beta * c + alpha * a b
 Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta = 1, double alpha = 1,
              Location where = Location::here());

@@ -169,4 +169,62 @@ Tensor rrelu(const Tensor& x, double lower, double upper, bool training, Locatio
   return tandem::where(Operand(positive, where), Operand(x, where), Operand(sloped, where));
 }
 
+namespace {
+/// Of an image (..., C, H, W); an Error unless `factor` is at least 1.
+void need_image(const char* op, const Tensor& x, int64_t factor, Location where) {
+  if (x.dim(where) < 3)
+    fail(std::string(op) + ": (..., C, H, W) is needed, found " + to_string(x.sizes()), where);
+  if (factor < 1)
+    fail(std::string(op) + ": the factor must be at least 1, found " + std::to_string(factor), where);
+}
+/// The sizes without the last three axes, then these.
+Dims behind(const Dims& sizes, const Dims& last) {
+  Dims out;
+  for (int i = 0; i < sizes.rank() - 3; ++i) out.push_back(sizes[i]);
+  for (const int64_t n : last) out.push_back(n);
+  return out;
+}
+/// The axes without the last five, then these of the five.
+Dims axes_behind(int rank, const Dims& five) {
+  Dims out;
+  for (int i = 0; i < rank - 5; ++i) out.push_back(i);
+  for (const int64_t i : five) out.push_back(rank - 5 + i);
+  return out;
+}
+}  // namespace
+
+Tensor pixel_shuffle(const Tensor& x, int64_t r, Location where) {
+  need_image("pixel_shuffle", x, r, where);
+  const int64_t channels = x.size(-3), h = x.size(-2), w = x.size(-1);
+  if (channels % r != 0 || channels / r % r != 0)
+    fail("pixel_shuffle: " + std::to_string(channels) + " channels are no multiple of the factor " +
+             std::to_string(r) + " squared",
+         where);
+  const int64_t left = channels / r / r;
+  const Tensor parts = x.reshape(behind(x.sizes(), {left, r, r, h, w}), where);
+  return parts.permute(axes_behind(parts.dim(), {0, 3, 1, 4, 2}), where)
+      .reshape(behind(x.sizes(), {left, h * r, w * r}), where);
+}
+Tensor pixel_unshuffle(const Tensor& x, int64_t r, Location where) {
+  need_image("pixel_unshuffle", x, r, where);
+  const int64_t channels = x.size(-3), h = x.size(-2), w = x.size(-1);
+  if (h % r != 0 || w % r != 0)
+    fail("pixel_unshuffle: a height and width of multiples of " + std::to_string(r) + " are needed, found " +
+             to_string(x.sizes()),
+         where);
+  const Tensor parts = x.reshape(behind(x.sizes(), {channels, h / r, r, w / r, r}), where);
+  return parts.permute(axes_behind(parts.dim(), {0, 2, 4, 1, 3}), where)
+      .reshape(
+          behind(x.sizes(), {checked_mul(channels, r * r, "pixel_unshuffle: size", where), h / r, w / r}),
+          where);
+}
+Tensor channel_shuffle(const Tensor& x, int64_t groups, Location where) {
+  if (x.dim(where) < 2) fail("channel_shuffle: (N, C, ...) is needed, found " + to_string(x.sizes()), where);
+  if (groups < 1 || x.size(1) % groups != 0)
+    fail("channel_shuffle: " + std::to_string(groups) + " groups do not divide " + std::to_string(x.size(1)) +
+             " channels",
+         where);
+  return x.unflatten(1, {groups, x.size(1) / groups}, where).transpose(1, 2, where).reshape(x.sizes(), where);
+}
+
 }  // namespace tandem

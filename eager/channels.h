@@ -1,5 +1,5 @@
-// Functions that treat the channels of x (N, C, ...) one by one: normalisation with running statistics, and
-// dropout of whole channels. Names, argument order and defaults are PyTorch's. Included by functions.h.
+// Functions of the channels of x (N, C, ...): normalisation with running statistics, dropout of whole
+// channels, and their order. Names, argument order and defaults are PyTorch's. Included by functions.h.
 // Statistics that are passed in are changed in place while training; any thread.
 #pragma once
 
@@ -42,5 +42,11 @@ Tensor feature_alpha_dropout(const Tensor& x, double p = 0.5, bool training = fa
 /// their mean.
 Tensor rrelu(const Tensor& x, double lower = 1.0 / 8, double upper = 1.0 / 3, bool training = false,
              Location where = Location::here());
+
+/// Channels as places: (..., C * r * r, H, W) -> (..., C, H * r, W * r) (Shi et al., 2016), and back.
+Tensor pixel_shuffle(const Tensor& x, int64_t upscale_factor, Location where = Location::here());
+Tensor pixel_unshuffle(const Tensor& x, int64_t downscale_factor, Location where = Location::here());
+/// Channels of x (N, C, ...) in another order: one of each of `groups` groups, then the next of each.
+Tensor channel_shuffle(const Tensor& x, int64_t groups, Location where = Location::here());
 
 }  // namespace tandem

@@ -199,6 +199,34 @@ Tensor eye(int64_t n, std::optional<int64_t> m, TensorOptions options, Location 
       where);
 }
 
+namespace {
+/// Positions of a matrix for which `chosen(row, column)` holds, row by row.
+template <class Chosen>
+Tensor positions(const char* op, int64_t rows, int64_t columns, const TensorOptions& options, Location where,
+                 Chosen chosen) {
+  if (rows < 0 || columns < 0)
+    fail(std::string(op) + ": sizes must not be negative, found " + std::to_string(rows) + " and " +
+             std::to_string(columns),
+         where);
+  std::vector<int64_t> at, column;
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j)
+      if (chosen(i, j)) at.push_back(i), column.push_back(j);
+  const auto n = static_cast<int64_t>(at.size());
+  at.insert(at.end(), column.begin(), column.end());
+  return tensor(std::span<const int64_t>(at), {2, n}, options, where);
+}
+}  // namespace
+
+Tensor tril_indices(int64_t rows, int64_t columns, int64_t offset, TensorOptions options, Location where) {
+  return positions("tril_indices", rows, columns, options, where,
+                   [offset](int64_t i, int64_t j) { return j - i <= offset; });
+}
+Tensor triu_indices(int64_t rows, int64_t columns, int64_t offset, TensorOptions options, Location where) {
+  return positions("triu_indices", rows, columns, options, where,
+                   [offset](int64_t i, int64_t j) { return j - i >= offset; });
+}
+
 Tensor bernoulli(const Tensor& p, Generator* generator, Location where) {
   const NoGrad no_grad;
   const Tensor r =
@@ -274,6 +302,16 @@ Tensor randint(int64_t low, int64_t high, const Dims& sizes, TensorOptions optio
   for (int64_t& v : std::span(static_cast<int64_t*>(t->data), static_cast<size_t>(t->numel)))
     v = static_cast<int64_t>(static_cast<uint64_t>(low) + g.below(range));
   return from_fresh(std::move(t), options, device, where);
+}
+
+Tensor rand_like(const Tensor& t, Generator* generator, Location where) {
+  return rand(t.sizes(where), {.dtype = t.dtype(), .device = t.device()}, generator, where);
+}
+Tensor randn_like(const Tensor& t, Generator* generator, Location where) {
+  return randn(t.sizes(where), {.dtype = t.dtype(), .device = t.device()}, generator, where);
+}
+Tensor randint_like(const Tensor& t, int64_t low, int64_t high, Generator* generator, Location where) {
+  return randint(low, high, t.sizes(where), {.dtype = t.dtype(), .device = t.device()}, generator, where);
 }
 
 Tensor randperm(int64_t n, Generator* generator, Location where) {

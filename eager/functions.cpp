@@ -69,73 +69,6 @@ bool squares(const Operand& a, const Operand& b) {
 #undef TANDEM_PARAMETRIC1
 #undef TANDEM_PARAMETRIC2
 
-namespace {
-
-using Bound = std::optional<AnyNumber>;
-
-CallBuilder clamp_call(const Tensor& a, const Bound& low, const Bound& high, Location where) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  return CallBuilder(OpId::clamp, where)
-      .in(a)
-      .floating(low.value_or(-kInfinity).to_double())
-      .floating(high.value_or(kInfinity).to_double());
-}
-
-bool beyond_double(const Bound& bound) { return bound && bound->beyond_double(); }
-
-/// Bounds that a double does not hold are operands of their own.
-Tensor exact_clamp(Tensor a, Bound low, const Bound& high, Location where) {
-  if (beyond_double(low)) {
-    a = maximum(Operand(a, where), Operand(*low, where));
-    low.reset();
-  }
-  if (!beyond_double(high)) return clamp_call(a, low, high, where).run();
-  if (low) a = clamp_call(a, low, {}, where).run();
-  return minimum(Operand(a, where), Operand(*high, where));
-}
-
-bool clamps_exactly(const Tensor& a, const Bound& low, const Bound& high, Location where) {
-  return (beyond_double(low) || beyond_double(high)) && a.dtype(where) == int64;
-}
-
-/// A floating bound makes a tensor of integers floating, as other numbers do.
-bool bounds_promote(const Tensor& a, const Bound& low, const Bound& high, Location where) {
-  const auto floating = [](const Bound& b) { return b && b->kind == NumberKind::floating; };
-  return !is_floating(a.dtype(where)) && (floating(low) || floating(high));
-}
-
-}  // namespace
-
-Tensor clamp(const Tensor& a, Bound low, Bound high, Location where) {
-  if (bounds_promote(a, low, high, where)) return clamp(a.to(float32, where), low, high, where);
-  if (clamps_exactly(a, low, high, where)) return exact_clamp(a, low, high, where);
-  return clamp_call(a, low, high, where).run();
-}
-
-Tensor clamp(const Tensor& a, const Tensor& low, const Tensor& high, Location where) {
-  Tensor out = a;
-  if (low.defined()) out = maximum(Operand(out, where), Operand(low, where));
-  if (high.defined()) out = minimum(Operand(out, where), Operand(high, where));
-  return out;
-}
-
-Tensor rsub(const Operand& a, const Operand& b, AnyNumber alpha) {
-  if (alpha.to_double() == 1) return sub(b, a);
-  return sub(b, Operand(mul(a, Operand(alpha, a.where)), a.where));
-}
-
-Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, AnyNumber value, Location where) {
-  if (value.beyond_double() && promote(promote(a.dtype(where), b.dtype(where)), c.dtype(where)) == int64) {
-    const Tensor scaled = mul(Operand(b.to(int64, where), where), Operand(value, where));
-    const Tensor product = mul(Operand(scaled, where), Operand(c, where));
-    return add(Operand(a, where), Operand(product, where));
-  }
-  return CallBuilder(OpId::addcmul, where).in(a).in(b).in(c).floating(value.to_double()).run();
-}
-Tensor addcdiv(const Tensor& a, const Tensor& b, const Tensor& c, double value, Location where) {
-  return CallBuilder(OpId::addcdiv, where).in(a).in(b).in(c).floating(value).run();
-}
-
 Tensor prelu(const Tensor& a, const Tensor& weight, Location where) {
   const int64_t n = weight.numel(where);
   if (n == 1) return CallBuilder(OpId::prelu, where).in(a).in(weight.reshape({}, where)).run();
@@ -262,6 +195,20 @@ Tensor stack(TensorSpan tensors, int64_t axis, Location where) {
   return cat(rows, normalize_axis(axis, tensors[0].dim() + 1, "stack", where), where);
 }
 
+Tensor vstack(TensorSpan tensors, Location where) {
+  std::vector<Tensor> rows;
+  for (const Tensor& t : tensors) {
+    const int rank = t.dim(where);
+    rows.push_back(rank < 2 ? t.reshape({1, rank == 0 ? 1 : t.size(0)}, where) : t);
+  }
+  return cat(rows, 0, where);
+}
+Tensor hstack(TensorSpan tensors, Location where) {
+  std::vector<Tensor> parts;
+  for (const Tensor& t : tensors) parts.push_back(t.dim(where) == 0 ? t.reshape({1}, where) : t);
+  return cat(parts, parts.empty() || parts[0].dim() == 1 ? 0 : 1, where);
+}
+
 // Methods that are the function of the same name.
 #define TANDEM_POINTWISE1(name, ...) \
   Tensor Tensor::name(Location where) const { return tandem::name(*this, where); }
@@ -334,7 +281,7 @@ Tensor Tensor::cumprod(int64_t axis, Location where) const {
 Tensor Tensor::logcumsumexp(int64_t axis, Location where) const {
   return CallBuilder(OpId::logcumsumexp, where).in(*this).word(axis).run();
 }
-Tensor Tensor::clamp(Bound low, Bound high, Location where) const {
+Tensor Tensor::clamp(std::optional<AnyNumber> low, std::optional<AnyNumber> high, Location where) const {
   return tandem::clamp(*this, low, high, where);
 }
 Tensor Tensor::lerp(const Tensor& end, const Operand& weight) const {
@@ -392,51 +339,6 @@ bool Tensor::is_pinned(Location where) const {
 Tensor Tensor::clone(Location where) const { return CallBuilder(OpId::clone, where).in(*this).run(); }
 Tensor Tensor::contiguous(Location where) const {
   return checked(where).has(core::kContiguous) ? *this : clone(where);
-}
-
-// In-place forms.
-#define TANDEM_IN_PLACE(name)                                                \
-  const Tensor& Tensor::name##_(const Operand& other) const {                \
-    CallBuilder(OpId::name, other.where).in(*this).in(other).run_in_place(); \
-    return *this;                                                            \
-  }
-TANDEM_IN_PLACE(add)
-TANDEM_IN_PLACE(sub)
-TANDEM_IN_PLACE(mul)
-TANDEM_IN_PLACE(div)
-#undef TANDEM_IN_PLACE
-
-const Tensor& Tensor::copy_(const Tensor& src, Location where) const {
-  if (!(src.device(where) == device(where))) return copy_(src.to(device(where), where), where);
-  CallBuilder(OpId::copy, where).in(*this).in(src).run_in_place();
-  return *this;
-}
-const Tensor& Tensor::fill_(const Operand& value) const {
-  if (value.impl) return copy_(as_tensor(value), value.where);
-  if (value.kind == NumberKind::integer && dtype(value.where) == int64) {
-    // The number of full_like is a double, which does not hold every int64.
-    CallBuilder(OpId::copy, value.where).in(*this).in(value).run_in_place();
-    return *this;
-  }
-  CallBuilder(OpId::full_like, value.where).in(*this).floating(value.number().to_double()).run_in_place();
-  return *this;
-}
-const Tensor& Tensor::clamp_(Bound low, Bound high, Location where) const {
-  if (bounds_promote(*this, low, high, where))
-    fail(std::string("clamp_: a floating bound gives float32, which ") + name(dtype()) + " cannot hold",
-         where);
-  if (clamps_exactly(*this, low, high, where)) return copy_(exact_clamp(*this, low, high, where), where);
-  clamp_call(*this, low, high, where).run_in_place();
-  return *this;
-}
-const Tensor& Tensor::masked_fill_(const Tensor& mask, const Operand& value) const {
-  CallBuilder(OpId::masked_fill, value.where).in(*this).in(mask).in(value).run_in_place();
-  return *this;
-}
-const Tensor& Tensor::zero_(Location where) const { return fill_(Operand(0.0, where)); }
-const Tensor& Tensor::relu_(Location where) const {
-  CallBuilder(OpId::relu, where).in(*this).run_in_place();
-  return *this;
 }
 
 }  // namespace tandem

@@ -1,6 +1,6 @@
 // The public functions on tensors: creation, pointwise, joining, products and operators; arrange.h,
-// attention.h, channels.h, close.h, convolutions.h, losses.h and pooling.h have the others. Names, argument
-// order and defaults are PyTorch's. Stateless but for the default generator; any thread.
+// attention.h, channels.h, close.h, convolutions.h, losses.h, padding.h and pooling.h have the others. Names,
+// argument order and defaults are PyTorch's. Stateless but for the default generator; any thread.
 #pragma once
 
 #include <initializer_list>
@@ -11,6 +11,7 @@
 #include "tandem/eager/close.h"
 #include "tandem/eager/convolutions.h"
 #include "tandem/eager/losses.h"
+#include "tandem/eager/padding.h"
 #include "tandem/eager/pooling.h"
 #include "tandem/eager/special.h"
 #include "tandem/eager/tensor.h"
@@ -41,6 +42,11 @@ Tensor zeros_like(const Tensor& t, Location where = Location::here());
 Tensor ones_like(const Tensor& t, Location where = Location::here());
 Tensor full_like(const Tensor& t, AnyNumber value, Location where = Location::here());
 Tensor empty_like(const Tensor& t, Location where = Location::here());
+/// Drawn as rand, randn and randint do, in sizes, type and place of t.
+Tensor rand_like(const Tensor& t, Generator* generator = nullptr, Location where = Location::here());
+Tensor randn_like(const Tensor& t, Generator* generator = nullptr, Location where = Location::here());
+Tensor randint_like(const Tensor& t, int64_t low, int64_t high, Generator* generator = nullptr,
+                    Location where = Location::here());
 /// start, start + step, ... below `end`; of integers alone int64, else float32, unless said.
 Tensor arange(AnyNumber start, AnyNumber end, AnyNumber step = 1, TensorOptions options = {},
               Location where = Location::here());
@@ -118,8 +124,10 @@ inline Tensor clamp_min(const Operand& a, const Operand& low) { return maximum(a
 inline Tensor clamp_max(const Operand& a, const Operand& high) { return minimum(a, high); }
 inline Tensor true_divide(const Operand& a, const Operand& b) { return div(a, b); }
 inline Tensor sgn(const Tensor& a, Location where = Location::here()) { return sign(a, where); }
-/// b - alpha * a
-Tensor rsub(const Operand& a, const Operand& b, AnyNumber alpha = 1);
+/// a + alpha * b, a - alpha * b and b - alpha * a
+Tensor add(const Operand& a, const Tensor& b, AnyNumber alpha, Location where = Location::here());
+Tensor sub(const Operand& a, const Tensor& b, AnyNumber alpha, Location where = Location::here());
+Tensor rsub(const Tensor& a, const Operand& b, AnyNumber alpha = 1);
 /// a + value * b * c and a + value * b / c
 Tensor addcmul(const Tensor& a, const Tensor& b, const Tensor& c, AnyNumber value = 1,
                Location where = Location::here());
@@ -139,6 +147,9 @@ Tensor masked_fill(const Tensor& a, const Tensor& mask, const Operand& value);
 // Joining and indexing.
 Tensor cat(TensorSpan tensors, int64_t axis = 0, Location where = Location::here());
 Tensor stack(TensorSpan tensors, int64_t axis = 0, Location where = Location::here());
+/// Row under row, and side by side: of vectors (n) the rows (1, n), and one after another.
+Tensor vstack(TensorSpan tensors, Location where = Location::here());
+Tensor hstack(TensorSpan tensors, Location where = Location::here());
 /// Rows of `weight` (V, D) at `index` (any shape, int64 or int32) -> (..., D). The row `padding_idx`
 /// (negative: from the end) gets no gradient.
 Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_t> padding_idx = {},

@@ -1,5 +1,6 @@
 // Access by index tensors, and what reads values to know its size.
 #include <algorithm>
+#include <cmath>
 
 #include "tandem/eager/arrange.h"
 #include "tandem/eager/call.h"
@@ -130,6 +131,72 @@ Tensor bucketize(const Tensor& values, const Tensor& boundaries, bool right, Loc
   if (boundaries.dim(where) != 1)
     fail("bucketize: the boundaries must be a vector, found shape " + to_string(boundaries.sizes()), where);
   return searchsorted(boundaries, values, right, where);
+}
+
+Tensor take_along_dim(const Tensor& t, const Tensor& index, std::optional<int64_t> axis, Location where) {
+  if (!axis) return t.reshape({-1}, where).gather(0, index.reshape({-1}, where), where);
+  const int at = normalize_axis(*axis, t.dim(where), "take_along_dim", where);
+  Dims source = t.sizes(), wanted = index.sizes(where);
+  if (source.rank() != wanted.rank())
+    fail("take_along_dim: the index " + to_string(wanted) + " must have as many axes as the tensor " +
+             to_string(source),
+         where);
+  const int64_t n = source[at], m = wanted[at];
+  source[at] = wanted[at] = 1;
+  Dims both = broadcast(source, wanted, "take_along_dim", where), of_index = both;
+  both[at] = n, of_index[at] = m;
+  return t.expand(both, where).gather(at, index.expand(of_index, where), where);
+}
+
+Tensor isin(const Tensor& elements, const Tensor& test, Location where) {
+  const Tensor each = elements.unsqueeze(-1, where), any = test.reshape({test.numel(where)}, where);
+  return eq(Operand(each, where), Operand(any, where)).any({-1}, false, where);
+}
+
+Tensor bincount(const Tensor& t, const Tensor& weights, int64_t minlength, Location where) {
+  if (t.dim(where) != 1 || is_floating(t.dtype()) || t.dtype() == bool_)
+    fail(std::string("bincount: a vector of integers is needed, found ") + name(t.dtype()) + " " +
+             to_string(t.sizes()),
+         where);
+  if (minlength < 0)
+    fail("bincount: minlength must not be negative, found " + std::to_string(minlength), where);
+  int64_t n = minlength;
+  if (t.numel() > 0) {
+    const MinMax range = t.aminmax({}, false, where);
+    if (range.min.item<int64_t>(where) < 0)
+      fail("bincount: a negative integer: " + std::to_string(range.min.item<int64_t>()), where);
+    n = std::max(n, range.max.item<int64_t>(where) + 1);
+  }
+  Tensor each = weights;
+  if (!each.defined()) each = ones(t.sizes(), {.dtype = int64, .device = t.device()}, where);
+  if (each.sizes() != t.sizes())
+    fail("bincount: weights must be " + to_string(t.sizes()) + ", found " + to_string(each.sizes()), where);
+  return zeros({n}, {.dtype = each.dtype(), .device = t.device()}, where).index_add(0, t, each, where);
+}
+
+Tensor histc(const Tensor& t, int64_t bins, double min, double max, Location where) {
+  if (!is_floating(t.dtype(where)))
+    fail(std::string("histc: a floating tensor is needed, found ") + name(t.dtype()), where);
+  if (bins < 1) fail("histc: at least one bin is needed, found " + std::to_string(bins), where);
+  if (!(min <= max) || !std::isfinite(min) || !std::isfinite(max))
+    fail("histc: finite bounds are needed, min at most max, found " + std::to_string(min) + " and " +
+             std::to_string(max),
+         where);
+  const NoGrad no_grad;
+  const TensorOptions like{.dtype = t.dtype(), .device = t.device()};
+  const Tensor all = t.reshape({t.numel()}, where);
+  Tensor low = full({}, min, like, where), high = full({}, max, like, where);
+  if (min == max && t.numel() > 0) low = all.amin({}, false, where), high = all.amax({}, false, where);
+  const Tensor flat = eq(Operand(low, where), Operand(high, where));  // one number: a range of 2 around it
+  const Tensor margin = flat.to(t.dtype(), where);
+  low = low.sub(Operand(margin, where)), high = high.add(Operand(margin, where));
+  const Tensor part = all.sub(Operand(low, where)).mul(Operand(bins, where));
+  const Tensor bin = part.div(Operand(high.sub(Operand(low, where)), where)).floor(where);
+  const Tensor inside = logical_and(Operand(ge(Operand(all, where), Operand(low, where)), where),
+                                    Operand(le(Operand(all, where), Operand(high, where)), where));
+  const Tensor counted = bin.masked_fill(logical_not(inside, where), Operand(0.0, where));
+  const Tensor index = counted.clamp(0, bins - 1, where).to(int64, where);
+  return zeros({bins}, like, where).index_add(0, index, inside.to(t.dtype(), where), where);
 }
 
 Tensor one_hot(const Tensor& index, std::optional<int64_t> classes, Location where) {

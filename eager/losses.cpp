@@ -1,7 +1,12 @@
 // Losses and normalisations: one op each, or a few lines over others.
 #include "tandem/eager/losses.h"
 
+#include <cmath>
+#include <numbers>
+
+#include "tandem/eager/arrange.h"
 #include "tandem/eager/call.h"
+#include "tandem/eager/functions.h"
 
 namespace tandem {
 
@@ -247,17 +252,102 @@ Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& tar
                  reduction, "cosine_embedding_loss", where);
 }
 
+Tensor pairwise_distance(const Tensor& a, const Tensor& b, double p, double eps, bool keepdim,
+                         Location where) {
+  const Tensor way = a.sub(Operand(b, where));
+  return way.add(Operand(eps, where)).norm(p, {-1}, keepdim, where);
+}
+
 Tensor triplet_margin_loss(const Tensor& anchor, const Tensor& positive, const Tensor& negative,
                            double margin, double p, double eps, Reduction reduction, Location where) {
-  const auto distance = [&](const Tensor& other) {
-    const Tensor way = sub(Operand(anchor, where), Operand(other, where));
-    return add(Operand(way, where), Operand(eps, where)).norm(p, {-1}, false, where);
-  };
-  const Tensor near = distance(positive);
-  const Tensor far = distance(negative);
+  const Tensor near = pairwise_distance(anchor, positive, p, eps, false, where);
+  const Tensor far = pairwise_distance(anchor, negative, p, eps, false, where);
   const Tensor ahead = sub(Operand(near, where), Operand(far, where));
   return reduced(above_zero(add(Operand(ahead, where), Operand(margin, where)), where), reduction,
                  "triplet_margin_loss", where);
+}
+
+Tensor poisson_nll_loss(const Tensor& a, const Tensor& target, bool log_input, bool full, double eps,
+                        Reduction reduction, Location where) {
+  const Tensor rate = log_input ? a.exp(where) : a;
+  const Tensor log_rate = log_input ? a : a.add(Operand(eps, where)).log(where);
+  Tensor each = rate.sub(Operand(target.mul(Operand(log_rate, where)), where));
+  if (full) {  // log(n!) is about n log(n) - n + log(2 pi n) / 2
+    const Tensor half = target.mul(Operand(2 * std::numbers::pi, where)).log(where).mul(Operand(0.5, where));
+    const Tensor power = target.mul(Operand(target.log(where), where)).sub(Operand(target, where));
+    const Tensor few = target.le(Operand(1, where));
+    each = each.add(Operand(power.add(Operand(half, where)).masked_fill(few, Operand(0.0, where)), where));
+  }
+  return reduced(each, reduction, "poisson_nll_loss", where);
+}
+
+Tensor gaussian_nll_loss(const Tensor& a, const Tensor& target, const Tensor& var, bool full, double eps,
+                         Reduction reduction, Location where) {
+  if (!(eps > 0)) fail("gaussian_nll_loss: eps must be positive, found " + std::to_string(eps), where);
+  Dims wanted = a.sizes(where);
+  Tensor spread = var;
+  if (var.dim(where) + 1 == wanted.rank()) spread = var.unsqueeze(-1, where);
+  if (!wanted.empty() && spread.sizes() != wanted) wanted[wanted.rank() - 1] = 1;
+  if (spread.sizes() != wanted)
+    fail("gaussian_nll_loss: var must be as the input " + to_string(a.sizes()) +
+             ", with or without a last axis of size 1 in the place of its last, found " +
+             to_string(var.sizes()),
+         where);
+  // The bound has no gradient, so that a variance below it learns.
+  const Tensor raised = spread.detach(where).clamp(eps, {}, where).sub(Operand(spread.detach(where), where));
+  const Tensor v = spread.add(Operand(raised, where));
+  const Tensor squares = a.sub(Operand(target, where)).square(where).div(Operand(v, where));
+  Tensor each = v.log(where).add(Operand(squares, where)).mul(Operand(0.5, where));
+  if (full) each = each.add(Operand(0.5 * std::log(2 * std::numbers::pi), where));
+  return reduced(each, reduction, "gaussian_nll_loss", where);
+}
+
+Tensor multi_margin_loss(const Tensor& a, const Tensor& labels, int64_t p, double margin,
+                         const Tensor& weight, Reduction reduction, Location where) {
+  if (p != 1 && p != 2) fail("multi_margin_loss: p must be 1 or 2, found " + std::to_string(p), where);
+  if (a.dim(where) < 1 || a.dim() > 2 || labels.dim(where) != a.dim() - 1)
+    fail("multi_margin_loss: scores (N, C) or (C) go with labels (N) or (), found " + to_string(a.sizes()) +
+             " and " + to_string(labels.sizes()),
+         where);
+  if (weight.defined() && weight.sizes() != Dims{a.size(-1)})
+    fail("multi_margin_loss: weight must be " + to_string(Dims{a.size(-1)}) + ", found " +
+             to_string(weight.sizes()),
+         where);
+  const Tensor index = labels.unsqueeze(-1, where);
+  const Tensor ahead = a.sub(Operand(a.gather(-1, index, where), where)).add(Operand(margin, where));
+  Tensor parts = above_zero(ahead, where);
+  if (p == 2) parts = parts.square(where);
+  if (weight.defined()) {
+    const Tensor of_rows = weight.index_select(0, labels.reshape({labels.numel()}, where), where);
+    parts = parts.mul(Operand(of_rows.reshape(index.sizes(), where), where));
+  }
+  const Tensor own = one_hot(labels, a.size(-1), where).to(bool_, where);
+  return reduced(parts.masked_fill(own, Operand(0.0, where)).mean({-1}, false, where), reduction,
+                 "multi_margin_loss", where);
+}
+
+Tensor multilabel_soft_margin_loss(const Tensor& a, const Tensor& target, const Tensor& weight,
+                                   Reduction reduction, Location where) {
+  const Tensor parts = binary_cross_entropy_with_logits(a, target, weight, Reduction::none, {}, where);
+  return reduced(parts.mean({-1}, false, where), reduction, "multilabel_soft_margin_loss", where);
+}
+
+Tensor gumbel_softmax(const Tensor& logits, double tau, bool hard, int64_t axis, Generator* generator,
+                      Location where) {
+  if (!(tau > 0)) fail("gumbel_softmax: tau must be positive, found " + std::to_string(tau), where);
+  if (logits.dim(where) == 0) fail("gumbel_softmax: a tensor of rank 0 has no classes", where);
+  const int at = normalize_axis(axis, logits.dim(), "gumbel_softmax", where);
+  const double tiny = logits.dtype() == float64 ? 0x1p-1022 : 0x1p-126;
+  const Tensor u = rand(logits.sizes(),
+                        {.dtype = logits.dtype() == float64 ? float64 : float32, .device = logits.device()},
+                        generator, where);
+  const Tensor waits = u.clamp(tiny, {}, where).log(where).neg(where);
+  const Tensor drawn = waits.clamp(tiny, {}, where).log(where).to(logits.dtype(), where);
+  const Tensor soft = softmax(logits.sub(Operand(drawn, where)).div(Operand(tau, where)), at, where);
+  if (!hard) return soft;
+  const Tensor chosen = one_hot(soft.argmax(at, false, where), logits.size(at), where);
+  const Tensor whole = chosen.movedim(-1, at, where).to(soft.dtype(), where);
+  return whole.sub(Operand(soft.detach(where), where)).add(Operand(soft, where));
 }
 
 Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, const Tensor& bias, double eps,

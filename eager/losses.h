@@ -65,11 +65,37 @@ Tensor cosine_similarity(const Tensor& a, const Tensor& b, int64_t axis = 1, dou
 /// Of rows (N, D): 1 - cosine where the target (N) is 1, max(0, cosine - margin) where it is -1.
 Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin = 0,
                              Reduction reduction = Reduction::mean, Location where = Location::here());
+/// The p-norms of a - b + eps along the last axis.
+Tensor pairwise_distance(const Tensor& a, const Tensor& b, double p = 2, double eps = 1e-6,
+                         bool keepdim = false, Location where = Location::here());
 /// max(0, |anchor - positive| - |anchor - negative| + margin) of rows (..., D), distances by the p-norm of a
 /// - b + eps.
 Tensor triplet_margin_loss(const Tensor& anchor, const Tensor& positive, const Tensor& negative,
                            double margin = 1, double p = 2, double eps = 1e-6,
                            Reduction reduction = Reduction::mean, Location where = Location::here());
+/// exp(a) - target * a, or with log_input off a - target * log(a + eps): the negative log-likelihood of
+/// counts but for a constant, which `full` adds by Stirling's formula for targets above 1.
+Tensor poisson_nll_loss(const Tensor& a, const Tensor& target, bool log_input = true, bool full = false,
+                        double eps = 1e-8, Reduction reduction = Reduction::mean,
+                        Location where = Location::here());
+/// (log(var) + (a - target)^2 / var) / 2, and log(2 pi) / 2 with `full`; var, taken as at least eps, has a's
+/// sizes, or 1 as the last one or lacks it.
+Tensor gaussian_nll_loss(const Tensor& a, const Tensor& target, const Tensor& var, bool full = false,
+                         double eps = 1e-6, Reduction reduction = Reduction::mean,
+                         Location where = Location::here());
+/// Of scores (N, C) or (C) and labels (N) or (): the mean over the classes of max(0, margin - a[label] +
+/// a[i]) to the power p (1 or 2), without the label's own, times weight[label] of `weight` (C).
+Tensor multi_margin_loss(const Tensor& a, const Tensor& labels, int64_t p = 1, double margin = 1,
+                         const Tensor& weight = {}, Reduction reduction = Reduction::mean,
+                         Location where = Location::here());
+/// The mean over the classes, (..., C), of binary_cross_entropy_with_logits, each times `weight` (C).
+Tensor multilabel_soft_margin_loss(const Tensor& a, const Tensor& target, const Tensor& weight = {},
+                                   Reduction reduction = Reduction::mean, Location where = Location::here());
+
+/// A sample of the classes along an axis, softened (Jang et al., 2017): softmax((logits + g) / tau) with g
+/// drawn from Gumbel's distribution; `hard`: one-hot, with the gradient of the soft one.
+Tensor gumbel_softmax(const Tensor& logits, double tau = 1, bool hard = false, int64_t axis = -1,
+                      Generator* generator = nullptr, Location where = Location::here());
 
 /// Over the last `normalized_rank` axes; weight and bias of those sizes, or undefined.
 Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, const Tensor& bias = {},

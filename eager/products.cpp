@@ -67,6 +67,93 @@ Tensor baddbmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta, d
   return weighed_sum(c, bmm(a, b, where), beta, alpha, where);
 }
 
+Tensor tensordot(const Tensor& a, const Tensor& b, int64_t axes, Location where) {
+  if (axes < 0 || axes > a.dim(where) || axes > b.dim(where))
+    fail("tensordot: cannot sum over " + std::to_string(axes) + " axes of " + to_string(a.sizes()) + " and " +
+             to_string(b.sizes()),
+         where);
+  Dims last, first;
+  for (int64_t i = 0; i < axes; ++i) last.push_back(a.dim() - axes + i), first.push_back(i);
+  return tensordot(a, b, last, first, where);
+}
+
+Tensor tensordot(const Tensor& a, const Tensor& b, const Dims& axes_a, const Dims& axes_b, Location where) {
+  if (axes_a.rank() != axes_b.rank())
+    fail("tensordot: axes " + to_string(axes_a) + " and " + to_string(axes_b) + " must be as many", where);
+  int64_t summed = 1;
+  // The others in their order, then those summed, as a matrix; `left` takes the sizes of the others.
+  const auto matrix = [&](const Tensor& t, const Dims& axes, Dims& left) {
+    Dims order, ends;
+    for (const int64_t axis : axes) {
+      const int at = normalize_axis(axis, t.dim(where), "tensordot", where);
+      for (const int64_t other : ends)
+        if (other == at) fail("tensordot: axis " + std::to_string(at) + " is listed twice", where);
+      ends.push_back(at);
+    }
+    int64_t rows = 1;
+    summed = 1;
+    for (int i = 0; i < t.dim(); ++i) {
+      bool ends_here = false;
+      for (const int64_t end : ends) ends_here = ends_here || end == i;
+      if (ends_here) continue;
+      order.push_back(i), left.push_back(t.size(i));
+      rows *= t.size(i);
+    }
+    for (const int64_t end : ends) order.push_back(end), summed *= t.size(end);
+    return t.permute(order, where).reshape({rows, summed}, where);
+  };
+  for (int i = 0; i < axes_a.rank(); ++i)
+    if (a.size(axes_a[i], where) != b.size(axes_b[i], where))
+      fail("tensordot: axis " + std::to_string(axes_a[i]) + " of " + to_string(a.sizes()) + " and axis " +
+               std::to_string(axes_b[i]) + " of " + to_string(b.sizes()) + " differ",
+           where);
+  Dims sizes;
+  const Tensor rows = matrix(a, axes_a, sizes), columns = matrix(b, axes_b, sizes);
+  return matmul(rows, columns.t(where), where).reshape(sizes, where);
+}
+
+Tensor kron(const Tensor& a, const Tensor& b, Location where) {
+  const int rank = std::max(a.dim(where), b.dim(where));
+  if (2 * rank > kMaxRank)
+    fail("kron: at most " + std::to_string(kMaxRank / 2) + " axes are possible, found " +
+             to_string(a.sizes()) + " and " + to_string(b.sizes()),
+         where);
+  Dims outer, inner, joined;
+  for (int i = 0; i < rank; ++i) {
+    const int in_a = i - (rank - a.dim()), in_b = i - (rank - b.dim());
+    const int64_t n = in_a < 0 ? 1 : a.size(in_a), m = in_b < 0 ? 1 : b.size(in_b);
+    outer.push_back(n), outer.push_back(1);
+    inner.push_back(1), inner.push_back(m);
+    joined.push_back(checked_mul(n, m, "kron: size", where));
+  }
+  const Tensor blocks = mul(Operand(a.reshape(outer, where), where), Operand(b.reshape(inner, where), where));
+  return blocks.reshape(joined, where);
+}
+
+Tensor cross(const Tensor& a, const Tensor& b, int64_t axis, Location where) {
+  const Dims sizes = broadcast(a.sizes(where), b.sizes(where), "cross", where);
+  const int at = normalize_axis(axis, sizes.rank(), "cross", where);
+  if (sizes.empty() || sizes[at] != 3)
+    fail("cross: the axis " + std::to_string(axis) + " must have size 3, found " + to_string(a.sizes()) +
+             " and " + to_string(b.sizes()),
+         where);
+  const Tensor x = a.expand(sizes, where), y = b.expand(sizes, where);
+  const auto product = [&](int64_t of_x, int64_t of_y) {
+    return x.roll(of_x, at, where).mul(Operand(y.roll(of_y, at, where), where));
+  };
+  return product(-1, -2).sub(Operand(product(-2, -1), where));
+}
+
+Tensor cdist(const Tensor& a, const Tensor& b, double p, Location where) {
+  if (a.dim(where) < 2 || b.dim(where) < 2 || a.size(-1) != b.size(-1))
+    fail("cdist: (..., P, D) and (..., R, D) are needed, found " + to_string(a.sizes()) + " and " +
+             to_string(b.sizes()),
+         where);
+  if (!(p >= 0)) fail("cdist: p must not be negative, found " + std::to_string(p), where);
+  const Tensor rows = a.unsqueeze(-2, where), others = b.unsqueeze(-3, where);
+  return rows.sub(Operand(others, where)).norm(p, {-1}, false, where);
+}
+
 namespace {
 
 /// A tensor with a letter for each axis, all different.

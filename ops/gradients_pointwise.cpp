@@ -164,6 +164,11 @@ Value gradient::not_chosen(Emitter& e, Value g, Value first, Value b) {
   return e.where(e.logical_or(first, e.isnan(as_tensor(e, b, g))), 0.0, g);
 }
 
+void gradient::add_scaled(Gradient& r) {
+  if (r.needs(0)) r.set(0, r.grad());
+  if (r.needs(1)) r.set(1, r.e.mul(r.grad(), r.number(0)));
+}
+
 void gradient::addcmul(Gradient& r) {
   Emitter& e = r.e;
   if (r.needs(0)) r.set(0, r.grad());

@@ -1,9 +1,6 @@
-// MultiheadAttention and TransformerEncoderLayer, with PyTorch's parameter names, initialisation and meaning
-// of masks (true: not seen, the opposite of scaled_dot_product_attention). Ownership and threads as in
-// module.h.
+// MultiheadAttention, with PyTorch's parameter names, initialisation and meaning of masks (true: not seen,
+// the opposite of scaled_dot_product_attention). Ownership and threads as in module.h.
 #pragma once
-
-#include <functional>
 
 #include "tandem/eager/nn/layers.h"
 
@@ -57,36 +54,6 @@ class MultiheadAttention : public Module {
  private:
   std::vector<Tensor> projected(const Tensor& query, const Tensor& key, const Tensor& value,
                                 Location where) const;
-};
-
-struct TransformerEncoderLayerOptions {
-  int64_t dim_feedforward = 2048;
-  double dropout = 0.1;
-  std::function<Tensor(const Tensor&)> activation = {};  // relu unless given
-  double layer_norm_eps = 1e-5;
-  bool batch_first = false, norm_first = false, bias = true;
-};
-
-/// Self-attention and a two-layer network, each added to its input and normalised (after the sum, or with
-/// norm_first its input). src is (S, N, d_model), or (N, S, d_model) with batch_first.
-class TransformerEncoderLayer : public Module {
- public:
-  TransformerEncoderLayer(int64_t d_model, int64_t nhead, TransformerEncoderLayerOptions options = {},
-                          TensorOptions tensors = {}, Location where = Location::here());
-  Tensor forward(const Tensor& src, const Tensor& src_mask = {}, const Tensor& src_key_padding_mask = {},
-                 bool is_causal = false, Location where = Location::here()) const;
-  Tensor operator()(const Tensor& src, const Tensor& src_mask = {}, const Tensor& src_key_padding_mask = {},
-                    bool is_causal = false, Location where = Location::here()) const {
-    return forward(src, src_mask, src_key_padding_mask, is_causal, where);
-  }
-
-  const TransformerEncoderLayerOptions options;
-  MultiheadAttention self_attn;
-  Linear linear1;
-  Dropout dropout;
-  Linear linear2;
-  LayerNorm norm1, norm2;
-  Dropout dropout1, dropout2;
 };
 
 }  // namespace tandem::nn

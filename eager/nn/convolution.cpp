@@ -61,4 +61,25 @@ Convolution::Convolution(const char* name, const Sizes& s, const TensorOptions& 
                            made_at(where))
                : Tensor()) {}
 
+Dims Convolution::sides(const char* name, const ConvPadding& padding, Location where) const {
+  const int axes = kernel_size.rank();
+  Dims front = Dims::filled(axes, 0), behind = front;
+  if (padding.word == "same") {
+    for (int i = 0; i < axes; ++i) {
+      if (stride[i] != 1)
+        fail(std::string(name) + ": padding \"same\" needs a stride of 1, found " + to_string(stride), where);
+      const int64_t all = dilation[i] * (kernel_size[i] - 1);
+      front[i] = all / 2, behind[i] = all - all / 2;
+    }
+  } else if (padding.word.empty()) {
+    front = behind = per_axis(name, "padding", padding.sizes, axes, where, 0);
+  } else if (padding.word != "valid") {
+    fail(std::string(name) + ": padding is numbers, \"valid\" or \"same\", found \"" + padding.word + '"',
+         where);
+  }
+  Dims out;
+  for (int i = axes - 1; i >= 0; --i) out.push_back(front[i]), out.push_back(behind[i]);
+  return out;
+}
+
 }  // namespace tandem::nn

@@ -23,6 +23,17 @@ NLLLoss::NLLLoss(const Tensor& weight, int64_t ignore_index, Reduction reduction
   if (this->weight.defined()) buffer("weight", this->weight, true, made_at(where));
 }
 
+MultiMarginLoss::MultiMarginLoss(int64_t p, double margin, const Tensor& weight, Reduction reduction,
+                                 Location where)
+    : p(p), margin(margin), weight(own(weight)), reduction(reduction) {
+  if (this->weight.defined()) buffer("weight", this->weight, true, made_at(where));
+}
+
+MultiLabelSoftMarginLoss::MultiLabelSoftMarginLoss(const Tensor& weight, Reduction reduction, Location where)
+    : weight(own(weight)), reduction(reduction) {
+  if (this->weight.defined()) buffer("weight", this->weight, true, made_at(where));
+}
+
 BCELoss::BCELoss(const Tensor& weight, Reduction reduction, Location where)
     : weight(own(weight)), reduction(reduction) {
   if (this->weight.defined()) buffer("weight", this->weight, true, made_at(where));

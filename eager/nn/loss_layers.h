@@ -98,6 +98,39 @@ class CosineEmbeddingLoss : public Module {
   const Reduction reduction;
 };
 
+class PairwiseDistance : public Module {
+ public:
+  explicit PairwiseDistance(double p = 2, double eps = 1e-6, bool keepdim = false)
+      : p(p), eps(eps), keepdim(keepdim) {}
+  TANDEM_PAIR(x1, x2, pairwise_distance(x1, x2, p, eps, keepdim, where))
+
+  const double p, eps;
+  const bool keepdim;
+};
+
+class PoissonNLLLoss : public Module {
+ public:
+  explicit PoissonNLLLoss(bool log_input = true, bool full = false, double eps = 1e-8,
+                          Reduction reduction = Reduction::mean)
+      : log_input(log_input), full(full), eps(eps), reduction(reduction) {}
+  TANDEM_PAIR(input, target, poisson_nll_loss(input, target, log_input, full, eps, reduction, where))
+
+  const bool log_input, full;
+  const double eps;
+  const Reduction reduction;
+};
+
+class GaussianNLLLoss : public Module {
+ public:
+  explicit GaussianNLLLoss(bool full = false, double eps = 1e-6, Reduction reduction = Reduction::mean)
+      : full(full), eps(eps), reduction(reduction) {}
+  TANDEM_TRIPLE(input, target, var, gaussian_nll_loss(input, target, var, full, eps, reduction, where))
+
+  const bool full;
+  const double eps;
+  const Reduction reduction;
+};
+
 class TripletMarginLoss : public Module {
  public:
   explicit TripletMarginLoss(double margin = 1, double p = 2, double eps = 1e-6,
@@ -153,6 +186,29 @@ class BCEWithLogitsLoss : public Module {
   const Tensor weight;
   const Reduction reduction;
   const Tensor pos_weight;
+};
+
+class MultiMarginLoss : public Module {
+ public:
+  explicit MultiMarginLoss(int64_t p = 1, double margin = 1, const Tensor& weight = {},
+                           Reduction reduction = Reduction::mean, Location where = Location::here());
+  TANDEM_PAIR(input, target, multi_margin_loss(input, target, p, margin, weight, reduction, where))
+
+  const int64_t p;
+  const double margin;
+  const Tensor weight;
+  const Reduction reduction;
+};
+
+/// Of logits.
+class MultiLabelSoftMarginLoss : public Module {
+ public:
+  explicit MultiLabelSoftMarginLoss(const Tensor& weight = {}, Reduction reduction = Reduction::mean,
+                                    Location where = Location::here());
+  TANDEM_PAIR(input, target, multilabel_soft_margin_loss(input, target, weight, reduction, where))
+
+  const Tensor weight;
+  const Reduction reduction;
 };
 
 class CosineSimilarity : public Module {

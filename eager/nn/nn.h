@@ -13,3 +13,4 @@
 #include "tandem/eager/nn/normalisation.h"
 #include "tandem/eager/nn/pooling.h"
 #include "tandem/eager/nn/recurrent.h"
+#include "tandem/eager/nn/transformer.h"

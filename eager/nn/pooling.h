@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tandem/eager/nn/layers.h"
+#include "tandem/eager/per_axis.h"
 
 namespace tandem::nn {
 
@@ -112,6 +113,48 @@ TANDEM_LAYER1(AdaptiveMaxPool3d, Dims, output_size, , adaptive_max_pool3d(x, out
 
 /// interpolate() as a layer: `Upsample({.scale_factor = {2}, .mode = Interpolation::bilinear})`.
 TANDEM_LAYER1(Upsample, InterpolateOptions, options, , interpolate(x, options, where))
+
+// pad(): one number for all sides, or {before, after} of the last axis, of the one before it, ...
+#define TANDEM_PAD(Name, axes, mode)                                                       \
+  class Name : public Module {                                                             \
+   public:                                                                                 \
+    explicit Name(const Dims& padding, Location where = Location::here())                  \
+        : padding(eager::per_axis(#Name, "padding", padding, 2 * axes, made_at(where))) {} \
+    TANDEM_FORWARD(pad(x, padding, PadMode::mode, 0, where))                               \
+                                                                                           \
+    const Dims padding;                                                                    \
+  };
+TANDEM_PAD(ZeroPad1d, 1, constant)
+TANDEM_PAD(ZeroPad2d, 2, constant)
+TANDEM_PAD(ZeroPad3d, 3, constant)
+TANDEM_PAD(ReflectionPad1d, 1, reflect)
+TANDEM_PAD(ReflectionPad2d, 2, reflect)
+TANDEM_PAD(ReflectionPad3d, 3, reflect)
+TANDEM_PAD(ReplicationPad1d, 1, replicate)
+TANDEM_PAD(ReplicationPad2d, 2, replicate)
+TANDEM_PAD(ReplicationPad3d, 3, replicate)
+TANDEM_PAD(CircularPad1d, 1, circular)
+TANDEM_PAD(CircularPad2d, 2, circular)
+TANDEM_PAD(CircularPad3d, 3, circular)
+#undef TANDEM_PAD
+#define TANDEM_PAD(Name, axes)                                                                           \
+  class Name : public Module {                                                                           \
+   public:                                                                                               \
+    Name(const Dims& padding, double value, Location where = Location::here())                           \
+        : padding(eager::per_axis(#Name, "padding", padding, 2 * axes, made_at(where))), value(value) {} \
+    TANDEM_FORWARD(pad(x, padding, PadMode::constant, value, where))                                     \
+                                                                                                         \
+    const Dims padding;                                                                                  \
+    const double value;                                                                                  \
+  };
+TANDEM_PAD(ConstantPad1d, 1)
+TANDEM_PAD(ConstantPad2d, 2)
+TANDEM_PAD(ConstantPad3d, 3)
+#undef TANDEM_PAD
+
+TANDEM_LAYER1(PixelShuffle, int64_t, upscale_factor, , pixel_shuffle(x, upscale_factor, where))
+TANDEM_LAYER1(PixelUnshuffle, int64_t, downscale_factor, , pixel_unshuffle(x, downscale_factor, where))
+TANDEM_LAYER1(ChannelShuffle, int64_t, groups, , channel_shuffle(x, groups, where))
 
 /// Axes start_dim to end_dim as one.
 TANDEM_LAYER2(Flatten, int64_t, start_dim, = 1, end_dim, = -1, x.flatten(start_dim, end_dim, where))

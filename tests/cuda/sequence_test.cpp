@@ -11,7 +11,7 @@ struct Model : td::nn::Module {
   td::nn::Embedding table = child<td::nn::Embedding>("table", 7, 8);
   td::nn::TransformerEncoderLayer block = child<td::nn::TransformerEncoderLayer>(
       "block", 8, 2,
-      td::nn::TransformerEncoderLayerOptions{.dim_feedforward = 16, .dropout = 0.1, .batch_first = true});
+      td::nn::TransformerLayerOptions{.dim_feedforward = 16, .dropout = 0.1, .batch_first = true});
   td::nn::LSTM lstm =
       child<td::nn::LSTM>("lstm", 8, 4, td::nn::RecurrentOptions{.batch_first = true, .bidirectional = true});
   td::nn::GRU gru = child<td::nn::GRU>("gru", 8, 5, td::nn::RecurrentOptions{.batch_first = true});

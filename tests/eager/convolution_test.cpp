@@ -190,7 +190,7 @@ TEST_CASE("convolutional layers have PyTorch's parameters and initialisation", "
   CHECK(up(randn({1, 6, 5, 5})).sizes() == Dims{1, 8, 11, 11});
   for (const float v : values(up.weight)) CHECK(std::fabs(v) <= 1.0 / 8);
 
-  nn::Conv1d no_bias(3, 5, 3, 1, "same", 2, 1, false, {.dtype = float64});
+  nn::Conv1d no_bias(3, 5, 3, 1, "same", 2, 1, false, PadMode::constant, {.dtype = float64});
   CHECK_FALSE(no_bias.bias.defined());
   CHECK(no_bias.parameters().size() == 1);
   CHECK(no_bias(zeros({2, 3, 9}, {.dtype = float64})).sizes() == Dims{2, 5, 9});

@@ -2,6 +2,7 @@
 // over sweeps, and at the edges exactly. Gradients at edges are those that PyTorch documents or computes.
 #include <cmath>
 #include <limits>
+#include <string_view>
 
 #include "tandem/eager/functions.h"
 #include "tests/catch.h"
@@ -207,6 +208,66 @@ TEST_CASE("pointwise: softplus, threshold and clamps take their parameters", "[e
   const float most = std::numeric_limits<float>::max();
   CHECK(td::nan_to_num(odd, 7).to_vector<float>() == std::vector<float>{7, most, -most, 2});
   CHECK(td::nan_to_num(odd, 0, 1, -1).to_vector<float>() == std::vector<float>{0, 1, -1, 2});
+}
+
+TEST_CASE("pointwise: every function has a form in place", "[eager]") {
+  const Tensor number = td::tensor<float>({0.3f, 0.5f, 0.7f}), whole = td::tensor<int64_t>({5, 2, 9}),
+               number2 = td::tensor<float>({0.6f, 0.2f, 0.9f}), whole2 = td::tensor<int64_t>({3, 1, 2});
+  const auto check = [](const char* name, const Tensor& wanted, const Tensor& changed,
+                        const Tensor& returned) {
+    INFO(name);
+    CHECK(returned.impl() == changed.impl());
+    CHECK(td::allclose(changed, wanted.to(changed.dtype()), 0, 0, true));
+  };
+  const auto bitwise = [](std::string_view name) { return name.starts_with("bitwise"); };
+#define TANDEM_POINTWISE1(name, ...)                                          \
+  {                                                                           \
+    const Tensor x = (bitwise(#name) ? whole : number).clone(), y = x.name(); \
+    const Tensor& returned = x.name##_();                                     \
+    check(#name, y, x, returned);                                             \
+  }
+#define TANDEM_POINTWISE2(name, ...)                                                   \
+  {                                                                                    \
+    const bool bits = bitwise(#name);                                                  \
+    const Tensor x = (bits ? whole : number).clone(), other = bits ? whole2 : number2; \
+    const Tensor y = x.name(other);                                                    \
+    const Tensor& returned = x.name##_(other);                                         \
+    check(#name, y, x, returned);                                                      \
+  }
+#define TANDEM_POINTWISE3(name, ...)
+#include "tandem/ops/pointwise.def"
+#undef TANDEM_POINTWISE1
+#undef TANDEM_POINTWISE2
+#undef TANDEM_POINTWISE3
+  Tensor x = number.clone();
+  CHECK(td::equal(x.lerp_(number2, 0.25), number.lerp(number2, 0.25)));
+  CHECK(td::equal(x.addcmul_(number, number2, -2), number.lerp(number2, 0.25).addcmul(number, number2, -2)));
+  x = number.clone();
+  CHECK(td::equal(x.addcdiv_(number, number2, 3), number.addcdiv(number, number2, 3)));
+  CHECK_THROWS_WITH(whole.clone().sqrt_(), Contains("sqrt_: a result of type float32") && Contains("int64"));
+  CHECK_THROWS_WITH(number.clone().pow_(td::ones({2, 3})), Contains("pow_: the result of shape (2, 3)"));
+}
+
+TEST_CASE("pointwise: sums with a factor", "[eager]") {
+  const Tensor a = td::tensor<float>({1, 2, 3}).requires_grad_(),
+               b = td::tensor<float>({4, 5, 6}).requires_grad_();
+  using Doubles = std::vector<double>;
+  CHECK(a.add(b, 2).to_vector<double>() == Doubles{9, 12, 15});
+  CHECK(a.sub(b, 0.5).to_vector<double>() == Doubles{-1, -0.5, 0});
+  CHECK(td::add(1, a, 2).to_vector<double>() == Doubles{3, 5, 7});
+  CHECK(td::sub(1, b, 2).to_vector<double>() == Doubles{-7, -9, -11});
+  CHECK(td::rsub(a, b, 3).to_vector<double>() == Doubles{1, -1, -3});
+  (a.add(b, 2) * a.sub(b, 0.5)).sum().backward();  // (a + 2 b) (a - b / 2)
+  CHECK(a.grad().to_vector<double>() == Doubles{8, 11.5, 15});
+  CHECK(b.grad().to_vector<double>() == Doubles{-6.5, -7, -7.5});
+  const Tensor p = td::tensor<float>({1, 2, 3});
+  CHECK(p.add_(b.detach(), -0.5).to_vector<double>() == Doubles{-1, -0.5, 0});
+  CHECK(p.sub_(td::tensor<float>({1}), 2).to_vector<double>() == Doubles{-3, -2.5, -2});
+  const Tensor whole = td::tensor<int64_t>({1, 2});
+  CHECK(whole.add(whole, 3).to_vector<int64_t>() == std::vector<int64_t>{4, 8});
+  CHECK(whole.add(whole, 0.5).dtype() == td::float32);
+  CHECK(whole.add_(whole, 3).to_vector<int64_t>() == std::vector<int64_t>{4, 8});
+  CHECK_THROWS_WITH(whole.clone().sub_(whole, 0.5), Contains("sub_: a result of type float32"));
 }
 
 TEST_CASE("pointwise: gradients at edges", "[eager]") {

@@ -136,6 +136,23 @@ TEST_CASE("Loss layers are PyTorch's", "[pytorch]") {
         },
         [&] { return std::make_unique<nn::CosineEmbeddingLoss>(0.1, r); }, of_three);
     s.add(
+        "PoissonNLLLoss", how(Fields().flag("full", true)), probabilities,
+        [&] { return std::make_unique<nn::PoissonNLLLoss>(true, true, 1e-8, r); }, two);
+    s.add(
+        "GaussianNLLLoss", how(Fields().number("eps", 0.5)),
+        [](DType t) {
+          return Tensors{randn({4, 3}, {.dtype = t}), randn({4, 3}, {.dtype = t}),
+                         rand({4, 3}, {.dtype = t})};
+        },
+        [&] { return std::make_unique<nn::GaussianNLLLoss>(false, 0.5, r); }, of_three);
+    s.add(
+        "MultiMarginLoss",
+        how(Fields().integer("p", 2).number("margin", 0.7), {{"made_with.weight", weights}}),
+        logits_and_labels, [&] { return std::make_unique<nn::MultiMarginLoss>(2, 0.7, weights, r); }, two);
+    s.add(
+        "MultiLabelSoftMarginLoss", how({}, {{"made_with.weight", of_columns}}), probabilities,
+        [&] { return std::make_unique<nn::MultiLabelSoftMarginLoss>(of_columns, r); }, two);
+    s.add(
         "TripletMarginLoss", how(Fields().number("margin", 0.7), {}, 3), three,
         [&] { return std::make_unique<nn::TripletMarginLoss>(0.7, 2, 1e-6, r); }, of_three);
   }

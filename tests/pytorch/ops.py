@@ -342,6 +342,7 @@ TABLE = {
     "cast": lambda a, dtype: a.to(DTYPES[dtype]),
     "clamp": lambda a, low, high: torch.clamp(a, like(a, low), like(a, high)),
     "hardsigmoid": lambda a: F.relu6(a + 3) / 6,  # PyTorch's own gradient in float64 is rounded to float32
+    "add_scaled": lambda a, b, alpha: torch.add(a, b, alpha=like(a, alpha)),
     "prelu": prelu,
     "sum": over(torch.sum), "prod": one_by_one(torch.prod), "amax": over(torch.amax), "amin": over(torch.amin),
     "mean": over(torch.mean), "logsumexp": over(torch.logsumexp), "nansum": over(torch.nansum),

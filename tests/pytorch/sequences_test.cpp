@@ -162,9 +162,42 @@ TEST_CASE("Attention is PyTorch's", "[pytorch]") {
         [&] {
           return std::make_unique<nn::TransformerEncoderLayer>(
               6, 2,
-              nn::TransformerEncoderLayerOptions{
+              nn::TransformerLayerOptions{
                   .dim_feedforward = 8, .dropout = 0, .batch_first = true, .norm_first = norm_first});
         },
         [](nn::TransformerEncoderLayer& m, const Tensors& in) { return Tensors{m(in[0])}; });
+  for (const bool norm_first : {false, true}) {
+    const nn::TransformerLayerOptions options{
+        .dim_feedforward = 8, .dropout = 0, .batch_first = true, .norm_first = norm_first};
+    const Fields fields = Fields().flag("norm_first", norm_first).flag("batch_first", true);
+    const auto both = [](DType t) {
+      return Tensors{randn({2, 3, 6}, {.dtype = t}), randn({2, 4, 6}, {.dtype = t})};
+    };
+    const Tensor of_keys = tensor({0, 0, 0, 1, 0, 0}).to(bool_).reshape({2, 3});
+    const Tensor later = nn::Transformer::generate_square_subsequent_mask(4);
+    s.add(
+        "TransformerDecoderLayer",
+        {.arguments = "[6, 2, 8, 0.0]",
+         .options = fields,
+         .tensors = {{"call.tgt_mask", ones({3, 3}, {.dtype = bool_}).triu(1)}}},
+        both, [&] { return std::make_unique<nn::TransformerDecoderLayer>(6, 2, options); },
+        [](nn::TransformerDecoderLayer& m, const Tensors& in) {
+          return Tensors{m(in[0], in[1], {.tgt_is_causal = true})};
+        });
+    s.add(
+        "Transformer",
+        {.arguments = "[6, 2, 2, 1, 8, 0.0]",
+         .options = fields,
+         .tensors = {{"call.src_key_padding_mask", of_keys},
+                     {"call.memory_key_padding_mask", of_keys},
+                     {"call.tgt_mask", later.isinf()}}},
+        both, [&] { return std::make_unique<nn::Transformer>(6, 2, 2, 1, options); },
+        [=](nn::Transformer& m, const Tensors& in) {
+          return Tensors{m(in[0], in[1],
+                           {.tgt_mask = later.to(in[0].dtype()),
+                            .src_key_padding_mask = of_keys,
+                            .memory_key_padding_mask = of_keys})};
+        });
+  }
   s.compare();
 }

@@ -61,7 +61,7 @@ TEST_CASE("a transformer block is equal traced and eager, with dropout and masks
     const auto make = [] {
       return std::make_unique<td::nn::TransformerEncoderLayer>(
           8, 2,
-          td::nn::TransformerEncoderLayerOptions{
+          td::nn::TransformerLayerOptions{
               .dim_feedforward = 16, .dropout = 0.1, .batch_first = true, .norm_first = true});
     };
     const Tensor padding = td::arange(0.f, 6) >= td::tensor({6.f, 3.f, 4.f}).unsqueeze(1);
@@ -71,6 +71,18 @@ TEST_CASE("a transformer block is equal traced and eager, with dropout and masks
     };
     check_equal(make, loss, {3, 6, 8});
   }
+}
+
+TEST_CASE("a transformer is equal traced and eager", "[sequence]") {
+  const auto make = [] {
+    return std::make_unique<td::nn::Transformer>(
+        8, 2, 1, 2,
+        td::nn::TransformerLayerOptions{.dim_feedforward = 16, .dropout = 0.1, .batch_first = true});
+  };
+  const auto loss = [](const td::nn::Transformer& net, const Tensor& x) {
+    return (net(x, x.flip({1}), {.tgt_is_causal = true}) - x).square().mean();
+  };
+  check_equal(make, loss, {3, 6, 8});
 }
 
 TEST_CASE("recurrent layers are equal traced and eager over several steps", "[sequence]") {
