@@ -230,8 +230,22 @@ Tensor hinge_embedding_loss(const Tensor& a, const Tensor& target, double margin
                  "hinge_embedding_loss", where);
 }
 
+namespace {
+/// Operands that broadcast have as many axes, so that a column beside a row is not taken for a table.
+void need_one_rank(const char* op, std::initializer_list<const Tensor*> operands, Location where) {
+  std::string found;
+  bool alike = true;
+  for (const Tensor* t : operands) {
+    alike = alike && t->dim(where) == (*operands.begin())->dim(where);
+    found += (found.empty() ? "" : ", ") + to_string(t->sizes());
+  }
+  if (!alike) fail(std::string(op) + ": operands must have as many axes each, found " + found, where);
+}
+}  // namespace
+
 Tensor margin_ranking_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin,
                            Reduction reduction, Location where) {
+  need_one_rank("margin_ranking_loss", {&a, &b, &target}, where);
   const Tensor ahead = sub(Operand(b, where), Operand(a, where));
   const Tensor wrong = mul(Operand(ahead, where), Operand(target, where));
   return reduced(above_zero(add(Operand(wrong, where), Operand(margin, where)), where), reduction,
@@ -244,6 +258,10 @@ Tensor cosine_similarity(const Tensor& a, const Tensor& b, int64_t axis, double 
 
 Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin,
                              Reduction reduction, Location where) {
+  if (target.dim(where) > 1 || a.dim(where) != target.dim() + 1)
+    fail("cosine_embedding_loss: rows (N, D) go with a target (N), or a row (D) with a target (), found " +
+             to_string(a.sizes()) + " and " + to_string(target.sizes()),
+         where);
   const Tensor cosine = cosine_similarity(a, b, -1, 1e-8, where);
   const Tensor apart = sub(Operand(1.0, where), Operand(cosine, where));
   const Tensor close = above_zero(sub(Operand(cosine, where), Operand(margin, where)), where);
@@ -260,6 +278,7 @@ Tensor pairwise_distance(const Tensor& a, const Tensor& b, double p, double eps,
 
 Tensor triplet_margin_loss(const Tensor& anchor, const Tensor& positive, const Tensor& negative,
                            double margin, double p, double eps, Reduction reduction, Location where) {
+  need_one_rank("triplet_margin_loss", {&anchor, &positive, &negative}, where);
   const Tensor near = pairwise_distance(anchor, positive, p, eps, false, where);
   const Tensor far = pairwise_distance(anchor, negative, p, eps, false, where);
   const Tensor ahead = sub(Operand(near, where), Operand(far, where));
@@ -361,8 +380,15 @@ Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight, co
       .run_first();
 }
 
-Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight, double eps, Location where) {
-  return CallBuilder(OpId::rms_norm, where).in(x).in(weight).floating(eps).word(normalized_rank).run();
+Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight, std::optional<double> eps,
+                Location where) {
+  const double least = x.dtype(where) == float64 ? 0x1p-52 : 0x1p-23;
+  return CallBuilder(OpId::rms_norm, where)
+      .in(x)
+      .in(weight)
+      .floating(eps.value_or(least))
+      .word(normalized_rank)
+      .run();
 }
 
 Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps,

@@ -62,7 +62,8 @@ Tensor margin_ranking_loss(const Tensor& a, const Tensor& b, const Tensor& targe
                            Reduction reduction = Reduction::mean, Location where = Location::here());
 Tensor cosine_similarity(const Tensor& a, const Tensor& b, int64_t axis = 1, double eps = 1e-8,
                          Location where = Location::here());
-/// Of rows (N, D): 1 - cosine where the target (N) is 1, max(0, cosine - margin) where it is -1.
+/// Of rows (N, D), or one (D): 1 - cosine where the target, (N) or (), is 1, max(0, cosine - margin) where
+/// -1.
 Tensor cosine_embedding_loss(const Tensor& a, const Tensor& b, const Tensor& target, double margin = 0,
                              Reduction reduction = Reduction::mean, Location where = Location::here());
 /// The p-norms of a - b + eps along the last axis.
@@ -100,9 +101,10 @@ Tensor gumbel_softmax(const Tensor& logits, double tau = 1, bool hard = false, i
 /// Over the last `normalized_rank` axes; weight and bias of those sizes, or undefined.
 Tensor layer_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, const Tensor& bias = {},
                   double eps = 1e-5, Location where = Location::here());
-/// x / sqrt(mean(x^2) + eps) over the last `normalized_rank` axes, times weight.
-Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {}, double eps = 1e-6,
-                Location where = Location::here());
+/// x / sqrt(mean(x^2) + eps) over the last `normalized_rank` axes, times weight; eps, unless said, is from 1
+/// to the next number of float64, or float32 for all other types.
+Tensor rms_norm(const Tensor& x, int normalized_rank, const Tensor& weight = {},
+                std::optional<double> eps = {}, Location where = Location::here());
 /// Of x (N, C, ...), over each of `groups` groups of channels; weight and bias (C), or undefined.
 Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
                   double eps = 1e-5, Location where = Location::here());

@@ -377,12 +377,16 @@ Tensor interpolate(const Tensor& x, const InterpolateOptions& o, Location where)
   } else {
     sizes = per_axis("interpolate", "size", o.size, rank, where);
   }
+  bool same = true;
+  for (int i = 0; i < rank; ++i) same = same && sizes[i] == x.size(2 + i);
+  // Where no size changes, linear modes take the elements as they are, whatever the factor.
+  const bool linear = mode != 0 && !cubic, by_factor = o.size.empty() && !o.recompute_scale_factor;
   return CallBuilder(OpId::interpolate, where)
       .in(x)
-      .word(mode != 0 && !cubic)
+      .word(linear)
       .word(cubic)
       .word(o.align_corners)
-      .word(o.size.empty() && !o.recompute_scale_factor)
+      .word(by_factor && !(linear && same))
       .floating(scales[0])
       .floating(scales[1])
       .floating(scales[2])

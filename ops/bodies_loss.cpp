@@ -126,20 +126,19 @@ Value below_zero(Emitter& e, Value x) {
 void body::mse_loss(Body& b) { set_loss(b, b.e.square(distance(b))); }
 void body::l1_loss(Body& b) { set_loss(b, b.e.abs(distance(b))); }
 
+// Both in terms of min(d, beta): where d is beyond the bound its square, and so a gradient of it, may be
+// infinite.
 void body::smooth_l1_loss(Body& b) {
   Emitter& e = b.e;
-  const Value d = e.abs(distance(b)), beta = b.number(1), half = e.number(0.5);
-  const Value near = e.div(e.mul(e.square(d), 0.5), beta);
-  const Value far = e.sub(d, e.number_op(ScalarOp::mul, beta, half));
-  set_loss(b, e.where(e.lt(d, beta), near, far));
+  const Value d = e.abs(distance(b)), beta = b.number(1), inner = e.minimum(d, beta);
+  const Value rest = e.sub(d, e.mul(inner, 0.5));
+  set_loss(b, e.mul(e.div(inner, beta), rest));
 }
 
 void body::huber_loss(Body& b) {
   Emitter& e = b.e;
-  const Value d = e.abs(distance(b)), delta = b.number(1), half = e.number(0.5);
-  const Value near = e.mul(e.square(d), 0.5);
-  const Value far = e.mul(e.sub(d, e.number_op(ScalarOp::mul, delta, half)), delta);
-  set_loss(b, e.where(e.le(d, delta), near, far));
+  const Value d = e.abs(distance(b)), delta = b.number(1), inner = e.minimum(d, delta);
+  set_loss(b, e.mul(inner, e.sub(d, e.mul(inner, 0.5))));
 }
 
 void body::binary_cross_entropy(Body& b) {

@@ -128,8 +128,13 @@ void body::var(Body& b) {
   const Dims axes = all_axes_of(b, 2);
   const Value x = widen(e, b.in(0));
   const Value centered = e.sub(x, e.mean(x, axes, true));
-  const Value divisor = variance_divisor(e, x, axes, b.integer(0));
-  b.set(e.cast(variance(e, centered, axes, b.integer(1) != 0, divisor), b.type(0).dtype));
+  // The mean is rounded: what is left of the distances' sum is its error, whose square is taken off (Chan,
+  // Golub and LeVeque, 1983).
+  const bool keepdim = b.integer(1) != 0;
+  const Value squares = e.sum(e.square(centered), axes, keepdim), left = e.sum(centered, axes, keepdim);
+  const Value error = e.div(e.square(left), e.count(x, axes));
+  const Value sum = e.maximum(e.sub(squares, error), 0.0);
+  b.set(e.cast(e.div(sum, variance_divisor(e, x, axes, b.integer(0))), b.type(0).dtype));
 }
 
 void body::any(Body& b) {

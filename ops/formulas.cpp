@@ -150,6 +150,11 @@ S formula::elu(S a, S alpha) {
   return select(s_gt(a, zero), a, alpha * s_expm1(s_min(a, zero)));
 }
 
+S formula::celu(S a, S alpha) {
+  const S zero = constant(a, 0);
+  return select(s_gt(a, zero), a, alpha * s_expm1(s_min(a, zero) / alpha));
+}
+
 namespace {
 // Klambauer et al., Self-Normalizing Neural Networks, 2017.
 constexpr double kSeluAlpha = 1.6732632423543772848170429916717,

@@ -74,6 +74,7 @@ S atanh(S a);
 S erfinv(S a);
 S hardsigmoid(S a);
 S elu(S a, S alpha);
+S celu(S a, S alpha);
 S selu(S a);
 S fmax(S a, S b);
 S fmin(S a, S b);

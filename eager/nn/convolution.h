@@ -44,7 +44,7 @@ class Conv : public Convolution {
             options, where),
         padding(padding),
         padding_mode(padding_mode),
-        sides_(padding_mode == PadMode::constant ? Dims() : sides(kName, padding, made_at(where))) {}
+        sides_(sides(kName, padding, made_at(where))) {}
   Tensor forward(const Tensor& x, Location where = Location::here()) const {
     if (padding_mode == PadMode::constant)
       return kFunction(x, weight, bias, stride, padding, dilation, groups, where);

@@ -19,20 +19,6 @@ TensorOptions counting(TensorOptions options) {
   return untracked(options);
 }
 
-/// From 1 to the next number of the type.
-double spacing(DType t) {
-  switch (t) {
-    case DType::float16:
-      return 0x1p-10;
-    case DType::bfloat16:
-      return 0x1p-7;
-    case DType::float64:
-      return std::numeric_limits<double>::epsilon();
-    default:
-      return std::numeric_limits<float>::epsilon();
-  }
-}
-
 }  // namespace
 
 RunningNorm::RunningNorm(const char* name, int64_t num_features, double eps, std::optional<double> momentum,
@@ -83,8 +69,8 @@ Tensor BatchNorm::normalised(const Tensor& x, Location where) const {
   Operand share(momentum.value_or(0), where);
   Tensor of_all;  // without a momentum: 1 / number of batches
   if (!momentum) {
-    of_all =
-        div(Operand(1.0, where), Operand(add(Operand(num_batches_tracked, where), Operand(1, where)), where));
+    const DType type = running_mean.dtype() == float64 ? float64 : float32;
+    of_all = num_batches_tracked.add(Operand(1, where)).to(type, where).reciprocal(where);
     share = Operand(of_all, where);
   }
   const Tensor y = batch_norm(x, running_mean, running_var, weight, bias, true, share, eps, where);
@@ -130,7 +116,7 @@ RMSNorm::RMSNorm(const Dims& normalized_shape, std::optional<double> eps, bool e
 
 Tensor RMSNorm::forward(const Tensor& x, Location where) const {
   check_last_axes("RMSNorm", x, normalized_shape, where);
-  return rms_norm(x, normalized_shape.rank(), weight, eps.value_or(spacing(x.dtype())), where);
+  return rms_norm(x, normalized_shape.rank(), weight, eps, where);
 }
 
 }  // namespace tandem::nn

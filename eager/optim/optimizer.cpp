@@ -85,6 +85,13 @@ void Optimizer::set_lr(double lr, size_t group, Location where) {
   groups_[group] = n;
 }
 
+double Optimizer::initial_lr(size_t group, Location where) {
+  const double now = lr(group, where);
+  initial_lr_.resize(groups_.size());
+  if (!initial_lr_[group]) initial_lr_[group] = now;
+  return *initial_lr_[group];
+}
+
 namespace {
 uint64_t fresh_id() {
   static std::atomic<uint64_t> last = 0;

@@ -41,6 +41,8 @@ class Optimizer {
   /// The learning rate of a group: a plain number, read at each step.
   double lr(size_t group = 0, Location where = Location::here()) const { return numbers(group, where)[0]; }
   void set_lr(double lr, size_t group = 0, Location where = Location::here());
+  /// The rate that the group had when its first scheduler was made, which asked for it.
+  double initial_lr(size_t group = 0, Location where = Location::here());
 
   /// Numbers of the groups ("group.0.lr"), step counts ("0.step"), NAdam's products of momenta
   /// ("0.mu_product") and moments ("0.exp_avg") by the parameters' indices.
@@ -104,6 +106,7 @@ class Optimizer {
 
   const Names names_;
   const uint64_t id_;
+  std::vector<std::optional<double>> initial_lr_;  // by group
 };
 
 }  // namespace tandem::optim

@@ -42,7 +42,7 @@ struct Scheduler::Loaded {
 
 Scheduler::Scheduler(Optimizer& optimizer, std::vector<Number> own)
     : optimizer_(optimizer), own_(std::move(own)) {
-  for (size_t g = 0; g < optimizer.group_count(); ++g) base_.push_back(optimizer.lr(g));
+  for (size_t g = 0; g < optimizer.group_count(); ++g) base_.push_back(optimizer.initial_lr(g));
 }
 
 std::vector<NamedTensor> Scheduler::state() const {
@@ -84,11 +84,21 @@ void Scheduler::load_state(const std::vector<NamedTensor>& state, Location where
 
 void EpochScheduler::step(Location where) {
   if (epoch_ >= end()) fail("Scheduler: this one ends after " + std::to_string(end()) + " steps", where);
-  go_to(epoch_ + 1, where);
+  go_to(epoch_, epoch_ + 1, where);
 }
-void EpochScheduler::go_to(int64_t epoch, Location where) {
+void EpochScheduler::go_to(std::optional<int64_t> from, int64_t epoch, Location where) {
+  while (base_.size() < optimizer_.group_count()) base_.push_back(optimizer_.initial_lr(base_.size()));
   std::vector<double> rates;
-  for (const double base : base_) rates.push_back(lr_at(base, epoch));
+  for (size_t g = 0; g < base_.size(); ++g) {
+    const double now = optimizer_.lr(g), before = from ? lr_at(base_[g], *from) : base_[g],
+                 after = lr_at(base_[g], epoch), low = lowest();
+    if (absolute() || now == before)
+      rates.push_back(after);
+    else if (before == low)
+      rates.push_back(now + (after - before));
+    else
+      rates.push_back(low + (now - low) * ((after - low) / (before - low)));
+  }
   for (size_t g = 0; g < base_.size(); ++g) optimizer_.set_lr(rates[g], g, where);
   epoch_ = epoch;
 }
@@ -122,7 +132,7 @@ ConstantLR::ConstantLR(Optimizer& optimizer, double factor, int64_t total_iters,
     : EpochScheduler(optimizer), factor_(factor), total_iters_(total_iters) {
   require(factor >= 0 && factor <= 1, "ConstantLR", "factor must lie in [0, 1]", factor, where);
   require_count(total_iters, "ConstantLR", "total_iters", where);
-  go_to(0, where);
+  begin(where);
 }
 double ConstantLR::lr_at(double base_lr, int64_t epoch) const {
   return epoch < total_iters_ ? base_lr * factor_ : base_lr;
@@ -138,7 +148,7 @@ LinearLR::LinearLR(Optimizer& optimizer, double start_factor, double end_factor,
           where);
   require(end_factor >= 0 && end_factor <= 1, "LinearLR", "end_factor must lie in [0, 1]", end_factor, where);
   require_count(total_iters, "LinearLR", "total_iters", where);
-  go_to(0, where);
+  begin(where);
 }
 double LinearLR::lr_at(double base_lr, int64_t epoch) const {
   const double way = part(std::min(epoch, total_iters_), total_iters_);
@@ -151,7 +161,7 @@ PolynomialLR::PolynomialLR(Optimizer& optimizer, int64_t total_iters, double pow
   require_size(power, "PolynomialLR", "power", where);
 }
 double PolynomialLR::lr_at(double base_lr, int64_t epoch) const {
-  return epoch >= total_iters_ ? 0 : base_lr * std::pow(1 - part(epoch, total_iters_), power_);
+  return base_lr * std::pow(1 - part(std::min(epoch, total_iters_), total_iters_), power_);
 }
 
 CosineAnnealingLR::CosineAnnealingLR(Optimizer& optimizer, int64_t t_max, double eta_min, Location where)
@@ -180,7 +190,7 @@ double CosineAnnealingWarmRestarts::lr_at(double base_lr, int64_t epoch) const {
 LambdaLR::LambdaLR(Optimizer& optimizer, std::function<double(int64_t epoch)> factor, Location where)
     : EpochScheduler(optimizer), factor_(std::move(factor)) {
   if (!factor_) fail("LambdaLR: the function is empty", where);
-  go_to(0, where);
+  begin(where);
 }
 double LambdaLR::lr_at(double base_lr, int64_t epoch) const { return base_lr * factor_(epoch); }
 
@@ -193,7 +203,7 @@ OneCycleLR::OneCycleLR(Optimizer& optimizer, const OneCycleOptions& options, Loc
   for (const double divisor : {o_.div_factor, o_.final_div_factor})
     require(divisor > 0 && std::isfinite(divisor), "OneCycleLR",
             "div_factor and final_div_factor must be above 0", divisor, where);
-  go_to(0, where);
+  begin(where);
 }
 double OneCycleLR::lr_at(double, int64_t step) const {
   const double first = o_.max_lr / o_.div_factor, last = first / o_.final_div_factor,
@@ -236,7 +246,7 @@ void ReduceLROnPlateau::step(double value, Location where) {
     ++bad;
   if (cooldown > 0) --cooldown, bad = 0;
   if (bad <= static_cast<double>(o_.patience)) return;
-  for (size_t g = 0; g < base_.size(); ++g) {
+  for (size_t g = 0; g < optimizer_.group_count(); ++g) {
     const double now = optimizer_.lr(g), next = std::max(now * o_.factor, o_.min_lr);
     if (now - next > o_.eps) optimizer_.set_lr(next, g, where);
   }

@@ -1,10 +1,16 @@
-// Schedulers: learning rates that follow the epochs, PyTorch's formulas in closed form. A scheduler points to
-// its optimizer, which must outlive it; call step() after each epoch (OneCycleLR: after each batch). One
-// thread at a time.
+// Schedulers: learning rates that follow the epochs by PyTorch's formulas. A scheduler points to its
+// optimizer, which must outlive it; call step() after each epoch (OneCycleLR: after each batch). One thread
+// at a time.
+//
+// Several of one optimizer work together: where a rate is not what a scheduler has made of the group's
+// initial one, because another or the program has changed it too, a step changes it in the proportion in
+// which the scheduler's own would. LambdaLR, OneCycleLR and CosineAnnealingWarmRestarts set it whatever it
+// is.
 #pragma once
 
 #include <functional>
 #include <limits>
+#include <optional>
 
 #include "tandem/eager/optim/optimizer.h"
 
@@ -30,11 +36,11 @@ class Scheduler {
     const char* name;
     double value;
   };
-  /// The optimizer's rates at this time are epoch 0's. `own`: what else the state holds.
+  /// `own`: what else the state holds.
   explicit Scheduler(Optimizer& optimizer, std::vector<Number> own = {});
 
   Optimizer& optimizer_;
-  std::vector<double> base_;  // by group
+  std::vector<double> base_;  // the groups' initial rates
   int64_t epoch_ = 0;
   std::vector<Number> own_;
 
@@ -43,7 +49,7 @@ class Scheduler {
   Loaded read_state(const std::vector<NamedTensor>& state, Location where) const;
 };
 
-/// A rate that depends on the epoch and the group's first rate alone.
+/// A rate that depends on the epoch and the group's initial rate alone, but for what others change.
 class EpochScheduler : public Scheduler {
  public:
   /// Goes to the next epoch and sets the learning rate of every group.
@@ -52,10 +58,17 @@ class EpochScheduler : public Scheduler {
  protected:
   using Scheduler::Scheduler;
   virtual double lr_at(double base_lr, int64_t epoch) const = 0;
+  /// Proportions are those of the distances from this rate.
+  virtual double lowest() const { return 0; }
+  /// Whether changes by others are passed over.
+  virtual bool absolute() const { return false; }
   /// Epochs beyond this one are an Error.
   virtual int64_t end() const { return std::numeric_limits<int64_t>::max(); }
-  /// Goes to an epoch; for constructors of schedulers whose epoch 0 has other rates.
-  void go_to(int64_t epoch, Location where);
+  /// For constructors of schedulers whose epoch 0 has other rates than the initial ones.
+  void begin(Location where) { go_to({}, 0, where); }
+
+ private:
+  void go_to(std::optional<int64_t> from, int64_t epoch, Location where);
 };
 
 /// Times gamma after every `step_size` epochs.
@@ -115,7 +128,7 @@ class LinearLR : public EpochScheduler {
   int64_t total_iters_;
 };
 
-/// (1 - epoch / total_iters) to the power, 0 from epoch `total_iters` on.
+/// (1 - epoch / total_iters) to the power; from epoch `total_iters` on as at that one.
 class PolynomialLR : public EpochScheduler {
  public:
   PolynomialLR(Optimizer& optimizer, int64_t total_iters = 5, double power = 1,
@@ -136,6 +149,7 @@ class CosineAnnealingLR : public EpochScheduler {
 
  private:
   double lr_at(double base_lr, int64_t epoch) const override;
+  double lowest() const override { return eta_min_; }
   int64_t t_max_;
   double eta_min_;
 };
@@ -149,6 +163,7 @@ class CosineAnnealingWarmRestarts : public EpochScheduler {
 
  private:
   double lr_at(double base_lr, int64_t epoch) const override;
+  bool absolute() const override { return true; }
   int64_t t_0_, t_mult_;
   double eta_min_;
 };
@@ -161,6 +176,7 @@ class LambdaLR : public EpochScheduler {
 
  private:
   double lr_at(double base_lr, int64_t epoch) const override;
+  bool absolute() const override { return true; }
   std::function<double(int64_t)> factor_;
 };
 
@@ -181,6 +197,7 @@ class OneCycleLR : public EpochScheduler {
 
  private:
   double lr_at(double base_lr, int64_t epoch) const override;
+  bool absolute() const override { return true; }
   int64_t end() const override { return o_.total_steps; }
   OneCycleOptions o_;
 };

@@ -1,5 +1,8 @@
 // Functions that are a few lines over ops: results known by hand, and what they refuse. (tests/pytorch
 // compares more of them.)
+#include <cmath>
+#include <limits>
+
 #include "tandem/eager/functions.h"
 #include "tandem/eager/nn/nn.h"
 #include "tests/catch.h"
@@ -121,6 +124,49 @@ TEST_CASE("functions: gumbel_softmax draws from the classes", "[eager]") {
   CHECK(td::allclose(of_hard, leaf.grad()));
   CHECK(of_hard.abs().sum().item<double>() > 0);
   CHECK_THROWS_WITH(td::gumbel_softmax(leaf, 0), Contains("gumbel_softmax: tau must be positive"));
+}
+
+TEST_CASE("functions: edges as PyTorch's", "[eager]") {
+  const double kNan = std::numeric_limits<double>::quiet_NaN();
+  CHECK(std::isnan(td::threshold(td::tensor<float>({NAN, 1}), 0.5, -1).to_vector<float>()[0]));
+  CHECK(td::celu(td::scalar_tensor(1e30f), 1e-10).item<float>() == 1e30f);
+  CHECK(td::celu(td::scalar_tensor(-20.0), -0.5).item<double>() == Approx(-0.5 * std::expm1(40)));
+  for (const bool huber : {true, false}) {
+    const Tensor far = td::tensor<float>({3e38f, -3e38f, INFINITY, 0.25f}).requires_grad_();
+    const Tensor zero = td::zeros({4});
+    (huber ? td::huber_loss(far, zero, td::Reduction::sum)
+           : td::smooth_l1_loss(far, zero, td::Reduction::sum))
+        .backward();
+    CHECK(values(far.grad()) == F{1, -1, 1, 0.25});
+  }
+  const Tensor x = range({1, 1, 2, 2});
+  CHECK(td::equal(td::interpolate(x, {.scale_factor = {1.3}, .mode = td::Interpolation::bilinear}), x));
+  // Both halves compute in float32.
+  const Tensor small = td::full({4}, 0.003, {.dtype = td::bfloat16});
+  CHECK(td::nn::RMSNorm({4}, std::nullopt, true, {.dtype = td::bfloat16})(small).to_vector<float>()[0] ==
+        Approx(0.9922).margin(5e-3));
+  CHECK(td::rms_norm(td::full({4}, 0.001), 1).to_vector<float>()[0] == Approx(0.9452).margin(1e-4));
+  // The mean of numbers around 1e6 is off by hundredths in float32.
+  td::manual_seed(4);
+  const Tensor far = (td::randn({50, 200}, {.dtype = td::float64}) + 1e6).to(td::float32);
+  CHECK(td::allclose(far.var({1}), far.to(td::float64).var({1}).to(td::float32), 1e-6, 0));
+  CHECK(td::allclose(far.std({1}), far.to(td::float64).std({1}).to(td::float32), 1e-6, 0));
+  CHECK(values(td::full({7}, 0.1f).var()) == F{0});
+  td::nn::BatchNorm1d norm(1, 1e-5, std::nullopt, true, true, {.dtype = td::float64});
+  for (const double v : {1.0, 4.0, 6.5}) norm(td::tensor<double>({v - 1, v + 1}).view({2, 1}));
+  CHECK(norm.running_mean.item<double>() == Approx(11.5 / 3).epsilon(1e-14));
+  CHECK(std::isnan(td::rms_norm(td::full({2}, kNan), 1).to_vector<float>()[0]));
+}
+
+TEST_CASE("functions: losses refuse what would broadcast by mistake", "[eager]") {
+  const Tensor v = range({3}), column = range({3, 1}), rows = range({4, 3});
+  CHECK_THROWS_WITH(td::margin_ranking_loss(v, v, column),
+                    Contains("margin_ranking_loss: operands must have as many axes"));
+  CHECK_THROWS_WITH(td::cosine_embedding_loss(rows, rows, range({4, 1})),
+                    Contains("cosine_embedding_loss: rows (N, D)"));
+  CHECK_THROWS_WITH(td::triplet_margin_loss(rows, v, rows),
+                    Contains("triplet_margin_loss: operands must have"));
+  CHECK(td::cosine_embedding_loss(v, v, td::scalar_tensor(1)).item<double>() == Approx(0).margin(1e-12));
 }
 
 TEST_CASE("functions: losses", "[eager]") {

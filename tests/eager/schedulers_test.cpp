@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numbers>
 
 #include "tandem/eager/functions.h"
@@ -45,6 +46,77 @@ using tandem::test::message;
 
 }  // namespace
 
+TEST_CASE("schedulers of one optimizer work together as PyTorch's do", "[optim]") {
+  const auto run = [](auto&& make, int epochs) {  // the first group's rates from epoch 1 on
+    Two two;
+    two.opt.set_lr(0.5);
+    std::vector<double> out;
+    auto step = make(two.opt);
+    for (int i = 0; i < epochs; ++i) {
+      step(i);
+      out.push_back(two.opt.lr());
+    }
+    return out;
+  };
+  const auto both = [](auto first, auto second) {
+    return [first, second](int) { first->step(), second->step(); };
+  };
+  using optim::Optimizer;
+  near(run(
+           [&](Optimizer& o) {
+             return both(std::make_shared<optim::ExponentialLR>(o, 0.9),
+                         std::make_shared<optim::MultiStepLR>(o, std::vector<int64_t>{3, 6}, 0.1));
+           },
+           4),
+       {0.45, 0.405, 0.03645, 0.032805});
+  near(run(
+           [&](Optimizer& o) {
+             return both(std::make_shared<optim::ConstantLR>(o, 0.1, 2),
+                         std::make_shared<optim::ExponentialLR>(o, 0.9));
+           },
+           3),
+       {0.045, 0.405, 0.3645});
+  near(run(
+           [&](Optimizer& o) {
+             return both(std::make_shared<optim::LinearLR>(o, 0.25, 1, 4),
+                         std::make_shared<optim::StepLR>(o, 5, 0.1));
+           },
+           6),
+       {0.21875, 0.3125, 0.40625, 0.5, 0.05, 0.05});
+  near(run(
+           [&](Optimizer& o) {
+             return both(std::make_shared<optim::CosineAnnealingLR>(o, 2, 0.1),
+                         std::make_shared<optim::StepLR>(o, 1, 0.5));
+           },
+           4),
+       {0.15, 0.05, 0.125, 0.075});
+  near(run(
+           [](Optimizer& o) {  // a rate set by hand stays
+             return [s = std::make_shared<optim::StepLR>(o, 3, 0.5), &o](int i) {
+               if (i == 4) o.set_lr(7);
+               s->step();
+             };
+           },
+           6),
+       {0.5, 0.5, 0.25, 0.25, 7, 3.5});
+  near(run(
+           [](Optimizer& o) {  // and so does a plateau's cut
+             return [e = std::make_shared<optim::ExponentialLR>(o, 0.9),
+                     p = std::make_shared<optim::ReduceLROnPlateau>(
+                         o, optim::PlateauOptions{.factor = 0.5, .patience = 0})](int i) {
+               e->step(), p->step(i < 2 ? 1 - i : 5);
+             };
+           },
+           4),
+       {0.45, 0.405, 0.18225, 0.0820125});
+  Two two;
+  optim::StepLR s(two.opt, 2, 0.5);
+  const Tensor late = zeros({1}).requires_grad_();
+  two.opt.add_group({late}, {.lr = 3});
+  for (int i = 0; i < 4; ++i) s.step();
+  CHECK(two.opt.lr(2) == 0.75);
+}
+
 TEST_CASE("schedulers by the epoch follow PyTorch's formulas", "[optim]") {
   {
     Two two;
@@ -70,6 +142,11 @@ TEST_CASE("schedulers by the epoch follow PyTorch's formulas", "[optim]") {
     Two two;
     optim::PolynomialLR s(two.opt, 4, 2);
     near(rates(two, s, 5), {1, 0.5625, 0.25, 0.0625, 0, 0});
+  }
+  {
+    Two two;
+    optim::PolynomialLR s(two.opt, 2, 0);
+    near(rates(two, s, 3), {1, 1, 1, 1});
   }
   {
     Two two;
